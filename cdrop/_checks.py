@@ -1,0 +1,119 @@
+"""Checks of what users pass in: every message names the argument, what came and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "choice",
+    "feature_matrix",
+    "finite_number",
+    "label_vector",
+    "row_weights",
+    "target_matrix",
+    "whole_number",
+]
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    """Return `value`, one of `options`."""
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, options))}")
+    return value
+
+
+def whole_number(name: str, value: Any, low: int, high: int) -> int:
+    """Return `value` as an int from `low` to below `high`; NumPy's integers are fine, bools are not."""
+    expected = f"a whole number from {low} to {high - 1 if high < 10**6 else f'below {high:.3g}'}"
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}; expected {expected}")
+    if not low <= value.__index__() < high:
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
+    return int(value.__index__())
+
+
+def finite_number(name: str, value: Any) -> float:
+    """Return `value` as a finite float of at least 0."""
+    if isinstance(value, (bool, np.bool_, str, bytes)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} is {value!r}; expected a finite number of at least 0")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; expected a finite number of at least 0") from None
+    if not (np.isfinite(number) and number >= 0):
+        raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0")
+    return number
+
+
+def _numbers(name: str, value: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """As a native, aligned, C-contiguous array of `dtype`, copied only if it must be, with finite entries."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
+    with np.errstate(over="ignore"):  # a number too large for the dtype becomes infinite, and is told below
+        array = np.require(array, dtype, ["C", "A"])
+    if not _all_finite(array):
+        bad = np.argwhere(~np.isfinite(array))[0]
+        where = ", ".join(map(str, bad))
+        raise ValueError(f"{name}[{where}] is {array[tuple(bad)]}; expected finite numbers of {dtype}")
+    return array
+
+
+def _all_finite(array: NDArray[Any]) -> bool:
+    """Piece by piece: a mask of the whole array would take a quarter of its memory again."""
+    flat, piece = array.reshape(-1), 2**20
+    return all(np.isfinite(flat[i : i + piece]).all() for i in range(0, flat.size, piece))
+
+
+def feature_matrix(name: str, value: ArrayLike, columns: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a matrix of finite numbers with `columns` columns."""
+    array = np.asarray(value)
+    if array.ndim != 2 or array.shape[1] != columns:
+        raise ValueError(f"{name} has shape {array.shape}; expected (rows, {columns})")
+    return _numbers(name, array, dtype)
+
+
+def label_vector(name: str, value: ArrayLike, rows: int, classes: int) -> NDArray[np.int64]:
+    """Return a vector of labels from 0 to `classes` - 1."""
+    array = np.asarray(value)
+    if array.shape != (rows,):
+        raise ValueError(f"{name} has shape {array.shape}; expected ({rows},), one label a row")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected integers, the numbers of the classes")
+    if rows and not (array.min() >= 0 and array.max() < classes):
+        raise ValueError(
+            f"{name} runs from {array.min()} to {array.max()}; expected labels from 0 to {classes - 1}"
+        )
+    return np.require(array, np.int64, ["C", "A"])
+
+
+def target_matrix(
+    name: str, value: ArrayLike, shape: tuple[int, int], dtype: np.dtype[Any], unit_interval: bool
+) -> NDArray[Any]:
+    """Return a matrix of finite targets; a vector stands for one column."""
+    array = np.asarray(value)
+    if array.ndim == 1 and shape[1] == 1:
+        array = array[:, None]
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
+    array = _numbers(name, array, dtype)
+    if unit_interval and not ((array >= 0) & (array <= 1)).all():
+        raise ValueError(f"{name} has entries outside [0, 1]; expected the probability of each label")
+    return array
+
+
+def row_weights(name: str, value: ArrayLike | None, rows: int) -> NDArray[np.float64] | None:
+    """Return finite weights of at least 0, one a row, all above 0 in at least one row."""
+    if value is None:
+        return None
+    array = np.asarray(value)
+    if array.shape != (rows,):
+        raise ValueError(f"{name} has shape {array.shape}; expected ({rows},), one weight a row")
+    array = _numbers(name, array, np.dtype(np.float64))
+    if not (array >= 0).all() or not (array > 0).any():
+        raise ValueError(f"{name} is negative or 0 everywhere; expected weights of at least 0, one above")
+    return array

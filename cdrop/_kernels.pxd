@@ -1,0 +1,111 @@
+# What Python sees of src_c/cdrop.h, which has the contracts.
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+
+cdef extern from "cdrop.h" nogil:
+    ctypedef enum cdrop_status:
+        CDROP_OK
+        CDROP_NO_MEMORY
+        CDROP_UNSUPPORTED
+        CDROP_NOT_FINITE
+
+    ctypedef enum cdrop_dtype:
+        CDROP_FLOAT32
+        CDROP_FLOAT64
+
+    ctypedef enum cdrop_activation:
+        CDROP_IDENTITY
+        CDROP_RELU
+        CDROP_LEAKY_RELU
+        CDROP_TANH
+        CDROP_SIGMOID
+
+    ctypedef enum cdrop_loss:
+        CDROP_SOFTMAX_CROSS_ENTROPY
+        CDROP_SIGMOID_CROSS_ENTROPY
+        CDROP_SQUARED_ERROR
+
+    ctypedef enum cdrop_rule:
+        CDROP_SGD
+        CDROP_MOMENTUM
+        CDROP_NESTEROV
+        CDROP_ADAGRAD
+        CDROP_RMSPROP
+        CDROP_ADAM
+
+    ctypedef enum cdrop_purpose:
+        CDROP_FOR_MASKS
+
+    ctypedef enum cdrop_part:
+        CDROP_WEIGHT
+        CDROP_STATE1
+        CDROP_STATE2
+
+    ctypedef struct cdrop_optimizer:
+        cdrop_rule rule
+        double learning_rate
+        double l2
+        double weight_decay
+        double a
+        double b
+        double epsilon
+        double correction1
+        double correction2
+
+    ctypedef struct cdrop_design:
+        cdrop_dtype dtype
+        size_t layers
+        const size_t *units
+        const uint64_t *keep
+        int scale_in_training
+        cdrop_activation activation
+        cdrop_loss loss
+        uint64_t seed
+
+    ctypedef struct cdrop_network:
+        pass
+
+    ctypedef struct cdrop_batch:
+        const void *x
+        const int64_t *rows
+        size_t n
+        const int64_t *labels
+        const void *targets
+        const double *weights
+
+    int CDROP_MAX_THREADS
+    size_t cdrop_words(size_t units)
+    cdrop_status cdrop_select_simd(const char *name)
+    const char *cdrop_simd_active()
+    const char *cdrop_simd_built(int i)
+    const char *cdrop_simd_usable(int i)
+    int cdrop_get_num_threads()
+    void cdrop_set_num_threads(int threads)
+    void cdrop_set_cpus(int cpus)
+    void cdrop_random_words(uint64_t *out, size_t n, uint64_t seed, uint64_t step, cdrop_purpose purpose,
+                            uint32_t layer, uint64_t block)
+    void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, cdrop_purpose purpose,
+                             uint32_t layer, uint64_t block)
+    void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep,
+                              uint64_t seed, uint64_t step, uint32_t layer)
+    cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, const void *w, const void *bias,
+                                   const uint64_t *mask, size_t rows, size_t n_in, size_t n_out, double scale,
+                                   cdrop_activation activation, int threads)
+    cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweight, void *dbias,
+                                        const void *dout, const void *x, const void *w, const uint64_t *mask,
+                                        size_t rows, size_t n_in, size_t n_out, double scale,
+                                        cdrop_activation activation, int threads)
+    double cdrop_loss_and_gradient(cdrop_dtype dtype, cdrop_loss loss, void *doutputs, const void *outputs,
+                                   const int64_t *labels, const void *targets, const double *weights, size_t rows,
+                                   size_t n)
+    int cdrop_rule_states(cdrop_rule rule)
+    void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient, void *state1, void *state2,
+                              size_t n, const cdrop_optimizer *optimizer)
+    cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *design)
+    void cdrop_network_free(cdrop_network *network)
+    void cdrop_network_set(cdrop_network *network, size_t layer, cdrop_part part, const void *weight, const void *bias)
+    void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias)
+    cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch,
+                                    const cdrop_optimizer *optimizer, uint64_t step, int threads, double *loss)
+    cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const void *x, size_t n, int probabilities,
+                                       int threads)

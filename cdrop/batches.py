@@ -1,0 +1,67 @@
+"""Which rows make up each minibatch: from cdrop's own keyed streams, the same on every machine and with every NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdrop._kernels import random_words
+
+__all__ = ["drawn", "epoch"]
+
+_PURPOSE = 2  # of the generator's streams: batch order
+_OF_EPOCHS = 1  # their layer number; 0 is the one shuffle and the draws of `drawn`
+
+
+def _shuffled(n: int, seed: int, step: int, layer: int) -> NDArray[np.int64]:
+    """Sorting random 64-bit keys shuffles; a stable sort decides the (2**-64 n**2 / 2 rare) ties alike everywhere."""
+    keys = random_words(n, seed=seed, step=step, purpose=_PURPOSE, layer=layer)
+    return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
+
+
+def drawn(n: int, batch_size: int, seed: int, done: int, total: int) -> Iterator[NDArray[np.int64]]:
+    """Minibatches of the article: one shuffle cut into fixed minibatches, then draws with replacement.
+
+    Parameters
+    ----------
+    n, batch_size : int
+        Rows, and rows of a minibatch; the last may have fewer.
+    seed : int
+    done : int
+        Iterations before the first one of this call: draw t depends on the seed and t alone.
+    total : int
+        Number of draws.
+
+    Yields
+    ------
+    ndarray of int64
+        Row numbers.
+    """
+    order = _shuffled(n, seed, 0, 0)
+    count = -(-n // batch_size)
+    for step in range(done + 1, done + total + 1):
+        word = int(random_words(1, seed=seed, step=step, purpose=_PURPOSE)[0])
+        first = ((word >> 32) * count >> 32) * batch_size  # biased by less than count / 2**32
+        yield order[first : first + batch_size]
+
+
+def epoch(n: int, batch_size: int, seed: int, number: int) -> Iterator[NDArray[np.int64]]:
+    """Minibatches of one pass over all rows, in an order of its own.
+
+    Parameters
+    ----------
+    n, batch_size, seed : int
+        As for `drawn`.
+    number : int
+        Which pass over the life of the network, from 1.
+
+    Yields
+    ------
+    ndarray of int64
+        Row numbers.
+    """
+    order = _shuffled(n, seed, number, _OF_EPOCHS)
+    for first in range(0, n, batch_size):
+        yield order[first : first + batch_size]

@@ -1,0 +1,57 @@
+"""Initial weights, from cdrop's own keyed streams: the same on every machine and with every NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdrop._kernels import random_normal
+
+__all__ = ["INITIALIZERS", "initial_weight"]
+
+_PURPOSE = 1  # of the generator's streams: initial weights
+
+
+def _he(fan_in: int, fan_out: int) -> float:
+    return math.sqrt(2 / fan_in)
+
+
+def _glorot(fan_in: int, fan_out: int) -> float:
+    return math.sqrt(2 / (fan_in + fan_out))
+
+
+INITIALIZERS: dict[str, Callable[[int, int], float]] = {"he": _he, "glorot": _glorot}
+
+
+def initial_weight(
+    fan_in: int, fan_out: int, *, initializer: str, seed: int, layer: int
+) -> NDArray[np.float64]:
+    """Draw a layer's weights from a normal distribution around 0.
+
+    Parameters
+    ----------
+    fan_in, fan_out : int
+        Shape of the weight matrix.
+    initializer : {"he", "glorot"}
+        Standard deviation: sqrt(2 / fan_in), or sqrt(2 / (fan_in + fan_out)).
+    seed : int
+        0 to 2**64 - 1.
+    layer : int
+        Index of the layer, from 0. Row i of the matrix is stream (seed, step 0, weights, layer, block i).
+
+    Returns
+    -------
+    ndarray of float64, shape (fan_in, fan_out)
+
+    References
+    ----------
+    He, Zhang, Ren and Sun, "Delving deep into rectifiers" (2015), section 2.2.
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010), section 4.2.1.
+    """
+    key: dict[str, Any] = {"seed": seed, "purpose": _PURPOSE, "layer": layer}
+    rows = [random_normal(fan_out, block=i, **key) for i in range(fan_in)]
+    return np.array(rows) * INITIALIZERS[initializer](fan_in, fan_out)

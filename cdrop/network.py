@@ -1,0 +1,640 @@
+"""A fully connected network trained with dropout, one C call a step."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cdrop import _kernels, batches
+from cdrop._checks import (
+    choice,
+    feature_matrix,
+    finite_number,
+    label_vector,
+    row_weights,
+    target_matrix,
+    whole_number,
+)
+from cdrop.initializers import INITIALIZERS, initial_weight
+from cdrop.optimizers import Optimizer, get_optimizer
+
+__all__ = ["History", "Network", "make_network"]
+
+_KEEP_UNITS = 2**32  # the kernels take probabilities in units of 2**-32
+_PARTS = ("weight", "state1", "state2")
+_SCALINGS = ("train", "test")
+_DTYPES = ("float32", "float64")
+
+
+@dataclass
+class History:
+    """What training has recorded, over all calls of `Network.fit` and `Network.train_step`.
+
+    Attributes
+    ----------
+    loss : list of float
+        One entry an iteration: the minibatch's mean loss before the update, with its L2 term.
+    interrupted : bool
+        Whether Ctrl-C ended the last `fit`.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def iterations(self) -> int:
+        """Number of updates so far."""
+        return len(self.loss)
+
+
+class Network:
+    """A fully connected network with dropout.
+
+    Parameters
+    ----------
+    units : sequence of int
+        Widths from input to output, at least two: ``[784, 256, 256, 10]`` is the article's.
+    dropout : float or sequence of float, default 0.0
+        Probability of *dropping* a hidden unit, 0 to below 1, for all hidden layers or for each.
+    input_dropout : float, default 0.0
+        The same for the input.
+    activation : {"relu", "leaky_relu", "tanh", "sigmoid", "identity"}, default "relu"
+        Of the hidden layers. The last layer is linear; the loss knows what it means.
+    loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"}
+        Classes (the default), several labels at once, or numbers.
+    initializer : {"he", "glorot"}, default "he"
+        See `cdrop.initializers`.
+    scaling : {"train", "test"}, default "train"
+        ``"train"`` divides kept units by the keep probability in training (inverted dropout) and leaves prediction alone;
+        ``"test"`` leaves training alone and multiplies by the keep probability in prediction (the classic form).
+    seed : int, default 0
+        0 to 2**64 - 1. Same seed, same weights, byte for byte, at any number of threads and on every SIMD path.
+    dtype : {"float32", "float64"}, default "float32"
+    threads : int, optional
+        Default: what `cdrop.get_num_threads` says at each call.
+
+    Attributes
+    ----------
+    history : History
+    coefs_, intercepts_ : list of ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
+    References
+    ----------
+    Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout: a simple way to prevent neural networks from
+    overfitting", JMLR 15 (2014), sections 4 and 10.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cdrop import Network
+    >>> X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    >>> y = np.array([0, 1, 1, 0])
+    >>> net = Network([2, 32, 2], dropout=0.1, seed=1)
+    >>> history = net.fit(X, y, learning_rate=0.01, batch_size=4, iterations=300)
+    >>> history.iterations, net.score(X, y)
+    (300, 1.0)
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int],
+        dropout: float | Sequence[float] = 0.0,
+        input_dropout: float = 0.0,
+        activation: str = "relu",
+        loss: str = "softmax_cross_entropy",
+        initializer: str = "he",
+        scaling: str = "train",
+        seed: int = 0,
+        dtype: str = "float32",
+        threads: int | None = None,
+    ) -> None:
+        self.units = _check_units(units)
+        self.dropout = _check_dropout(dropout, len(self.units) - 2)
+        self.input_dropout = _check_rate("input_dropout", input_dropout)
+        self.activation = choice("activation", activation, _kernels.ACTIVATIONS)
+        self.loss = choice("loss", loss, _kernels.LOSSES)
+        self.initializer = choice("initializer", initializer, tuple(INITIALIZERS))
+        self.scaling = choice("scaling", scaling, _SCALINGS)
+        self.seed = whole_number("seed", seed, 0, 2**64)
+        self.dtype = np.dtype(choice("dtype", _dtype_name(dtype), _DTYPES))
+        if threads is not None:
+            threads = whole_number("threads", threads, 1, _kernels.MAX_THREADS + 1)
+        self.threads = threads
+        self.history = History()
+        self._optimizer: Optimizer | None = None
+        self._updates = 0  # made with the optimiser's state
+        self._epoch = 0
+        self._engine = self._make_engine()
+        for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
+            weight = initial_weight(
+                fan_in, fan_out, initializer=self.initializer, seed=self.seed, layer=i
+            )
+            self._engine.set(i, 0, weight, np.zeros(fan_out))
+
+    def _make_engine(self) -> _kernels.Engine:
+        rates = (self.input_dropout, *self.dropout)
+        return _kernels.Engine(
+            self.units,
+            [_keep_units(rate) for rate in rates],
+            self.dtype,
+            self.activation,
+            self.loss,
+            self.scaling == "train",
+            self.seed,
+        )
+
+    def __repr__(self) -> str:
+        """Return the settings that are not the defaults, as a call."""
+        shown = [repr(list(self.units))]
+        if any(self.dropout):
+            same = len(set(self.dropout)) == 1
+            shown.append(f"dropout={self.dropout[0] if same else list(self.dropout)!r}")
+        for name, default in (
+            ("input_dropout", 0.0),
+            ("activation", "relu"),
+            ("loss", "softmax_cross_entropy"),
+            ("initializer", "he"),
+            ("scaling", "train"),
+            ("seed", 0),
+        ):
+            value = getattr(self, name)
+            if value != default:
+                shown.append(f"{name}={value!r}")
+        if self.dtype != np.float32:
+            shown.append(f"dtype={self.dtype.name!r}")
+        return f"Network({', '.join(shown)})"
+
+    # ---- Training ----------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        optimizer: str | Optimizer = "rmsprop",
+        learning_rate: float = 1e-3,
+        l2: float = 0.0,
+        batch_size: int = 256,
+        iterations: int | None = None,
+        epochs: int | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> History:
+        """Train, going on from where the last call ended.
+
+        Parameters
+        ----------
+        X : array_like, shape (n, units[0])
+            Numbers, none NaN or infinite. Not copied if it is C-contiguous and of the network's dtype.
+        y : array_like
+            For softmax cross-entropy labels, shape (n,), integers from 0 to units[-1] - 1; for sigmoid cross-entropy
+            probabilities, shape (n, units[-1]); for squared error numbers, shape (n, units[-1]), or (n,) if that is 1.
+        sample_weight : array_like, shape (n,), optional
+            At least 0. A minibatch's loss is the weighted mean over its rows.
+        optimizer : str or Optimizer, default "rmsprop"
+            See `cdrop.optimizers`. Its state is kept between calls unless another rule is given.
+        learning_rate : float, default 1e-3
+        l2 : float, default 0.0
+            Adds l2 / 2 times the sum of squares of the weights (not of the biases) to the loss.
+        batch_size : int, default 256
+        iterations : int, optional
+            Number of minibatches: the rows are shuffled once and cut into fixed minibatches, and each iteration draws one of
+            them with replacement, as in the article. 1,000 if `epochs` is not given either.
+        epochs : int, optional
+            Instead of `iterations`: passes over the rows, each in a new order.
+        callbacks : sequence of cdrop.callbacks.Callback
+            Told of every iteration; one that returns True ends the fit.
+
+        Returns
+        -------
+        History
+            The network's `history`, which goes on over calls.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above; nothing has changed then.
+        FloatingPointError
+            If the loss is NaN or infinite; the weights are those before that step.
+
+        Notes
+        -----
+        Ctrl-C ends the fit after the current step: `History.interrupted` says so, and the network can be used and trained
+        further. A second Ctrl-C is raised at once.
+        """
+        data = self._training_data(X, y, sample_weight)
+        hyper = _hyper(optimizer, learning_rate, l2)
+        batch_size = whole_number("batch_size", batch_size, 1, 2**48)
+        if iterations is not None and epochs is not None:
+            raise ValueError(f"iterations is {iterations} and epochs {epochs}; expected only one of them")
+        if epochs is None:
+            total = whole_number("iterations", 1000 if iterations is None else iterations, 0, 2**62)
+            order = batches.drawn(len(data.x), batch_size, self.seed, self.history.iterations, total)
+        else:
+            passes = whole_number("epochs", epochs, 0, 2**62)
+            total = passes * -(-len(data.x) // batch_size)
+            order = self._epochs(len(data.x), batch_size, passes)
+        return self._run(data, order, hyper, total, callbacks)
+
+    def _epochs(self, n: int, batch_size: int, passes: int) -> Iterator[NDArray[np.int64]]:
+        for _ in range(passes):
+            self._epoch += 1
+            yield from batches.epoch(n, batch_size, self.seed, self._epoch)
+
+    def _run(
+        self,
+        data: _TrainingData,
+        order: Iterator[NDArray[np.int64]],
+        hyper: _Hyper,
+        total: int,
+        callbacks: Sequence[Any],
+    ) -> History:
+        self._use(hyper.optimizer)
+        self.history.interrupted = False
+        for callback in callbacks:
+            callback.on_fit_begin(self, total)
+        with _deferred_interrupt() as interrupted:
+            for rows in order:
+                loss = self._step(data, rows, hyper)
+                answers = [c.on_iteration(self, self.history.iterations, loss) for c in callbacks]
+                if interrupted():
+                    self.history.interrupted = True
+                    break
+                if any(answer is True for answer in answers):
+                    break
+        for callback in callbacks:
+            callback.on_fit_end(self)
+        return self.history
+
+    def train_step(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        optimizer: str | Optimizer = "rmsprop",
+        learning_rate: float = 1e-3,
+        l2: float = 0.0,
+    ) -> float:
+        """Make one update on the given rows as one minibatch.
+
+        Parameters are those of `fit`.
+
+        Returns
+        -------
+        float
+            The loss before the update, with its L2 term.
+        """
+        data = self._training_data(X, y, sample_weight)
+        hyper = _hyper(optimizer, learning_rate, l2)
+        self._use(hyper.optimizer)
+        return self._step(data, None, hyper)
+
+    def _training_data(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
+    ) -> _TrainingData:
+        x = feature_matrix("X", X, self.units[0], self.dtype)
+        if not len(x):
+            raise ValueError("X has 0 rows; expected at least 1")
+        labels = targets = None
+        if self.loss == "softmax_cross_entropy":
+            labels = label_vector("y", y, len(x), self.units[-1])
+        else:
+            unit_interval = self.loss == "sigmoid_cross_entropy"
+            targets = target_matrix("y", y, (len(x), self.units[-1]), self.dtype, unit_interval)
+        return _TrainingData(x, labels, targets, row_weights("sample_weight", sample_weight, len(x)))
+
+    def _use(self, optimizer: Optimizer) -> None:
+        """Begin with a fresh optimiser state if the rule is another one than before."""
+        if self._optimizer is not None and type(self._optimizer) is not type(optimizer):
+            for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
+                for part in (1, 2):
+                    self._engine.set(i, part, np.zeros((fan_in, fan_out)), np.zeros(fan_out))
+            self._updates = 0
+        self._optimizer = optimizer
+
+    def _step(self, data: _TrainingData, rows: NDArray[np.int64] | None, hyper: _Hyper) -> float:
+        step = self.history.iterations + 1
+        constants = hyper.optimizer.constants(hyper.learning_rate, hyper.l2, self._updates + 1)
+        try:
+            loss = self._engine.step(
+                data.x, rows, data.labels, data.targets, data.weights, constants, step, self.threads or 0
+            )
+        except FloatingPointError:
+            raise FloatingPointError(
+                f"the loss of step {step} is not finite; the weights are those before it. A smaller learning_rate "
+                f"(it is {hyper.learning_rate:g}) or inputs of unit scale usually help"
+            ) from None
+        self._updates += 1
+        self.history.loss.append(loss)
+        return loss
+
+    # ---- Prediction --------------------------------------------------------------------------------------------------
+
+    def _outputs(self, X: ArrayLike, *, probabilities: bool) -> NDArray[Any]:
+        x = feature_matrix("X", X, self.units[0], self.dtype)
+        return self._engine.predict(x, probabilities, self.threads or 0)
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Predict without dropout.
+
+        Parameters
+        ----------
+        X : array_like, shape (n, units[0])
+
+        Returns
+        -------
+        ndarray
+            Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Squared error:
+            the outputs, shape (n, units[-1]).
+        """
+        outputs = self._outputs(X, probabilities=False)
+        if self.loss == "softmax_cross_entropy":
+            return outputs.argmax(axis=1)
+        if self.loss == "sigmoid_cross_entropy":
+            return (outputs > 0).astype(np.int64)
+        return outputs
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Predict probabilities, without dropout.
+
+        Parameters
+        ----------
+        X : array_like, shape (n, units[0])
+
+        Returns
+        -------
+        ndarray of the network's dtype, shape (n, units[-1])
+
+        Raises
+        ------
+        ValueError
+            If the loss is the squared error, whose outputs are no probabilities.
+        """
+        if self.loss == "squared_error":
+            raise ValueError("predict_proba needs a cross-entropy loss; this network's is 'squared_error'")
+        return self._outputs(X, probabilities=True)
+
+    def score(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Accuracy (all labels of a row right, if there are several), or R^2 for the squared error.
+
+        Parameters
+        ----------
+        X : array_like, shape (n, units[0])
+        y : array_like
+            As for `fit`.
+
+        Returns
+        -------
+        float
+        """
+        data = self._training_data(X, y, None)
+        predicted = self.predict(data.x)
+        if data.labels is not None:
+            return float(np.mean(predicted == data.labels))
+        assert data.targets is not None
+        if self.loss == "sigmoid_cross_entropy":
+            return float(np.mean((predicted == (data.targets > 0.5)).all(axis=1)))
+        truth = data.targets.astype(np.float64)
+        residual = ((truth - predicted) ** 2).sum(axis=0)
+        spread = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
+        if not spread.all():
+            raise ValueError("y is constant in a column; R^2 needs targets that vary")
+        return float(np.mean(1 - residual / spread))
+
+    # ---- State -------------------------------------------------------------------------------------------------------
+
+    @property
+    def coefs_(self) -> list[NDArray[Any]]:
+        """Copies of the weights, layer by layer, each of shape (units[l], units[l + 1])."""
+        return [self._engine.get(i, 0)[0] for i in range(len(self.units) - 1)]
+
+    @property
+    def intercepts_(self) -> list[NDArray[Any]]:
+        """Copies of the biases, layer by layer, each of shape (units[l + 1],)."""
+        return [self._engine.get(i, 0)[1] for i in range(len(self.units) - 1)]
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "units": list(self.units),
+            "dropout": list(self.dropout),
+            "input_dropout": self.input_dropout,
+            "activation": self.activation,
+            "loss": self.loss,
+            "initializer": self.initializer,
+            "scaling": self.scaling,
+            "seed": self.seed,
+            "dtype": self.dtype.name,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training goes on from, as copies: weights, optimiser, counters, history.
+
+        Returns
+        -------
+        dict
+            ``settings`` (what `Network` was made with), ``arrays`` (ndarrays by name: ``weight.0``, ``bias.0``,
+            ``state1.weight.0``, ...), ``optimizer`` (name and settings, or None), ``updates``, ``epoch``, ``losses``.
+        """
+        arrays = {}
+        for i in range(len(self.units) - 1):
+            for number, part in enumerate(_PARTS):
+                weight, bias = self._engine.get(i, number)
+                prefix = "" if number == 0 else f"{part}."
+                arrays[f"{prefix}weight.{i}"], arrays[f"{prefix}bias.{i}"] = weight, bias
+        rule = self._optimizer
+        return {
+            "settings": self._settings(),
+            "arrays": arrays,
+            "optimizer": None if rule is None else {"name": rule.name, **dataclasses.asdict(rule)},
+            "updates": self._updates,
+            "epoch": self._epoch,
+            "losses": list(self.history.loss),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave; the network must have been made with the same settings.
+
+        Parameters
+        ----------
+        state : mapping
+
+        Raises
+        ------
+        ValueError
+            If a part is missing, or does not fit this network; nothing has changed then.
+        """
+        arrays, optimizer = self._check_state(state)
+        for i in range(len(self.units) - 1):
+            for number, part in enumerate(_PARTS):
+                prefix = "" if number == 0 else f"{part}."
+                self._engine.set(i, number, arrays[f"{prefix}weight.{i}"], arrays[f"{prefix}bias.{i}"])
+        self._optimizer = optimizer
+        self._updates = int(state["updates"])
+        self._epoch = int(state["epoch"])
+        self.history = History(loss=[float(loss) for loss in state["losses"]])
+
+    def _check_state(
+        self, state: Mapping[str, Any]
+    ) -> tuple[dict[str, NDArray[Any]], Optimizer | None]:
+        expected = self.state_dict()
+        missing = [name for name in expected if name not in state]
+        if missing:
+            raise ValueError(f"the state lacks {', '.join(missing)}; expected what state_dict gives")
+        for name, value in expected["settings"].items():
+            given = state["settings"].get(name)
+            if given != value:
+                raise ValueError(f"the state's {name} is {given!r}; expected {value!r}, as of this network")
+        arrays = {}
+        for name, own in expected["arrays"].items():
+            array = np.asarray(state["arrays"].get(name))
+            if array.shape != own.shape or array.dtype != own.dtype:
+                raise ValueError(
+                    f"the state's array {name} has shape {array.shape} and dtype {array.dtype}; expected {own.shape} "
+                    f"and {own.dtype}"
+                )
+            arrays[name] = array
+        settings = state["optimizer"]
+        rule = None if settings is None else get_optimizer(**_renamed(settings))
+        return arrays, rule
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle and copy through `state_dict`."""
+        return {"state": self.state_dict(), "threads": self.threads}
+
+    def __setstate__(self, saved: dict[str, Any]) -> None:
+        """Make the network anew, then load its state."""
+        Network.__init__(self, **saved["state"]["settings"], threads=saved["threads"])
+        self.load_state_dict(saved["state"])
+
+
+def make_network(D: int, C: int, H: int = 100, **settings: Any) -> Network:
+    """Make the article's three-layer network, D-H-H-C.
+
+    Parameters
+    ----------
+    D, C, H : int
+        Inputs, classes, units of each hidden layer (default 100).
+    **settings
+        Passed to `Network`.
+
+    Returns
+    -------
+    Network
+
+    Examples
+    --------
+    >>> from cdrop import make_network
+    >>> make_network(784, 10, H=256, dropout=0.5)
+    Network([784, 256, 256, 10], dropout=0.5)
+    """
+    return Network([D, H, H, C], **settings)
+
+
+@dataclass(frozen=True)
+class _TrainingData:
+    """Checked arrays, as the engine takes them."""
+
+    x: NDArray[Any]
+    labels: NDArray[np.int64] | None
+    targets: NDArray[Any] | None
+    weights: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class _Hyper:
+    optimizer: Optimizer
+    learning_rate: float
+    l2: float
+
+
+def _hyper(optimizer: str | Optimizer, learning_rate: float, l2: float) -> _Hyper:
+    rate = finite_number("learning_rate", learning_rate)
+    if rate == 0:
+        raise ValueError("learning_rate is 0; expected a finite number above 0")
+    hyper = _Hyper(get_optimizer(optimizer), rate, finite_number("l2", l2))
+    hyper.optimizer.constants(hyper.learning_rate, hyper.l2, 1)  # tells what does not go together
+    return hyper
+
+
+def _renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"optimizer" if name == "name" else name: value for name, value in settings.items()}
+
+
+def _dtype_name(dtype: Any) -> Any:
+    try:
+        return np.dtype(dtype).name
+    except TypeError:
+        return dtype
+
+
+def _check_units(units: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(units, (str, bytes)) or not hasattr(units, "__len__"):
+        raise TypeError(f"units is {units!r}; expected a sequence of widths such as [784, 256, 256, 10]")
+    if len(units) < 2:
+        raise ValueError(f"units is {units!r}; expected at least an input and an output width")
+    return tuple(whole_number(f"units[{i}]", width, 1, 2**32) for i, width in enumerate(units))
+
+
+def _keep_units(rate: float) -> int:
+    return round((1 - rate) * _KEEP_UNITS)
+
+
+def _check_rate(name: str, rate: float) -> float:
+    rate = finite_number(name, rate)
+    if not rate < 1 or _keep_units(rate) == 0:
+        raise ValueError(
+            f"{name} is {rate!r}; expected a probability of dropping from 0 to below 1 (to within 2**-32)"
+        )
+    return rate
+
+
+def _check_dropout(dropout: float | Sequence[float], hidden: int) -> tuple[float, ...]:
+    if isinstance(dropout, (int, float)):
+        return (_check_rate("dropout", dropout),) * hidden
+    if isinstance(dropout, (str, bytes)) or not hasattr(dropout, "__len__"):
+        raise TypeError(f"dropout is {dropout!r}; expected a number, or one for each hidden layer")
+    if len(dropout) != hidden:
+        raise ValueError(f"dropout has {len(dropout)} entries; expected {hidden}, one for each hidden layer")
+    return tuple(_check_rate(f"dropout[{i}]", rate) for i, rate in enumerate(dropout))
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn Ctrl-C into an answer to ask for between steps, so that no step is torn; a second one is raised at once.
+
+    Only the main thread receives signals, and only Python's own handler is replaced: a program that handles Ctrl-C itself
+    keeps doing so.
+    """
+    pressed = False
+
+    def note(signum: int, frame: Any) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if ours:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

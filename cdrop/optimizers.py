@@ -1,0 +1,266 @@
+"""Update rules: their settings, checked, and the constants of one step that the kernels take.
+
+Every rule works in place on the weights; L2 (``l2``) is added to the gradient of weights, never of biases.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Momentum",
+    "Nesterov",
+    "Optimizer",
+    "RMSprop",
+    "get_optimizer",
+]
+
+Constants = tuple[str, float, float, float, float, float, float, float, float]
+
+
+def _check(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    expected = f"a number {'above' if open_low else 'from'} {low:g} to below {high:g}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is {value!r}; expected {expected}")
+    if not (low < value if open_low else low <= value) or not value < high:
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
+
+
+def _power(base: float, exponent: int) -> float:
+    """``base**exponent`` by squaring: the C library's pow differs from platform to platform."""
+    result = 1.0
+    while exponent:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What all update rules share."""
+
+    @property
+    def name(self) -> str:
+        """The rule's name, as `cdrop.Network.fit` takes it."""
+        return type(self).__name__.lower()
+
+    def constants(self, learning_rate: float, l2: float, step: int) -> Constants:
+        """Return what the kernels need for one step.
+
+        Parameters
+        ----------
+        learning_rate : float
+            Above 0.
+        l2 : float
+            At least 0.
+        step : int
+            Updates made with this rule's state so far, plus 1.
+        """
+        a, b, epsilon = self._coefficients()
+        first = 1 - _power(a, step) if b else 1.0
+        second = 1 - _power(b, step) if b else 1.0
+        return self.name, learning_rate, l2, self._decay(), a, b, epsilon, first, second
+
+    def _coefficients(self) -> tuple[float, float, float]:
+        return 0.0, 0.0, 0.0
+
+    def _decay(self) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent: ``w -= learning_rate * g``."""
+
+
+@dataclass(frozen=True)
+class Momentum(Optimizer):
+    """Classical momentum: ``v = momentum * v - learning_rate * g; w += v``.
+
+    Parameters
+    ----------
+    momentum : float, default 0.9
+        0 to below 1.
+
+    References
+    ----------
+    Polyak, "Some methods of speeding up the convergence of iteration methods" (1964).
+    """
+
+    momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        _check("momentum", self.momentum, 0, 1)
+
+    def _coefficients(self) -> tuple[float, float, float]:
+        return self.momentum, 0.0, 0.0
+
+
+@dataclass(frozen=True)
+class Nesterov(Momentum):
+    """Nesterov's momentum: ``v`` as in `Momentum`, then ``w += momentum * v - learning_rate * g``.
+
+    References
+    ----------
+    Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep learning" (2013).
+    """
+
+
+@dataclass(frozen=True)
+class Adagrad(Optimizer):
+    """Adagrad: ``c += g**2; w -= learning_rate * g / (sqrt(c) + epsilon)``.
+
+    Parameters
+    ----------
+    epsilon : float, default 1e-8
+        Above 0.
+
+    References
+    ----------
+    Duchi, Hazan and Singer, "Adaptive subgradient methods", JMLR 12 (2011).
+    """
+
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check("epsilon", self.epsilon, 0, math.inf, open_low=True)
+
+    def _coefficients(self) -> tuple[float, float, float]:
+        return 0.0, 0.0, self.epsilon
+
+
+@dataclass(frozen=True)
+class RMSprop(Optimizer):
+    """RMSprop, as in Adagrad with ``c = rho * c + (1 - rho) * g**2``.
+
+    Parameters
+    ----------
+    rho : float, default 0.9
+        0 to below 1.
+    epsilon : float, default 1e-8
+        Above 0.
+
+    References
+    ----------
+    Tieleman and Hinton, "Lecture 6.5, RMSprop", COURSERA: Neural Networks for Machine Learning (2012).
+    """
+
+    rho: float = 0.9
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check("rho", self.rho, 0, 1)
+        _check("epsilon", self.epsilon, 0, math.inf, open_low=True)
+
+    def _coefficients(self) -> tuple[float, float, float]:
+        return self.rho, 0.0, self.epsilon
+
+
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adam with bias correction.
+
+    Parameters
+    ----------
+    beta1, beta2 : float, default 0.9 and 0.999
+        Above 0 to below 1.
+    epsilon : float, default 1e-8
+        Above 0; added to the square root of the corrected second moment.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: a method for stochastic optimization" (2015), algorithm 1.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def __post_init__(self) -> None:
+        _check("beta1", self.beta1, 0, 1, open_low=True)
+        _check("beta2", self.beta2, 0, 1, open_low=True)
+        _check("epsilon", self.epsilon, 0, math.inf, open_low=True)
+
+    def _coefficients(self) -> tuple[float, float, float]:
+        return self.beta1, self.beta2, self.epsilon
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam after ``w *= 1 - learning_rate * weight_decay`` (decoupled; ``l2`` must then be 0).
+
+    Parameters
+    ----------
+    beta1, beta2, epsilon : float
+        As for `Adam`.
+    weight_decay : float, default 0.01
+        0 to below 1.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled weight decay regularization" (2019), algorithm 2.
+    """
+
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("weight_decay", self.weight_decay, 0, 1)
+
+    def _decay(self) -> float:
+        return self.weight_decay
+
+    def constants(self, learning_rate: float, l2: float, step: int) -> Constants:
+        """As `Optimizer.constants`; `l2` must be 0."""
+        if l2:
+            raise ValueError(f"l2 is {l2!r}; expected 0 with adamw, whose weight_decay takes its place")
+        return super().constants(learning_rate, l2, step)
+
+
+_RULES: dict[str, type[Optimizer]] = {
+    rule.__name__.lower(): rule for rule in (SGD, Momentum, Nesterov, Adagrad, RMSprop, Adam, AdamW)
+}
+
+
+def get_optimizer(optimizer: str | Optimizer, **settings: float) -> Optimizer:
+    """Return an update rule from its name, or the one given.
+
+    Parameters
+    ----------
+    optimizer : str or Optimizer
+        ``"sgd"``, ``"momentum"``, ``"nesterov"``, ``"adagrad"``, ``"rmsprop"``, ``"adam"`` or ``"adamw"``.
+    **settings
+        The rule's own settings, such as ``rho=0.95``; only with a name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such rule or setting.
+
+    Examples
+    --------
+    >>> get_optimizer("rmsprop", rho=0.95)
+    RMSprop(rho=0.95, epsilon=1e-08)
+    """
+    if isinstance(optimizer, Optimizer):
+        if settings:
+            raise TypeError(f"optimizer is an object; expected its settings in it, not as {', '.join(settings)}")
+        return optimizer
+    if not isinstance(optimizer, str) or optimizer not in _RULES:
+        expected = ", ".join(map(repr, _RULES))
+        raise ValueError(f"optimizer is {optimizer!r}; expected one of {expected} or an Optimizer")
+    rule = _RULES[optimizer]
+    known = [field.name for field in dataclasses.fields(rule)]
+    for name in settings:
+        if name not in known:
+            expected = ", ".join(known) or "no settings"
+            raise TypeError(f"{name} is no setting of {optimizer}; expected {expected}")
+    return rule(**settings)

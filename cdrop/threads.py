@@ -1,0 +1,90 @@
+"""How many threads to use by default, and how threadpoolctl sees and limits them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from cdrop import _kernels
+
+__all__ = ["available_cpus", "default_threads", "install"]
+
+_VARIABLES = ("CDROP_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+def _cgroup_cpus(folder: Path = Path("/sys/fs/cgroup")) -> float:
+    """CPUs that a container's quota allows; infinity where there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (folder / "cpu.max").read_text().split()
+        if quota != "max":
+            return int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota = (folder / "cpu" / "cpu.cfs_quota_us").read_text()
+        period = (folder / "cpu" / "cpu.cfs_period_us").read_text()
+        if int(quota) > 0:
+            return int(quota) / int(period)
+    return math.inf
+
+
+def available_cpus() -> int:
+    """Return the number of CPUs this process may use: its affinity, within its cgroup's quota."""
+    if hasattr(os, "sched_getaffinity"):
+        cpus = len(os.sched_getaffinity(0))
+    else:
+        cpus = os.cpu_count() or 1
+    return max(1, math.floor(min(cpus, _cgroup_cpus())))
+
+
+def default_threads() -> tuple[int, str]:
+    """Return the number of threads to begin with, and where it comes from.
+
+    Raises
+    ------
+    ImportError
+        If `CDROP_NUM_THREADS` is not a whole number from 1. `OMP_NUM_THREADS`, which is not ours, is then passed over.
+    """
+    for name in _VARIABLES:
+        value = os.environ.get(name, "").split(",")[0].strip()
+        if value.isdecimal() and int(value) >= 1:
+            return min(int(value), _kernels.MAX_THREADS), name
+        if value and name == _VARIABLES[0]:
+            raise ImportError(f"{name} is {os.environ[name]!r}; expected a whole number from 1")
+    return min(available_cpus(), _kernels.MAX_THREADS), "the CPUs this process may use"
+
+
+def _register_with_threadpoolctl() -> None:
+    """Let `threadpoolctl.threadpool_limits` limit cdrop too, where that package is installed."""
+    try:
+        import threadpoolctl
+    except ImportError:
+        return
+
+    class CdropController(threadpoolctl.LibController):  # type: ignore[misc,unused-ignore]
+        user_api = "cdrop"
+        internal_api = "cdrop"
+        filename_prefixes = (Path(_kernels.__file__).name.split(".")[0] + ".",)
+        check_symbols = ("cdrop_get_num_threads", "cdrop_set_num_threads")
+
+        def get_num_threads(self) -> int:
+            return int(self.dynlib.cdrop_get_num_threads())
+
+        def set_num_threads(self, num_threads: int) -> Any:
+            return self.dynlib.cdrop_set_num_threads(num_threads)
+
+        def get_version(self) -> None:
+            return None
+
+        def set_additional_attributes(self) -> None:
+            self.simd = _kernels.simd()
+
+    threadpoolctl.register(CdropController)
+
+
+def install() -> None:
+    """Set the pool up; called once, when cdrop is imported."""
+    _kernels._set_cpus(available_cpus())
+    _kernels.set_num_threads(default_threads()[0])
+    _register_with_threadpoolctl()

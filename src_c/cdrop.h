@@ -1,0 +1,180 @@
+/* cdrop: dropout training on CPUs. The whole C API on one page.
+ *
+ * Conventions, unless a function says otherwise:
+ * - Matrices are dense and row-major; `float` or `double` by the `dtype` argument, behind `void *`.
+ * - Masks are packed: bit j of 64-bit word w of a row is unit 64 w + j, 1 = kept, padding bits 0; a row of n units has
+ *   cdrop_words(n) words.
+ * - `keep` is the probability of KEEPING a unit, in units of 2^-32 (0 to 2^32). Python speaks of `dropout`, the
+ *   probability of dropping: this is the only place where the two meet.
+ * - Outputs come first, are overwritten, and must not alias inputs.
+ * - Functions may be called from several threads at once on different objects. Nothing prints, exits or keeps mutable
+ *   state beyond the chosen SIMD path and the thread pool.
+ * - Results do not depend on the SIMD path, the number of threads, or how a call is cut into smaller ones: every output
+ *   element is one chain of fused multiply-adds in ascending order, and reductions go through fixed partial sums. */
+#ifndef CDROP_H
+#define CDROP_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "compiler.h"
+
+typedef enum {
+    CDROP_OK = 0,
+    CDROP_NO_MEMORY,
+    CDROP_UNSUPPORTED, /* this CPU has no such SIMD path */
+    CDROP_NOT_FINITE,  /* the loss is NaN or infinite: nothing was updated */
+} cdrop_status;
+
+typedef enum { CDROP_FLOAT32, CDROP_FLOAT64 } cdrop_dtype;
+
+typedef enum { CDROP_IDENTITY, CDROP_RELU, CDROP_LEAKY_RELU, CDROP_TANH, CDROP_SIGMOID } cdrop_activation;
+
+typedef enum { CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_SIGMOID_CROSS_ENTROPY, CDROP_SQUARED_ERROR } cdrop_loss;
+
+/* Adam with decoupled weight decay is AdamW (Loshchilov and Hutter 2019). */
+typedef enum { CDROP_SGD, CDROP_MOMENTUM, CDROP_NESTEROV, CDROP_ADAGRAD, CDROP_RMSPROP, CDROP_ADAM } cdrop_rule;
+
+/* What a generator stream is for: streams of different purposes never meet. */
+typedef enum { CDROP_FOR_MASKS, CDROP_FOR_WEIGHTS, CDROP_FOR_ORDER, CDROP_FOR_USER } cdrop_purpose;
+
+#define CDROP_LEAK 0.01 /* slope of the leaky ReLU below 0 */
+#define CDROP_KEEP_ALL (UINT64_C(1) << 32)
+#define CDROP_INFINITY INFINITY
+#define CDROP_MAX_THREADS 256
+
+static inline size_t cdrop_words(size_t units) { return (units + 63) / 64; }
+
+/* ---- SIMD path and threads ------------------------------------------------------------------------------------------- */
+
+/* Chooses the path named ("scalar", "avx2", "avx512", "neon"), or with NULL the best one. CDROP_UNSUPPORTED, and no change,
+ * where this CPU, this operating system or this build has no such path. Call it before any other thread uses the library. */
+cdrop_status cdrop_select_simd(const char *name);
+const char *cdrop_simd_active(void);
+const char *cdrop_simd_built(int i);  /* NULL past the last */
+const char *cdrop_simd_usable(int i); /* NULL past the last; the best one last */
+
+/* Threads of calls that ask for 0, at least 1. */
+CDROP_EXPORT int cdrop_get_num_threads(void);
+CDROP_EXPORT void cdrop_set_num_threads(int threads);
+/* How many CPUs this process may use: a team larger than that never spins. */
+void cdrop_set_cpus(int cpus);
+
+/* ---- Generator (bernoulli.c) ----------------------------------------------------------------------------------------- */
+
+/* Eight xoshiro256++ generators (Blackman and Vigna 2018), the lanes of one stream. Their state is a bijection of the key
+ * (seed, step, purpose and layer, 8 block + lane) by SplitMix64's finaliser (Steele, Lea and Flood 2014), so different
+ * keys never share a state. state[8 i + lane] is word i of a lane. */
+void cdrop_stream_state(uint64_t state[32], uint64_t seed, uint64_t step, cdrop_purpose purpose, uint32_t layer,
+                        uint64_t block);
+
+/* The first n words of a stream, draw by draw, lanes in order. */
+void cdrop_random_words(uint64_t *out, size_t n, uint64_t seed, uint64_t step, cdrop_purpose purpose, uint32_t layer,
+                        uint64_t block);
+
+/* n standard normal numbers from a stream: Marsaglia and Bray's polar method (1964) with our own logarithm. */
+void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, cdrop_purpose purpose, uint32_t layer,
+                         uint64_t block);
+
+/* Mask of rows [first_row, first_row + rows) of a call, first_row a multiple of 64. mask: rows x cdrop_words(units). The
+ * bits are a function of (seed, step, layer, row, unit, units, keep) and nothing else. */
+void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep, uint64_t seed,
+                          uint64_t step, uint32_t layer);
+
+/* ---- Masked products (masked_gemm.c, masked_grad.c) ------------------------------------------------------------------ */
+
+/* out (rows x n_out) = activation((x * mask * scale) w + bias).
+ * x: rows x n_in; w: n_in x n_out; bias: n_out or NULL; mask: rows x cdrop_words(n_in) or NULL for all.
+ * Dropped and zero entries of x cost no arithmetic. */
+cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, const void *w, const void *bias,
+                               const uint64_t *mask, size_t rows, size_t n_in, size_t n_out, double scale,
+                               cdrop_activation activation, int threads);
+
+/* Gradients of the above. dout: rows x n_out, by the output before its activation. x is what `activation` gave, unmasked.
+ * dinput  (rows x n_in) = (dout w^T) * mask * scale * activation'(x): by the input of that activation
+ * dweight (n_in x n_out) = (x * mask * scale)^T dout
+ * dbias   (n_out) = column sums of dout
+ * Any of the three may be NULL. Dropped entries, and with the ReLU dead ones, cost no arithmetic in dweight. */
+cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweight, void *dbias, const void *dout,
+                                    const void *x, const void *w, const uint64_t *mask, size_t rows, size_t n_in,
+                                    size_t n_out, double scale, cdrop_activation activation, int threads);
+
+/* ---- Losses (losses.c) ----------------------------------------------------------------------------------------------- */
+
+/* The weighted mean over rows of the loss of each row, and its gradient by the outputs (rows x n).
+ * Softmax takes labels (rows), the others targets (rows x n). weights (rows) may be NULL for 1; their sum must be positive.
+ * Finite for logits of any size. A row's squared error is half the sum of squares, its sigmoid cross-entropy the sum. */
+double cdrop_loss_and_gradient(cdrop_dtype dtype, cdrop_loss loss, void *doutputs, const void *outputs,
+                               const int64_t *labels, const void *targets, const double *weights, size_t rows, size_t n);
+
+/* ---- Update rules (optimizers.c) ------------------------------------------------------------------------------------- */
+
+typedef struct {
+    cdrop_rule rule;
+    double learning_rate;
+    double l2;           /* coupled: the gradient gets l2 * weight */
+    double weight_decay; /* decoupled, Adam only: weights are first multiplied by 1 - learning_rate * weight_decay */
+    double a, b;         /* momentum or rho or beta1; beta2 */
+    double epsilon;
+    double correction1, correction2; /* Adam's 1 - beta^t */
+} cdrop_optimizer;
+
+/* State arrays of a rule: 0, 1 or 2, each as large as the weights and zero at first. */
+int cdrop_rule_states(cdrop_rule rule);
+
+/* One step on n elements, in place. */
+void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient, void *state1, void *state2, size_t n,
+                          const cdrop_optimizer *optimizer);
+
+/* ---- Networks (network.c) -------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    cdrop_dtype dtype;
+    size_t layers;          /* weight matrices, at least 1 */
+    const size_t *units;    /* layers + 1 widths, input first, each at least 1 */
+    const uint64_t *keep;   /* layers values: of the input, then of each hidden layer; none 0 */
+    int scale_in_training;  /* 1: inverted dropout, kept units / keep; 0: classic, units * keep at test time */
+    cdrop_activation activation; /* of hidden layers; the last layer is linear */
+    cdrop_loss loss;
+    uint64_t seed;
+} cdrop_design;
+
+typedef struct cdrop_network cdrop_network;
+
+typedef enum { CDROP_WEIGHT, CDROP_STATE1, CDROP_STATE2 } cdrop_part;
+
+/* A batch: rows `rows[0..n)` of the arrays, or their first n rows where rows is NULL. */
+typedef struct {
+    const void *x; /* row-major, units[0] columns */
+    const int64_t *rows;
+    size_t n;
+    const int64_t *labels;
+    const void *targets;
+    const double *weights;
+} cdrop_batch;
+
+cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *design);
+void cdrop_network_free(cdrop_network *network);
+
+/* Copies a layer's weights (units[l] x units[l + 1]) and bias, or their optimiser states, in and out. */
+void cdrop_network_set(cdrop_network *network, size_t layer, cdrop_part part, const void *weight, const void *bias);
+void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias);
+
+/* One training step: masks of `step`, forward, loss, backward, update in place. *loss is the batch's mean loss plus
+ * l2 / 2 times the sum of squares of the weights before the update. CDROP_NOT_FINITE leaves everything as it was.
+ * Memory is taken at the first step, and when n or threads grow. threads 0 means cdrop_get_num_threads(). */
+cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
+                                uint64_t step, int threads, double *loss);
+
+/* Outputs of the network without dropout for n rows of x: logits, or with `probabilities` their softmax or sigmoid (and
+ * unchanged outputs for squared error). out: n x units[layers]. Works in chunks of fixed size. */
+cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const void *x, size_t n, int probabilities,
+                                   int threads);
+
+/* ---- Numbers (numbers.c): logarithms that are the same everywhere ---------------------------------------------------- */
+
+double cdrop_log(double x);   /* x > 0; NaN for others */
+double cdrop_log1p(double x); /* 0 <= x <= 1 */
+
+#endif

@@ -1,0 +1,162 @@
+/* The dispatch table: what a SIMD path offers, and the shapes its kernels work on.
+ *
+ * Three ideas carry every product of the library.
+ *
+ * Lists. A *line* (a row of a batch, or one unit seen over the rows of a batch) is cut into blocks of CDROP_BLOCK
+ * entries; for each block the live entries (kept by dropout, not zeroed by the ReLU) are listed as values and as indices
+ * inside the block, ascending. Nothing else of the line is ever touched again.
+ *
+ * Panels. The matrix that the lists select rows of is cut into panels of `panel` columns, each stored line after line, so
+ * that one block of one panel stays in L1 while all lists run over it.
+ *
+ * Chains. Every output element is one chain of fused multiply-adds, in ascending order of the summed index, from a start
+ * value. Vector lanes are outputs. So neither the vector width, nor the panel width, nor the thread that computes it, nor
+ * whether zeros are skipped, can change a bit of a result.
+ *
+ * Kernels run on one thread, allocate nothing, and touch only what their arguments say. `void *` arguments point to the
+ * table's element type. */
+#ifndef CDROP_KERNELS_H
+#define CDROP_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cdrop.h"
+
+enum {
+    CDROP_BLOCK = 64,     /* entries of a list block, rows of a generator block: one mask word */
+    CDROP_LANES = 16,     /* columns are padded to this; reductions use this many partial sums on every path */
+    CDROP_SPARE = 16,     /* a compress may store a whole vector beyond its last live entry */
+    CDROP_SLOT = 64 + 16, /* room of one list: an odd number of cache lines, so that lists spread over the cache sets */
+};
+
+/* Lists of live entries. The list of (block, line) holds count[block * lines + line] entries from
+ * start[block * lines + line] on. Rows of the user's input are packed (a line's blocks follow each other); lists that
+ * several threads fill at once have fixed slots. */
+typedef struct {
+    void *values;    /* element type, the entry times its dropout scale */
+    uint16_t *index; /* unit or row inside the block, 0 to 63 */
+    size_t *start;
+    uint16_t *count;
+    size_t lines;
+    size_t blocks;
+    int packed;
+} cdrop_lists;
+
+/* A matrix in panels: element (line, column) of panel p is data[p * step + line * pitch(p) + column], where the last panel
+ * may have a pitch of its own. A row-major matrix is the case step = panel width, tail_pitch = pitch. */
+typedef struct {
+    void *data;
+    size_t panels;
+    size_t step;
+    size_t pitch;
+    size_t tail_pitch;
+    size_t tail_width; /* columns of the last panel, padded to CDROP_LANES */
+} cdrop_panels;
+
+/* Which entries a list takes, of those that the mask keeps. NaN is always live: it must never vanish as a dead unit. */
+typedef enum {
+    CDROP_LIVE_KEPT,     /* all */
+    CDROP_LIVE_NONZERO,  /* all but zeros */
+    CDROP_LIVE_POSITIVE, /* ReLU: not (value <= 0) */
+} cdrop_live_rule;
+
+/* The source of `compress`: rows of 64-unit blocks with one mask bit for each unit. */
+typedef struct {
+    const void *data;
+    size_t pitch;         /* elements from row to row */
+    const int64_t *rows;  /* which row of data is line i, or NULL for i */
+    size_t columns;       /* units of a whole row */
+    size_t first_block;   /* data starts at this block of the row */
+    const uint64_t *mask; /* [line][words] of whole rows, or NULL to keep all */
+    size_t words;         /* mask words of a whole row */
+    double scale;         /* what a kept value is multiplied by */
+    cdrop_live_rule rule;
+    uint64_t *live; /* [line][words] of whole rows: which entries were listed, or NULL */
+} cdrop_source;
+
+/* An update rule with everything that is constant over a step already folded in (see optimizers.c). */
+typedef struct {
+    cdrop_rule rule;
+    double rate;    /* learning rate; for Adam divided by its first bias correction */
+    double l2;      /* coupled: added to the gradient as l2 * weight */
+    double decay;   /* decoupled: weights are first multiplied by 1 - decay */
+    double a, b;    /* momentum, rho, or beta1 and beta2 */
+    double epsilon; /* added to the square root */
+    double second;  /* Adam: 1 / (second bias correction) */
+} cdrop_update;
+
+typedef struct {
+    const char *name;
+    size_t size;  /* bytes of an element */
+    size_t panel; /* columns of a panel: a multiple of CDROP_BLOCK */
+
+    /* out[line - l0][0..width) = start[0..width) + sum over blocks b0..b1 of values * panel lines, for lines l0..l1. With
+     * `resume` the chains go on from out instead of start; start may be NULL for zeros. */
+    void (*product)(void *out, size_t out_pitch, const void *start, const void *panel, size_t pitch, size_t width,
+                    const cdrop_lists *lists, size_t b0, size_t b1, size_t l0, size_t l1, int resume);
+    /* Lists blocks b0..b1 of lines l0..l1 of the source. */
+    void (*compress)(cdrop_lists *lists, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);
+    /* Lists the same entries by column: block `rows` (64 lines) of `lists` becomes block `rows` of lines
+     * 64 b0 .. 64 b1 of `out`. */
+    void (*scatter)(cdrop_lists *out, const cdrop_lists *lists, size_t b0, size_t b1, size_t rows, size_t l1);
+    /* a = activation(a), in place, `columns` of each of `lines`. */
+    void (*activate)(void *a, size_t pitch, size_t columns, size_t lines, cdrop_activation activation);
+    /* delta = live ? delta * scale * activation'(a) : 0, in place; `live` starts at the word of column 0. */
+    void (*gate)(void *delta, size_t pitch, const void *a, size_t a_pitch, size_t columns, size_t lines,
+                 const uint64_t *live, size_t words, double scale, cdrop_activation activation);
+    /* out[column] = sum over lines, each column one ascending chain. width is a multiple of CDROP_LANES. */
+    void (*column_sums)(void *out, const void *in, size_t pitch, size_t width, size_t lines);
+    /* Sum of squares of a block of at most 64 columns through CDROP_LANES fixed partial sums. */
+    double (*sum_squares)(const void *in, size_t pitch, size_t columns, size_t lines);
+    /* The fused update rule on n elements. state1 and state2 may be NULL where the rule has none. */
+    void (*update)(void *weight, const void *gradient, void *state1, void *state2, size_t n, const cdrop_update *rule);
+    /* out[c][r] = in[r][c] for 64 x 64 blocks or less; both are padded to CDROP_LANES. */
+    void (*transpose)(void *out, size_t out_pitch, const void *in, size_t in_pitch, size_t lines, size_t columns);
+    /* Losses of one row: the gradient of factor * loss, and the loss itself. dlogits may alias logits. */
+    double (*softmax_row)(void *dlogits, const void *logits, size_t n, int64_t label, double factor);
+    double (*sigmoid_row)(void *dlogits, const void *logits, const void *targets, size_t n, double factor);
+    double (*squared_row)(void *doutputs, const void *outputs, const void *targets, size_t n, double factor);
+    /* Probabilities of one row; may be in place. */
+    void (*softmax)(void *out, const void *logits, size_t n);
+} cdrop_kernels;
+
+typedef struct {
+    const char *name;
+    cdrop_kernels f32, f64;
+    /* The first n words of the mask of one generator block, whose rows have `words` words each, the last of them with the
+     * bits of `valid`. keep is neither 0 nor 2^32. */
+    void (*mask_block)(uint64_t *out, size_t n, size_t words, uint64_t valid, uint64_t keep, const uint64_t state[32]);
+} cdrop_path;
+
+extern const cdrop_path cdrop_path_scalar;
+#if defined(__x86_64__) || defined(_M_X64)
+extern const cdrop_path cdrop_path_scalar_fma; /* the same text where the CPU has a fused multiply-add */
+extern const cdrop_path cdrop_path_avx2;
+extern const cdrop_path cdrop_path_avx512;
+#elif defined(__aarch64__)
+extern const cdrop_path cdrop_path_neon;
+#endif
+
+static inline size_t cdrop_blocks(size_t n) { return (n + CDROP_BLOCK - 1) / CDROP_BLOCK; }
+static inline size_t cdrop_pad(size_t n) { return (n + CDROP_LANES - 1) / CDROP_LANES * CDROP_LANES; }
+static inline size_t cdrop_min(size_t a, size_t b) { return a < b ? a : b; }
+
+/* The bits of block b that are units of a row of n. */
+static inline uint64_t cdrop_valid_bits(size_t n, size_t b)
+{
+    const size_t rest = n - b * CDROP_BLOCK;
+    return rest >= CDROP_BLOCK ? ~UINT64_C(0) : (UINT64_C(1) << rest) - 1;
+}
+
+static inline size_t cdrop_panel_pitch(const cdrop_panels *m, size_t p)
+{
+    return p + 1 < m->panels ? m->pitch : m->tail_pitch;
+}
+
+static inline size_t cdrop_panel_width(const cdrop_panels *m, size_t p, size_t panel)
+{
+    return p + 1 < m->panels ? panel : m->tail_width;
+}
+
+#endif

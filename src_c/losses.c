@@ -1,0 +1,47 @@
+#include "losses.h"
+
+#include "cpu.h"
+
+double cdrop_weight_sum(const double *weights, const int64_t *rows, size_t n)
+{
+    double sum = 0;
+    if (!weights)
+        return (double)n;
+    for (size_t i = 0; i < n; i++)
+        sum += weights[rows ? rows[i] : (int64_t)i];
+    return sum;
+}
+
+double cdrop_row_loss(const cdrop_kernels *k, const cdrop_loss_rows *l, void *doutputs, const void *outputs, size_t i)
+{
+    const size_t row = l->rows ? (size_t)l->rows[i] : i;
+    const double share = (l->weights ? l->weights[row] : 1) / l->weight_sum;
+    const void *targets = l->targets ? (const char *)l->targets + row * l->n * k->size : NULL;
+    double loss = 0;
+    switch (l->loss) {
+    case CDROP_SOFTMAX_CROSS_ENTROPY:
+        loss = k->softmax_row(doutputs, outputs, l->n, l->labels[row], share);
+        break;
+    case CDROP_SIGMOID_CROSS_ENTROPY:
+        loss = k->sigmoid_row(doutputs, outputs, targets, l->n, share);
+        break;
+    case CDROP_SQUARED_ERROR:
+        loss = k->squared_row(doutputs, outputs, targets, l->n, share);
+        break;
+    }
+    return share == 0 ? 0 : share * loss;
+}
+
+double cdrop_loss_and_gradient(cdrop_dtype dtype, cdrop_loss loss, void *doutputs, const void *outputs,
+                               const int64_t *labels, const void *targets, const double *weights, size_t rows, size_t n)
+{
+    const cdrop_kernels *k = cdrop_kernels_of(dtype);
+    const cdrop_loss_rows l = {.loss = loss, .labels = labels, .targets = targets, .weights = weights, .n = n,
+                               .weight_sum = cdrop_weight_sum(weights, NULL, rows)};
+    const cdrop_fp_mode mode = cdrop_flush_denormals();
+    double sum = 0;
+    for (size_t i = 0; i < rows; i++)
+        sum += cdrop_row_loss(k, &l, (char *)doutputs + i * n * k->size, (const char *)outputs + i * n * k->size, i);
+    cdrop_restore_fp_mode(mode);
+    return sum;
+}

@@ -1,0 +1,512 @@
+/* The training step: what is kept between steps, the order of the calls, and who does which part.
+ *
+ * One job of the thread pool is one step. Its phases, with a barrier between any two:
+ *
+ *   masks of all layers; lists of the input rows
+ *   forward, layer by layer: product, bias, then in the cache: activation, mask, lists by row, lists by unit
+ *   loss and its gradient, lists of that gradient; every thread decides alike whether the loss is finite
+ *   backward, layer by layer: gradient by input from the transposed weights, and in the same phase gradient by weight
+ *   with its update; the transposed copy of the layer above is refreshed while the next layer is worked on */
+#include <stdlib.h>
+#include <string.h>
+
+#include "losses.h"
+#include "optimizers.h"
+#include "products.h"
+
+enum { PREDICT_ROWS = 256, LOSS_ROWS = 16 };
+
+typedef struct {
+    size_t n_in, n_out;
+    uint64_t keep; /* of this layer's input */
+    double train_scale, test_scale;
+    /* state: weights and the optimiser's memory of them, and padded rows for the biases */
+    cdrop_panels weight, state1, state2;
+    void *bias, *bias_state1, *bias_state2;
+    cdrop_panels transposed; /* of weight; not for the first layer */
+    double *squares;         /* sums of squares of 64 x 64 weights, for the L2 term */
+    /* the batch */
+    uint64_t *mask, *live; /* of the input: kept units, and those that were listed */
+    size_t words;
+    cdrop_lists inputs, columns;  /* live inputs by row and by unit */
+    cdrop_panels out, delta;      /* activations or logits; gradient by the layer's pre-activation */
+    cdrop_lists deltas;           /* the gradient's live entries by row */
+} layer;
+
+struct cdrop_network {
+    const cdrop_kernels *k;
+    size_t layers;
+    layer *layer;
+    cdrop_activation activation;
+    cdrop_loss loss;
+    uint64_t seed;
+    cdrop_workspace state, batch, training;
+    size_t rows, training_rows; /* capacity */
+    int threads;                /* that the scratch was made for */
+    char *scratch;              /* for each thread: a block of gradient lines */
+    double *row_loss;
+    void *bias_gradient; /* widest layer, padded */
+};
+
+/* ---- Making a network, its state in and out -------------------------------------------------------------------------- */
+
+static size_t square_blocks(const layer *l) { return cdrop_blocks(l->n_in) * cdrop_blocks(l->n_out); }
+
+static void take_state(cdrop_network *n, layer *l, int first)
+{
+    const size_t width = cdrop_pad(l->n_out), size = n->k->size;
+    l->weight = cdrop_take_panels(&n->state, n->k, l->n_in, l->n_out);
+    l->state1 = cdrop_take_panels(&n->state, n->k, l->n_in, l->n_out);
+    l->state2 = cdrop_take_panels(&n->state, n->k, l->n_in, l->n_out);
+    l->bias = cdrop_take(&n->state, width, size);
+    l->bias_state1 = cdrop_take(&n->state, width, size);
+    l->bias_state2 = cdrop_take(&n->state, width, size);
+    l->squares = cdrop_take(&n->state, square_blocks(l), sizeof *l->squares);
+    if (!first)
+        l->transposed = cdrop_take_panels(&n->state, n->k, l->n_out, l->n_in);
+}
+
+static void describe_layer(layer *l, const cdrop_design *d, size_t i)
+{
+    const double kept = (double)d->keep[i] * 0x1p-32;
+    l->n_in = d->units[i];
+    l->n_out = d->units[i + 1];
+    l->words = cdrop_words(l->n_in);
+    l->keep = d->keep[i];
+    l->train_scale = d->scale_in_training ? 1 / kept : 1;
+    l->test_scale = d->scale_in_training ? 1 : kept;
+}
+
+cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d)
+{
+    cdrop_workspace own = {0};
+    cdrop_network *n = calloc(1, sizeof *n);
+    *network = NULL;
+    if (!n)
+        return CDROP_NO_MEMORY;
+    n->state = own;
+    n->k = cdrop_kernels_of(d->dtype);
+    n->layers = d->layers;
+    n->activation = d->activation;
+    n->loss = d->loss;
+    n->seed = d->seed;
+    n->layer = cdrop_take(&n->state, d->layers, sizeof *n->layer);
+    size_t widest = 0;
+    for (size_t i = 0; i < d->layers && !n->state.failed; i++) {
+        describe_layer(&n->layer[i], d, i);
+        take_state(n, &n->layer[i], i == 0);
+        widest = widest < n->layer[i].n_out ? n->layer[i].n_out : widest;
+    }
+    n->bias_gradient = cdrop_take(&n->state, cdrop_pad(widest), n->k->size);
+    if (n->state.failed) {
+        cdrop_network_free(n);
+        return CDROP_NO_MEMORY;
+    }
+    *network = n;
+    return CDROP_OK;
+}
+
+void cdrop_network_free(cdrop_network *n)
+{
+    if (!n)
+        return;
+    cdrop_release(&n->training);
+    cdrop_release(&n->batch);
+    cdrop_release(&n->state);
+    free(n);
+}
+
+static void *bias_part(const layer *l, cdrop_part part)
+{
+    return part == CDROP_WEIGHT ? l->bias : part == CDROP_STATE1 ? l->bias_state1 : l->bias_state2;
+}
+
+static const cdrop_panels *weight_part(const layer *l, cdrop_part part)
+{
+    return part == CDROP_WEIGHT ? &l->weight : part == CDROP_STATE1 ? &l->state1 : &l->state2;
+}
+
+static void refresh_transposed(const cdrop_network *n, const layer *l, cdrop_team team)
+{
+    size_t from, to;
+    cdrop_share(team, cdrop_blocks(l->n_out), &from, &to);
+    cdrop_transpose_panels(&l->transposed, &l->weight, n->k, l->n_in, l->n_out, from, to);
+}
+
+void cdrop_network_set(cdrop_network *n, size_t index, cdrop_part part, const void *weight, const void *bias)
+{
+    const layer *l = &n->layer[index];
+    cdrop_pack(weight_part(l, part), n->k, weight, l->n_out, 0, l->n_in);
+    memcpy(bias_part(l, part), bias, l->n_out * n->k->size);
+    if (part == CDROP_WEIGHT && index)
+        refresh_transposed(n, l, (cdrop_team){0, 1});
+}
+
+void cdrop_network_get(const cdrop_network *n, size_t index, cdrop_part part, void *weight, void *bias)
+{
+    const layer *l = &n->layer[index];
+    cdrop_unpack(weight_part(l, part), n->k, weight, l->n_out, 0, l->n_in);
+    memcpy(bias, bias_part(l, part), l->n_out * n->k->size);
+}
+
+/* ---- Memory of a batch ----------------------------------------------------------------------------------------------- */
+
+/* What forward needs. Everything of the old capacity is given back first, so that memory does not double. */
+static cdrop_status reserve_forward(cdrop_network *n, size_t rows)
+{
+    if (rows <= n->rows)
+        return CDROP_OK;
+    cdrop_release(&n->training);
+    cdrop_release(&n->batch);
+    n->rows = n->training_rows = 0;
+    for (size_t i = 0; i < n->layers; i++) {
+        layer *l = &n->layer[i];
+        l->inputs = cdrop_take_lists(&n->batch, n->k, rows, l->n_in, i == 0);
+        l->out = i + 1 < n->layers ? cdrop_take_panels(&n->batch, n->k, rows, l->n_out)
+                                   : cdrop_take_rows(&n->batch, n->k, rows, l->n_out);
+    }
+    if (n->batch.failed) {
+        cdrop_release(&n->batch);
+        return CDROP_NO_MEMORY;
+    }
+    n->rows = rows;
+    return CDROP_OK;
+}
+
+static void take_training(cdrop_network *n, size_t i)
+{
+    cdrop_workspace *w = &n->training;
+    layer *l = &n->layer[i];
+    l->columns = cdrop_take_lists(w, n->k, l->n_in, n->rows, 0);
+    if (l->keep != CDROP_KEEP_ALL)
+        l->mask = cdrop_take(w, n->rows * l->words, sizeof *l->mask);
+    if (i) {
+        l->live = cdrop_take(w, n->rows * l->words, sizeof *l->live);
+        l->deltas = cdrop_take_lists(w, n->k, n->rows, l->n_out, 0);
+    }
+    l->delta = i + 1 < n->layers ? cdrop_take_panels(w, n->k, n->rows, l->n_out)
+                                 : cdrop_take_rows(w, n->k, n->rows, l->n_out);
+}
+
+static cdrop_status reserve_training(cdrop_network *n, size_t rows, int threads)
+{
+    if (reserve_forward(n, rows) != CDROP_OK)
+        return CDROP_NO_MEMORY;
+    if (n->training_rows >= rows && n->threads >= threads)
+        return CDROP_OK;
+    cdrop_release(&n->training);
+    n->training_rows = 0;
+    for (size_t i = 0; i < n->layers; i++)
+        take_training(n, i);
+    n->row_loss = cdrop_take(&n->training, n->rows, sizeof *n->row_loss);
+    n->scratch = cdrop_take(&n->training, (size_t)threads * CDROP_BLOCK * n->k->panel, n->k->size);
+    if (n->training.failed) {
+        cdrop_release(&n->training);
+        return CDROP_NO_MEMORY;
+    }
+    n->training_rows = n->rows;
+    n->threads = threads;
+    return CDROP_OK;
+}
+
+/* ---- Forward --------------------------------------------------------------------------------------------------------- */
+
+/* What a pass works on. The batch and the layer are told apart from the network: they change from call to call. */
+typedef struct {
+    cdrop_network *n;
+    const cdrop_batch *batch;
+    uint64_t step;
+    size_t index; /* the layer being worked on */
+    int training;
+    cdrop_loss_rows loss;
+    double *total;
+    cdrop_status status;
+    cdrop_update weight_update, bias_update;
+    void *out; /* predictions */
+    int probabilities;
+} pass;
+
+/* The source that lists the input of layer i from `data`: dropout, scale and, in training, what was live. */
+static cdrop_source input_source(const pass *s, size_t i, const void *data, size_t pitch)
+{
+    const layer *l = &s->n->layer[i];
+    const int relu = s->n->activation == CDROP_RELU;
+    return (cdrop_source){
+        .data = data,
+        .pitch = pitch,
+        .columns = l->n_in,
+        .mask = s->training ? l->mask : NULL,
+        .words = l->words,
+        .scale = s->training ? l->train_scale : l->test_scale,
+        .rule = i == 0 ? CDROP_LIVE_NONZERO : relu ? CDROP_LIVE_POSITIVE : CDROP_LIVE_KEPT,
+        .live = s->training && i ? l->live : NULL,
+    };
+}
+
+static void list_input(const pass *s, cdrop_team team)
+{
+    layer *l = &s->n->layer[0];
+    cdrop_source source = input_source(s, 0, s->batch->x, l->n_in);
+    size_t from, to;
+    source.rows = s->batch->rows;
+    cdrop_share(team, s->batch->n, &from, &to);
+    s->n->k->compress(&l->inputs, &source, 0, l->inputs.blocks, from, to);
+}
+
+static void draw_masks(const pass *s, cdrop_team team)
+{
+    for (size_t i = 0; i < s->n->layers; i++) {
+        const layer *l = &s->n->layer[i];
+        size_t from, to;
+        cdrop_share(team, cdrop_blocks(s->batch->n), &from, &to);
+        if (l->keep == CDROP_KEEP_ALL || from == to)
+            continue;
+        from *= CDROP_BLOCK;
+        to = cdrop_min(to * CDROP_BLOCK, s->batch->n);
+        cdrop_bernoulli_mask(l->mask + from * l->words, from, to - from, l->n_in, l->keep, s->n->seed, s->step, (uint32_t)i);
+    }
+}
+
+/* A hidden layer's rows are complete in one panel: activation, then the lists that the next layer's products run on. */
+static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
+{
+    const pass *s = context;
+    const cdrop_kernels *k = s->n->k;
+    const layer *l = &s->n->layer[s->index];
+    layer *next = &s->n->layer[s->index + 1];
+    const size_t pitch = cdrop_panel_pitch(&l->out, p), b0 = p * k->panel / CDROP_BLOCK;
+    const size_t b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, next->inputs.blocks);
+    const size_t columns = cdrop_min(k->panel, l->n_out - p * k->panel);
+    cdrop_source source = input_source(s, s->index + 1, cdrop_panel_at(&l->out, k, p, 0), pitch);
+    source.first_block = b0;
+    if (s->n->activation != CDROP_RELU && s->n->activation != CDROP_IDENTITY) /* the ReLU is the rule of the lists */
+        k->activate(cdrop_panel_at(&l->out, k, p, l0), pitch, columns, l1 - l0, s->n->activation);
+    k->compress(&next->inputs, &source, b0, b1, l0, l1);
+    if (s->training)
+        k->scatter(&next->columns, &next->inputs, b0, b1, l0 / CDROP_BLOCK, l1);
+}
+
+static void finish_nothing(void *context, size_t p, size_t l0, size_t l1) { (void)context, (void)p, (void)l0, (void)l1; }
+
+static void scatter_input(const pass *s, cdrop_team team)
+{
+    layer *l = &s->n->layer[0];
+    size_t from, to;
+    cdrop_share(team, l->inputs.blocks, &from, &to);
+    for (size_t rows = 0; rows < cdrop_blocks(s->batch->n); rows++)
+        s->n->k->scatter(&l->columns, &l->inputs, from, to, rows, s->batch->n);
+}
+
+static void forward(pass *s, cdrop_team team)
+{
+    if (s->training)
+        draw_masks(s, team);
+    list_input(s, team);
+    cdrop_barrier(team);
+    for (size_t i = 0; i < s->n->layers; i++) {
+        const layer *l = &s->n->layer[i];
+        pass mine = *s; /* every thread walks the layers at its own pace between barriers */
+        mine.index = i;
+        cdrop_product_rows(s->n->k, &l->out, l->bias, &l->weight, &l->inputs, s->batch->n, team,
+                           i + 1 < s->n->layers ? finish_hidden : finish_nothing, &mine);
+        if (i == 0 && s->training)
+            scatter_input(s, team);
+        cdrop_barrier(team);
+    }
+}
+
+/* ---- Loss and backward ----------------------------------------------------------------------------------------------- */
+
+static void losses(const pass *s, cdrop_team team)
+{
+    const cdrop_network *n = s->n;
+    layer *l = &n->layer[n->layers - 1];
+    const size_t rows = s->batch->n;
+    const cdrop_source source = {.data = l->delta.data, .pitch = l->delta.pitch, .columns = l->n_out, .scale = 1,
+                                 .rule = CDROP_LIVE_NONZERO};
+    size_t from, to;
+    cdrop_share(team, (rows + LOSS_ROWS - 1) / LOSS_ROWS, &from, &to);
+    from *= LOSS_ROWS;
+    to = cdrop_min(to * LOSS_ROWS, rows);
+    for (size_t i = from; i < to; i++)
+        n->row_loss[i] = cdrop_row_loss(n->k, &s->loss, cdrop_panel_at(&l->delta, n->k, 0, i),
+                                        cdrop_panel_at(&l->out, n->k, 0, i), i);
+    if (n->layers > 1 && from < to)
+        n->k->compress(&l->deltas, &source, 0, l->deltas.blocks, from, to);
+}
+
+static double batch_loss(const pass *s)
+{
+    double sum = 0;
+    for (size_t i = 0; i < s->batch->n; i++)
+        sum += s->n->row_loss[i];
+    return sum;
+}
+
+/* The gradient by a hidden layer's activations is complete in one panel: through the live units it becomes the gradient by
+ * the pre-activations of the layer below, as panels and as lists. */
+static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
+{
+    const pass *s = context;
+    const cdrop_kernels *k = s->n->k;
+    const layer *l = &s->n->layer[s->index];
+    layer *below = &s->n->layer[s->index - 1];
+    const size_t pitch = cdrop_panel_pitch(&below->delta, p), b0 = p * k->panel / CDROP_BLOCK;
+    const size_t b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_in));
+    const int from_live = s->n->activation == CDROP_RELU; /* its derivative is in the live bits */
+    k->gate(cdrop_panel_at(&below->delta, k, p, l0), pitch, from_live ? NULL : cdrop_panel_at(&below->out, k, p, l0),
+            cdrop_panel_pitch(&below->out, p), cdrop_min(k->panel, l->n_in - p * k->panel), l1 - l0,
+            l->live + l0 * l->words + b0, l->words, l->train_scale, s->n->activation);
+    if (s->index == 1)
+        return;
+    const cdrop_source source = {.data = cdrop_panel_at(&below->delta, k, p, 0), .pitch = pitch, .columns = l->n_in,
+                                 .first_block = b0, .mask = l->live, .words = l->words, .scale = 1,
+                                 .rule = CDROP_LIVE_KEPT};
+    k->compress(&below->deltas, &source, b0, b1, l0, l1);
+}
+
+/* The gradient of 64 units of a panel: note their sum of squares for the L2 term, then update them in place. */
+static void update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient)
+{
+    const pass *s = context;
+    const cdrop_kernels *k = s->n->k;
+    const layer *l = &s->n->layer[s->index];
+    const size_t pitch = cdrop_panel_pitch(&l->weight, p), columns = cdrop_min(k->panel, l->n_out - p * k->panel);
+    char *weight = cdrop_panel_at(&l->weight, k, p, u0);
+    const size_t blocks = cdrop_blocks(l->n_out);
+    if (s->weight_update.l2 != 0)
+        for (size_t c = 0; c < columns; c += CDROP_BLOCK)
+            l->squares[u0 / CDROP_BLOCK * blocks + (p * k->panel + c) / CDROP_BLOCK] =
+                k->sum_squares(weight + c * k->size, pitch, cdrop_min(CDROP_BLOCK, columns - c), u1 - u0);
+    k->update(weight, gradient, cdrop_panel_at(&l->state1, k, p, u0), cdrop_panel_at(&l->state2, k, p, u0),
+              (u1 - u0) * pitch, &s->weight_update);
+}
+
+static void update_bias(const pass *s, cdrop_team team)
+{
+    const cdrop_network *n = s->n;
+    const layer *l = &n->layer[s->index];
+    size_t from, to;
+    cdrop_share(team, l->delta.panels, &from, &to);
+    for (size_t p = from; p < to; p++) {
+        const size_t at = p * n->k->panel * n->k->size;
+        char *gradient = (char *)n->bias_gradient + at;
+        cdrop_bias_gradient(n->k, gradient, &l->delta, p, s->batch->n);
+        n->k->update((char *)l->bias + at, gradient, (char *)l->bias_state1 + at, (char *)l->bias_state2 + at,
+                     cdrop_panel_width(&l->delta, p, n->k->panel), &s->bias_update);
+    }
+}
+
+static void backward(pass *s, cdrop_team team)
+{
+    const cdrop_network *n = s->n;
+    const cdrop_kernels *k = n->k;
+    char *scratch = n->scratch + (size_t)team.index * CDROP_BLOCK * k->panel * k->size;
+    pass mine = *s;
+    for (size_t i = n->layers; i-- > 0;) {
+        const layer *l = &n->layer[i];
+        mine.index = i;
+        if (i)
+            cdrop_product_rows(k, &n->layer[i - 1].delta, NULL, &l->transposed, &l->deltas, s->batch->n, team, finish_delta,
+                               &mine);
+        cdrop_product_units(k, &l->columns, &l->delta, l->n_in, s->batch->n, scratch, team, update_units, &mine);
+        update_bias(&mine, team);
+        if (i + 1 < n->layers)
+            refresh_transposed(n, &n->layer[i + 1], team);
+        cdrop_barrier(team);
+    }
+}
+
+/* l2 / 2 times the squares that the update noted, block by block in a fixed order. */
+static double penalty(const pass *s)
+{
+    double sum = 0;
+    if (s->weight_update.l2 == 0)
+        return 0;
+    for (size_t i = 0; i < s->n->layers; i++)
+        for (size_t b = 0; b < square_blocks(&s->n->layer[i]); b++)
+            sum += s->n->layer[i].squares[b];
+    return 0.5 * s->weight_update.l2 * sum;
+}
+
+static void step_job(void *argument, cdrop_team team)
+{
+    pass *s = argument;
+    forward(s, team);
+    losses(s, team);
+    cdrop_barrier(team);
+    const double loss = batch_loss(s); /* the same sum on every thread */
+    if (!isfinite(loss)) {
+        if (team.index == 0) {
+            s->status = CDROP_NOT_FINITE;
+            *s->total = loss;
+        }
+        return;
+    }
+    backward(s, team);
+    if (team.index == 0)
+        *s->total = loss + penalty(s);
+}
+
+cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, const cdrop_optimizer *optimizer, uint64_t step,
+                                int threads, double *loss)
+{
+    threads = threads ? threads : cdrop_get_num_threads();
+    if (reserve_training(n, batch->n, threads) != CDROP_OK)
+        return CDROP_NO_MEMORY;
+    pass s = {
+        .n = n,
+        .batch = batch,
+        .step = step,
+        .training = 1,
+        .total = loss,
+        .weight_update = cdrop_update_of(optimizer, 0),
+        .bias_update = cdrop_update_of(optimizer, 1),
+        .loss = {.loss = n->loss, .rows = batch->rows, .labels = batch->labels, .targets = batch->targets,
+                 .weights = batch->weights, .n = n->layer[n->layers - 1].n_out,
+                 .weight_sum = cdrop_weight_sum(batch->weights, batch->rows, batch->n)},
+    };
+    cdrop_parallel(step_job, &s, threads);
+    return s.status;
+}
+
+/* ---- Prediction ------------------------------------------------------------------------------------------------------ */
+
+static void copy_predictions(const pass *s, cdrop_team team)
+{
+    const cdrop_kernels *k = s->n->k;
+    const layer *l = &s->n->layer[s->n->layers - 1];
+    size_t from, to;
+    cdrop_share(team, s->batch->n, &from, &to);
+    for (size_t i = from; i < to; i++) {
+        const void *logits = cdrop_panel_at(&l->out, k, 0, i);
+        char *out = (char *)s->out + i * l->n_out * k->size;
+        if (s->probabilities && s->n->loss == CDROP_SOFTMAX_CROSS_ENTROPY) {
+            k->softmax(out, logits, l->n_out);
+            continue;
+        }
+        memcpy(out, logits, l->n_out * k->size);
+        if (s->probabilities && s->n->loss == CDROP_SIGMOID_CROSS_ENTROPY)
+            k->activate(out, l->n_out, l->n_out, 1, CDROP_SIGMOID);
+    }
+}
+
+static void predict_job(void *argument, cdrop_team team)
+{
+    forward(argument, team);
+    copy_predictions(argument, team);
+}
+
+cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const void *x, size_t rows, int probabilities, int threads)
+{
+    const size_t chunk = n->rows > PREDICT_ROWS ? n->rows : PREDICT_ROWS;
+    const size_t x_row = n->layer[0].n_in * n->k->size, out_row = n->layer[n->layers - 1].n_out * n->k->size;
+    if (reserve_forward(n, cdrop_min(rows, chunk)) != CDROP_OK)
+        return CDROP_NO_MEMORY;
+    for (size_t done = 0; done < rows; done += chunk) {
+        const cdrop_batch batch = {.x = (const char *)x + done * x_row, .n = cdrop_min(chunk, rows - done)};
+        pass s = {.n = n, .batch = &batch, .out = (char *)out + done * out_row, .probabilities = probabilities};
+        cdrop_parallel(predict_job, &s, threads ? threads : cdrop_get_num_threads());
+    }
+    return CDROP_OK;
+}

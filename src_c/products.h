@@ -1,0 +1,29 @@
+/* The three masked products, as a team of threads runs them: shared by the public kernels and by the training step, so
+ * that there is one implementation of each. */
+#ifndef CDROP_PRODUCTS_H
+#define CDROP_PRODUCTS_H
+
+#include "cpu.h"
+#include "threads.h"
+#include "workspace.h"
+
+/* What follows a product while its result is still in the cache: lines [l0, l1) of panel p are complete. */
+typedef void (*cdrop_epilogue)(void *context, size_t p, size_t l0, size_t l1);
+
+/* out = start + lists x panels, this thread's part: whole panels first, so that a thread's weights stay in its cache,
+ * then row groups of 64. start: padded row of all columns, or NULL. */
+void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
+                        const cdrop_lists *lists, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context);
+
+/* gradient = columns x panels for units [u0, u1) of panel p; it lies in `gradient`, one padded line a unit. */
+typedef void (*cdrop_gradient_sink)(void *context, size_t p, size_t u0, size_t u1, const void *gradient);
+
+/* The gradient by weight, this thread's part, 64 units of a panel at a time. `columns` lists each unit's live rows;
+ * `scratch` has room for CDROP_BLOCK lines of a panel. */
+void cdrop_product_units(const cdrop_kernels *k, const cdrop_lists *columns, const cdrop_panels *delta, size_t units,
+                         size_t rows, void *scratch, cdrop_team team, cdrop_gradient_sink sink, void *context);
+
+/* dbias of panel p, once a panel: column sums over rows into `out`. */
+void cdrop_bias_gradient(const cdrop_kernels *k, void *out, const cdrop_panels *delta, size_t p, size_t rows);
+
+#endif

@@ -1,0 +1,68 @@
+/* Every kernel, written once. The including file sets
+ *
+ *   REAL     the element type: float or double
+ *   SFX      its suffix in the vocabulary: f32 or f64
+ *   PATH     the path's name: scalar, avx2, avx512, neon
+ *
+ * after including one vec_*.h, which gives, for L = VEC_LANES_<SFX> lanes (1, 2, 4, 8 or 16):
+ *
+ *   vload vstore vset                 unaligned; vload_first(p, n), vstore_first(p, a, n) touch only the first n < L
+ *   vadd vsub vmul vdiv vsqrt vfma    IEEE, rounded once; vfma(a, b, c) = a b + c
+ *   vmax vmin vabs vcopysign          the second operand where the comparison is false
+ *   vbits_le vbits_eq vselect         comparisons as bits (bit i = lane i); vselect(bits, a, b) = bit ? a : b
+ *   vscale2(a, n)                     a 2^k, where k stands in the lowest mantissa bits of n
+ *   vcompress(values, index, a, bits, first)  the lanes with a set bit, packed, and first + their number; may write L
+ *   vtranspose(out, pitch, in, pitch) an L x L tile
+ *
+ * The order of operations below is part of the library's promise (same seed, same weights): a change of it is a change
+ * of every golden file. */
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../kernels.h"
+
+#define GLUE_(a, b) a##_##b
+#define GLUE(a, b) GLUE_(a, b)
+#define V(op) GLUE(op, SFX)
+#define KERNEL(op) GLUE(GLUE(op, PATH), SFX)
+#define VEC V(vec)
+#define L ((size_t)V(VEC_LANES))
+
+#include "product.inc.h"
+
+#include "lists.inc.h"
+
+#include "functions.inc.h"
+
+#include "losses.inc.h"
+
+#include "update.inc.h"
+
+static const cdrop_kernels KERNEL(kernels) = {
+    .name = CDROP_TEXT(PATH),
+    .size = sizeof(REAL),
+    .panel = PANEL,
+    .product = KERNEL(product),
+    .compress = KERNEL(compress),
+    .scatter = KERNEL(scatter),
+    .activate = KERNEL(activate),
+    .gate = KERNEL(gate),
+    .column_sums = KERNEL(column_sums),
+    .sum_squares = KERNEL(sum_squares),
+    .update = KERNEL(update),
+    .transpose = KERNEL(transpose),
+    .softmax_row = KERNEL(softmax_row),
+    .sigmoid_row = KERNEL(sigmoid_row),
+    .squared_row = KERNEL(squared_row),
+    .softmax = KERNEL(softmax),
+};
+
+#undef PANEL
+#undef L
+#undef VEC
+#undef KERNEL
+#undef V
+#undef GLUE
+#undef GLUE_
+#undef SFX
+#undef REAL

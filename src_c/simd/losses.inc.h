@@ -1,0 +1,174 @@
+/* Losses and their gradients, row by row. A sum over a row goes through CDROP_LANES partial sums, element i into partial
+ * i % CDROP_LANES, and those through one fixed tree: the same additions on every path. Row losses are kept in double. */
+
+#define PARTIALS (CDROP_LANES / L)
+
+/* One group of CDROP_LANES elements, of which n are there; the others are `other`. */
+static inline void KERNEL(load_group)(VEC group[], const REAL *p, size_t n, VEC other)
+{
+    for (size_t v = 0; v < PARTIALS; v++) {
+        const size_t at = v * L;
+        if (n >= at + L)
+            group[v] = V(vload)(p + at);
+        else if (n <= at)
+            group[v] = other;
+        else
+            group[v] = V(vselect)((1u << (n - at)) - 1, V(vload_first)(p + at, n - at), other);
+    }
+}
+
+static inline void KERNEL(store_group)(REAL *p, const VEC group[], size_t n)
+{
+    for (size_t v = 0; v < PARTIALS; v++) {
+        const size_t at = v * L;
+        if (n >= at + L)
+            V(vstore)(p + at, group[v]);
+        else if (n > at)
+            V(vstore_first)(p + at, group[v], n - at);
+    }
+}
+
+static inline double KERNEL(tree)(const VEC partial[])
+{
+    REAL lane[CDROP_LANES];
+    for (size_t v = 0; v < PARTIALS; v++)
+        V(vstore)(lane + v * L, partial[v]);
+    for (size_t half = CDROP_LANES / 2; half; half /= 2)
+        for (size_t i = 0; i < half; i++)
+            lane[i] += lane[i + half];
+    return (double)lane[0];
+}
+
+static inline REAL KERNEL(row_max)(const REAL *row, size_t n)
+{
+    VEC partial[PARTIALS], group[PARTIALS];
+    REAL lane[CDROP_LANES];
+    const VEC lowest = V(vset)(row[0]);
+    for (size_t v = 0; v < PARTIALS; v++)
+        partial[v] = lowest;
+    for (size_t i = 0; i < n; i += CDROP_LANES) {
+        KERNEL(load_group)(group, row + i, n - i, lowest);
+        for (size_t v = 0; v < PARTIALS; v++)
+            partial[v] = V(vmax)(group[v], partial[v]);
+    }
+    for (size_t v = 0; v < PARTIALS; v++)
+        V(vstore)(lane + v * L, partial[v]);
+    for (size_t i = 1; i < CDROP_LANES; i++)
+        lane[0] = lane[i] > lane[0] ? lane[i] : lane[0];
+    return lane[0];
+}
+
+/* out = exp(logits - max), and its sum. */
+static inline REAL KERNEL(exponentials)(REAL *out, const REAL *logits, size_t n, REAL max)
+{
+    VEC partial[PARTIALS], group[PARTIALS];
+    const VEC shift = V(vset)(max), lowest = V(vset)(-CDROP_INFINITY);
+    for (size_t v = 0; v < PARTIALS; v++)
+        partial[v] = V(vset)(0);
+    for (size_t i = 0; i < n; i += CDROP_LANES) {
+        KERNEL(load_group)(group, logits + i, n - i, lowest);
+        for (size_t v = 0; v < PARTIALS; v++) {
+            group[v] = KERNEL(exp)(V(vsub)(group[v], shift));
+            partial[v] = V(vadd)(partial[v], group[v]);
+        }
+        KERNEL(store_group)(out + i, group, n - i);
+    }
+    return (REAL)KERNEL(tree)(partial);
+}
+
+static inline void KERNEL(scale_row)(REAL *row, size_t n, REAL factor)
+{
+    VEC group[PARTIALS];
+    for (size_t i = 0; i < n; i += CDROP_LANES) {
+        KERNEL(load_group)(group, row + i, n - i, V(vset)(0));
+        for (size_t v = 0; v < PARTIALS; v++)
+            group[v] = V(vmul)(group[v], V(vset)(factor));
+        KERNEL(store_group)(row + i, group, n - i);
+    }
+}
+
+static double KERNEL(softmax_row)(void *dlogits_, const void *logits_, size_t n, int64_t label, double factor)
+{
+    const REAL *logits = logits_;
+    REAL *dlogits = dlogits_;
+    const REAL max = KERNEL(row_max)(logits, n), of_label = logits[label];
+    const REAL sum = KERNEL(exponentials)(dlogits, logits, n, max);
+    KERNEL(scale_row)(dlogits, n, (REAL)(factor / (double)sum));
+    dlogits[label] -= (REAL)factor;
+    return cdrop_log((double)sum) - ((double)of_label - (double)max);
+}
+
+static void KERNEL(softmax)(void *out, const void *logits, size_t n)
+{
+    const REAL sum = KERNEL(exponentials)(out, logits, n, KERNEL(row_max)(logits, n));
+    KERNEL(scale_row)(out, n, (REAL)(1 / (double)sum));
+}
+
+/* max(x, 0) - x t + log(1 + exp(-|x|)), which is -t log s - (1 - t) log(1 - s) with s = sigmoid(x), for x of any size. */
+static double KERNEL(sigmoid_row)(void *dlogits_, const void *logits_, const void *targets_, size_t n, double factor)
+{
+    const REAL *logits = logits_, *targets = targets_;
+    REAL *dlogits = dlogits_, e[CDROP_LANES];
+    VEC x[PARTIALS], t[PARTIALS], part[PARTIALS];
+    double loss = 0;
+    for (size_t i = 0; i < n; i += CDROP_LANES) {
+        KERNEL(load_group)(x, logits + i, n - i, V(vset)(0));
+        KERNEL(load_group)(t, targets + i, n - i, V(vset)(0));
+        for (size_t v = 0; v < PARTIALS; v++)
+            V(vstore)(e + v * L, KERNEL(exp)(V(vsub)(V(vset)(0), V(vabs)(x[v]))));
+        for (size_t j = 0; j < CDROP_LANES && i + j < n; j++) {
+            const double z = (double)logits[i + j];
+            loss += (z > 0 ? z : 0) - z * (double)targets[i + j] + cdrop_log1p((double)e[j]);
+        }
+        for (size_t v = 0; v < PARTIALS; v++)
+            part[v] = V(vmul)(V(vsub)(KERNEL(sigmoid)(x[v]), t[v]), V(vset)((REAL)factor));
+        KERNEL(store_group)(dlogits + i, part, n - i);
+    }
+    return loss;
+}
+
+static double KERNEL(squared_row)(void *doutputs_, const void *outputs_, const void *targets_, size_t n, double factor)
+{
+    const REAL *outputs = outputs_, *targets = targets_;
+    REAL *doutputs = doutputs_;
+    double loss = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double error = (double)outputs[i] - (double)targets[i];
+        loss += 0.5 * error * error;
+        doutputs[i] = (REAL)error * (REAL)factor;
+    }
+    return loss;
+}
+
+static double KERNEL(sum_squares)(const void *in_, size_t pitch, size_t columns, size_t lines)
+{
+    const REAL *in = in_;
+    VEC partial[PARTIALS], group[PARTIALS];
+    for (size_t v = 0; v < PARTIALS; v++)
+        partial[v] = V(vset)(0);
+    for (size_t line = 0; line < lines; line++)
+        for (size_t i = 0; i < columns; i += CDROP_LANES) {
+            KERNEL(load_group)(group, in + line * pitch + i, columns - i, V(vset)(0));
+            for (size_t v = 0; v < PARTIALS; v++)
+                partial[v] = V(vfma)(group[v], group[v], partial[v]);
+        }
+    return KERNEL(tree)(partial);
+}
+
+static void KERNEL(column_sums)(void *out_, const void *in_, size_t pitch, size_t width, size_t lines)
+{
+    REAL *out = out_;
+    for (size_t i = 0; i < width; i += CDROP_LANES) {
+        const REAL *in = (const REAL *)in_ + i;
+        VEC sum[PARTIALS];
+        for (size_t v = 0; v < PARTIALS; v++)
+            sum[v] = V(vset)(0);
+        for (size_t line = 0; line < lines; line++)
+            for (size_t v = 0; v < PARTIALS; v++)
+                sum[v] = V(vadd)(sum[v], V(vload)(in + line * pitch + v * L));
+        for (size_t v = 0; v < PARTIALS; v++)
+            V(vstore)(out + i + v * L, sum[v]);
+    }
+}
+
+#undef PARTIALS

@@ -1,0 +1,231 @@
+/* The vector vocabulary on AVX2 and FMA: 8 floats or 4 doubles. kernels.inc.h says what each name means. */
+#ifndef CDROP_VEC_AVX2_H
+#define CDROP_VEC_AVX2_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define VEC_LANES_f32 8
+#define VEC_LANES_f64 4
+#define VEC_CHAINS 8
+
+typedef __m256 vec_f32;
+typedef __m256d vec_f64;
+
+/* All ones in the lanes whose bit is set. */
+static inline __m256i vmask_f32(unsigned bits)
+{
+    const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), lane), lane);
+}
+
+static inline __m256i vmask_f64(unsigned bits)
+{
+    const __m256i lane = _mm256_setr_epi64x(1, 2, 4, 8);
+    return _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(bits), lane), lane);
+}
+
+static inline vec_f32 vload_f32(const float *p) { return _mm256_loadu_ps(p); }
+static inline vec_f64 vload_f64(const double *p) { return _mm256_loadu_pd(p); }
+static inline vec_f32 vload_first_f32(const float *p, size_t n) { return _mm256_maskload_ps(p, vmask_f32((1u << n) - 1)); }
+static inline vec_f64 vload_first_f64(const double *p, size_t n) { return _mm256_maskload_pd(p, vmask_f64((1u << n) - 1)); }
+static inline void vstore_f32(float *p, vec_f32 a) { _mm256_storeu_ps(p, a); }
+static inline void vstore_f64(double *p, vec_f64 a) { _mm256_storeu_pd(p, a); }
+
+static inline void vstore_first_f32(float *p, vec_f32 a, size_t n)
+{
+    _mm256_maskstore_ps(p, vmask_f32((1u << n) - 1), a);
+}
+
+static inline void vstore_first_f64(double *p, vec_f64 a, size_t n)
+{
+    _mm256_maskstore_pd(p, vmask_f64((1u << n) - 1), a);
+}
+
+static inline vec_f32 vset_f32(float a) { return _mm256_set1_ps(a); }
+static inline vec_f64 vset_f64(double a) { return _mm256_set1_pd(a); }
+static inline vec_f32 vadd_f32(vec_f32 a, vec_f32 b) { return _mm256_add_ps(a, b); }
+static inline vec_f64 vadd_f64(vec_f64 a, vec_f64 b) { return _mm256_add_pd(a, b); }
+static inline vec_f32 vsub_f32(vec_f32 a, vec_f32 b) { return _mm256_sub_ps(a, b); }
+static inline vec_f64 vsub_f64(vec_f64 a, vec_f64 b) { return _mm256_sub_pd(a, b); }
+static inline vec_f32 vmul_f32(vec_f32 a, vec_f32 b) { return _mm256_mul_ps(a, b); }
+static inline vec_f64 vmul_f64(vec_f64 a, vec_f64 b) { return _mm256_mul_pd(a, b); }
+static inline vec_f32 vdiv_f32(vec_f32 a, vec_f32 b) { return _mm256_div_ps(a, b); }
+static inline vec_f64 vdiv_f64(vec_f64 a, vec_f64 b) { return _mm256_div_pd(a, b); }
+static inline vec_f32 vsqrt_f32(vec_f32 a) { return _mm256_sqrt_ps(a); }
+static inline vec_f64 vsqrt_f64(vec_f64 a) { return _mm256_sqrt_pd(a); }
+static inline vec_f32 vfma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vec_f64 vfma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return _mm256_fmadd_pd(a, b, c); }
+static inline vec_f32 vmax_f32(vec_f32 a, vec_f32 b) { return _mm256_max_ps(a, b); }
+static inline vec_f64 vmax_f64(vec_f64 a, vec_f64 b) { return _mm256_max_pd(a, b); }
+static inline vec_f32 vmin_f32(vec_f32 a, vec_f32 b) { return _mm256_min_ps(a, b); }
+static inline vec_f64 vmin_f64(vec_f64 a, vec_f64 b) { return _mm256_min_pd(a, b); }
+static inline vec_f32 vabs_f32(vec_f32 a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+static inline vec_f64 vabs_f64(vec_f64 a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
+
+static inline vec_f32 vcopysign_f32(vec_f32 a, vec_f32 b)
+{
+    return _mm256_or_ps(vabs_f32(a), _mm256_and_ps(_mm256_set1_ps(-0.0f), b));
+}
+
+static inline vec_f64 vcopysign_f64(vec_f64 a, vec_f64 b)
+{
+    return _mm256_or_pd(vabs_f64(a), _mm256_and_pd(_mm256_set1_pd(-0.0), b));
+}
+
+static inline unsigned vbits_le_f32(vec_f32 a, vec_f32 b)
+{
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ));
+}
+
+static inline unsigned vbits_le_f64(vec_f64 a, vec_f64 b)
+{
+    return (unsigned)_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_LE_OQ));
+}
+
+static inline unsigned vbits_eq_f32(vec_f32 a, vec_f32 b)
+{
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_EQ_OQ));
+}
+
+static inline unsigned vbits_eq_f64(vec_f64 a, vec_f64 b)
+{
+    return (unsigned)_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_EQ_OQ));
+}
+
+static inline vec_f32 vselect_f32(unsigned bits, vec_f32 a, vec_f32 b)
+{
+    return _mm256_blendv_ps(b, a, _mm256_castsi256_ps(vmask_f32(bits)));
+}
+
+static inline vec_f64 vselect_f64(unsigned bits, vec_f64 a, vec_f64 b)
+{
+    return _mm256_blendv_pd(b, a, _mm256_castsi256_pd(vmask_f64(bits)));
+}
+
+static inline vec_f32 vscale2_f32(vec_f32 a, vec_f32 n)
+{
+    const __m256i shift = _mm256_slli_epi32(_mm256_castps_si256(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), shift));
+}
+
+static inline vec_f64 vscale2_f64(vec_f64 a, vec_f64 n)
+{
+    const __m256i shift = _mm256_slli_epi64(_mm256_castpd_si256(n), 52);
+    return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a), shift));
+}
+
+/* Byte i of entry `bits` is the lane that the i-th set bit names: AVX2 has no compress, a permute by table is one.
+ * Filled at compile time from the bits themselves: COMPRESS_n(b) appends lane n where bit n of b is set, by shifting the
+ * lower lanes' bytes in below it. */
+#define LOW_COUNT(b, n)                                                                                                \
+    (((b)&1) * ((n) > 0) + ((b) >> 1 & 1) * ((n) > 1) + ((b) >> 2 & 1) * ((n) > 2) + ((b) >> 3 & 1) * ((n) > 3) +       \
+     ((b) >> 4 & 1) * ((n) > 4) + ((b) >> 5 & 1) * ((n) > 5) + ((b) >> 6 & 1) * ((n) > 6))
+#define LANE_BYTE(b, n) (((b) >> (n)&1) ? (uint64_t)(n) << (8 * LOW_COUNT(b, n)) : 0)
+#define ORDER1(b)                                                                                                      \
+    (LANE_BYTE(b, 1) | LANE_BYTE(b, 2) | LANE_BYTE(b, 3) | LANE_BYTE(b, 4) | LANE_BYTE(b, 5) | LANE_BYTE(b, 6) |         \
+     LANE_BYTE(b, 7))
+#define ORDER4(b) ORDER1(b), ORDER1((b) + 1), ORDER1((b) + 2), ORDER1((b) + 3)
+#define ORDER16(b) ORDER4(b), ORDER4((b) + 4), ORDER4((b) + 8), ORDER4((b) + 12)
+#define ORDER64(b) ORDER16(b), ORDER16((b) + 16), ORDER16((b) + 32), ORDER16((b) + 48)
+static const uint64_t compress_order[256] = {ORDER64(0u), ORDER64(64u), ORDER64(128u), ORDER64(192u)};
+
+static inline void vcompress_f32(float *values, uint16_t *index, vec_f32 a, unsigned bits, unsigned first)
+{
+    const __m128i lanes = _mm_cvtsi64_si128((long long)compress_order[bits]);
+    const __m128i at = _mm_add_epi16(_mm_cvtepu8_epi16(lanes), _mm_set1_epi16((short)first));
+    _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(a, _mm256_cvtepu8_epi32(lanes)));
+    _mm_storeu_si128((__m128i *)index, at);
+}
+
+/* A double is a pair of 32-bit lanes: lane n of four moves as lanes 2 n and 2 n + 1 of eight. */
+static inline void vcompress_f64(double *values, uint16_t *index, vec_f64 a, unsigned bits, unsigned first)
+{
+    const __m128i lanes = _mm_cvtsi64_si128((long long)compress_order[bits]);
+    const __m128i at = _mm_add_epi16(_mm_cvtepu8_epi16(lanes), _mm_set1_epi16((short)first));
+    const __m256i even = _mm256_slli_epi64(_mm256_cvtepu8_epi64(lanes), 1);
+    const __m256i odd = _mm256_slli_epi64(_mm256_add_epi64(even, _mm256_set1_epi64x(1)), 32);
+    const __m256 pairs = _mm256_permutevar8x32_ps(_mm256_castpd_ps(a), _mm256_or_si256(even, odd));
+    _mm256_storeu_pd(values, _mm256_castps_pd(pairs));
+    _mm_storel_epi64((__m128i *)index, at);
+}
+
+/* 128-bit lane L of the result holds in[4 L + row][0..3]: a transpose inside the lanes then makes whole columns. */
+static inline __m256 vgather_quads(const float *in, size_t pitch)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in)), _mm_loadu_ps(in + 4 * pitch), 1);
+}
+
+static inline void vtranspose_f32(float *out, size_t out_pitch, const float *in, size_t in_pitch)
+{
+    for (int c = 0; c < 8; c += 4) {
+        const __m256 r0 = vgather_quads(in + c, in_pitch), r1 = vgather_quads(in + c + in_pitch, in_pitch);
+        const __m256 r2 = vgather_quads(in + c + 2 * in_pitch, in_pitch);
+        const __m256 r3 = vgather_quads(in + c + 3 * in_pitch, in_pitch);
+        const __m256d t0 = _mm256_castps_pd(_mm256_unpacklo_ps(r0, r1));
+        const __m256d t1 = _mm256_castps_pd(_mm256_unpackhi_ps(r0, r1));
+        const __m256d t2 = _mm256_castps_pd(_mm256_unpacklo_ps(r2, r3));
+        const __m256d t3 = _mm256_castps_pd(_mm256_unpackhi_ps(r2, r3));
+        float *row = out + (size_t)c * out_pitch;
+        _mm256_storeu_ps(row, _mm256_castpd_ps(_mm256_unpacklo_pd(t0, t2)));
+        _mm256_storeu_ps(row + out_pitch, _mm256_castpd_ps(_mm256_unpackhi_pd(t0, t2)));
+        _mm256_storeu_ps(row + 2 * out_pitch, _mm256_castpd_ps(_mm256_unpacklo_pd(t1, t3)));
+        _mm256_storeu_ps(row + 3 * out_pitch, _mm256_castpd_ps(_mm256_unpackhi_pd(t1, t3)));
+    }
+}
+
+static inline __m256d vgather_pairs(const double *in, size_t pitch)
+{
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(in)), _mm_loadu_pd(in + 2 * pitch), 1);
+}
+
+static inline void vtranspose_f64(double *out, size_t out_pitch, const double *in, size_t in_pitch)
+{
+    for (int c = 0; c < 4; c += 2) {
+        const __m256d r0 = vgather_pairs(in + c, in_pitch), r1 = vgather_pairs(in + c + in_pitch, in_pitch);
+        _mm256_storeu_pd(out + (size_t)c * out_pitch, _mm256_unpacklo_pd(r0, r1));
+        _mm256_storeu_pd(out + (size_t)(c + 1) * out_pitch, _mm256_unpackhi_pd(r0, r1));
+    }
+}
+
+typedef struct {
+    __m256i lo, hi;
+} vwords;
+
+#define WORDS_BINARY(NAME, OP)                                                                                         \
+    static inline vwords NAME(vwords a, vwords b) { return (vwords){OP(a.lo, b.lo), OP(a.hi, b.hi)}; }
+
+WORDS_BINARY(wadd, _mm256_add_epi64)
+WORDS_BINARY(wxor, _mm256_xor_si256)
+WORDS_BINARY(wor, _mm256_or_si256)
+WORDS_BINARY(wand, _mm256_and_si256)
+WORDS_BINARY(wandnot, _mm256_andnot_si256)
+
+static inline vwords wload(const uint64_t *p)
+{
+    return (vwords){_mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 4))};
+}
+
+static inline void wstore(uint64_t *p, vwords a)
+{
+    _mm256_storeu_si256((__m256i *)p, a.lo);
+    _mm256_storeu_si256((__m256i *)(p + 4), a.hi);
+}
+
+static inline vwords wshl17(vwords a) { return (vwords){_mm256_slli_epi64(a.lo, 17), _mm256_slli_epi64(a.hi, 17)}; }
+
+static inline __m256i rotl_half(__m256i a, int k)
+{
+    return _mm256_or_si256(_mm256_slli_epi64(a, k), _mm256_srli_epi64(a, 64 - k));
+}
+
+static inline vwords wrotl(vwords a, int k) { return (vwords){rotl_half(a.lo, k), rotl_half(a.hi, k)}; }
+
+static inline int wnone(vwords a)
+{
+    const __m256i any = _mm256_or_si256(a.lo, a.hi);
+    return _mm256_testz_si256(any, any);
+}
+
+#endif

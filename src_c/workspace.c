@@ -1,0 +1,131 @@
+#include "workspace.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { CACHE_LINE = 64 };
+
+/* Stands in front of each block, which begins at the next cache line boundary but one. */
+struct cdrop_allocation {
+    struct cdrop_allocation *next;
+};
+
+void *cdrop_take(cdrop_workspace *w, size_t count, size_t size)
+{
+    const size_t most = SIZE_MAX / 2;
+    struct cdrop_allocation *a = NULL;
+    if (!w->failed && (!size || count <= most / size))
+        a = calloc(1, sizeof *a + count * size + CACHE_LINE);
+    if (!a) {
+        w->failed = 1;
+        return NULL;
+    }
+    a->next = w->last;
+    w->last = a;
+    const uintptr_t first = (uintptr_t)(a + 1);
+    return (char *)(a + 1) + (CACHE_LINE - first % CACHE_LINE) % CACHE_LINE;
+}
+
+void cdrop_release(cdrop_workspace *w)
+{
+    while (w->last) {
+        struct cdrop_allocation *next = w->last->next;
+        free(w->last);
+        w->last = next;
+    }
+    w->failed = 0;
+}
+
+/* count * size, or more than any allocation can hold. */
+static size_t product(size_t count, size_t size) { return size && count > SIZE_MAX / 2 / size ? SIZE_MAX / 2 : count * size; }
+
+cdrop_lists cdrop_take_lists(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t entries, int packed)
+{
+    const size_t blocks = entries ? cdrop_blocks(entries) : 1;
+    const size_t line_room = blocks * CDROP_BLOCK + CDROP_SPARE;
+    const size_t room = packed ? product(lines, line_room) : product(product(lines, blocks), CDROP_SLOT);
+    cdrop_lists l = {.lines = lines, .blocks = blocks, .packed = packed};
+    l.values = cdrop_take(w, room, k->size);
+    l.index = cdrop_take(w, room, sizeof *l.index);
+    l.start = cdrop_take(w, product(lines, blocks), sizeof *l.start);
+    l.count = cdrop_take(w, product(lines, blocks), sizeof *l.count);
+    if (w->failed)
+        return l;
+    for (size_t b = 0; b < blocks; b++)
+        for (size_t line = 0; line < lines; line++)
+            l.start[b * lines + line] = packed ? line * line_room : (b * lines + line) * CDROP_SLOT;
+    return l;
+}
+
+static cdrop_panels shape(const cdrop_kernels *k, size_t columns)
+{
+    cdrop_panels m = {.panels = (columns + k->panel - 1) / k->panel, .pitch = k->panel};
+    if (m.panels)
+        m.tail_width = cdrop_pad(columns - (m.panels - 1) * k->panel);
+    return m;
+}
+
+cdrop_panels cdrop_take_panels(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t columns)
+{
+    cdrop_panels m = shape(k, columns);
+    m.step = product(k->panel, cdrop_pad(lines)); /* whole tiles can be transposed */
+    m.tail_pitch = m.tail_width;
+    m.data = cdrop_take(w, product(cdrop_pad(lines), cdrop_pad(columns)), k->size);
+    return m;
+}
+
+/* Rows whose length is a multiple of 1 kB would fall on few cache sets: those get one more cache line. */
+cdrop_panels cdrop_take_rows(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t columns)
+{
+    cdrop_panels m = shape(k, columns);
+    size_t pitch = cdrop_pad(columns);
+    if (pitch * k->size % 1024 == 0)
+        pitch += CDROP_LANES;
+    m.step = k->panel;
+    m.pitch = m.tail_pitch = pitch;
+    m.data = cdrop_take(w, product(lines, pitch), k->size);
+    return m;
+}
+
+typedef enum { INTO_PANELS, OUT_OF_PANELS } direction;
+
+static void copy_lines(const cdrop_panels *m, const cdrop_kernels *k, char *rows, size_t columns, size_t l0, size_t l1,
+                       direction way)
+{
+    for (size_t p = 0; p < m->panels; p++) {
+        const size_t first = p * k->panel, n = cdrop_min(k->panel, columns - first) * k->size;
+        for (size_t line = l0; line < l1; line++) {
+            char *row = rows + (line * columns + first) * k->size, *panel = cdrop_panel_at(m, k, p, line);
+            if (way == INTO_PANELS)
+                memcpy(panel, row, n);
+            else
+                memcpy(row, panel, n);
+        }
+    }
+}
+
+void cdrop_pack(const cdrop_panels *m, const cdrop_kernels *k, const void *rows, size_t columns, size_t l0, size_t l1)
+{
+    copy_lines(m, k, (char *)rows, columns, l0, l1, INTO_PANELS);
+}
+
+void cdrop_unpack(const cdrop_panels *m, const cdrop_kernels *k, void *rows, size_t columns, size_t l0, size_t l1)
+{
+    copy_lines(m, k, rows, columns, l0, l1, OUT_OF_PANELS);
+}
+
+/* Tiles of 64 x 64: one column block of one line block. Panels are whole tiles wide. */
+void cdrop_transpose_panels(const cdrop_panels *out, const cdrop_panels *in, const cdrop_kernels *k, size_t lines,
+                            size_t columns, size_t block0, size_t block1)
+{
+    const size_t per_panel = k->panel / CDROP_BLOCK;
+    for (size_t cb = block0; cb < block1; cb++)
+        for (size_t lb = 0; lb < cdrop_blocks(lines); lb++) {
+            const size_t c = cb * CDROP_BLOCK, l = lb * CDROP_BLOCK, ip = cb / per_panel, op = lb / per_panel;
+            char *to = cdrop_panel_at(out, k, op, c);
+            const char *from = cdrop_panel_at(in, k, ip, l);
+            k->transpose(to + lb % per_panel * CDROP_BLOCK * k->size, cdrop_panel_pitch(out, op),
+                         from + cb % per_panel * CDROP_BLOCK * k->size, cdrop_panel_pitch(in, ip),
+                         cdrop_min(CDROP_BLOCK, lines - l), cdrop_min(CDROP_BLOCK, columns - c));
+        }
+}

@@ -1,0 +1,40 @@
+/* All memory of the library comes from here: zeroed, aligned to cache lines, sizes checked for overflow. */
+#ifndef CDROP_WORKSPACE_H
+#define CDROP_WORKSPACE_H
+
+#include "kernels.h"
+
+/* A set of allocations that are freed together. `failed` is set by the first that did not succeed, and stays. */
+typedef struct {
+    struct cdrop_allocation *last;
+    int failed;
+} cdrop_workspace;
+
+/* Room for count * size bytes, or NULL. */
+void *cdrop_take(cdrop_workspace *w, size_t count, size_t size);
+void cdrop_release(cdrop_workspace *w);
+
+/* Lists of `lines` lines of `entries` entries. Packed lists are filled line by line in ascending blocks. */
+cdrop_lists cdrop_take_lists(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t entries, int packed);
+
+/* A lines x columns matrix in panels. */
+cdrop_panels cdrop_take_panels(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t columns);
+
+/* The same where whole rows must lie in one piece: panels of a row-major matrix. */
+cdrop_panels cdrop_take_rows(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t columns);
+
+/* Where (line, first column) of panel p stands. */
+static inline void *cdrop_panel_at(const cdrop_panels *m, const cdrop_kernels *k, size_t p, size_t line)
+{
+    return (char *)m->data + (p * m->step + line * cdrop_panel_pitch(m, p)) * k->size;
+}
+
+/* Copies lines [l0, l1) of a row-major matrix of `columns` columns into panels, and back. */
+void cdrop_pack(const cdrop_panels *m, const cdrop_kernels *k, const void *rows, size_t columns, size_t l0, size_t l1);
+void cdrop_unpack(const cdrop_panels *m, const cdrop_kernels *k, void *rows, size_t columns, size_t l0, size_t l1);
+
+/* Transposes rows-by-columns blocks: `out` gets the lines 64 c0 .. 64 c1 that are columns of `in`. */
+void cdrop_transpose_panels(const cdrop_panels *out, const cdrop_panels *in, const cdrop_kernels *k, size_t lines,
+                            size_t columns, size_t block0, size_t block1);
+
+#endif
