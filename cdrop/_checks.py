@@ -54,12 +54,16 @@ def _numbers(name: str, value: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
-    with np.errstate(over="ignore"):  # a number too large for the dtype becomes infinite, and is told below
+    with np.errstate(
+        over="ignore"
+    ):  # a number too large for the dtype becomes infinite, and is told below
         array = np.require(array, dtype, ["C", "A"])
     if not _all_finite(array):
         bad = np.argwhere(~np.isfinite(array))[0]
         where = ", ".join(map(str, bad))
-        raise ValueError(f"{name}[{where}] is {array[tuple(bad)]}; expected finite numbers of {dtype}")
+        raise ValueError(
+            f"{name}[{where}] is {array[tuple(bad)]}; expected finite numbers of {dtype}"
+        )
     return array
 
 
@@ -83,7 +87,9 @@ def label_vector(name: str, value: ArrayLike, rows: int, classes: int) -> NDArra
     if array.shape != (rows,):
         raise ValueError(f"{name} has shape {array.shape}; expected ({rows},), one label a row")
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected integers, the numbers of the classes")
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; expected integers, the numbers of the classes"
+        )
     if rows and not (array.min() >= 0 and array.max() < classes):
         raise ValueError(
             f"{name} runs from {array.min()} to {array.max()}; expected labels from 0 to {classes - 1}"
@@ -102,7 +108,9 @@ def target_matrix(
         raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
     array = _numbers(name, array, dtype)
     if unit_interval and not ((array >= 0) & (array <= 1)).all():
-        raise ValueError(f"{name} has entries outside [0, 1]; expected the probability of each label")
+        raise ValueError(
+            f"{name} has entries outside [0, 1]; expected the probability of each label"
+        )
     return array
 
 
@@ -115,5 +123,7 @@ def row_weights(name: str, value: ArrayLike | None, rows: int) -> NDArray[np.flo
         raise ValueError(f"{name} has shape {array.shape}; expected ({rows},), one weight a row")
     array = _numbers(name, array, np.dtype(np.float64))
     if not (array >= 0).all() or not (array > 0).any():
-        raise ValueError(f"{name} is negative or 0 everywhere; expected weights of at least 0, one above")
+        raise ValueError(
+            f"{name} is negative or 0 everywhere; expected weights of at least 0, one above"
+        )
     return array

@@ -6,7 +6,6 @@ import threading
 
 import numpy as np
 
-cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 ctypedef fused real:
@@ -105,7 +104,7 @@ def _labels_array(labels, rows, classes):
         raise TypeError(f"labels has dtype {array.dtype}; expected integers")
     _shape("labels", array, (rows,), "one label a row")
     if rows and not (0 <= array.min() and array.max() < classes):
-        raise ValueError(f"labels runs from {array.min()} to {array.max()}; expected 0 to {classes - 1}, the classes of the outputs")
+        raise ValueError(f"labels runs from {array.min()} to {array.max()}; expected 0 to {classes - 1}")
     return np.require(array, np.int64, ["C", "A"])
 
 
@@ -229,7 +228,8 @@ def _select_simd(name):
 def get_num_threads():
     """Threads that calls use when they are not told a number.
 
-    At import: ``CDROP_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the CPUs this process may use (affinity and cgroup).
+    At import: ``CDROP_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the CPUs this process may use (affinity and
+    cgroup).
 
     Returns
     -------
@@ -656,8 +656,9 @@ def _rule_states(name):
 
 cdef void *_in_place(name, array, like) except NULL:
     """Address of an array that is written to: nothing may be copied."""
-    if not isinstance(array, np.ndarray) or array.dtype != like.dtype or array.dtype.kind != "f" or not array.dtype.isnative:
-        raise TypeError(f"{name} must be an ndarray of float32 or float64, with the dtype of weight")
+    real = isinstance(array, np.ndarray) and array.dtype in (np.float32, np.float64)
+    if not real or array.dtype != like.dtype or not array.dtype.isnative:
+        raise TypeError(f"{name} must be a native ndarray of float32 or float64, with the dtype of weight")
     if array.shape != like.shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {like.shape}, like weight")
     if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):

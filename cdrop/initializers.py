@@ -50,7 +50,8 @@ def initial_weight(
     References
     ----------
     He, Zhang, Ren and Sun, "Delving deep into rectifiers" (2015), section 2.2.
-    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010), section 4.2.1.
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010),
+    section 4.2.1.
     """
     key: dict[str, Any] = {"seed": seed, "purpose": _PURPOSE, "layer": layer}
     rows = [random_normal(fan_out, block=i, **key) for i in range(fan_in)]

@@ -66,8 +66,8 @@ def update(
         C-contiguous, any shape.
     gradient : ndarray of the same dtype and shape
     state : sequence of ndarray
-        The rule's memory, like `weight` and zero before the first step: none for sgd, one for momentum, nesterov, adagrad
-        and rmsprop, two for adam and adamw.
+        The rule's memory, like `weight` and zero before the first step: none for sgd, one for momentum, nesterov,
+        adagrad and rmsprop, two for adam and adamw.
     optimizer : str, default "sgd"
         See `cdrop.optimizers`, which also has each rule's formula and settings.
     learning_rate : float

@@ -73,8 +73,8 @@ class Network:
     initializer : {"he", "glorot"}, default "he"
         See `cdrop.initializers`.
     scaling : {"train", "test"}, default "train"
-        ``"train"`` divides kept units by the keep probability in training (inverted dropout) and leaves prediction alone;
-        ``"test"`` leaves training alone and multiplies by the keep probability in prediction (the classic form).
+        ``"train"`` divides kept units by the keep probability in training (inverted dropout) and leaves prediction
+        alone; ``"test"`` leaves training alone and multiplies by the keep probability in prediction (the classic form).
     seed : int, default 0
         0 to 2**64 - 1. Same seed, same weights, byte for byte, at any number of threads and on every SIMD path.
     dtype : {"float32", "float64"}, default "float32"
@@ -211,8 +211,8 @@ class Network:
             Adds l2 / 2 times the sum of squares of the weights (not of the biases) to the loss.
         batch_size : int, default 256
         iterations : int, optional
-            Number of minibatches: the rows are shuffled once and cut into fixed minibatches, and each iteration draws one of
-            them with replacement, as in the article. 1,000 if `epochs` is not given either.
+            Number of minibatches: the rows are shuffled once and cut into fixed minibatches, and each iteration draws
+            one of them with replacement, as in the article. 1,000 if `epochs` is not given either.
         epochs : int, optional
             Instead of `iterations`: passes over the rows, each in a new order.
         callbacks : sequence of cdrop.callbacks.Callback
@@ -232,17 +232,21 @@ class Network:
 
         Notes
         -----
-        Ctrl-C ends the fit after the current step: `History.interrupted` says so, and the network can be used and trained
-        further. A second Ctrl-C is raised at once.
+        Ctrl-C ends the fit after the current step: `History.interrupted` says so, and the network can be used and
+        trained further. A second Ctrl-C is raised at once.
         """
         data = self._training_data(X, y, sample_weight)
         hyper = _hyper(optimizer, learning_rate, l2)
         batch_size = whole_number("batch_size", batch_size, 1, 2**48)
         if iterations is not None and epochs is not None:
-            raise ValueError(f"iterations is {iterations} and epochs {epochs}; expected only one of them")
+            raise ValueError(
+                f"iterations is {iterations} and epochs {epochs}; expected only one of them"
+            )
         if epochs is None:
             total = whole_number("iterations", 1000 if iterations is None else iterations, 0, 2**62)
-            order = batches.drawn(len(data.x), batch_size, self.seed, self.history.iterations, total)
+            order = batches.drawn(
+                len(data.x), batch_size, self.seed, self.history.iterations, total
+            )
         else:
             passes = whole_number("epochs", epochs, 0, 2**62)
             total = passes * -(-len(data.x) // batch_size)
@@ -315,7 +319,9 @@ class Network:
         else:
             unit_interval = self.loss == "sigmoid_cross_entropy"
             targets = target_matrix("y", y, (len(x), self.units[-1]), self.dtype, unit_interval)
-        return _TrainingData(x, labels, targets, row_weights("sample_weight", sample_weight, len(x)))
+        return _TrainingData(
+            x, labels, targets, row_weights("sample_weight", sample_weight, len(x))
+        )
 
     def _use(self, optimizer: Optimizer) -> None:
         """Begin with a fresh optimiser state if the rule is another one than before."""
@@ -331,7 +337,14 @@ class Network:
         constants = hyper.optimizer.constants(hyper.learning_rate, hyper.l2, self._updates + 1)
         try:
             loss = self._engine.step(
-                data.x, rows, data.labels, data.targets, data.weights, constants, step, self.threads or 0
+                data.x,
+                rows,
+                data.labels,
+                data.targets,
+                data.weights,
+                constants,
+                step,
+                self.threads or 0,
             )
         except FloatingPointError:
             raise FloatingPointError(
@@ -358,8 +371,8 @@ class Network:
         Returns
         -------
         ndarray
-            Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Squared error:
-            the outputs, shape (n, units[-1]).
+            Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Squared
+            error: the outputs, shape (n, units[-1]).
         """
         outputs = self._outputs(X, probabilities=False)
         if self.loss == "softmax_cross_entropy":
@@ -385,7 +398,9 @@ class Network:
             If the loss is the squared error, whose outputs are no probabilities.
         """
         if self.loss == "squared_error":
-            raise ValueError("predict_proba needs a cross-entropy loss; this network's is 'squared_error'")
+            raise ValueError(
+                "predict_proba needs a cross-entropy loss; this network's is 'squared_error'"
+            )
         return self._outputs(X, probabilities=True)
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
@@ -481,7 +496,9 @@ class Network:
         for i in range(len(self.units) - 1):
             for number, part in enumerate(_PARTS):
                 prefix = "" if number == 0 else f"{part}."
-                self._engine.set(i, number, arrays[f"{prefix}weight.{i}"], arrays[f"{prefix}bias.{i}"])
+                self._engine.set(
+                    i, number, arrays[f"{prefix}weight.{i}"], arrays[f"{prefix}bias.{i}"]
+                )
         self._optimizer = optimizer
         self._updates = int(state["updates"])
         self._epoch = int(state["epoch"])
@@ -493,11 +510,15 @@ class Network:
         expected = self.state_dict()
         missing = [name for name in expected if name not in state]
         if missing:
-            raise ValueError(f"the state lacks {', '.join(missing)}; expected what state_dict gives")
+            raise ValueError(
+                f"the state lacks {', '.join(missing)}; expected what state_dict gives"
+            )
         for name, value in expected["settings"].items():
             given = state["settings"].get(name)
             if given != value:
-                raise ValueError(f"the state's {name} is {given!r}; expected {value!r}, as of this network")
+                raise ValueError(
+                    f"the state's {name} is {given!r}; expected {value!r}, as of this network"
+                )
         arrays = {}
         for name, own in expected["arrays"].items():
             array = np.asarray(state["arrays"].get(name))
@@ -583,7 +604,9 @@ def _dtype_name(dtype: Any) -> Any:
 
 def _check_units(units: Sequence[int]) -> tuple[int, ...]:
     if isinstance(units, (str, bytes)) or not hasattr(units, "__len__"):
-        raise TypeError(f"units is {units!r}; expected a sequence of widths such as [784, 256, 256, 10]")
+        raise TypeError(
+            f"units is {units!r}; expected a sequence of widths such as [784, 256, 256, 10]"
+        )
     if len(units) < 2:
         raise ValueError(f"units is {units!r}; expected at least an input and an output width")
     return tuple(whole_number(f"units[{i}]", width, 1, 2**32) for i, width in enumerate(units))
@@ -608,7 +631,9 @@ def _check_dropout(dropout: float | Sequence[float], hidden: int) -> tuple[float
     if isinstance(dropout, (str, bytes)) or not hasattr(dropout, "__len__"):
         raise TypeError(f"dropout is {dropout!r}; expected a number, or one for each hidden layer")
     if len(dropout) != hidden:
-        raise ValueError(f"dropout has {len(dropout)} entries; expected {hidden}, one for each hidden layer")
+        raise ValueError(
+            f"dropout has {len(dropout)} entries; expected {hidden}, one for each hidden layer"
+        )
     return tuple(_check_rate(f"dropout[{i}]", rate) for i, rate in enumerate(dropout))
 
 
@@ -616,8 +641,8 @@ def _check_dropout(dropout: float | Sequence[float], hidden: int) -> tuple[float
 def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Turn Ctrl-C into an answer to ask for between steps, so that no step is torn; a second one is raised at once.
 
-    Only the main thread receives signals, and only Python's own handler is replaced: a program that handles Ctrl-C itself
-    keeps doing so.
+    Only the main thread receives signals, and only Python's own handler is replaced: a program that handles Ctrl-C
+    itself keeps doing so.
     """
     pressed = False
 

@@ -221,7 +221,9 @@ class AdamW(Adam):
     def constants(self, learning_rate: float, l2: float, step: int) -> Constants:
         """As `Optimizer.constants`; `l2` must be 0."""
         if l2:
-            raise ValueError(f"l2 is {l2!r}; expected 0 with adamw, whose weight_decay takes its place")
+            raise ValueError(
+                f"l2 is {l2!r}; expected 0 with adamw, whose weight_decay takes its place"
+            )
         return super().constants(learning_rate, l2, step)
 
 
@@ -252,7 +254,9 @@ def get_optimizer(optimizer: str | Optimizer, **settings: float) -> Optimizer:
     """
     if isinstance(optimizer, Optimizer):
         if settings:
-            raise TypeError(f"optimizer is an object; expected its settings in it, not as {', '.join(settings)}")
+            raise TypeError(
+                f"optimizer is an object; expected its settings in it, not as {', '.join(settings)}"
+            )
         return optimizer
     if not isinstance(optimizer, str) or optimizer not in _RULES:
         expected = ", ".join(map(repr, _RULES))

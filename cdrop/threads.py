@@ -31,10 +31,8 @@ def _cgroup_cpus(folder: Path = Path("/sys/fs/cgroup")) -> float:
 
 def available_cpus() -> int:
     """Return the number of CPUs this process may use: its affinity, within its cgroup's quota."""
-    if hasattr(os, "sched_getaffinity"):
-        cpus = len(os.sched_getaffinity(0))
-    else:
-        cpus = os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, math.floor(min(cpus, _cgroup_cpus())))
 
 

@@ -13,9 +13,9 @@ static uint64_t mix(uint64_t z)
     return z ^ (z >> 31);
 }
 
-/* Two rounds over the four key words. Each word is replaced by a bijection of itself given the others, so the whole is a
- * bijection of 256 bits; after the second round every output bit depends on every key word. Lanes enter last, so that the
- * first three words of the first round are shared. */
+/* Two rounds over the four key words. Each word is replaced by a bijection of itself given the others, so the whole is
+ * a bijection of 256 bits; after the second round every output bit depends on every key word. Lanes enter last, so that
+ * the first three words of the first round are shared. */
 void cdrop_stream_state(uint64_t state[32], uint64_t seed, uint64_t step, cdrop_purpose purpose, uint32_t layer,
                         uint64_t block)
 {
@@ -98,7 +98,7 @@ void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t 
     for (size_t row = 0; row < rows; row += CDROP_BLOCK) {
         uint64_t state[32];
         cdrop_stream_state(state, seed, step, CDROP_FOR_MASKS, layer, (first_row + row) / CDROP_BLOCK);
-        cdrop_active_path()->mask_block(mask + row * words, cdrop_min(CDROP_BLOCK, rows - row) * words, words, valid, keep,
-                                        state);
+        cdrop_active_path()->mask_block(mask + row * words, cdrop_min(CDROP_BLOCK, rows - row) * words, words, valid,
+                                        keep, state);
     }
 }

@@ -46,10 +46,12 @@ typedef enum { CDROP_FOR_MASKS, CDROP_FOR_WEIGHTS, CDROP_FOR_ORDER, CDROP_FOR_US
 
 static inline size_t cdrop_words(size_t units) { return (units + 63) / 64; }
 
-/* ---- SIMD path and threads ------------------------------------------------------------------------------------------- */
+/* ---- SIMD path and threads
+ * ------------------------------------------------------------------------------------------- */
 
-/* Chooses the path named ("scalar", "avx2", "avx512", "neon"), or with NULL the best one. CDROP_UNSUPPORTED, and no change,
- * where this CPU, this operating system or this build has no such path. Call it before any other thread uses the library. */
+/* Chooses the path named ("scalar", "avx2", "avx512", "neon"), or with NULL the best one. CDROP_UNSUPPORTED, and no
+ * change, where this CPU, this operating system or this build has no such path. Call it before any other thread uses
+ * the library. */
 cdrop_status cdrop_select_simd(const char *name);
 const char *cdrop_simd_active(void);
 const char *cdrop_simd_built(int i);  /* NULL past the last */
@@ -61,11 +63,12 @@ CDROP_EXPORT void cdrop_set_num_threads(int threads);
 /* How many CPUs this process may use: a team larger than that never spins. */
 void cdrop_set_cpus(int cpus);
 
-/* ---- Generator (bernoulli.c) ----------------------------------------------------------------------------------------- */
+/* ---- Generator (bernoulli.c)
+ * ----------------------------------------------------------------------------------------- */
 
-/* Eight xoshiro256++ generators (Blackman and Vigna 2018), the lanes of one stream. Their state is a bijection of the key
- * (seed, step, purpose and layer, 8 block + lane) by SplitMix64's finaliser (Steele, Lea and Flood 2014), so different
- * keys never share a state. state[8 i + lane] is word i of a lane. */
+/* Eight xoshiro256++ generators (Blackman and Vigna 2018), the lanes of one stream. Their state is a bijection of the
+ * key (seed, step, purpose and layer, 8 block + lane) by SplitMix64's finaliser (Steele, Lea and Flood 2014), so
+ * different keys never share a state. state[8 i + lane] is word i of a lane. */
 void cdrop_stream_state(uint64_t state[32], uint64_t seed, uint64_t step, cdrop_purpose purpose, uint32_t layer,
                         uint64_t block);
 
@@ -77,12 +80,13 @@ void cdrop_random_words(uint64_t *out, size_t n, uint64_t seed, uint64_t step, c
 void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, cdrop_purpose purpose, uint32_t layer,
                          uint64_t block);
 
-/* Mask of rows [first_row, first_row + rows) of a call, first_row a multiple of 64. mask: rows x cdrop_words(units). The
- * bits are a function of (seed, step, layer, row, unit, units, keep) and nothing else. */
+/* Mask of rows [first_row, first_row + rows) of a call, first_row a multiple of 64. mask: rows x cdrop_words(units).
+ * The bits are a function of (seed, step, layer, row, unit, units, keep) and nothing else. */
 void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep, uint64_t seed,
                           uint64_t step, uint32_t layer);
 
-/* ---- Masked products (masked_gemm.c, masked_grad.c) ------------------------------------------------------------------ */
+/* ---- Masked products (masked_gemm.c, masked_grad.c)
+ * ------------------------------------------------------------------ */
 
 /* out (rows x n_out) = activation((x * mask * scale) w + bias).
  * x: rows x n_in; w: n_in x n_out; bias: n_out or NULL; mask: rows x cdrop_words(n_in) or NULL for all.
@@ -91,24 +95,27 @@ cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, cons
                                const uint64_t *mask, size_t rows, size_t n_in, size_t n_out, double scale,
                                cdrop_activation activation, int threads);
 
-/* Gradients of the above. dout: rows x n_out, by the output before its activation. x is what `activation` gave, unmasked.
- * dinput  (rows x n_in) = (dout w^T) * mask * scale * activation'(x): by the input of that activation
- * dweight (n_in x n_out) = (x * mask * scale)^T dout
- * dbias   (n_out) = column sums of dout
- * Any of the three may be NULL. Dropped entries, and with the ReLU dead ones, cost no arithmetic in dweight. */
+/* Gradients of the above. dout: rows x n_out, by the output before its activation. x is what `activation` gave,
+ * unmasked. dinput  (rows x n_in) = (dout w^T) * mask * scale * activation'(x): by the input of that activation dweight
+ * (n_in x n_out) = (x * mask * scale)^T dout dbias   (n_out) = column sums of dout Any of the three may be NULL.
+ * Dropped entries, and with the ReLU dead ones, cost no arithmetic in dweight. */
 cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweight, void *dbias, const void *dout,
                                     const void *x, const void *w, const uint64_t *mask, size_t rows, size_t n_in,
                                     size_t n_out, double scale, cdrop_activation activation, int threads);
 
-/* ---- Losses (losses.c) ----------------------------------------------------------------------------------------------- */
+/* ---- Losses (losses.c)
+ * ----------------------------------------------------------------------------------------------- */
 
 /* The weighted mean over rows of the loss of each row, and its gradient by the outputs (rows x n).
- * Softmax takes labels (rows), the others targets (rows x n). weights (rows) may be NULL for 1; their sum must be positive.
- * Finite for logits of any size. A row's squared error is half the sum of squares, its sigmoid cross-entropy the sum. */
+ * Softmax takes labels (rows), the others targets (rows x n). weights (rows) may be NULL for 1; their sum must be
+ * positive. Finite for logits of any size. A row's squared error is half the sum of squares, its sigmoid cross-entropy
+ * the sum. */
 double cdrop_loss_and_gradient(cdrop_dtype dtype, cdrop_loss loss, void *doutputs, const void *outputs,
-                               const int64_t *labels, const void *targets, const double *weights, size_t rows, size_t n);
+                               const int64_t *labels, const void *targets, const double *weights, size_t rows,
+                               size_t n);
 
-/* ---- Update rules (optimizers.c) ------------------------------------------------------------------------------------- */
+/* ---- Update rules (optimizers.c)
+ * ------------------------------------------------------------------------------------- */
 
 typedef struct {
     cdrop_rule rule;
@@ -127,14 +134,15 @@ int cdrop_rule_states(cdrop_rule rule);
 void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient, void *state1, void *state2, size_t n,
                           const cdrop_optimizer *optimizer);
 
-/* ---- Networks (network.c) -------------------------------------------------------------------------------------------- */
+/* ---- Networks (network.c)
+ * -------------------------------------------------------------------------------------------- */
 
 typedef struct {
     cdrop_dtype dtype;
-    size_t layers;          /* weight matrices, at least 1 */
-    const size_t *units;    /* layers + 1 widths, input first, each at least 1 */
-    const uint64_t *keep;   /* layers values: of the input, then of each hidden layer; none 0 */
-    int scale_in_training;  /* 1: inverted dropout, kept units / keep; 0: classic, units * keep at test time */
+    size_t layers;               /* weight matrices, at least 1 */
+    const size_t *units;         /* layers + 1 widths, input first, each at least 1 */
+    const uint64_t *keep;        /* layers values: of the input, then of each hidden layer; none 0 */
+    int scale_in_training;       /* 1: inverted dropout, kept units / keep; 0: classic, units * keep at test time */
     cdrop_activation activation; /* of hidden layers; the last layer is linear */
     cdrop_loss loss;
     uint64_t seed;
@@ -172,7 +180,8 @@ cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch
 cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const void *x, size_t n, int probabilities,
                                    int threads);
 
-/* ---- Numbers (numbers.c): logarithms that are the same everywhere ---------------------------------------------------- */
+/* ---- Numbers (numbers.c): logarithms that are the same everywhere
+ * ---------------------------------------------------- */
 
 double cdrop_log(double x);   /* x > 0; NaN for others */
 double cdrop_log1p(double x); /* 0 <= x <= 1 */

@@ -6,8 +6,8 @@
 #define CDROP_TEXT(x) CDROP_TEXT_(x)
 #define CDROP_PRAGMA(x) _Pragma(#x)
 
-/* Functions between these two may use the named instructions, whatever the compiler's flags: no -march is needed, and the
- * rest of the library still runs on any CPU. */
+/* Functions between these two may use the named instructions, whatever the compiler's flags: no -march is needed, and
+ * the rest of the library still runs on any CPU. */
 #if defined(__clang__)
 #define CDROP_TARGET_BEGIN(features)                                                                                   \
     CDROP_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))

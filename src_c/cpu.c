@@ -95,7 +95,8 @@ void cdrop_restore_fp_mode(cdrop_fp_mode mode) { (void)mode; }
 static const char *const built[] = {
     "scalar",
 #if defined(__x86_64__) || defined(_M_X64)
-    "avx2",   "avx512",
+    "avx2",
+    "avx512",
 #elif defined(__aarch64__)
     "neon",
 #endif
@@ -107,10 +108,7 @@ const cdrop_path *cdrop_active_path(void) { return active; }
 
 const char *cdrop_simd_active(void) { return active->name; }
 
-const char *cdrop_simd_built(int i)
-{
-    return i >= 0 && i < (int)(sizeof built / sizeof *built) ? built[i] : NULL;
-}
+const char *cdrop_simd_built(int i) { return i >= 0 && i < (int)(sizeof built / sizeof *built) ? built[i] : NULL; }
 
 const char *cdrop_simd_usable(int i)
 {

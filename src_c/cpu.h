@@ -12,8 +12,8 @@ static inline const cdrop_kernels *cdrop_kernels_of(cdrop_dtype dtype)
     return dtype == CDROP_FLOAT64 ? &cdrop_active_path()->f64 : &cdrop_active_path()->f32;
 }
 
-/* Denormals slow the arithmetic 100 times and more: every thread that runs kernels flushes them to zero for as long, and
- * then restores the caller's mode. */
+/* Denormals slow the arithmetic 100 times and more: every thread that runs kernels flushes them to zero for as long,
+ * and then restores the caller's mode. */
 typedef uint64_t cdrop_fp_mode;
 cdrop_fp_mode cdrop_flush_denormals(void);
 void cdrop_restore_fp_mode(cdrop_fp_mode mode);

@@ -3,15 +3,15 @@
  * Three ideas carry every product of the library.
  *
  * Lists. A *line* (a row of a batch, or one unit seen over the rows of a batch) is cut into blocks of CDROP_BLOCK
- * entries; for each block the live entries (kept by dropout, not zeroed by the ReLU) are listed as values and as indices
- * inside the block, ascending. Nothing else of the line is ever touched again.
+ * entries; for each block the live entries (kept by dropout, not zeroed by the ReLU) are listed as values and as
+ * indices inside the block, ascending. Nothing else of the line is ever touched again.
  *
- * Panels. The matrix that the lists select rows of is cut into panels of `panel` columns, each stored line after line, so
- * that one block of one panel stays in L1 while all lists run over it.
+ * Panels. The matrix that the lists select rows of is cut into panels of `panel` columns, each stored line after line,
+ * so that one block of one panel stays in L1 while all lists run over it.
  *
- * Chains. Every output element is one chain of fused multiply-adds, in ascending order of the summed index, from a start
- * value. Vector lanes are outputs. So neither the vector width, nor the panel width, nor the thread that computes it, nor
- * whether zeros are skipped, can change a bit of a result.
+ * Chains. Every output element is one chain of fused multiply-adds, in ascending order of the summed index, from a
+ * start value. Vector lanes are outputs. So neither the vector width, nor the panel width, nor the thread that computes
+ * it, nor whether zeros are skipped, can change a bit of a result.
  *
  * Kernels run on one thread, allocate nothing, and touch only what their arguments say. `void *` arguments point to the
  * table's element type. */
@@ -43,8 +43,8 @@ typedef struct {
     int packed;
 } cdrop_lists;
 
-/* A matrix in panels: element (line, column) of panel p is data[p * step + line * pitch(p) + column], where the last panel
- * may have a pitch of its own. A row-major matrix is the case step = panel width, tail_pitch = pitch. */
+/* A matrix in panels: element (line, column) of panel p is data[p * step + line * pitch(p) + column], where the last
+ * panel may have a pitch of its own. A row-major matrix is the case step = panel width, tail_pitch = pitch. */
 typedef struct {
     void *data;
     size_t panels;
@@ -91,8 +91,8 @@ typedef struct {
     size_t size;  /* bytes of an element */
     size_t panel; /* columns of a panel: a multiple of CDROP_BLOCK */
 
-    /* out[line - l0][0..width) = start[0..width) + sum over blocks b0..b1 of values * panel lines, for lines l0..l1. With
-     * `resume` the chains go on from out instead of start; start may be NULL for zeros. */
+    /* out[line - l0][0..width) = start[0..width) + sum over blocks b0..b1 of values * panel lines, for lines l0..l1.
+     * With `resume` the chains go on from out instead of start; start may be NULL for zeros. */
     void (*product)(void *out, size_t out_pitch, const void *start, const void *panel, size_t pitch, size_t width,
                     const cdrop_lists *lists, size_t b0, size_t b1, size_t l0, size_t l1, int resume);
     /* Lists blocks b0..b1 of lines l0..l1 of the source. */
@@ -124,8 +124,8 @@ typedef struct {
 typedef struct {
     const char *name;
     cdrop_kernels f32, f64;
-    /* The first n words of the mask of one generator block, whose rows have `words` words each, the last of them with the
-     * bits of `valid`. keep is neither 0 nor 2^32. */
+    /* The first n words of the mask of one generator block, whose rows have `words` words each, the last of them with
+     * the bits of `valid`. keep is neither 0 nor 2^32. */
     void (*mask_block)(uint64_t *out, size_t n, size_t words, uint64_t valid, uint64_t keep, const uint64_t state[32]);
 } cdrop_path;
 

@@ -36,7 +36,11 @@ double cdrop_loss_and_gradient(cdrop_dtype dtype, cdrop_loss loss, void *doutput
                                const int64_t *labels, const void *targets, const double *weights, size_t rows, size_t n)
 {
     const cdrop_kernels *k = cdrop_kernels_of(dtype);
-    const cdrop_loss_rows l = {.loss = loss, .labels = labels, .targets = targets, .weights = weights, .n = n,
+    const cdrop_loss_rows l = {.loss = loss,
+                               .labels = labels,
+                               .targets = targets,
+                               .weights = weights,
+                               .n = n,
                                .weight_sum = cdrop_weight_sum(weights, NULL, rows)};
     const cdrop_fp_mode mode = cdrop_flush_denormals();
     double sum = 0;

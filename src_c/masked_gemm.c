@@ -5,9 +5,9 @@
 
 /* Row groups [g0, g1) of one panel. All but the last block of the sum run over all rows, so that a block of weights is
  * read once; the last runs group by group, so that the epilogue finds its rows in the cache. */
-static void product_panel(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
-                          const cdrop_lists *lists, size_t rows, size_t p, size_t g0, size_t g1, cdrop_epilogue epilogue,
-                          void *context)
+static void product_panel(const cdrop_kernels *k, const cdrop_panels *out, const void *start,
+                          const cdrop_panels *panels, const cdrop_lists *lists, size_t rows, size_t p, size_t g0,
+                          size_t g1, cdrop_epilogue epilogue, void *context)
 {
     const size_t last = lists->blocks - 1, out_pitch = cdrop_panel_pitch(out, p), pitch = cdrop_panel_pitch(panels, p);
     const size_t width = cdrop_panel_width(panels, p, k->panel), l1 = cdrop_min(g1 * CDROP_BLOCK, rows);
@@ -79,8 +79,13 @@ cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, cons
     const cdrop_kernels *k = cdrop_kernels_of(dtype);
     cdrop_workspace space = {0};
     gemm g = {.k = k, .out = out, .w = w, .rows = rows, .n_out = n_out, .activation = activation};
-    g.source = (cdrop_source){.data = x, .pitch = n_in, .columns = n_in, .mask = mask, .words = cdrop_words(n_in),
-                              .scale = scale, .rule = CDROP_LIVE_NONZERO};
+    g.source = (cdrop_source){.data = x,
+                              .pitch = n_in,
+                              .columns = n_in,
+                              .mask = mask,
+                              .words = cdrop_words(n_in),
+                              .scale = scale,
+                              .rule = CDROP_LIVE_NONZERO};
     g.panels = cdrop_take_panels(&space, k, n_in, n_out);
     g.result = cdrop_take_panels(&space, k, rows, n_out);
     g.lists = cdrop_take_lists(&space, k, rows, n_in, 1);

@@ -20,8 +20,8 @@ void cdrop_product_units(const cdrop_kernels *k, const cdrop_lists *columns, con
 
 void cdrop_bias_gradient(const cdrop_kernels *k, void *out, const cdrop_panels *delta, size_t p, size_t rows)
 {
-    k->column_sums(out, cdrop_panel_at(delta, k, p, 0), cdrop_panel_pitch(delta, p), cdrop_panel_width(delta, p, k->panel),
-                   rows);
+    k->column_sums(out, cdrop_panel_at(delta, k, p, 0), cdrop_panel_pitch(delta, p),
+                   cdrop_panel_width(delta, p, k->panel), rows);
 }
 
 typedef struct {
@@ -43,7 +43,8 @@ static void copy_dweight(void *context, size_t p, size_t u0, size_t u1, const vo
     const size_t first = p * g->k->panel, n = cdrop_min(g->k->panel, g->n_out - first), size = g->k->size;
     const size_t width = cdrop_panel_width(&g->delta, p, g->k->panel);
     for (size_t u = u0; u < u1; u++)
-        memcpy((char *)g->dweight + (u * g->n_out + first) * size, (const char *)gradient + (u - u0) * width * size, n * size);
+        memcpy((char *)g->dweight + (u * g->n_out + first) * size, (const char *)gradient + (u - u0) * width * size,
+               n * size);
 }
 
 static void copy_dinput(void *context, size_t p, size_t l0, size_t l1)
@@ -61,11 +62,15 @@ static void copy_dinput(void *context, size_t p, size_t l0, size_t l1)
 /* Lists of the inputs by row, then by unit; the gradient by output in panels and in lists; the weights transposed. */
 static void prepare(gradients *g, cdrop_team team)
 {
-    const cdrop_source inputs = {.data = g->x, .pitch = g->n_in, .columns = g->n_in, .mask = g->kept, .words = g->words,
+    const cdrop_source inputs = {.data = g->x,
+                                 .pitch = g->n_in,
+                                 .columns = g->n_in,
+                                 .mask = g->kept,
+                                 .words = g->words,
                                  .scale = g->scale,
                                  .rule = g->activation == CDROP_RELU ? CDROP_LIVE_POSITIVE : CDROP_LIVE_NONZERO};
-    const cdrop_source outputs = {.data = g->dout, .pitch = g->n_out, .columns = g->n_out, .scale = 1,
-                                  .rule = CDROP_LIVE_NONZERO};
+    const cdrop_source outputs = {
+        .data = g->dout, .pitch = g->n_out, .columns = g->n_out, .scale = 1, .rule = CDROP_LIVE_NONZERO};
     size_t from, to;
     cdrop_share(team, g->rows, &from, &to);
     cdrop_pack(&g->delta, g->k, g->dout, g->n_out, from, to);
@@ -127,8 +132,18 @@ cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweig
                                     size_t n_out, double scale, cdrop_activation activation, int threads)
 {
     cdrop_workspace space = {0};
-    gradients g = {.k = cdrop_kernels_of(dtype), .dinput = dinput, .dweight = dweight, .dbias = dbias, .dout = dout, .x = x,
-                   .w = w, .rows = rows, .n_in = n_in, .n_out = n_out, .words = cdrop_words(n_in), .scale = scale,
+    gradients g = {.k = cdrop_kernels_of(dtype),
+                   .dinput = dinput,
+                   .dweight = dweight,
+                   .dbias = dbias,
+                   .dout = dout,
+                   .x = x,
+                   .w = w,
+                   .rows = rows,
+                   .n_in = n_in,
+                   .n_out = n_out,
+                   .words = cdrop_words(n_in),
+                   .scale = scale,
                    .activation = activation};
     threads = threads ? threads : cdrop_get_num_threads();
     take_memory(&g, &space, (size_t)threads);

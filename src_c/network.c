@@ -28,9 +28,9 @@ typedef struct {
     /* the batch */
     uint64_t *mask, *live; /* of the input: kept units, and those that were listed */
     size_t words;
-    cdrop_lists inputs, columns;  /* live inputs by row and by unit */
-    cdrop_panels out, delta;      /* activations or logits; gradient by the layer's pre-activation */
-    cdrop_lists deltas;           /* the gradient's live entries by row */
+    cdrop_lists inputs, columns; /* live inputs by row and by unit */
+    cdrop_panels out, delta;     /* activations or logits; gradient by the layer's pre-activation */
+    cdrop_lists deltas;          /* the gradient's live entries by row */
 } layer;
 
 struct cdrop_network {
@@ -48,7 +48,8 @@ struct cdrop_network {
     void *bias_gradient; /* widest layer, padded */
 };
 
-/* ---- Making a network, its state in and out -------------------------------------------------------------------------- */
+/* ---- Making a network, its state in and out
+ * -------------------------------------------------------------------------- */
 
 static size_t square_blocks(const layer *l) { return cdrop_blocks(l->n_in) * cdrop_blocks(l->n_out); }
 
@@ -149,7 +150,8 @@ void cdrop_network_get(const cdrop_network *n, size_t index, cdrop_part part, vo
     memcpy(bias, bias_part(l, part), l->n_out * n->k->size);
 }
 
-/* ---- Memory of a batch ----------------------------------------------------------------------------------------------- */
+/* ---- Memory of a batch
+ * ----------------------------------------------------------------------------------------------- */
 
 /* What forward needs. Everything of the old capacity is given back first, so that memory does not double. */
 static cdrop_status reserve_forward(cdrop_network *n, size_t rows)
@@ -184,8 +186,8 @@ static void take_training(cdrop_network *n, size_t i)
         l->live = cdrop_take(w, n->rows * l->words, sizeof *l->live);
         l->deltas = cdrop_take_lists(w, n->k, n->rows, l->n_out, 0);
     }
-    l->delta = i + 1 < n->layers ? cdrop_take_panels(w, n->k, n->rows, l->n_out)
-                                 : cdrop_take_rows(w, n->k, n->rows, l->n_out);
+    l->delta =
+        i + 1 < n->layers ? cdrop_take_panels(w, n->k, n->rows, l->n_out) : cdrop_take_rows(w, n->k, n->rows, l->n_out);
 }
 
 static cdrop_status reserve_training(cdrop_network *n, size_t rows, int threads)
@@ -209,7 +211,8 @@ static cdrop_status reserve_training(cdrop_network *n, size_t rows, int threads)
     return CDROP_OK;
 }
 
-/* ---- Forward --------------------------------------------------------------------------------------------------------- */
+/* ---- Forward
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* What a pass works on. The batch and the layer are told apart from the network: they change from call to call. */
 typedef struct {
@@ -238,7 +241,9 @@ static cdrop_source input_source(const pass *s, size_t i, const void *data, size
         .mask = s->training ? l->mask : NULL,
         .words = l->words,
         .scale = s->training ? l->train_scale : l->test_scale,
-        .rule = i == 0 ? CDROP_LIVE_NONZERO : relu ? CDROP_LIVE_POSITIVE : CDROP_LIVE_KEPT,
+        .rule = i == 0 ? CDROP_LIVE_NONZERO
+                : relu ? CDROP_LIVE_POSITIVE
+                       : CDROP_LIVE_KEPT,
         .live = s->training && i ? l->live : NULL,
     };
 }
@@ -263,7 +268,8 @@ static void draw_masks(const pass *s, cdrop_team team)
             continue;
         from *= CDROP_BLOCK;
         to = cdrop_min(to * CDROP_BLOCK, s->batch->n);
-        cdrop_bernoulli_mask(l->mask + from * l->words, from, to - from, l->n_in, l->keep, s->n->seed, s->step, (uint32_t)i);
+        cdrop_bernoulli_mask(l->mask + from * l->words, from, to - from, l->n_in, l->keep, s->n->seed, s->step,
+                             (uint32_t)i);
     }
 }
 
@@ -286,7 +292,10 @@ static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
         k->scatter(&next->columns, &next->inputs, b0, b1, l0 / CDROP_BLOCK, l1);
 }
 
-static void finish_nothing(void *context, size_t p, size_t l0, size_t l1) { (void)context, (void)p, (void)l0, (void)l1; }
+static void finish_nothing(void *context, size_t p, size_t l0, size_t l1)
+{
+    (void)context, (void)p, (void)l0, (void)l1;
+}
 
 static void scatter_input(const pass *s, cdrop_team team)
 {
@@ -315,15 +324,16 @@ static void forward(pass *s, cdrop_team team)
     }
 }
 
-/* ---- Loss and backward ----------------------------------------------------------------------------------------------- */
+/* ---- Loss and backward
+ * ----------------------------------------------------------------------------------------------- */
 
 static void losses(const pass *s, cdrop_team team)
 {
     const cdrop_network *n = s->n;
     layer *l = &n->layer[n->layers - 1];
     const size_t rows = s->batch->n;
-    const cdrop_source source = {.data = l->delta.data, .pitch = l->delta.pitch, .columns = l->n_out, .scale = 1,
-                                 .rule = CDROP_LIVE_NONZERO};
+    const cdrop_source source = {
+        .data = l->delta.data, .pitch = l->delta.pitch, .columns = l->n_out, .scale = 1, .rule = CDROP_LIVE_NONZERO};
     size_t from, to;
     cdrop_share(team, (rows + LOSS_ROWS - 1) / LOSS_ROWS, &from, &to);
     from *= LOSS_ROWS;
@@ -343,8 +353,8 @@ static double batch_loss(const pass *s)
     return sum;
 }
 
-/* The gradient by a hidden layer's activations is complete in one panel: through the live units it becomes the gradient by
- * the pre-activations of the layer below, as panels and as lists. */
+/* The gradient by a hidden layer's activations is complete in one panel: through the live units it becomes the gradient
+ * by the pre-activations of the layer below, as panels and as lists. */
 static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
 {
     const pass *s = context;
@@ -359,8 +369,13 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
             l->live + l0 * l->words + b0, l->words, l->train_scale, s->n->activation);
     if (s->index == 1)
         return;
-    const cdrop_source source = {.data = cdrop_panel_at(&below->delta, k, p, 0), .pitch = pitch, .columns = l->n_in,
-                                 .first_block = b0, .mask = l->live, .words = l->words, .scale = 1,
+    const cdrop_source source = {.data = cdrop_panel_at(&below->delta, k, p, 0),
+                                 .pitch = pitch,
+                                 .columns = l->n_in,
+                                 .first_block = b0,
+                                 .mask = l->live,
+                                 .words = l->words,
+                                 .scale = 1,
                                  .rule = CDROP_LIVE_KEPT};
     k->compress(&below->deltas, &source, b0, b1, l0, l1);
 }
@@ -407,8 +422,8 @@ static void backward(pass *s, cdrop_team team)
         const layer *l = &n->layer[i];
         mine.index = i;
         if (i)
-            cdrop_product_rows(k, &n->layer[i - 1].delta, NULL, &l->transposed, &l->deltas, s->batch->n, team, finish_delta,
-                               &mine);
+            cdrop_product_rows(k, &n->layer[i - 1].delta, NULL, &l->transposed, &l->deltas, s->batch->n, team,
+                               finish_delta, &mine);
         cdrop_product_units(k, &l->columns, &l->delta, l->n_in, s->batch->n, scratch, team, update_units, &mine);
         update_bias(&mine, team);
         if (i + 1 < n->layers)
@@ -448,8 +463,8 @@ static void step_job(void *argument, cdrop_team team)
         *s->total = loss + penalty(s);
 }
 
-cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, const cdrop_optimizer *optimizer, uint64_t step,
-                                int threads, double *loss)
+cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
+                                uint64_t step, int threads, double *loss)
 {
     threads = threads ? threads : cdrop_get_num_threads();
     if (reserve_training(n, batch->n, threads) != CDROP_OK)
@@ -462,15 +477,20 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
         .total = loss,
         .weight_update = cdrop_update_of(optimizer, 0),
         .bias_update = cdrop_update_of(optimizer, 1),
-        .loss = {.loss = n->loss, .rows = batch->rows, .labels = batch->labels, .targets = batch->targets,
-                 .weights = batch->weights, .n = n->layer[n->layers - 1].n_out,
+        .loss = {.loss = n->loss,
+                 .rows = batch->rows,
+                 .labels = batch->labels,
+                 .targets = batch->targets,
+                 .weights = batch->weights,
+                 .n = n->layer[n->layers - 1].n_out,
                  .weight_sum = cdrop_weight_sum(batch->weights, batch->rows, batch->n)},
     };
     cdrop_parallel(step_job, &s, threads);
     return s.status;
 }
 
-/* ---- Prediction ------------------------------------------------------------------------------------------------------ */
+/* ---- Prediction
+ * ------------------------------------------------------------------------------------------------------ */
 
 static void copy_predictions(const pass *s, cdrop_team team)
 {
@@ -497,7 +517,8 @@ static void predict_job(void *argument, cdrop_team team)
     copy_predictions(argument, team);
 }
 
-cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const void *x, size_t rows, int probabilities, int threads)
+cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const void *x, size_t rows, int probabilities,
+                                   int threads)
 {
     const size_t chunk = n->rows > PREDICT_ROWS ? n->rows : PREDICT_ROWS;
     const size_t x_row = n->layer[0].n_in * n->k->size, out_row = n->layer[n->layers - 1].n_out * n->k->size;

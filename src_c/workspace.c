@@ -37,7 +37,10 @@ void cdrop_release(cdrop_workspace *w)
 }
 
 /* count * size, or more than any allocation can hold. */
-static size_t product(size_t count, size_t size) { return size && count > SIZE_MAX / 2 / size ? SIZE_MAX / 2 : count * size; }
+static size_t product(size_t count, size_t size)
+{
+    return size && count > SIZE_MAX / 2 / size ? SIZE_MAX / 2 : count * size;
+}
 
 cdrop_lists cdrop_take_lists(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t entries, int packed)
 {

@@ -1,10 +1,11 @@
-/* exp, the activations and their derivatives: our own polynomials in a fixed order, never the C library's, so that every
- * path and platform agrees to the bit.
+/* exp, the activations and their derivatives: our own polynomials in a fixed order, never the C library's, so that
+ * every path and platform agrees to the bit.
  *
- * exp(x) = 2^n (1 + q(r)), r = x - n ln 2 in [-ln 2 / 2, ln 2 / 2], q(r) = exp(r) - 1 = r + r^2 P(r). P is the Chebyshev
- * interpolant of (exp(r) - 1 - r) / r^2 on that interval, computed with mpmath at 40 digits: relative error 7e-8 (5 terms,
- * float) and 2e-18 (11 terms, double) of a term that is at most 0.07 of the sum. n is rounded by adding 1.5 * 2^mantissa,
- * which leaves n in the low bits of the sum, where vscale2 wants it; ln 2 is split so that n times its high part is exact. */
+ * exp(x) = 2^n (1 + q(r)), r = x - n ln 2 in [-ln 2 / 2, ln 2 / 2], q(r) = exp(r) - 1 = r + r^2 P(r). P is the
+ * Chebyshev interpolant of (exp(r) - 1 - r) / r^2 on that interval, computed with mpmath at 40 digits: relative error
+ * 7e-8 (5 terms, float) and 2e-18 (11 terms, double) of a term that is at most 0.07 of the sum. n is rounded by
+ * adding 1.5 * 2^mantissa, which leaves n in the low bits of the sum, where vscale2 wants it; ln 2 is split so that n
+ * times its high part is exact. */
 #if REAL_BYTES == 4
 #define ROUNDER 12582912.0f /* 1.5 * 2^23 */
 #define EXP_LOWEST (-87.0f) /* below, 2^n would leave the normal numbers: exp is 0 */
@@ -17,10 +18,17 @@ static const float KERNEL(exp_terms)[] = {0.0013926183587713495f, 0.008363179052
 #define EXP_LOWEST (-708.0)
 #define LN2_HIGH 0x1.62e42fefp-1
 #define LN2_LOW 0x1.473de6af278edp-34
-static const double KERNEL(exp_terms)[] = {
-    2.0914686968086877e-9, 2.5105217004720745e-8, 2.7557273643110295e-7,  2.7557255400206424e-6,
-    2.480158732554774e-5,  1.984126987482063e-4,  0.0013888888888883748,  0.0083333333333261351,
-    0.04166666666666667,   0.16666666666666671,   0.5};
+static const double KERNEL(exp_terms)[] = {2.0914686968086877e-9,
+                                           2.5105217004720745e-8,
+                                           2.7557273643110295e-7,
+                                           2.7557255400206424e-6,
+                                           2.480158732554774e-5,
+                                           1.984126987482063e-4,
+                                           0.0013888888888883748,
+                                           0.0083333333333261351,
+                                           0.04166666666666667,
+                                           0.16666666666666671,
+                                           0.5};
 #endif
 
 /* q(r) of x <= 0, and n as vscale2 takes it. */

@@ -16,8 +16,9 @@ static inline unsigned KERNEL(live_bits)(VEC v, cdrop_live_rule rule)
 
 /* Lists the live entries of one block of one row, and returns which they were. `bits` marks the kept units; columns
  * beyond `n` are never read. `rule` is a constant at every call. */
-static inline CDROP_INLINE uint64_t KERNEL(compress_block)(REAL *values, uint16_t *index, uint16_t *count, const REAL *in,
-                                                           size_t n, uint64_t bits, VEC scale, cdrop_live_rule rule)
+static inline CDROP_INLINE uint64_t KERNEL(compress_block)(REAL *values, uint16_t *index, uint16_t *count,
+                                                           const REAL *in, size_t n, uint64_t bits, VEC scale,
+                                                           cdrop_live_rule rule)
 {
     uint64_t live = 0;
     size_t filled = 0;

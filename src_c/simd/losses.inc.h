@@ -1,5 +1,6 @@
-/* Losses and their gradients, row by row. A sum over a row goes through CDROP_LANES partial sums, element i into partial
- * i % CDROP_LANES, and those through one fixed tree: the same additions on every path. Row losses are kept in double. */
+/* Losses and their gradients, row by row. A sum over a row goes through CDROP_LANES partial sums, element i into
+ * partial i % CDROP_LANES, and those through one fixed tree: the same additions on every path. Row losses are kept in
+ * double. */
 
 #define PARTIALS (CDROP_LANES / L)
 
@@ -104,7 +105,8 @@ static void KERNEL(softmax)(void *out, const void *logits, size_t n)
     KERNEL(scale_row)(out, n, (REAL)(1 / (double)sum));
 }
 
-/* max(x, 0) - x t + log(1 + exp(-|x|)), which is -t log s - (1 - t) log(1 - s) with s = sigmoid(x), for x of any size. */
+/* max(x, 0) - x t + log(1 + exp(-|x|)), which is -t log s - (1 - t) log(1 - s) with s = sigmoid(x), for x of any size.
+ */
 static double KERNEL(sigmoid_row)(void *dlogits_, const void *logits_, const void *targets_, size_t n, double factor)
 {
     const REAL *logits = logits_, *targets = targets_;

@@ -9,9 +9,10 @@
 #define PANEL (VEC_CHAINS * L > CDROP_BLOCK ? VEC_CHAINS * L : (size_t)CDROP_BLOCK)
 
 /* `groups` is a constant at every call, so that `sum` lives in registers. */
-static inline CDROP_INLINE void KERNEL(product_pass)(const size_t groups, REAL *out, size_t out_pitch, const REAL *start,
-                                                     const REAL *panel, size_t pitch, const cdrop_lists *lists, size_t b0,
-                                                     size_t b1, size_t l0, size_t l1, int resume)
+static inline CDROP_INLINE void KERNEL(product_pass)(const size_t groups, REAL *out, size_t out_pitch,
+                                                     const REAL *start, const REAL *panel, size_t pitch,
+                                                     const cdrop_lists *lists, size_t b0, size_t b1, size_t l0,
+                                                     size_t l1, int resume)
 {
     const REAL *all_values = lists->values;
     for (size_t b = b0; b < b1; b++) {
@@ -40,8 +41,9 @@ static inline CDROP_INLINE void KERNEL(product_pass)(const size_t groups, REAL *
     }
 }
 
-static void KERNEL(product)(void *out_, size_t out_pitch, const void *start_, const void *panel_, size_t pitch, size_t width,
-                            const cdrop_lists *lists, size_t b0, size_t b1, size_t l0, size_t l1, int resume)
+static void KERNEL(product)(void *out_, size_t out_pitch, const void *start_, const void *panel_, size_t pitch,
+                            size_t width, const cdrop_lists *lists, size_t b0, size_t b1, size_t l0, size_t l1,
+                            int resume)
 {
 #define PASS(groups)                                                                                                   \
     case (groups):                                                                                                     \

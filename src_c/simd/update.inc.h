@@ -5,7 +5,8 @@ typedef struct {
 } KERNEL(constants);
 
 /* w and its states, one vector. `rule` is a constant at every call. The gradient already holds the L2 term. */
-static inline CDROP_INLINE VEC KERNEL(apply)(VEC w, VEC g, VEC *s1, VEC *s2, const KERNEL(constants) * c, cdrop_rule rule)
+static inline CDROP_INLINE VEC KERNEL(apply)(VEC w, VEC g, VEC *s1, VEC *s2, const KERNEL(constants) * c,
+                                             cdrop_rule rule)
 {
     const VEC step = V(vmul)(c->rate, g);
     VEC top = step, square = *s1;
@@ -94,7 +95,8 @@ static void KERNEL(update)(void *w, const void *g, void *s1, void *s2, size_t n,
 #undef RULE
 }
 
-static void KERNEL(transpose)(void *out_, size_t out_pitch, const void *in_, size_t in_pitch, size_t lines, size_t columns)
+static void KERNEL(transpose)(void *out_, size_t out_pitch, const void *in_, size_t in_pitch, size_t lines,
+                              size_t columns)
 {
     REAL *out = out_;
     const REAL *in = in_;

@@ -28,8 +28,14 @@ static inline __m256i vmask_f64(unsigned bits)
 
 static inline vec_f32 vload_f32(const float *p) { return _mm256_loadu_ps(p); }
 static inline vec_f64 vload_f64(const double *p) { return _mm256_loadu_pd(p); }
-static inline vec_f32 vload_first_f32(const float *p, size_t n) { return _mm256_maskload_ps(p, vmask_f32((1u << n) - 1)); }
-static inline vec_f64 vload_first_f64(const double *p, size_t n) { return _mm256_maskload_pd(p, vmask_f64((1u << n) - 1)); }
+static inline vec_f32 vload_first_f32(const float *p, size_t n)
+{
+    return _mm256_maskload_ps(p, vmask_f32((1u << n) - 1));
+}
+static inline vec_f64 vload_first_f64(const double *p, size_t n)
+{
+    return _mm256_maskload_pd(p, vmask_f64((1u << n) - 1));
+}
 static inline void vstore_f32(float *p, vec_f32 a) { _mm256_storeu_ps(p, a); }
 static inline void vstore_f64(double *p, vec_f64 a) { _mm256_storeu_pd(p, a); }
 
@@ -117,14 +123,14 @@ static inline vec_f64 vscale2_f64(vec_f64 a, vec_f64 n)
 }
 
 /* Byte i of entry `bits` is the lane that the i-th set bit names: AVX2 has no compress, a permute by table is one.
- * Filled at compile time from the bits themselves: COMPRESS_n(b) appends lane n where bit n of b is set, by shifting the
- * lower lanes' bytes in below it. */
+ * Filled at compile time from the bits themselves: COMPRESS_n(b) appends lane n where bit n of b is set, by shifting
+ * the lower lanes' bytes in below it. */
 #define LOW_COUNT(b, n)                                                                                                \
-    (((b)&1) * ((n) > 0) + ((b) >> 1 & 1) * ((n) > 1) + ((b) >> 2 & 1) * ((n) > 2) + ((b) >> 3 & 1) * ((n) > 3) +       \
+    (((b) & 1) * ((n) > 0) + ((b) >> 1 & 1) * ((n) > 1) + ((b) >> 2 & 1) * ((n) > 2) + ((b) >> 3 & 1) * ((n) > 3) +    \
      ((b) >> 4 & 1) * ((n) > 4) + ((b) >> 5 & 1) * ((n) > 5) + ((b) >> 6 & 1) * ((n) > 6))
-#define LANE_BYTE(b, n) (((b) >> (n)&1) ? (uint64_t)(n) << (8 * LOW_COUNT(b, n)) : 0)
+#define LANE_BYTE(b, n) (((b) >> (n) & 1) ? (uint64_t)(n) << (8 * LOW_COUNT(b, n)) : 0)
 #define ORDER1(b)                                                                                                      \
-    (LANE_BYTE(b, 1) | LANE_BYTE(b, 2) | LANE_BYTE(b, 3) | LANE_BYTE(b, 4) | LANE_BYTE(b, 5) | LANE_BYTE(b, 6) |         \
+    (LANE_BYTE(b, 1) | LANE_BYTE(b, 2) | LANE_BYTE(b, 3) | LANE_BYTE(b, 4) | LANE_BYTE(b, 5) | LANE_BYTE(b, 6) |       \
      LANE_BYTE(b, 7))
 #define ORDER4(b) ORDER1(b), ORDER1((b) + 1), ORDER1((b) + 2), ORDER1((b) + 3)
 #define ORDER16(b) ORDER4(b), ORDER4((b) + 4), ORDER4((b) + 8), ORDER4((b) + 12)

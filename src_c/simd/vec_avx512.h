@@ -1,4 +1,5 @@
-/* The vector vocabulary on AVX-512 (F, BW, DQ, VL, VBMI2): 16 floats or 8 doubles. kernels.inc.h says what each name means. */
+/* The vector vocabulary on AVX-512 (F, BW, DQ, VL, VBMI2): 16 floats or 8 doubles. kernels.inc.h says what each name
+ * means. */
 #ifndef CDROP_VEC_AVX512_H
 #define CDROP_VEC_AVX512_H
 

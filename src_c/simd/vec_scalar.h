@@ -15,7 +15,7 @@
 #define VEC_LANES_f64 1
 #define VEC_CHAINS 16 /* output vectors a product keeps in registers */
 
-#define SCALAR_VOCABULARY(S, REAL, BITS, MANTISSA, FMA, SQRT, ABS, COPYSIGN)                                            \
+#define SCALAR_VOCABULARY(S, REAL, BITS, MANTISSA, FMA, SQRT, ABS, COPYSIGN)                                           \
     typedef REAL vec_##S;                                                                                              \
     static inline vec_##S vload_##S(const REAL *p) { return *p; }                                                      \
     static inline vec_##S vload_first_##S(const REAL *p, size_t n) { return n ? *p : 0; }                              \
