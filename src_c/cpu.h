@@ -9,7 +9,7 @@ const cdrop_path *cdrop_active_path(void);
 
 static inline const cdrop_kernels *cdrop_kernels_of(cdrop_dtype dtype)
 {
-    return dtype == CDROP_FLOAT64 ? &cdrop_active_path()->f64 : &cdrop_active_path()->f32;
+    return dtype == CDROP_FLOAT64 ? cdrop_active_path()->f64 : cdrop_active_path()->f32;
 }
 
 /* Denormals slow the arithmetic 100 times and more: every thread that runs kernels flushes them to zero for as long,

@@ -123,7 +123,7 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    cdrop_kernels f32, f64;
+    const cdrop_kernels *f32, *f64;
     /* The first n words of the mask of one generator block, whose rows have `words` words each, the last of them with
      * the bits of `valid`. keep is neither 0 nor 2^32. */
     void (*mask_block)(uint64_t *out, size_t n, size_t words, uint64_t valid, uint64_t keep, const uint64_t state[32]);

@@ -11,5 +11,5 @@ CDROP_TARGET_BEGIN("avx2,fma,popcnt")
 #include "path.inc.h"
 CDROP_TARGET_END
 
-const cdrop_path cdrop_path_avx2 = {"avx2", kernels_avx2_f32, kernels_avx2_f64, mask_block};
+const cdrop_path cdrop_path_avx2 = {"avx2", &kernels_avx2_f32, &kernels_avx2_f64, mask_block};
 #endif

@@ -11,5 +11,5 @@ CDROP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2,avx2,fma,popc
 #include "path.inc.h"
 CDROP_TARGET_END
 
-const cdrop_path cdrop_path_avx512 = {"avx512", kernels_avx512_f32, kernels_avx512_f64, mask_block};
+const cdrop_path cdrop_path_avx512 = {"avx512", &kernels_avx512_f32, &kernels_avx512_f64, mask_block};
 #endif

@@ -7,5 +7,5 @@
 #define VEC_CHAINS_BYTES 256
 #include "path.inc.h"
 
-const cdrop_path cdrop_path_neon = {"neon", kernels_neon_f32, kernels_neon_f64, mask_block};
+const cdrop_path cdrop_path_neon = {"neon", &kernels_neon_f32, &kernels_neon_f64, mask_block};
 #endif

@@ -5,4 +5,4 @@
 #define VEC_CHAINS_BYTES 64
 #include "path.inc.h"
 
-const cdrop_path cdrop_path_scalar = {"scalar", kernels_scalar_f32, kernels_scalar_f64, mask_block};
+const cdrop_path cdrop_path_scalar = {"scalar", &kernels_scalar_f32, &kernels_scalar_f64, mask_block};

@@ -9,5 +9,5 @@ CDROP_TARGET_BEGIN("fma")
 #include "path.inc.h"
 CDROP_TARGET_END
 
-const cdrop_path cdrop_path_scalar_fma = {"scalar", kernels_scalar_f32, kernels_scalar_f64, mask_block};
+const cdrop_path cdrop_path_scalar_fma = {"scalar", &kernels_scalar_f32, &kernels_scalar_f64, mask_block};
 #endif
