@@ -33,9 +33,6 @@ cdef extern from "cdrop.h" nogil:
         CDROP_RMSPROP
         CDROP_ADAM
 
-    ctypedef enum cdrop_purpose:
-        CDROP_FOR_MASKS
-
     ctypedef enum cdrop_part:
         CDROP_WEIGHT
         CDROP_STATE1
@@ -82,9 +79,9 @@ cdef extern from "cdrop.h" nogil:
     int cdrop_get_num_threads()
     void cdrop_set_num_threads(int threads)
     void cdrop_set_cpus(int cpus)
-    void cdrop_random_words(uint64_t *out, size_t n, uint64_t seed, uint64_t step, cdrop_purpose purpose,
+    void cdrop_random_words(uint64_t *out, size_t n, uint64_t seed, uint64_t step, uint32_t purpose,
                             uint32_t layer, uint64_t block)
-    void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, cdrop_purpose purpose,
+    void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, uint32_t purpose,
                              uint32_t layer, uint64_t block)
     void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep,
                               uint64_t seed, uint64_t step, uint32_t layer)

@@ -332,7 +332,7 @@ def bernoulli_mask(rows, width, keep, *, seed=0, step=0, layer=0, first_row=0):
 
 
 def _stream_key(seed, step, purpose, layer, block):
-    return (_whole("seed", seed, 0, 2**64), _whole("step", step, 0, 2**64), _whole("purpose", purpose, 0, 4),
+    return (_whole("seed", seed, 0, 2**64), _whole("step", step, 0, 2**64), _whole("purpose", purpose, 0, 2**32),
             _whole("layer", layer, 0, 2**32), _whole("block", block, 0, 2**61))
 
 
@@ -345,22 +345,21 @@ def random_words(n, *, seed=0, step=0, purpose=3, layer=0, block=0):
     seed, step, layer, block : int, default 0
         The key; `block` is below 2**61, `layer` below 2**32.
     purpose : int, default 3
-        0 masks, 1 initial weights, 2 batch order, 3 free for users.
+        0 masks, 1 initial weights, 2 batch order; from 3 on, to below 2**32, free for users.
 
     Returns
     -------
     ndarray of uint64, shape (n,)
     """
     cdef uint64_t a, b, block_
-    cdef int use
-    cdef uint32_t of_layer
+    cdef uint32_t use, of_layer
     cdef uint64_t[::1] view
     a, b, use, of_layer, block_ = _stream_key(seed, step, purpose, layer, block)
     out = np.empty(_whole("n", n, 0, 2**48), np.uint64)
     if out.size:
         view = out
         with nogil:
-            cdrop_random_words(&view[0], view.shape[0], a, b, <cdrop_purpose>use, of_layer, block_)
+            cdrop_random_words(&view[0], view.shape[0], a, b, use, of_layer, block_)
     return out
 
 
@@ -378,15 +377,14 @@ def random_normal(n, *, seed=0, step=0, purpose=3, layer=0, block=0):
     Marsaglia and Bray, "A convenient method for generating normal variables" (1964): the polar method.
     """
     cdef uint64_t a, b, block_
-    cdef int use
-    cdef uint32_t of_layer
+    cdef uint32_t use, of_layer
     cdef double[::1] view
     a, b, use, of_layer, block_ = _stream_key(seed, step, purpose, layer, block)
     out = np.empty(_whole("n", n, 0, 2**48), np.float64)
     if out.size:
         view = out
         with nogil:
-            cdrop_random_normal(&view[0], view.shape[0], a, b, <cdrop_purpose>use, of_layer, block_)
+            cdrop_random_normal(&view[0], view.shape[0], a, b, use, of_layer, block_)
     return out
 
 

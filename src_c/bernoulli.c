@@ -16,7 +16,7 @@ static uint64_t mix(uint64_t z)
 /* Two rounds over the four key words. Each word is replaced by a bijection of itself given the others, so the whole is
  * a bijection of 256 bits; after the second round every output bit depends on every key word. Lanes enter last, so that
  * the first three words of the first round are shared. */
-void cdrop_stream_state(uint64_t state[32], uint64_t seed, uint64_t step, cdrop_purpose purpose, uint32_t layer,
+void cdrop_stream_state(uint64_t state[32], uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer,
                         uint64_t block)
 {
     const uint64_t a = mix(seed + GOLDEN), b = mix(step + a + GOLDEN);
@@ -47,7 +47,7 @@ static uint64_t next_word(uint64_t state[32], size_t lane)
     return result;
 }
 
-void cdrop_random_words(uint64_t *out, size_t n, uint64_t seed, uint64_t step, cdrop_purpose purpose, uint32_t layer,
+void cdrop_random_words(uint64_t *out, size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer,
                         uint64_t block)
 {
     uint64_t state[32];
@@ -56,7 +56,7 @@ void cdrop_random_words(uint64_t *out, size_t n, uint64_t seed, uint64_t step, c
         out[i] = next_word(state, i % 8);
 }
 
-void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, cdrop_purpose purpose, uint32_t layer,
+void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer,
                          uint64_t block)
 {
     uint64_t state[32];

@@ -36,7 +36,7 @@ typedef enum { CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_SIGMOID_CROSS_ENTROPY, CDROP_S
 /* Adam with decoupled weight decay is AdamW (Loshchilov and Hutter 2019). */
 typedef enum { CDROP_SGD, CDROP_MOMENTUM, CDROP_NESTEROV, CDROP_ADAGRAD, CDROP_RMSPROP, CDROP_ADAM } cdrop_rule;
 
-/* What a generator stream is for: streams of different purposes never meet. */
+/* What a generator stream is for: streams of different purposes never meet. Any other number is free, too. */
 typedef enum { CDROP_FOR_MASKS, CDROP_FOR_WEIGHTS, CDROP_FOR_ORDER, CDROP_FOR_USER } cdrop_purpose;
 
 #define CDROP_LEAK 0.01 /* slope of the leaky ReLU below 0 */
@@ -69,15 +69,15 @@ void cdrop_set_cpus(int cpus);
 /* Eight xoshiro256++ generators (Blackman and Vigna 2018), the lanes of one stream. Their state is a bijection of the
  * key (seed, step, purpose and layer, 8 block + lane) by SplitMix64's finaliser (Steele, Lea and Flood 2014), so
  * different keys never share a state. state[8 i + lane] is word i of a lane. */
-void cdrop_stream_state(uint64_t state[32], uint64_t seed, uint64_t step, cdrop_purpose purpose, uint32_t layer,
+void cdrop_stream_state(uint64_t state[32], uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer,
                         uint64_t block);
 
 /* The first n words of a stream, draw by draw, lanes in order. */
-void cdrop_random_words(uint64_t *out, size_t n, uint64_t seed, uint64_t step, cdrop_purpose purpose, uint32_t layer,
+void cdrop_random_words(uint64_t *out, size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer,
                         uint64_t block);
 
 /* n standard normal numbers from a stream: Marsaglia and Bray's polar method (1964) with our own logarithm. */
-void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, cdrop_purpose purpose, uint32_t layer,
+void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer,
                          uint64_t block);
 
 /* Mask of rows [first_row, first_row + rows) of a call, first_row a multiple of 64. mask: rows x cdrop_words(units).

@@ -310,6 +310,8 @@ static void forward(pass *s, cdrop_team team)
 {
     if (s->training)
         draw_masks(s, team);
+    if (s->training && s->n->layer[0].mask) /* the input's lists read masks that other threads draw */
+        cdrop_barrier(team);
     list_input(s, team);
     cdrop_barrier(team);
     for (size_t i = 0; i < s->n->layers; i++) {

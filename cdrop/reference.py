@@ -1,0 +1,955 @@
+"""The NumPy twin: what every kernel of ``cdrop.kernels`` and a whole training step must compute.
+
+This file is the specification of the library. It is written to be read, knows NumPy only, and
+states three things the compiled code has to reproduce: which random bits a key gives (exactly),
+what each kernel computes (to rounding, in the dtype of its inputs), and in which order a step
+calls them. Throughout:
+
+- arrays are float32 or float64, all of a call alike, and results have their dtype; another dtype
+  is a `TypeError`, a wrong shape, number or name a `ValueError`, before anything changes;
+- a mask is packed: bit ``j`` of 64-bit word ``w`` is unit ``64 * w + j``, 1 = kept, padding 0;
+- ``keep`` is a probability of keeping a unit, ``dropout`` one of dropping it;
+- a key is ``seed`` and ``step`` below 2**64, ``purpose`` and ``layer`` below 2**32, ``block``
+  below 2**61; the streams are part of the contract: the same on every platform and release.
+
+References
+----------
+.. [1] N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting",
+   JMLR 15, 2014 (sections 4 and 5: the model and its training, section 10: both scalings).
+.. [2] D. Blackman and S. Vigna, "Scrambled Linear Pseudorandom Number Generators", 2018.
+.. [3] G. L. Steele, D. Lea and C. H. Flood, "Fast Splittable Pseudorandom Number Generators",
+   OOPSLA 2014 (SplitMix64).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Array = NDArray[Any]
+Params = tuple[list[Array], list[Array]]
+_T = TypeVar("_T")
+
+MASKS, WEIGHTS, ORDER, USER = range(4)  # the purposes of a stream
+BLOCK_ROWS = 64  # rows of a mask that share one stream
+LANES = 8  # generators in a stream, words in a draw
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, the increment of SplitMix64
+
+
+# ---- Random words --------------------------------------------------------------------------
+
+
+def _mix(z: Array) -> Array:
+    """Finaliser of SplitMix64 [3]_: a bijection of 64 bits."""
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB
+    return np.asarray(z ^ (z >> 31))
+
+
+def _streams(blocks: Array, seed: int, step: int, purpose: int, layer: int) -> Array:
+    """States (4, blocks, LANES) of the streams of one key, one stream for each block.
+
+    Two rounds of sums and bijections: every bit of the key reaches every word of the state, and
+    as each assignment can be undone no two keys share a state.
+    """
+    k0, k1, k2, k3 = np.empty((4, blocks.size, LANES), np.uint64)
+    k0[:] = _integer("seed", seed, 64)
+    k1[:] = _integer("step", step, 64)
+    k2[:] = _integer("purpose", purpose, 32) << 32 | _integer("layer", layer, 32)
+    k3[:] = blocks[:, None] * np.uint64(LANES) + np.arange(LANES, dtype=np.uint64)
+    carry = np.zeros_like(k3)
+    for _ in range(2):
+        k0 = _mix(k0 + carry + _GOLDEN)
+        k1 = _mix(k1 + k0 + _GOLDEN)
+        k2 = _mix(k2 + k1 + _GOLDEN)
+        k3 = _mix(k3 + k2 + _GOLDEN)
+        carry = k3
+    state = np.stack([k0, k1, k2, k3])
+    state[0][~state.any(axis=0)] = _GOLDEN  # xoshiro never leaves the all-zero state
+    return state
+
+
+def _rotate(x: Array, bits: int) -> Array:
+    return np.asarray((x << bits) | (x >> (64 - bits)))
+
+
+def _draw(s: Array) -> Array:
+    """Advance every generator of ``s`` (4, ...) in place by one xoshiro256++ step [2]_."""
+    result: Array = _rotate(s[0] + s[3], 23) + s[0]
+    t = s[1] << 17
+    s[2] ^= s[0]
+    s[3] ^= s[1]
+    s[1] ^= s[2]
+    s[0] ^= s[3]
+    s[2] ^= t
+    s[3] = _rotate(s[3], 45)
+    return result
+
+
+def _words(n: int, blocks: Array, *key: int) -> Array:
+    """First ``n`` words of each block's stream, (blocks, n): whole draws, in lane order."""
+    state = _streams(blocks, *key)
+    words = np.empty((blocks.size, -(-n // LANES), LANES), np.uint64)
+    for i in range(words.shape[1]):
+        words[:, i] = _draw(state)
+    return words.reshape(blocks.size, words.shape[1] * LANES)[:, :n]
+
+
+def random_words(
+    n: int, *, seed: int = 0, step: int = 0, purpose: int = USER, layer: int = 0, block: int = 0
+) -> NDArray[np.uint64]:
+    """Return the first ``n`` words of a keyed stream, (n,) uint64.
+
+    Purposes: 0 masks, 1 initial weights, 2 batch order, 3 free for users.
+
+    References
+    ----------
+    Blackman and Vigna 2018 (xoshiro256++); Steele, Lea and Flood 2014 (mixing of the key).
+
+    Examples
+    --------
+    >>> [hex(word) for word in random_words(2, seed=1)]
+    ['0xc9ac29373a6570eb', '0xb8140a65b8ffb128']
+    """
+    blocks = np.array([_integer("block", block, 61)], np.uint64)
+    words: Array = _words(_integer("n", n, 48), blocks, seed, step, purpose, layer)[0]
+    return words
+
+
+def random_normal(
+    n: int, *, seed: int = 0, step: int = 0, purpose: int = USER, layer: int = 0, block: int = 0
+) -> NDArray[np.float64]:
+    """Return the first ``n`` standard normal numbers of a keyed stream, (n,) float64.
+
+    The polar method runs over consecutive pairs of the stream's words; an accepted pair gives two.
+
+    References
+    ----------
+    G. Marsaglia and T. A. Bray, "A convenient method for generating normal variables", 1964.
+    """
+    blocks = np.array([_integer("block", block, 61)], np.uint64)
+    normals: Array = _normals(_integer("n", n, 48), blocks, seed, step, purpose, layer)[0]
+    return normals
+
+
+def _normals(n: int, blocks: Array, *key: int) -> Array:
+    pairs = -(-n // 2)
+    tried = pairs + pairs // 2 + 16  # a pair is accepted with probability pi / 4
+    while True:
+        words = _words(2 * tried, blocks, *key).reshape(blocks.size, tried, 2)
+        uv = (words >> 11) * 2.0**-52 - 1.0  # 53 bits each, exact, in [-1, 1)
+        s = uv[..., 0] * uv[..., 0] + uv[..., 1] * uv[..., 1]
+        accepted = (s > 0) & (s < 1)
+        if blocks.size == 0 or accepted.sum(axis=1).min() >= pairs:
+            break
+        tried *= 2
+    first = np.argsort(~accepted, axis=1, kind="stable")[:, :pairs]
+    s = np.take_along_axis(s, first, axis=1)
+    uv = np.take_along_axis(uv, first[..., None], axis=1)
+    normals = uv * np.sqrt(-2.0 * np.log(s) / s)[..., None]
+    return np.asarray(normals.reshape(blocks.size, 2 * pairs)[:, :n])
+
+
+# ---- Masks ---------------------------------------------------------------------------------
+
+
+def drawn_keep(keep: float) -> float:
+    """Return ``round(keep * 2**32) / 2**32``, ties to even: the probability a mask is drawn with.
+
+    Every scale uses it, so that expectations are exact. ``keep`` must be in [0, 1].
+
+    Examples
+    --------
+    >>> drawn_keep(0.5), drawn_keep(1e-10), drawn_keep(0.1)
+    (0.5, 0.0, 0.10000000009313226)
+    """
+    if not 0.0 <= keep <= 1.0:
+        raise ValueError(f"keep must be in [0, 1], got {keep}")
+    return round(float(keep) * 2**32) / 2**32
+
+
+def bernoulli_mask(
+    rows: int, width: int, keep: float, *, seed: int = 0, step: int = 0, layer: int = 0
+) -> NDArray[np.uint64]:
+    """Draw the packed mask of one layer and step; each unit is kept with ``drawn_keep(keep)``.
+
+    A unit's number ``u`` is read from its own bit of successive draws, highest bit first, and
+    compared with ``keep``; a group of 512 units stops drawing when all of them are decided.
+
+    Parameters
+    ----------
+    rows, width : int
+        Samples and units. Row ``r`` is the same whatever ``rows`` is.
+    keep : float in [0, 1]
+        Probability of keeping a unit; 0 and 1 consume no random words.
+    seed, step, layer : int
+        The key, as in `random_words`. Every 64 rows have their own stream.
+
+    Returns
+    -------
+    ndarray of uint64, shape (rows, ceil(width / 64))
+
+    References
+    ----------
+    Srivastava et al. 2014, section 4.
+
+    Examples
+    --------
+    >>> unpack_mask(bernoulli_mask(2, 8, 0.5, seed=1), 8).astype(int)
+    array([[1, 1, 1, 1, 0, 1, 0, 1],
+           [1, 1, 1, 1, 1, 0, 1, 0]])
+    """
+    rows, width = _integer("rows", rows, 48), _integer("width", width, 48)
+    k = round(drawn_keep(keep) * 2**32)
+    n_words, n_blocks = -(-width // 64), -(-rows // BLOCK_ROWS)
+    row = pack_mask(np.ones((1, width), bool))
+    state = _streams(np.arange(n_blocks, dtype=np.uint64), seed, step, MASKS, layer)
+    if k in (0, 2**32) or rows == 0 or width == 0:
+        return np.tile(row if k else np.zeros_like(row), (rows, 1))
+    valid = np.tile(row, (BLOCK_ROWS, 1)).reshape(-1, LANES)
+    kept = np.zeros((n_blocks, len(valid), LANES), np.uint64)
+    asked = -(-min(rows, BLOCK_ROWS) * n_words // LANES)  # nobody sees the groups after these
+    for group in range(asked):
+        kept[:, group] = _bernoulli_group(state, valid[group], k)
+    return kept.reshape(n_blocks * BLOCK_ROWS, n_words)[:rows].copy()
+
+
+def _bernoulli_group(state: Array, valid: Array, k: int) -> Array:
+    """Draw the next 8 words of every block: a unit is kept when its ``u < k / 2**32``."""
+    undecided = np.tile(valid, (state.shape[1], 1))
+    kept = np.zeros_like(undecided)
+    last = (k & -k).bit_length() - 1  # below k's last 1 an undecided unit has u >= k: dropped
+    live = np.arange(state.shape[1])  # blocks whose group is not decided yet: only these draw
+    for bit in range(31, last - 1, -1):
+        s = state[:, live]
+        draw = _draw(s)
+        state[:, live] = s
+        if k >> bit & 1:
+            kept[live] |= undecided[live] & ~draw
+            undecided[live] &= draw
+        else:
+            undecided[live] &= ~draw
+        live = np.flatnonzero(undecided.any(axis=1))
+        if live.size == 0:
+            break
+    return kept
+
+
+def pack_mask(mask: ArrayLike) -> NDArray[np.uint64]:
+    """Pack booleans (rows, width) into words (rows, ceil(width / 64)); inverse of `unpack_mask`.
+
+    Examples
+    --------
+    >>> pack_mask([[True, False, True]])
+    array([[5]], dtype=uint64)
+    """
+    units = np.asarray(mask, bool)
+    if units.ndim != 2:
+        raise ValueError(f"mask must have 2 dimensions, got {units.ndim}")
+    units = np.pad(units, ((0, 0), (0, -units.shape[1] % 64)))
+    octets = np.packbits(units, axis=1, bitorder="little")
+    return octets.view("<u8").reshape(len(units), units.shape[1] // 64).astype(np.uint64)
+
+
+def unpack_mask(mask: ArrayLike, width: int) -> NDArray[np.bool_]:
+    """Unpack words (rows, ceil(width / 64)) into booleans (rows, width); padding is ignored."""
+    words = np.asarray(mask)
+    if words.dtype != np.uint64:
+        raise TypeError(f"mask must be uint64, got {words.dtype}")
+    if words.ndim != 2 or words.shape[1] != -(-width // 64):
+        raise ValueError(
+            f"mask must have {-(-width // 64)} words a row for {width} units, got {words.shape}"
+        )
+    octets = np.ascontiguousarray(words, "<u8").view(np.uint8)
+    return np.unpackbits(octets, axis=1, count=width, bitorder="little").astype(bool)
+
+
+# ---- Layers --------------------------------------------------------------------------------
+
+
+def _sigmoid(z: Array) -> Array:
+    e = np.exp(-np.abs(z))  # never overflows, and keeps its relative precision below 0
+    return np.asarray(np.where(z >= 0, 1 / (1 + e), e / (1 + e)))
+
+
+# name: (activation, its derivative written with its output). `not (h <= 0)` is `h > 0` for
+# every number and lets NaN through: a NaN must never vanish as a dead unit.
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "identity": (lambda z: z, np.ones_like),
+    "relu": (lambda z: np.maximum(z, 0), lambda h: (~(h <= 0)).astype(h.dtype)),
+    "leaky_relu": (
+        lambda z: np.where(z <= 0, 0.01 * z, z),
+        lambda h: np.where(h <= 0, 0.01, 1).astype(h.dtype),
+    ),
+    "tanh": (np.tanh, lambda h: 1 - h * h),
+    "sigmoid": (_sigmoid, lambda h: h * (1 - h)),
+}
+
+
+def _dropped_out(x: Array, mask: ArrayLike | None, scale: float) -> Array:
+    """``x * mask * scale``; a dropped unit gives 0 whatever it held."""
+    x = x * float(scale)
+    if mask is None:
+        return x
+    kept = unpack_mask(mask, x.shape[1])
+    if kept.shape != x.shape:
+        raise ValueError(f"mask must have {len(x)} rows, got {len(kept)}")
+    return np.where(kept, x, x.dtype.type(0))
+
+
+def masked_gemm(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    mask: ArrayLike | None = None,
+    scale: float = 1.0,
+    activation: str = "identity",
+) -> Array:
+    """Compute ``act((x * mask * scale) @ weight + bias)``, one layer forward.
+
+    Parameters
+    ----------
+    x : array (rows, n_in)
+    weight : array (n_in, n_out)
+    bias : array (n_out,), optional
+    mask : array of uint64 (rows, ceil(n_in / 64)), optional
+        Packed mask over the units of ``x``; none keeps all.
+    scale : float
+        1 / drawn_keep in inverted dropout's training, drawn_keep in the classic form's test.
+    activation : {"identity", "relu", "leaky_relu", "tanh", "sigmoid"}
+        leaky_relu has slope 0.01.
+
+    Returns
+    -------
+    array (rows, n_out)
+
+    References
+    ----------
+    Srivastava et al. 2014, sections 4 and 10.
+
+    Examples
+    --------
+    >>> x, weight = np.array([[1.0, 2.0, 3.0]]), np.ones((3, 1))
+    >>> masked_gemm(x, weight, mask=pack_mask([[True, False, True]]), scale=2.0)
+    array([[8.]])
+    """
+    x, weight = _floats(("x", x, 2), ("weight", weight, 2))
+    _shape("weight", weight, (x.shape[1], weight.shape[1]))
+    z = _dropped_out(x, mask, scale) @ weight
+    if bias is not None:
+        _, bias = _floats(("x", x, 2), ("bias", bias, 1))
+        _shape("bias", bias, (weight.shape[1],))
+        z = z + bias
+    return _choice("activation", activation, ACTIVATIONS)[0](z)
+
+
+def masked_gradients(
+    dout: ArrayLike,
+    x: ArrayLike,
+    weight: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    scale: float = 1.0,
+    activation: str = "identity",
+) -> tuple[Array, Array, Array]:
+    """Compute the gradients of one layer's product by its input, weight and bias.
+
+    ``dinput = (dout @ weight.T) * mask * scale * act'(x)``, the gradient by the *input* of the
+    activation that made ``x``; ``dweight = (x * mask * scale).T @ dout``; ``dbias = dout.sum(0)``.
+
+    Parameters
+    ----------
+    dout : array (rows, n_out)
+        Gradient by the layer's ``(x * mask * scale) @ weight + bias``.
+    x : array (rows, n_in)
+        Output of ``activation``, before the mask.
+    weight, mask, scale
+        As in `masked_gemm`.
+    activation : str
+        What made ``x`` ("identity" for the net's input). relu is live where ``x > 0``, and
+        where ``x`` is NaN.
+
+    Returns
+    -------
+    dinput : array (rows, n_in)
+    dweight : array (n_in, n_out)
+    dbias : array (n_out,)
+
+    References
+    ----------
+    Srivastava et al. 2014, section 5.1.
+    """
+    dout, x, weight = _floats(("dout", dout, 2), ("x", x, 2), ("weight", weight, 2))
+    _shape("dout", dout, (len(x), weight.shape[1]))
+    _shape("weight", weight, (x.shape[1], dout.shape[1]))
+    slope = _choice("activation", activation, ACTIVATIONS)[1](x)
+    dinput = _dropped_out((dout @ weight.T) * slope, mask, scale)
+    return dinput, _dropped_out(x, mask, scale).T @ dout, dout.sum(axis=0)
+
+
+# ---- Losses --------------------------------------------------------------------------------
+
+
+def softmax_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, Array]:
+    """Return the weighted mean of ``-log softmax(logits)[label]`` over the rows, and its gradient.
+
+    Parameters
+    ----------
+    logits : array (rows, classes)
+        Finite, of any size.
+    labels : array of integers (rows,) in [0, classes)
+        At least one row and column, in this and the other losses.
+    sample_weight : array (rows,), optional
+        Weights >= 0 with a positive sum; the loss is ``sum(w * loss_r) / sum(w)``.
+
+    Returns
+    -------
+    loss : float
+    dlogits : array (rows, classes)
+
+    Examples
+    --------
+    >>> loss, dlogits = softmax_cross_entropy(np.array([[1e4, 0.0]]), [1])
+    >>> loss, dlogits
+    (10000.0, array([[ 1., -1.]]))
+    """
+    (logits,) = _floats(("logits", logits, 2))
+    _some("logits", logits)
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got {labels.dtype}")
+    _shape("labels", labels, (len(logits),))
+    if not 0 <= labels.min() <= labels.max() < logits.shape[1]:
+        raise ValueError(f"labels must be in [0, {logits.shape[1]})")
+    z = logits - logits.max(axis=1, keepdims=True)
+    e = np.exp(z)
+    total = e.sum(axis=1, keepdims=True)
+    rows = np.arange(len(z))
+    losses = np.log(total[:, 0]) - z[rows, labels]
+    dlogits = e / total
+    dlogits[rows, labels] -= 1
+    return _weighted_mean(losses, dlogits, sample_weight)
+
+
+def sigmoid_cross_entropy(
+    logits: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, Array]:
+    """Return the weighted mean over the rows of the summed binary cross-entropies, and gradient.
+
+    A row's loss is ``-sum_j t_j log s(z_j) + (1 - t_j) log (1 - s(z_j))``, s the sigmoid;
+    logits z and targets t in [0, 1] are (rows, outputs), all else as in `softmax_cross_entropy`.
+    """
+    logits, targets = _floats(("logits", logits, 2), ("targets", targets, 2))
+    _shape("targets", targets, logits.shape)
+    _some("logits", logits)
+    if not np.all((targets >= 0) & (targets <= 1)):
+        raise ValueError("targets must be in [0, 1]")
+    losses = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))
+    return _weighted_mean(losses.sum(axis=1), _sigmoid(logits) - targets, sample_weight)
+
+
+def squared_error(
+    outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, Array]:
+    """Return the weighted mean of ``0.5 * sum((outputs - targets)**2)`` over rows, and gradient.
+
+    Outputs and targets are (rows, outputs), all else as in `softmax_cross_entropy`.
+    """
+    outputs, targets = _floats(("outputs", outputs, 2), ("targets", targets, 2))
+    _shape("targets", targets, outputs.shape)
+    _some("outputs", outputs)
+    error = outputs - targets
+    return _weighted_mean((0.5 * error * error).sum(axis=1), error, sample_weight)
+
+
+def _weighted_mean(
+    losses: Array, gradients: Array, sample_weight: ArrayLike | None
+) -> tuple[float, Array]:
+    """Return ``sum(w * losses) / sum(w)`` and its gradient, from those of the single rows."""
+    weights = np.ones(len(losses)) if sample_weight is None else np.asarray(sample_weight, float)
+    _shape("sample_weight", weights, losses.shape)
+    if not (np.all(weights >= 0) and np.all(np.isfinite(weights)) and weights.sum() > 0):
+        raise ValueError("sample_weight must be finite, >= 0 and have a positive sum")
+    share = weights / weights.sum()
+    return float(share @ losses), gradients * share[:, None].astype(gradients.dtype)
+
+
+LOSSES = {
+    "softmax_cross_entropy": softmax_cross_entropy,
+    "sigmoid_cross_entropy": sigmoid_cross_entropy,
+    "squared_error": squared_error,
+}
+
+
+# ---- Updates -------------------------------------------------------------------------------
+
+
+@dataclass
+class _Step:
+    """What an update rule may read beside weight, gradient and state."""
+
+    lr: float
+    t: int
+    momentum: float = 0.9
+    rho: float = 0.9
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+
+
+def _sgd(w: Array, g: Array, state: Sequence[Array], s: _Step) -> None:
+    w -= s.lr * g
+
+
+def _momentum(w: Array, g: Array, state: Sequence[Array], s: _Step) -> None:
+    (v,) = state
+    v[...] = s.momentum * v - s.lr * g
+    w += v
+
+
+def _nesterov(w: Array, g: Array, state: Sequence[Array], s: _Step) -> None:
+    (v,) = state
+    v[...] = s.momentum * v - s.lr * g
+    w += s.momentum * v - s.lr * g
+
+
+def _adagrad(w: Array, g: Array, state: Sequence[Array], s: _Step) -> None:
+    (c,) = state
+    c += g * g
+    w -= s.lr * g / (np.sqrt(c) + s.epsilon)
+
+
+def _rmsprop(w: Array, g: Array, state: Sequence[Array], s: _Step) -> None:
+    (c,) = state
+    c[...] = s.rho * c + (1 - s.rho) * g * g
+    w -= s.lr * g / (np.sqrt(c) + s.epsilon)
+
+
+def _adam(w: Array, g: Array, state: Sequence[Array], s: _Step) -> None:
+    m, v = state
+    m[...] = s.beta1 * m + (1 - s.beta1) * g
+    v[...] = s.beta2 * v + (1 - s.beta2) * g * g
+    unbiased = np.sqrt(v / (1 - s.beta2**s.t))
+    w -= s.lr * (m / (1 - s.beta1**s.t)) / (unbiased + s.epsilon)
+
+
+def _adamw(w: Array, g: Array, state: Sequence[Array], s: _Step) -> None:
+    w -= s.lr * s.weight_decay * w
+    _adam(w, g, state, s)
+
+
+# name: (rule, number of state arrays, its hyperparameters)
+OPTIMIZERS: dict[str, tuple[Callable[[Array, Array, Sequence[Array], _Step], None], int, str]] = {
+    "sgd": (_sgd, 0, ""),
+    "momentum": (_momentum, 1, "momentum"),
+    "nesterov": (_nesterov, 1, "momentum"),
+    "adagrad": (_adagrad, 1, "epsilon"),
+    "rmsprop": (_rmsprop, 1, "rho epsilon"),
+    "adam": (_adam, 2, "beta1 beta2 epsilon"),
+    "adamw": (_adamw, 2, "beta1 beta2 epsilon weight_decay"),
+}
+
+
+def update(
+    weight: Array,
+    gradient: Array,
+    state: Sequence[Array],
+    *,
+    optimizer: str = "sgd",
+    learning_rate: float,
+    l2: float = 0.0,
+    step: int = 1,
+    **hyper: float,
+) -> None:
+    """Update ``weight`` and the arrays of ``state`` in place, from ``g = gradient + l2 * weight``.
+
+    ============ ===========================================================================
+    sgd          ``w -= lr*g``
+    momentum     ``v = momentum*v - lr*g;  w += v``
+    nesterov     ``v = momentum*v - lr*g;  w += momentum*v - lr*g``
+    adagrad      ``c += g*g;  w -= lr*g / (sqrt(c) + epsilon)``
+    rmsprop      ``c = rho*c + (1-rho)*g*g;  w -= lr*g / (sqrt(c) + epsilon)``
+    adam         ``m = beta1*m + (1-beta1)*g;  v = beta2*v + (1-beta2)*g*g;``
+                 ``w -= lr * m/(1-beta1**t) / (sqrt(v/(1-beta2**t)) + epsilon)``
+    adamw        ``w -= lr*weight_decay*w``, then adam; ``l2`` must be 0
+    ============ ===========================================================================
+
+    Parameters
+    ----------
+    weight, gradient : arrays of one shape and dtype, float32 or float64
+    state : list of 0, 1 or 2 arrays like ``weight``
+        ``[]``, ``[v]``, ``[c]`` or ``[m, v]``; zeros before the first update.
+    optimizer : str
+        One of the names above.
+    learning_rate, l2 : float
+    step : int
+        ``t`` of adam and adamw, from 1.
+    **hyper : float
+        Those in the rule: momentum=0.9, rho=0.9, beta1=0.9, beta2=0.999, epsilon=1e-8,
+        weight_decay=0.01. Another name is a `TypeError`.
+
+    References
+    ----------
+    Polyak 1964 (momentum); Sutskever et al. 2013 (Nesterov's form used here); Duchi, Hazan and
+    Singer 2011 (Adagrad); Tieleman and Hinton 2012, lecture 6.5 (RMSprop); Kingma and Ba 2015
+    (Adam); Loshchilov and Hutter 2019 (AdamW).
+
+    Examples
+    --------
+    >>> weight = np.array([1.0, 2.0])
+    >>> update(weight, np.array([0.5, 0.0]), [], learning_rate=0.1)
+    >>> weight
+    array([0.95, 2.  ])
+    """
+    rule, slots, names = _choice("optimizer", optimizer, OPTIMIZERS)
+    if unknown := set(hyper) - set(names.split()):
+        raise TypeError(f"{optimizer} takes no {', '.join(sorted(unknown))}")
+    for name, value in {"learning_rate": learning_rate, "l2": l2, **hyper}.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be finite and >= 0, got {value}")
+    if step < 1:
+        raise ValueError(f"step must be at least 1, got {step}")
+    if optimizer == "adamw" and l2 != 0:
+        raise ValueError("adamw decays the weights itself: l2 must be 0")
+    if len(state) != slots:
+        raise ValueError(f"{optimizer} needs {slots} state arrays, got {len(state)}")
+    named = [("gradient", gradient), *((f"state[{i}]", a) for i, a in enumerate(state))]
+    for name, array in named:
+        _floats(("weight", weight, weight.ndim), (name, array, weight.ndim))
+        _shape(name, array, weight.shape)
+    g = gradient + float(l2) * weight
+    rule(
+        weight,
+        g,
+        state,
+        _Step(float(learning_rate), step, **{k: float(v) for k, v in hyper.items()}),
+    )
+
+
+# ---- Networks ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A fully connected net: what a training step needs beside weights, batch and optimiser.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Units of the input, of each hidden layer and of the output.
+    dropout : float or sequence of float
+        Of the hidden layers, one for all or one for each. A rate is in [0, 1), and one whose
+        ``drawn_keep(1 - rate)`` is 0 is an error.
+    input_dropout : float
+    activation : str
+        Of the hidden layers; the last layer is linear and ``loss`` takes its outputs.
+    loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"}
+    scaling : {"train", "test"}
+        "train" (inverted dropout): training multiplies kept units by 1 / drawn_keep, prediction
+        does nothing. "test" (the classic form): training applies the bare mask, prediction
+        multiplies every unit by drawn_keep.
+    seed : int
+        Of the masks, initial weights and batch order.
+
+    References
+    ----------
+    Srivastava et al. 2014, sections 4 and 10.
+    """
+
+    sizes: Sequence[int]
+    dropout: float | Sequence[float] = 0.0
+    input_dropout: float = 0.0
+    activation: str = "relu"
+    loss: str = "softmax_cross_entropy"
+    scaling: str = "train"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check what was given."""
+        if len(self.sizes) < 2 or min(self.sizes) < 1:
+            raise ValueError(f"sizes must be two or more positive numbers, got {self.sizes}")
+        _choice("activation", self.activation, ACTIVATIONS)
+        _choice("loss", self.loss, LOSSES)
+        _choice("scaling", self.scaling, {"train": 1, "test": 1})
+        for rate in self.rates:
+            if not 0 <= rate < 1 or drawn_keep(1 - rate) == 0:
+                raise ValueError(f"dropout must be in [0, 1) and keep some units, got {rate}")
+
+    @property
+    def rates(self) -> list[float]:
+        """Dropout rate of each layer's input: of the net's input, then of each hidden layer."""
+        hidden = len(self.sizes) - 2
+        rates = [*self.dropout] if isinstance(self.dropout, Sequence) else [self.dropout] * hidden
+        if len(rates) != hidden:
+            raise ValueError(f"dropout must have {hidden} rates, got {len(rates)}")
+        return [self.input_dropout, *rates]
+
+    def scales(self, training: bool) -> list[float]:
+        """Return the factor on each layer's input."""
+        keeps = [drawn_keep(1 - rate) for rate in self.rates]
+        if training:
+            return [1 / keep if self.scaling == "train" else 1.0 for keep in keeps]
+        return [keep if self.scaling == "test" else 1.0 for keep in keeps]
+
+
+def initial_weights(
+    sizes: Sequence[int], initializer: str = "he", seed: int = 0, dtype: DTypeLike = "float32"
+) -> Params:
+    """Draw the weights a net of these sizes starts from; its biases are 0.
+
+    Row ``i`` of layer ``l`` holds ``random_normal(n_out, seed=seed, purpose=1, layer=l, block=i)``
+    times a standard deviation: "he" sqrt(2 / fan_in), "glorot" sqrt(2 / (fan_in + fan_out)).
+    All is computed in float64 and rounded to ``dtype`` once.
+
+    Returns
+    -------
+    weights, biases : lists of arrays (sizes[l], sizes[l + 1]) and (sizes[l + 1],)
+
+    References
+    ----------
+    He et al. 2015, section 2.2; Glorot and Bengio 2010, section 4.2.1.
+    """
+    _choice("initializer", initializer, {"he": 1, "glorot": 1})
+    weights, biases = [], []
+    for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
+        sd = math.sqrt(2 / (fan_in if initializer == "he" else fan_in + fan_out))
+        rows = np.arange(fan_in, dtype=np.uint64)
+        normals = _normals(fan_out, rows, seed, 0, WEIGHTS, layer)
+        weights.append((normals * sd).astype(dtype))
+        biases.append(np.zeros(fan_out, dtype))
+    return weights, biases
+
+
+def keyed_masks(spec: NetworkSpec, rows: int, step: int) -> list[Array | None]:
+    """Draw the masks of one step (from 1): layer 0 is the input, None stands for no dropout."""
+    return [
+        bernoulli_mask(rows, width, 1 - rate, seed=spec.seed, step=step, layer=layer)
+        if drawn_keep(1 - rate) < 1
+        else None
+        for layer, (width, rate) in enumerate(zip(spec.sizes[:-1], spec.rates, strict=True))
+    ]
+
+
+def forward(
+    params: Params, x: ArrayLike, spec: NetworkSpec, *, masks: Sequence[Array | None] | None = None
+) -> list[Array]:
+    """Run the net forward: for prediction, or with ``masks`` as in training.
+
+    Parameters
+    ----------
+    params : (weights, biases)
+        As from `initial_weights`.
+    x : array (rows, sizes[0]), of the weights' dtype
+    spec : NetworkSpec
+    masks : list of packed masks or None, one for each layer's input, optional
+        As from `keyed_masks`. Without the list this is a prediction.
+
+    Returns
+    -------
+    list of arrays (rows, sizes[l])
+        The input, the hidden layers' activations before dropout, and last the net's linear
+        outputs (logits).
+    """
+    scales = spec.scales(training=masks is not None)
+    masks = [None] * len(scales) if masks is None else masks
+    outputs = [np.asarray(x)]
+    for layer, (weight, bias, mask, scale) in enumerate(zip(*params, masks, scales, strict=True)):
+        last = layer == len(scales) - 1
+        activation = "identity" if last else spec.activation
+        outputs.append(
+            masked_gemm(outputs[-1], weight, bias, mask=mask, scale=scale, activation=activation)
+        )
+    return outputs
+
+
+def loss_and_gradients(
+    params: Params,
+    x: ArrayLike,
+    y: ArrayLike,
+    spec: NetworkSpec,
+    *,
+    masks: Sequence[Array | None],
+    sample_weight: ArrayLike | None = None,
+) -> tuple[float, Params]:
+    """Return the data loss of one batch under ``masks`` and its gradients by weights and biases.
+
+    Parameters are those of `forward` and `train_step`; the L2 term is in neither result.
+    """
+    outputs = forward(params, x, spec, masks=masks)
+    loss, dout = LOSSES[spec.loss](outputs[-1], y, sample_weight)
+    scales = spec.scales(training=True)
+    dweights: list[Array] = []
+    dbiases: list[Array] = []
+    for layer in reversed(range(len(scales))):
+        dout, dweight, dbias = masked_gradients(
+            dout,
+            outputs[layer],
+            params[0][layer],
+            mask=masks[layer],
+            scale=scales[layer],
+            activation=spec.activation if layer > 0 else "identity",
+        )
+        dweights.insert(0, dweight)
+        dbiases.insert(0, dbias)
+    return loss, (dweights, dbiases)
+
+
+@dataclass
+class OptimizerState:
+    """State of one optimiser: for weights and biases, per layer, the arrays of `update`."""
+
+    optimizer: str
+    weights: list[list[Array]]
+    biases: list[list[Array]]
+    updates: int = 0
+
+
+def initial_state(params: Params, optimizer: str) -> OptimizerState:
+    """Return the state of an optimiser that has made no update: zeros."""
+    slots = _choice("optimizer", optimizer, OPTIMIZERS)[1]
+    weights, biases = ([[np.zeros_like(a) for _ in range(slots)] for a in part] for part in params)
+    return OptimizerState(optimizer, weights, biases)
+
+
+def train_step(
+    params: Params,
+    state: OptimizerState,
+    x: ArrayLike,
+    y: ArrayLike,
+    spec: NetworkSpec,
+    *,
+    step: int,
+    learning_rate: float = 1e-3,
+    l2: float = 0.0,
+    sample_weight: ArrayLike | None = None,
+    masks: Sequence[Array | None] | None = None,
+    **hyper: float,
+) -> float:
+    """Train on one batch, in place: draw masks, run forward, run the gradients, update.
+
+    Parameters
+    ----------
+    params : (weights, biases)
+        Changed in place, all after the last gradient is known.
+    state : OptimizerState
+        Changed in place; its count of updates is Adam's ``t``.
+    x : array (rows, sizes[0]), of the weights' dtype
+    y : array
+        Labels (rows,) for softmax_cross_entropy, else targets (rows, sizes[-1]).
+    spec : NetworkSpec
+    step : int
+        From 1 over the life of the net: the key of the masks.
+    learning_rate, l2, **hyper : float
+        As in `update`. Biases are never regularised: neither l2 nor weight_decay touches them.
+    sample_weight : array (rows,), optional
+    masks : list of packed masks or None, optional
+        Used instead of ``keyed_masks(spec, rows, step)``.
+
+    Returns
+    -------
+    float
+        The batch's loss plus ``0.5 * l2 * sum(W**2)`` over all weights, before the update.
+
+    Raises
+    ------
+    FloatingPointError
+        If that is NaN or infinite; nothing has changed then.
+
+    References
+    ----------
+    Srivastava et al. 2014, section 5.1.
+    """
+    if masks is None:
+        masks = keyed_masks(spec, len(np.asarray(x)), step)
+    loss, gradients = loss_and_gradients(
+        params, x, y, spec, masks=masks, sample_weight=sample_weight
+    )
+    loss += 0.5 * l2 * sum(float(np.sum(w * w)) for w in params[0])
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss}: nothing was updated")
+    rule: dict[str, Any] = {"learning_rate": learning_rate, "step": state.updates + 1, **hyper}
+    for w, g, slots in zip(params[0], gradients[0], state.weights, strict=True):
+        update(w, g, slots, optimizer=state.optimizer, l2=l2, **rule)
+    if state.optimizer == "adamw":
+        rule["weight_decay"] = 0.0
+    for b, g, slots in zip(params[1], gradients[1], state.biases, strict=True):
+        update(b, g, slots, optimizer=state.optimizer, **rule)
+    state.updates += 1
+    return loss
+
+
+# ---- Batch order ---------------------------------------------------------------------------
+
+
+def cut_batches(order: Array, batch_size: int) -> list[Array]:
+    """Cut an order into consecutive batches; the last one may be shorter."""
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def fixed_batches(n: int, batch_size: int, seed: int = 0) -> list[Array]:
+    """Return the row numbers of each batch of ``fit(iterations=...)``: one shuffle, then cut."""
+    return cut_batches(_shuffle(n, seed=seed, step=0, purpose=ORDER), batch_size)
+
+
+def drawn_batch(n_batches: int, seed: int, iteration: int) -> int:
+    """Return which of the fixed batches iteration 1, 2, ... uses: drawn with replacement."""
+    word = int(random_words(1, seed=seed, step=iteration, purpose=ORDER)[0])
+    return (word >> 32) * n_batches >> 32
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> Array:
+    """Return the order of the rows in epoch 1, 2, ... of ``fit(epochs=...)``, for `cut_batches`."""
+    return _shuffle(n, seed=seed, step=epoch, purpose=ORDER, layer=1)
+
+
+def _shuffle(n: int, **key: int) -> Array:
+    return np.argsort(random_words(n, **key), kind="stable")
+
+
+# ---- Checks --------------------------------------------------------------------------------
+
+
+def _integer(name: str, value: int, bits: int) -> int:
+    value = operator.index(value)
+    if not 0 <= value < 2**bits:
+        raise ValueError(f"{name} must be in [0, 2**{bits}), got {value}")
+    return value
+
+
+def _choice(name: str, value: str, table: Mapping[str, _T]) -> _T:
+    if value not in table:
+        raise ValueError(f"{name} must be one of {', '.join(table)}, got {value!r}")
+    return table[value]
+
+
+def _floats(*named: tuple[str, ArrayLike, int]) -> list[Array]:
+    """Return the arrays, all of one dtype (float32 or float64) and of the dimensions given."""
+    arrays = [np.asarray(array) for _, array, _ in named]
+    for (name, _, ndim), array in zip(named, arrays, strict=True):
+        if array.dtype not in (np.float32, np.float64) or array.dtype != arrays[0].dtype:
+            dtypes = ", ".join(str(a.dtype) for a in arrays)
+            raise TypeError(f"{name} must be float32 or float64 like the others, got {dtypes}")
+        if array.ndim != ndim:
+            raise ValueError(f"{name} must have {ndim} dimensions, got {array.ndim}")
+    return arrays
+
+
+def _shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+
+
+def _some(name: str, array: Array) -> None:
+    if array.size == 0:
+        raise ValueError(f"{name} must have at least one row and one column, got {array.shape}")
