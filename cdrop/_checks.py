@@ -31,22 +31,36 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     expected = f"a whole number from {low} to {high - 1 if high < 10**6 else f'below {high:.3g}'}"
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} is {value!r}; expected {expected}")
-    if not low <= value.__index__() < high:
+    try:
+        number = int(value.__index__())
+    except TypeError:  # an array that is no scalar
+        raise TypeError(f"{name} is {value!r}; expected {expected}") from None
+    if not low <= number < high:
         raise ValueError(f"{name} is {value!r}; expected {expected}")
-    return int(value.__index__())
+    return number
 
 
 def finite_number(name: str, value: Any) -> float:
     """Return `value` as a finite float of at least 0."""
-    if isinstance(value, (bool, np.bool_, str, bytes)) or not hasattr(value, "__float__"):
+    no_number = (bool, np.bool_, str, bytes, complex, np.complexfloating)
+    if isinstance(value, no_number) or not hasattr(value, "__float__") or np.ndim(value):
         raise TypeError(f"{name} is {value!r}; expected a finite number of at least 0")
     try:
         number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large; expected a finite number of at least 0") from None
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {value!r}; expected a finite number of at least 0") from None
     if not (np.isfinite(number) and number >= 0):
         raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0")
     return number
+
+
+def _array(name: str, value: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name} is no array: {error}") from None
 
 
 def _numbers(name: str, value: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -75,15 +89,15 @@ def _all_finite(array: NDArray[Any]) -> bool:
 
 def feature_matrix(name: str, value: ArrayLike, columns: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return a matrix of finite numbers with `columns` columns."""
-    array = np.asarray(value)
+    array = _array(name, value)
     if array.ndim != 2 or array.shape[1] != columns:
         raise ValueError(f"{name} has shape {array.shape}; expected (rows, {columns})")
     return _numbers(name, array, dtype)
 
 
 def label_vector(name: str, value: ArrayLike, rows: int, classes: int) -> NDArray[np.int64]:
-    """Return a vector of labels from 0 to `classes` - 1."""
-    array = np.asarray(value)
+    """Return a vector of labels from 0 to `classes` - 1, a copy: the kernels index with them."""
+    array = _array(name, value)
     if array.shape != (rows,):
         raise ValueError(f"{name} has shape {array.shape}; expected ({rows},), one label a row")
     if array.dtype.kind not in "iu":
@@ -94,14 +108,14 @@ def label_vector(name: str, value: ArrayLike, rows: int, classes: int) -> NDArra
         raise ValueError(
             f"{name} runs from {array.min()} to {array.max()}; expected labels from 0 to {classes - 1}"
         )
-    return np.require(array, np.int64, ["C", "A"])
+    return np.array(array, np.int64, order="C")
 
 
 def target_matrix(
     name: str, value: ArrayLike, shape: tuple[int, int], dtype: np.dtype[Any], unit_interval: bool
 ) -> NDArray[Any]:
     """Return a matrix of finite targets; a vector stands for one column."""
-    array = np.asarray(value)
+    array = _array(name, value)
     if array.ndim == 1 and shape[1] == 1:
         array = array[:, None]
     if array.shape != shape:
@@ -118,7 +132,7 @@ def row_weights(name: str, value: ArrayLike | None, rows: int) -> NDArray[np.flo
     """Return finite weights of at least 0, one a row, all above 0 in at least one row."""
     if value is None:
         return None
-    array = np.asarray(value)
+    array = _array(name, value)
     if array.shape != (rows,):
         raise ValueError(f"{name} has shape {array.shape}; expected ({rows},), one weight a row")
     array = _numbers(name, array, np.dtype(np.float64))
@@ -126,4 +140,8 @@ def row_weights(name: str, value: ArrayLike | None, rows: int) -> NDArray[np.flo
         raise ValueError(
             f"{name} is negative or 0 everywhere; expected weights of at least 0, one above"
         )
+    with np.errstate(over="ignore"):
+        total = array.sum()
+    if not np.finfo(np.float64).tiny <= total < np.inf:
+        raise ValueError(f"{name} sums to {total}; expected a sum from 2.3e-308 that is finite")
     return array

@@ -38,6 +38,7 @@ LOSSES = tuple(_LOSSES)
 OPTIMIZERS = tuple(_RULES)
 MAX_THREADS = CDROP_MAX_THREADS
 _KEEP_UNITS = 2**32
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 # ---- Checks --------------------------------------------------------------------------------------------------------
@@ -53,7 +54,10 @@ def _whole(name, value, low, high):
     """An int in [low, high); numpy integers are fine, bools and floats are not."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} is {value!r}; expected an integer")
-    value = value.__index__()
+    try:
+        value = value.__index__()
+    except TypeError:  # an array that is no scalar
+        raise TypeError(f"{name} is {value!r}; expected an integer") from None
     if not low <= value < high:
         limit = f"2**{high.bit_length() - 1}" if high & (high - 1) == 0 else str(high)
         raise ValueError(f"{name} is {value}; expected an integer from {low} to below {limit}")
@@ -61,8 +65,13 @@ def _whole(name, value, low, high):
 
 
 def _number(name, value, low, high):
+    no_number = (bool, np.bool_, str, bytes, complex, np.complexfloating)
+    if isinstance(value, no_number) or not hasattr(value, "__float__") or np.ndim(value):
+        raise TypeError(f"{name} is {value!r}; expected a number")
     try:
         number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large; expected a number from {low} to {high}") from None
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {value!r}; expected a number") from None
     if not low <= number <= high:
@@ -70,9 +79,16 @@ def _number(name, value, low, high):
     return number
 
 
+def _array(name, value):
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name} is no array: {error}") from None
+
+
 def _real_array(name, value, ndim, dtype=None):
     """`value` as an aligned, C-contiguous, native float32 or float64 array, copied only when it must be."""
-    array = np.asarray(value)
+    array = _array(name, value)
     if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
         raise TypeError(f"{name} has dtype {array.dtype}; expected float32 or float64")
     native = np.dtype(f"f{array.dtype.itemsize}")
@@ -91,7 +107,7 @@ def _shape(name, array, expected, meaning):
 def _mask_array(mask, rows, width):
     if mask is None:
         return None
-    array = np.asarray(mask)
+    array = _array("mask", mask)
     if array.dtype != np.uint64:
         raise TypeError(f"mask has dtype {array.dtype}; expected uint64 words as bernoulli_mask and pack_mask give")
     _shape("mask", array, (rows, cdrop_words(width)), "rows, ceil(units / 64) words")
@@ -99,7 +115,7 @@ def _mask_array(mask, rows, width):
 
 
 def _labels_array(labels, rows, classes):
-    array = np.asarray(labels)
+    array = _array("labels", labels)
     if array.dtype.kind not in "iu":
         raise TypeError(f"labels has dtype {array.dtype}; expected integers")
     _shape("labels", array, (rows,), "one label a row")
@@ -111,15 +127,17 @@ def _labels_array(labels, rows, classes):
 def _row_weights(sample_weight, rows):
     if sample_weight is None:
         return None
-    array = np.asarray(sample_weight)
+    array = _array("sample_weight", sample_weight)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"sample_weight has dtype {array.dtype}; expected numbers")
     array = np.require(array, np.float64, ["C", "A"])
     _shape("sample_weight", array, (rows,), "one weight a row")
     if not (np.isfinite(array).all() and (array >= 0).all()):
         raise ValueError("sample_weight has negative, infinite or NaN entries; expected finite weights of at least 0")
-    if not array.sum() > 0:
-        raise ValueError("sample_weight sums to 0; expected at least one positive weight")
+    with np.errstate(over="ignore"):
+        total = array.sum()
+    if not np.finfo(np.float64).tiny <= total < np.inf:
+        raise ValueError(f"sample_weight sums to {total}; expected a positive, finite sum")
     return array
 
 
@@ -438,7 +456,7 @@ def masked_gemm(x, weight, bias=None, *, mask=None, scale=1.0, activation="ident
         bias = _real_array("bias", bias, 1, x.dtype)
         _shape("bias", bias, (n_out,), "outputs")
     mask = _mask_array(mask, rows, n_in)
-    cdef double factor = _number("scale", scale, -np.inf, np.inf)
+    cdef double factor = _number("scale", scale, -_LARGEST, _LARGEST)
     cdef int function = _choice("activation", activation, _ACTIVATIONS), team = _threads(threads)
     out = np.empty((rows, n_out), x.dtype)
     cdef const void *px = _address(x)
@@ -498,7 +516,7 @@ def masked_gradients(dout, x, weight, *, mask=None, scale=1.0, activation="ident
     weight = _real_array("weight", weight, 2, dout.dtype)
     _shape("weight", weight, (n_in, n_out), "columns of x, columns of dout")
     mask = _mask_array(mask, rows, n_in)
-    cdef double factor = _number("scale", scale, -np.inf, np.inf)
+    cdef double factor = _number("scale", scale, -_LARGEST, _LARGEST)
     cdef int function = _choice("activation", activation, _ACTIVATIONS), team = _threads(threads)
     dinput = np.empty_like(x)
     dweight = np.empty_like(weight)
@@ -668,14 +686,23 @@ cdef void *_in_place(name, array, like) except NULL:
 def _update(weight, gradient, state, constants):
     if not isinstance(weight, np.ndarray):
         raise TypeError(f"weight is a {type(weight).__name__}; expected an ndarray, which is updated in place")
-    flat = _real_array("gradient", gradient, np.ndim(gradient), weight.dtype)
+    if not isinstance(state, (list, tuple)):
+        raise TypeError(f"state is a {type(state).__name__}; expected a list of arrays")
+    cdef void *pw = _in_place("weight", weight, weight)
+    gradient = _array("gradient", gradient)
+    flat = _real_array("gradient", gradient, gradient.ndim, weight.dtype)
     _shape("gradient", flat, weight.shape, "like weight")
     if len(state) != _rule_states(constants[0]):
         raise ValueError(f"state has {len(state)} arrays; expected {_rule_states(constants[0])} for {constants[0]}")
     cdef cdrop_optimizer o = _optimizer(constants)
-    cdef void *pw = _in_place("weight", weight, weight)
     cdef void *p1 = _in_place("state[0]", state[0], weight) if len(state) > 0 else NULL
     cdef void *p2 = _in_place("state[1]", state[1], weight) if len(state) > 1 else NULL
+    for i, array in enumerate(state):
+        for other in (weight, flat, *state[:i]):
+            if np.may_share_memory(array, other):
+                raise ValueError(f"state[{i}] shares memory with another array; expected arrays apart")
+    if np.may_share_memory(flat, weight):
+        raise ValueError("gradient shares memory with weight; expected arrays apart")
     flat = flat.reshape(-1)
     cdef const void *pg = _address(flat)
     cdef size_t n = flat.size

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from cdrop._checks import finite_number, whole_number
 from cdrop._kernels import (
     _update,
     bernoulli_mask,
@@ -71,7 +71,7 @@ def update(
     optimizer : str, default "sgd"
         See `cdrop.optimizers`, which also has each rule's formula and settings.
     learning_rate : float
-        Above 0.
+        At least 0.
     l2 : float, default 0.0
         The gradient gets ``l2 * weight``.
     step : int, default 1
@@ -94,9 +94,6 @@ def update(
     array([0.95, 2.05])
     """
     rule = get_optimizer(optimizer, **settings)
-    for name, value in (("learning_rate", learning_rate), ("l2", l2)):
-        if not (np.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0")
-    if step < 1:
-        raise ValueError(f"step is {step!r}; expected a whole number of at least 1")
-    _update(weight, gradient, list(state), rule.constants(float(learning_rate), float(l2), step))
+    rate, decay = finite_number("learning_rate", learning_rate), finite_number("l2", l2)
+    constants = rule.constants(rate, decay, whole_number("step", step, 1, 2**64))
+    _update(weight, gradient, state, constants)

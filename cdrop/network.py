@@ -32,6 +32,8 @@ _KEEP_UNITS = 2**32  # the kernels take probabilities in units of 2**-32
 _PARTS = ("weight", "state1", "state2")
 _SCALINGS = ("train", "test")
 _DTYPES = ("float32", "float64")
+_MOMENTS = ("fit_begin", "iteration", "fit_end")  # that callbacks are told of
+_TINY = np.finfo(np.float64).tiny  # the kernels take smaller numbers for 0
 
 
 @dataclass
@@ -137,6 +139,7 @@ class Network:
         self._optimizer: Optimizer | None = None
         self._updates = 0  # made with the optimiser's state
         self._epoch = 0
+        self._turn = threading.Lock()  # threads that share a network take whole steps in turn
         self._engine = self._make_engine()
         for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
             weight = initial_weight(
@@ -238,6 +241,7 @@ class Network:
         data = self._training_data(X, y, sample_weight)
         hyper = _hyper(optimizer, learning_rate, l2)
         batch_size = whole_number("batch_size", batch_size, 1, 2**48)
+        callbacks = _check_callbacks(callbacks)
         if iterations is not None and epochs is not None:
             raise ValueError(
                 f"iterations is {iterations} and epochs {epochs}; expected only one of them"
@@ -333,7 +337,18 @@ class Network:
         self._optimizer = optimizer
 
     def _step(self, data: _TrainingData, rows: NDArray[np.int64] | None, hyper: _Hyper) -> float:
+        with self._turn:
+            return self._step_alone(data, rows, hyper)
+
+    def _step_alone(
+        self, data: _TrainingData, rows: NDArray[np.int64] | None, hyper: _Hyper
+    ) -> float:
         step = self.history.iterations + 1
+        if data.weights is not None and rows is not None and not data.weights[rows].sum() >= _TINY:
+            raise ValueError(
+                f"sample_weight is 0 for all rows of the minibatch of step {step}; expected a larger batch_size, or "
+                "the rows without weight left out"
+            )
         constants = hyper.optimizer.constants(hyper.learning_rate, hyper.l2, self._updates + 1)
         try:
             loss = self._engine.step(
@@ -376,7 +391,8 @@ class Network:
         """
         outputs = self._outputs(X, probabilities=False)
         if self.loss == "softmax_cross_entropy":
-            return outputs.argmax(axis=1)
+            labels: NDArray[np.int64] = outputs.argmax(axis=1)
+            return labels
         if self.loss == "sigmoid_cross_entropy":
             return (outputs > 0).astype(np.int64)
         return outputs
@@ -489,10 +505,14 @@ class Network:
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If a part is missing, or does not fit this network; nothing has changed then.
         """
-        arrays, optimizer = self._check_state(state)
+        arrays = self._check_state(state)
+        optimizer = _state_optimizer(state["optimizer"])
+        updates = whole_number("the state's updates", state["updates"], 0, 2**62)
+        epoch = whole_number("the state's epoch", state["epoch"], 0, 2**62)
+        losses = _state_losses(state["losses"])
         for i in range(len(self.units) - 1):
             for number, part in enumerate(_PARTS):
                 prefix = "" if number == 0 else f"{part}."
@@ -500,19 +520,20 @@ class Network:
                     i, number, arrays[f"{prefix}weight.{i}"], arrays[f"{prefix}bias.{i}"]
                 )
         self._optimizer = optimizer
-        self._updates = int(state["updates"])
-        self._epoch = int(state["epoch"])
-        self.history = History(loss=[float(loss) for loss in state["losses"]])
+        self._updates = updates
+        self._epoch = epoch
+        self.history = History(loss=losses)
 
-    def _check_state(
-        self, state: Mapping[str, Any]
-    ) -> tuple[dict[str, NDArray[Any]], Optimizer | None]:
+    def _check_state(self, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         expected = self.state_dict()
+        _state_mapping("the state", state)
         missing = [name for name in expected if name not in state]
         if missing:
             raise ValueError(
                 f"the state lacks {', '.join(missing)}; expected what state_dict gives"
             )
+        _state_mapping("the state's settings", state["settings"])
+        _state_mapping("the state's arrays", state["arrays"])
         for name, value in expected["settings"].items():
             given = state["settings"].get(name)
             if given != value:
@@ -528,9 +549,7 @@ class Network:
                     f"and {own.dtype}"
                 )
             arrays[name] = array
-        settings = state["optimizer"]
-        rule = None if settings is None else get_optimizer(**_renamed(settings))
-        return arrays, rule
+        return arrays
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy through `state_dict`."""
@@ -591,11 +610,43 @@ def _hyper(optimizer: str | Optimizer, learning_rate: float, l2: float) -> _Hype
     return hyper
 
 
-def _renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"optimizer" if name == "name" else name: value for name, value in settings.items()}
+def _state_mapping(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} is {value!r}; expected a mapping, as in what state_dict gives")
+
+
+def _state_optimizer(settings: Mapping[str, Any] | None) -> Optimizer | None:
+    if settings is None:
+        return None
+    _state_mapping("the state's optimizer", settings)
+    if "name" not in settings:
+        raise ValueError("the state's optimizer lacks its name")
+    return get_optimizer(
+        **{"optimizer" if name == "name" else name: value for name, value in settings.items()}
+    )
+
+
+def _state_losses(losses: Sequence[float]) -> list[float]:
+    array = np.asarray(losses)
+    if array.ndim != 1 or (array.size and array.dtype.kind != "f"):
+        raise TypeError("the state's losses are no list of floats")
+    return [float(loss) for loss in array]
+
+
+def _check_callbacks(callbacks: Sequence[Any]) -> tuple[Any, ...]:
+    expected = "expected a sequence of cdrop.callbacks.Callback objects"
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(f"callbacks is {callbacks!r}; {expected}")
+    for i, callback in enumerate(callbacks):
+        methods = [getattr(callback, f"on_{when}", None) for when in _MOMENTS]
+        if isinstance(callback, type) or not all(map(callable, methods)):
+            raise TypeError(f"callbacks[{i}] is {callback!r}; {expected}")
+    return tuple(callbacks)
 
 
 def _dtype_name(dtype: Any) -> Any:
+    if dtype is None:  # NumPy's word for float64
+        return dtype
     try:
         return np.dtype(dtype).name
     except TypeError:
@@ -603,7 +654,8 @@ def _dtype_name(dtype: Any) -> Any:
 
 
 def _check_units(units: Sequence[int]) -> tuple[int, ...]:
-    if isinstance(units, (str, bytes)) or not hasattr(units, "__len__"):
+    units = units.tolist() if isinstance(units, np.ndarray) else units
+    if isinstance(units, (str, bytes)) or not isinstance(units, Sequence):
         raise TypeError(
             f"units is {units!r}; expected a sequence of widths such as [784, 256, 256, 10]"
         )
@@ -626,9 +678,10 @@ def _check_rate(name: str, rate: float) -> float:
 
 
 def _check_dropout(dropout: float | Sequence[float], hidden: int) -> tuple[float, ...]:
-    if isinstance(dropout, (int, float)):
+    dropout = dropout.tolist() if isinstance(dropout, np.ndarray) else dropout
+    if isinstance(dropout, (int, float, np.number)):
         return (_check_rate("dropout", dropout),) * hidden
-    if isinstance(dropout, (str, bytes)) or not hasattr(dropout, "__len__"):
+    if isinstance(dropout, (str, bytes)) or not isinstance(dropout, Sequence):
         raise TypeError(f"dropout is {dropout!r}; expected a number, or one for each hidden layer")
     if len(dropout) != hidden:
         raise ValueError(

@@ -250,16 +250,20 @@ def pack_mask(mask: ArrayLike) -> NDArray[np.uint64]:
     >>> pack_mask([[True, False, True]])
     array([[5]], dtype=uint64)
     """
-    units = np.asarray(mask, bool)
+    units = np.asarray(mask)
+    if units.size and units.dtype.kind not in "biu":
+        raise TypeError(f"mask must be booleans, got {units.dtype}")
+    units = units.astype(bool)
     if units.ndim != 2:
         raise ValueError(f"mask must have 2 dimensions, got {units.ndim}")
     units = np.pad(units, ((0, 0), (0, -units.shape[1] % 64)))
-    octets = np.packbits(units, axis=1, bitorder="little")
+    octets = np.ascontiguousarray(np.packbits(units, axis=1, bitorder="little"))
     return octets.view("<u8").reshape(len(units), units.shape[1] // 64).astype(np.uint64)
 
 
 def unpack_mask(mask: ArrayLike, width: int) -> NDArray[np.bool_]:
     """Unpack words (rows, ceil(width / 64)) into booleans (rows, width); padding is ignored."""
+    width = _integer("width", width, 48)
     words = np.asarray(mask)
     if words.dtype != np.uint64:
         raise TypeError(f"mask must be uint64, got {words.dtype}")
@@ -921,7 +925,10 @@ def _shuffle(n: int, **key: int) -> Array:
 
 
 def _integer(name: str, value: int, bits: int) -> int:
-    value = operator.index(value)
+    try:
+        value = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
     if not 0 <= value < 2**bits:
         raise ValueError(f"{name} must be in [0, 2**{bits}), got {value}")
     return value

@@ -56,7 +56,7 @@ def default_threads() -> tuple[int, str]:
 def _register_with_threadpoolctl() -> None:
     """Let `threadpoolctl.threadpool_limits` limit cdrop too, where that package is installed."""
     try:
-        import threadpoolctl
+        import threadpoolctl  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
         return
 

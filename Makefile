@@ -1,0 +1,272 @@
+# One door for each habit; `make help` lists them. Every target first makes what it needs: the virtual environment .venv
+# from a Python that works, the packages, the compiled extension. Needed beforehand: Python 3.11+, a C compiler, make.
+#   make test ARGS="-k mask -x"      further arguments for the command behind a target
+#   make compare PYTHON=python3.12   another interpreter; CC=clang and CFLAGS=... choose the compiler
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMPS := $(VENV)/stamps
+ARGS   ?=
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+JOBS   := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+SAY    := @echo "cdrop:"
+PIP    := $(PY) -m pip install --quiet
+PYTEST := $(PY) -m pytest --timeout 300 --timeout-method thread
+
+C_FILES   := $(wildcard src_c/*.c src_c/simd/*.c)
+C_HEADERS := $(wildcard src_c/*.h src_c/simd/*.h)
+C_TESTS   := $(wildcard tests/c/*.[ch])
+CYTHON    := $(wildcard cdrop/*.pyx cdrop/*.pxd cdrop/*.pxi)
+
+# ---- The main job and the tests -----------------------------------------------------------------------------------
+
+.PHONY: help compare test test-isa test-c test-peers test-sdist sanitize bench lint types format check clean FORCE
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+compare: $(STAMPS)/packages-data,progress,stats $(STAMPS)/extension ## Train the article's comparison: with dropout and without
+	@$(PY) -m cdrop compare $(ARGS)
+
+test: $(STAMPS)/packages-test $(STAMPS)/extension ## Run the tests (all but the slow ones)
+	@$(PYTEST) $(ARGS)
+
+test-isa: $(STAMPS)/packages-test $(STAMPS)/extension ## Run the tests on each SIMD path that this CPU has
+	@for path in $$($(PY) -c "import cdrop.kernels; print(*cdrop.kernels.simd_paths())"); do \
+	  echo "cdrop: tests with CDROP_SIMD=$$path"; \
+	  CDROP_SIMD=$$path $(PYTEST) $(ARGS) || exit 1; \
+	done
+
+test-c: c-host c-neon ## Run the C tests here, and cross-compiled for ARM under qemu
+
+test-peers: $(STAMPS)/packages-test $(STAMPS)/extension $(STAMPS)/torch ## Compare with PyTorch (installs it into .venv)
+	@$(PYTEST) tests/peers $(ARGS)
+
+sanitize: c-sanitize ## Run the C tests under the address and undefined behaviour sanitizers
+
+bench: $(STAMPS)/packages-build $(STAMPS)/extension ## Time a training step of the article's network, without and with dropout
+	@for dropout in 0 0.5; do \
+	  printf 'dropout %s: ' $$dropout; DROPOUT=$$dropout $(PY) -m timeit -r 7 -s "$$BENCH" "$$BENCH_STEP" || exit 1; \
+	done
+
+define BENCH
+import os
+from cdrop import Network
+from cdrop.datasets import make_digits
+images, labels = make_digits(256)
+X = (images.reshape(256, 784) / 255).astype("float32")
+net = Network([784, 256, 256, 10], dropout=float(os.environ["DROPOUT"]))
+endef
+export BENCH
+export BENCH_STEP := net.train_step(X, labels, optimizer="rmsprop", l2=1e-3)
+
+check: lint types test ## All that must be green before a change goes in: lint, types, test
+
+# ---- The environment ----------------------------------------------------------------------------------------------
+# Stamps in .venv/stamps say what has been done. One rewritten only when its text changes is the way to depend on a
+# text (here: which folder, interpreter and compiler).
+
+define FIND_FAULT
+import os, shlex, subprocess, sys, sysconfig
+name, version = sys.argv[1], "%d.%d" % sys.version_info[:2]
+def check(works, what, debian, fedora):
+    if not works:
+        print("  %s: no %s. Debian: apt install %s. Fedora: dnf install %s." % (name, what, debian, fedora))
+        sys.exit(1)
+def compiles(text):
+    try:
+        subprocess.run(compiler + ["-fsyntax-only", "-x", "c", "-"], input=text, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+check(sys.version_info >= (3, 11), "Python 3.11 or newer (it is %s)" % version, "python3", "python3")
+from importlib.util import find_spec
+check(find_spec("venv") and find_spec("ensurepip"), "modules venv and ensurepip", "python%s-venv" % version, "python3")
+header = os.path.join(sysconfig.get_paths()["include"], "Python.h")
+check(os.path.exists(header), "C headers of Python", "python%s-dev" % version, "python3-devel")
+compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+check(compiles(b""), "C compiler that works (%s)" % compiler[0], "gcc libc6-dev", "gcc")
+check(compiles(b"#include <math.h>"), "headers of the C library", "libc6-dev", "glibc-devel")
+endef
+export FIND_FAULT
+
+# A candidate counts only if it runs: pyenv leaves commands on PATH that do nothing but fail.
+define MAKE_VENV
+for python in $${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+  if ! "$$python" -c "" 2>/dev/null; then
+    fault="  $$python: not found, or does not run."
+  elif fault=$$("$$python" -c "$$FIND_FAULT" "$$python"); then
+    echo "cdrop: making $(VENV) with $$python ($$("$$python" -V))"
+    exec "$$python" -m venv --clear $(VENV)
+  fi
+  faults="$$faults$$fault|"
+done
+{
+  echo "cdrop: none of these can build the project:"
+  printf %s "$$faults" | tr '|' '\n'
+  echo "Install what is missing, or name another interpreter: make PYTHON=<path>. All that is needed:"
+  echo "  Debian: apt install python3 python3-venv python3-dev gcc make    Fedora: dnf install python3-devel gcc make"
+} >&2
+exit 1
+endef
+export MAKE_VENV
+
+# Made anew in a copied folder, for another PYTHON=, and when its interpreter has gone.
+$(STAMPS)/venv: FORCE
+	@was=$$(cat $@ 2>/dev/null); \
+	case "$(CURDIR)|$(PYTHON)" in "$$was"|"$${was%|*}|") $(PY) -c "" 2>/dev/null && exit 0;; esac; \
+	sh -c "$$MAKE_VENV" && mkdir -p $(STAMPS) && echo "$(CURDIR)|$(PYTHON)" > $@
+
+# What pyproject.toml asks for: to build and run, or under the extras named.
+define REQUIREMENTS
+import re, sys, tomllib
+settings = tomllib.load(open("pyproject.toml", "rb"))
+project = settings["project"]
+lists = {"build": settings["build-system"]["requires"] + project["dependencies"], **project["optional-dependencies"]}
+def show(name):
+    for requirement in lists[name]:
+        extras = re.fullmatch(r"cdrop\[(.*)\]", requirement)
+        for extra in extras[1].split(",") if extras else []:
+            show(extra)
+        if not extras:
+            print(requirement)
+for name in sys.argv[1].split(","):
+    show(name)
+endef
+export REQUIREMENTS
+
+$(STAMPS)/packages-%: $(STAMPS)/venv pyproject.toml
+	$(SAY) "installing packages into $(VENV) ($*)"
+	@$(PY) -c "$$REQUIREMENTS" $* > $@.txt
+	@$(PIP) -r $@.txt
+	@touch $@
+
+$(STAMPS)/torch: $(STAMPS)/packages-test
+	$(SAY) "installing PyTorch into $(VENV), to compare with"
+	@$(PIP) torch==2.13.0
+	@touch $@
+
+$(STAMPS)/compiler: FORCE | $(STAMPS)/venv
+	@[ "$$(cat $@ 2>/dev/null)" = "$$CC $$CFLAGS" ] || echo "$$CC $$CFLAGS" > $@
+
+# setup.py compiles only what a change asks for, in place; pip then makes the package known. No isolation: it needs no
+# network, and keeps its objects. The stamp bears the time of the start, because a file may change meanwhile.
+INSTALL := $(PIP) --no-build-isolation --no-deps --editable .
+$(STAMPS)/extension: $(STAMPS)/packages-build $(STAMPS)/compiler setup.py pyproject.toml $(CYTHON) $(C_FILES) $(C_HEADERS)
+	$(SAY) "compiling cdrop._kernels"
+	@touch $@.start
+	@$(PY) setup.py --quiet build_ext --inplace
+	@$(if $(filter setup.py pyproject.toml,$?),$(INSTALL))
+	@mv $@.start $@
+
+# ---- Style and types ----------------------------------------------------------------------------------------------
+
+# What Cython adds to a module, as regular expressions for stubtest.
+NOT_IN_STUB := 'cdrop\._kernels\.__test__' 'cdrop\._kernels\..*\.__(reduce|setstate)_cython__'
+
+C_STYLED := $(C_FILES) $(C_HEADERS) $(C_TESTS)
+
+lint: $(STAMPS)/packages-lint $(STAMPS)/packages-build ## Check the style, and that gcc and clang compile without a warning
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint cdrop  # it runs pycodestyle
+	@$(VENV)/bin/clang-format --dry-run -Werror $(C_STYLED)
+	@for cc in gcc clang; do \
+	  command -v $$cc >/dev/null || { echo "cdrop: no $$cc here, so it is not tried"; continue; }; \
+	  echo "cdrop: compiling with $$cc, warnings as errors"; \
+	  CC=$$cc CDROP_WERROR=1 $(PY) setup.py --quiet build_ext --build-lib build/lint-$$cc || exit 1; \
+	done
+
+types: $(STAMPS)/packages-lint $(STAMPS)/extension ## Check the type hints, and the stub against the compiled module
+	@$(VENV)/bin/mypy
+	@mkdir -p build && printf '%s\n' $(NOT_IN_STUB) > build/not-in-stub
+	@$(PY) -m mypy.stubtest --allowlist build/not-in-stub --ignore-unused-allowlist --ignore-disjoint-bases cdrop._kernels
+
+format: $(STAMPS)/packages-lint ## Rewrite the sources in the project's style
+	@$(VENV)/bin/ruff check --fix-only --quiet .
+	@$(VENV)/bin/ruff format .
+	@$(VENV)/bin/clang-format -i $(C_STYLED)
+
+# ---- C tests ------------------------------------------------------------------------------------------------------
+# Each tests/c/test_*.c is a program, linked with all of src_c and the other files of tests/c. One configuration is
+# built by a make of its own, with C_CONFIG set: its compilers run side by side, and no two of pip's do.
+
+C_PROGRAMS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
+C_SUPPORT  := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
+C_FLAGS     = $(or $(POSIX_FLAGS),$(error setup.py has no line POSIX_FLAGS = "...")) -Werror -Isrc_c -pthread
+POSIX_FLAGS := $(shell sed -n 's/^POSIX_FLAGS = "\(.*\)"$$/\1/p' setup.py)
+C_RUN      :=
+ifeq ($(C_CONFIG),neon)
+override CC := aarch64-linux-gnu-gcc
+C_FLAGS += -static
+# The default CPU of qemu 7.2 computes wrong products.
+C_RUN := qemu-aarch64-static -cpu cortex-a76
+else ifeq ($(C_CONFIG),sanitize)
+C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+endif
+
+.PHONY: c-host c-neon c-sanitize
+c-host c-sanitize: c-%:
+	@$(MAKE) --no-print-directory -j$(JOBS) C_CONFIG=$* run-c-tests
+
+c-neon:
+	@command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64-static >/dev/null || { \
+	  echo "cdrop: the tests for ARM need a cross compiler and qemu." >&2; \
+	  echo "Debian: apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static" >&2; exit 1; }
+	@$(MAKE) --no-print-directory -j$(JOBS) C_CONFIG=neon run-c-tests
+
+ifdef C_CONFIG
+OBJ := build/c-$(C_CONFIG)
+OBJECTS := $(patsubst %.c,$(OBJ)/%.o,$(C_FILES) $(C_SUPPORT))
+
+.PHONY: run-c-tests
+run-c-tests: $(C_PROGRAMS:%=$(OBJ)/%)
+	@for program in $^; do \
+	  echo "cdrop: $(C_RUN) $$program"; $(C_RUN) $$program || { echo "cdrop: $$program failed" >&2; exit 1; }; \
+	done
+
+.SECONDARY:
+$(OBJ)/test_%: $(OBJ)/tests/c/test_%.o $(OBJECTS)
+	@$(CC) $(C_FLAGS) $^ -lm -o $@
+
+$(OBJ)/%.o: %.c Makefile setup.py
+	@mkdir -p $(@D)
+	@$(CC) $(C_FLAGS) -MMD -MP -c $< -o $@
+
+-include $(OBJECTS:.o=.d) $(C_PROGRAMS:%=$(OBJ)/tests/c/%.d)
+else
+.NOTPARALLEL:
+endif
+
+# ---- The sdist ----------------------------------------------------------------------------------------------------
+# As a user gets it: built, installed with an isolated build in an environment of its own, and tested far from here, with
+# neither the package's sources nor the C files beside the tests.
+
+define TEST_SDIST
+set -eu
+if [ -n "$${CDROP_DATA:-}" ]; then CDROP_DATA=$$(cd "$$CDROP_DATA" && pwd); fi
+folder=$$(mktemp -d)
+trap 'rm -rf "$$folder"' EXIT
+$(PY) -c "from setuptools.build_meta import build_sdist; build_sdist('$$folder')" >"$$folder/log" 2>&1 || {
+  cat "$$folder/log" >&2; exit 1; }
+tar -xzf "$$folder"/cdrop-*.tar.gz -C "$$folder"
+$(PY) -m venv "$$folder/venv"
+echo "cdrop: installing $$(basename "$$folder"/cdrop-*.tar.gz) in a new environment"
+"$$folder/venv/bin/python" -m pip install --quiet "$$(echo "$$folder"/cdrop-*.tar.gz)[test]"
+cd "$$folder"/cdrop-*/
+rm -r cdrop src_c
+../venv/bin/python -m pytest --timeout 300 --timeout-method thread $(ARGS)
+endef
+export TEST_SDIST
+
+test-sdist: $(STAMPS)/packages-build ## Build the sdist, install it elsewhere, and run the tests there
+	@sh -c "$$TEST_SDIST"
+
+clean: ## Remove all that make has made, .venv included
+	@rm -rf $(VENV) build dist *.egg-info cdrop/*.so .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

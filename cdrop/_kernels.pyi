@@ -1,0 +1,110 @@
+"""The compiled module's functions and types; their contracts stand in _kernels.pyx."""
+
+from collections.abc import Sequence
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from typing_extensions import disjoint_base
+
+_Floats: TypeAlias = NDArray[Any]  # float32 or float64, all of one call alike
+_Words: TypeAlias = NDArray[np.uint64]
+# An update rule's name and numbers, as `cdrop.optimizers.Optimizer.constants` makes them.
+_Constants: TypeAlias = tuple[str, float, float, float, float, float, float, float, float]
+
+ACTIVATIONS: tuple[str, ...]
+LOSSES: tuple[str, ...]
+OPTIMIZERS: tuple[str, ...]
+MAX_THREADS: int
+
+# Cython's own.
+__test__: dict[str, str]
+
+def __reduce_cython__(self: Any) -> Any: ...
+def __setstate_cython__(self: Any, __pyx_state: Any) -> None: ...
+def simd() -> str: ...
+def simd_paths(*, built: bool = False) -> list[str]: ...
+def _select_simd(name: str | None) -> None: ...
+def get_num_threads() -> int: ...
+def set_num_threads(threads: int) -> None: ...
+def _set_cpus(cpus: int) -> None: ...
+def drawn_keep(keep: float) -> float: ...
+def bernoulli_mask(
+    rows: int,
+    width: int,
+    keep: float,
+    *,
+    seed: int = 0,
+    step: int = 0,
+    layer: int = 0,
+    first_row: int = 0,
+) -> _Words: ...
+def random_words(
+    n: int, *, seed: int = 0, step: int = 0, purpose: int = 3, layer: int = 0, block: int = 0
+) -> _Words: ...
+def random_normal(
+    n: int, *, seed: int = 0, step: int = 0, purpose: int = 3, layer: int = 0, block: int = 0
+) -> NDArray[np.float64]: ...
+def masked_gemm(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    mask: ArrayLike | None = None,
+    scale: float = 1.0,
+    activation: str = "identity",
+    threads: int | None = None,
+) -> _Floats: ...
+def masked_gradients(
+    dout: ArrayLike,
+    x: ArrayLike,
+    weight: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    scale: float = 1.0,
+    activation: str = "identity",
+    threads: int | None = None,
+) -> tuple[_Floats, _Floats, _Floats]: ...
+def softmax_cross_entropy(
+    logits: ArrayLike, labels: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, _Floats]: ...
+def sigmoid_cross_entropy(
+    logits: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, _Floats]: ...
+def squared_error(
+    outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, _Floats]: ...
+def _update(
+    weight: _Floats, gradient: ArrayLike, state: Sequence[_Floats], constants: _Constants
+) -> None: ...
+
+@disjoint_base
+class Engine:
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def shapes(self) -> list[tuple[int, int]]: ...
+    def __new__(
+        cls,
+        units: Sequence[int],
+        keep: Sequence[int],
+        dtype: DTypeLike,
+        activation: str,
+        loss: str,
+        scale_in_training: bool,
+        seed: int,
+    ) -> Self: ...
+    def get(self, layer: int, part: int) -> tuple[_Floats, _Floats]: ...
+    def set(self, layer: int, part: int, weight: ArrayLike, bias: ArrayLike) -> None: ...
+    def step(
+        self,
+        x: _Floats,
+        rows: NDArray[np.int64] | None,
+        labels: NDArray[np.int64] | None,
+        targets: _Floats | None,
+        weights: NDArray[np.float64] | None,
+        constants: _Constants,
+        step: int,
+        threads: int,
+    ) -> float: ...
+    def predict(self, x: _Floats, probabilities: bool, threads: int) -> _Floats: ...

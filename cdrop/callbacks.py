@@ -1,0 +1,228 @@
+"""Callbacks: what `Network.fit` tells a listener, and the listeners that ship with cdrop.
+
+A callback watches a fit and never changes it: the weights are byte for byte the same with and
+without one, except that a callback may ask the fit to stop early.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from cdrop.network import Network
+
+__all__ = ["Callback", "LossPrinter", "ProgressBar", "Validation"]
+
+
+class Callback:
+    """Base class: override the moments you care about.
+
+    Examples
+    --------
+    Stop as soon as the loss of a minibatch falls below a value:
+
+    >>> class StopBelow(Callback):
+    ...     def __init__(self, threshold):
+    ...         self.threshold = threshold
+    ...
+    ...     def on_iteration(self, net, iteration, loss):
+    ...         return loss < self.threshold
+    >>> StopBelow(0.1).on_iteration(None, 7, 0.05)
+    True
+    """
+
+    def on_fit_begin(self, net: Network, total: int) -> None:
+        """Hear that a fit of `total` iterations begins.
+
+        Parameters
+        ----------
+        net : Network
+            The network about to be trained.
+        total : int
+            Number of iterations this call of ``fit`` will run.
+        """
+
+    def on_iteration(self, net: Network, iteration: int, loss: float) -> bool | None:
+        """Hear that an iteration is done.
+
+        Parameters
+        ----------
+        net : Network
+            The network, after the update.
+        iteration : int
+            Number of the iteration, counted from 1.
+        loss : float
+            Loss of the minibatch before the update, with its L2 term.
+
+        Returns
+        -------
+        bool or None
+            True asks ``fit`` to stop after this iteration; anything else lets it go on.
+        """
+        return None
+
+    def on_fit_end(self, net: Network) -> None:
+        """Hear that the fit is over, finished or stopped.
+
+        Parameters
+        ----------
+        net : Network
+            The trained network.
+        """
+
+
+class LossPrinter(Callback):
+    """Print the loss every so many iterations, as the article does.
+
+    Parameters
+    ----------
+    every : int, default=100
+        Print after each iteration whose number is a multiple of this.
+    file : text stream, optional
+        Where to print; standard output by default.
+
+    Raises
+    ------
+    ValueError
+        If `every` is not a positive integer.
+
+    Examples
+    --------
+    >>> LossPrinter(every=100).on_iteration(None, 100, 0.7141623845363005)
+    Iter-100 loss: 0.7142
+    """
+
+    def __init__(self, every: int = 100, file: TextIO | None = None) -> None:
+        self.every = _positive("every", every)
+        self.file = file
+
+    def on_iteration(self, net: Network, iteration: int, loss: float) -> None:
+        """Print the loss when its turn has come."""
+        if iteration % self.every == 0:
+            # Looked up now, not when the printer was made: the output may be redirected since.
+            print(f"Iter-{iteration} loss: {loss:.4f}", file=self.file or sys.stdout, flush=True)
+
+
+class Validation(Callback):
+    """Score the network on held-out data every so many iterations.
+
+    Parameters
+    ----------
+    X : array_like, shape (n, n_features)
+        Held-out inputs.
+    y : array_like, shape (n,) or (n, n_outputs)
+        Their labels or targets.
+    every : int, default=100
+        Score after each iteration whose number is a multiple of this.
+
+    Attributes
+    ----------
+    iterations : list of int
+        The iterations after which the network was scored.
+    scores : list of float
+        ``net.score(X, y)`` at those iterations: accuracy, or R^2 for a squared error.
+
+    Raises
+    ------
+    ValueError
+        If `every` is not a positive integer.
+
+    Examples
+    --------
+    >>> validation = Validation([[0.0, 1.0]], [1], every=50)
+    >>> validation.iterations, validation.scores
+    ([], [])
+    """
+
+    def __init__(self, X: ArrayLike, y: ArrayLike, every: int = 100) -> None:
+        self.X = X
+        self.y = y
+        self.every = _positive("every", every)
+        self.iterations: list[int] = []
+        self.scores: list[float] = []
+
+    def on_iteration(self, net: Network, iteration: int, loss: float) -> None:
+        """Score the network when its turn has come."""
+        if iteration % self.every == 0:
+            self.scores.append(float(net.score(self.X, self.y)))
+            self.iterations.append(iteration)
+
+
+class ProgressBar(Callback):
+    """Show a tqdm bar; silent when the output is not a terminal or tqdm is not installed.
+
+    Parameters
+    ----------
+    file : text stream, optional
+        Where to draw; standard error by default.
+    total : int, optional
+        Iterations of several fits together, drawn as one bar that ends with `close`. By default
+        each fit has a bar of its own.
+
+    Attributes
+    ----------
+    visible : bool
+        Whether a bar can be drawn there at all.
+
+    Notes
+    -----
+    tqdm comes with the extra ``progress``: ``pip install 'cdrop[progress]'``.
+
+    Examples
+    --------
+    >>> import io
+    >>> ProgressBar(file=io.StringIO()).visible
+    False
+    """
+
+    def __init__(self, file: TextIO | None = None, *, total: int | None = None) -> None:
+        self.file = file
+        self.total = None if total is None else _positive("total", total)
+        self._bar: Any = None
+
+    @property
+    def visible(self) -> bool:
+        """Whether the output is a terminal and tqdm can be imported."""
+        stream = self.file or sys.stderr
+        return stream.isatty() and _tqdm() is not None
+
+    def on_fit_begin(self, net: Network, total: int) -> None:
+        """Open the bar, or go on with the one that spans several fits."""
+        if self._bar is None and self.visible:
+            stream = self.file or sys.stderr
+            self._bar = _tqdm()(total=self.total or total, file=stream, unit="it", leave=False)
+
+    def on_iteration(self, net: Network, iteration: int, loss: float) -> None:
+        """Move on by one iteration."""
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def on_fit_end(self, net: Network) -> None:
+        """Close the bar unless it spans several fits."""
+        if self.total is None:
+            self.close()
+
+    def close(self) -> None:
+        """Remove the bar; needed once when `total` was given, harmless otherwise."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _tqdm() -> Any:
+    """Return the class `tqdm.tqdm`, or None where tqdm is not installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return None
+    return tqdm
+
+
+def _positive(name: str, value: int) -> int:
+    """Return `value` as an int once it is known to be a positive one."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    return int(value)

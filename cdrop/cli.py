@@ -1,0 +1,168 @@
+"""The command line: options, help and exit codes. The work is in `cdrop.commands`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cdrop import commands
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["build_parser", "main"]
+
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+
+COMPARE_TEXT = """\
+Train the article's network without and with dropout, in pairs that share initial weights and
+minibatches, and report losses, test accuracies and a verdict on each claim of the article."""
+
+COMPARE_EXAMPLES = """\
+examples:
+  cdrop compare                               the article's experiment, 5 repeats, some seconds
+  cdrop compare --repeats 50 --json out.json  enough repeats to separate the arms
+  cdrop compare --data digits                 no file and no network needed; not MNIST
+  cdrop compare --data fashion/ --plot a.png  any folder with the four IDX files
+  cdrop compare --dropout 0.2 --l2 0 --iterations 8000
+
+MNIST is looked for in $CDROP_DATA/mnist, then in the cache folder, then on the network.
+
+exit codes: 0 done, 1 failed, 2 refused before the work began (a bad option or path, a missing
+extra), 130 Ctrl-C (the finished repeats are reported and saved)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        0 done, 1 failed, 2 refused before the work began, 130 interrupted.
+
+    Raises
+    ------
+    SystemExit
+        For ``--help``, ``--version`` and bad options, as argparse does.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+    except commands.CommandError as error:
+        print(f"cdrop {args.command}: error: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print(f"cdrop {args.command}: interrupted", file=sys.stderr)
+        return commands.INTERRUPTED
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    from cdrop import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="cdrop",
+        description="Dropout training on CPUs.",
+        epilog="`cdrop COMMAND --help` describes a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"cdrop {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    compare = subparsers.add_parser(
+        "compare",
+        help="the article's experiment: without and with dropout",
+        description=COMPARE_TEXT,
+        epilog=COMPARE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_compare_options(compare)
+    compare.set_defaults(run=commands.run_compare)
+    info = subparsers.add_parser(
+        "info", help="SIMD path, threads, versions and extras", description="Describe this machine."
+    )
+    info.set_defaults(run=commands.run_info)
+    return parser
+
+
+def _add_compare_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``cdrop compare``."""
+    from cdrop._kernels import MAX_THREADS
+
+    count, rate = _whole(1), _number(0, math.inf, low_open=True)
+    add = parser.add_argument
+    add("--repeats", type=count, default=5, metavar="N", help="pairs of trainings (5)")
+    add("--iterations", type=count, default=1000, metavar="N", help="minibatches each (1000)")
+    add("--hidden", type=count, default=256, metavar="N", help="units per hidden layer (256)")
+    add(
+        "--dropout",
+        type=_number(0, 1),
+        default=0.5,
+        metavar="P",
+        help="probability of dropping a hidden unit, in the arm with dropout (0.5)",
+    )
+    add("--optimizer", choices=OPTIMIZERS, default="rmsprop", help="update rule (rmsprop)")
+    add("--learning-rate", type=rate, default=1e-3, metavar="X", help="step size (0.001)")
+    add("--batch-size", type=count, default=256, metavar="N", help="rows per minibatch (256)")
+    add("--l2", type=_number(0, math.inf), default=1e-3, metavar="X", help="L2 on weights (0.001)")
+    add(
+        "--seed",
+        type=_whole(0),
+        default=0,
+        metavar="N",
+        help="seed of the first repeat; repeat r has N + r (0)",
+    )
+    add(
+        "--threads",
+        type=_whole(1, MAX_THREADS),
+        metavar="N",
+        help="threads (all CPUs, or CDROP_NUM_THREADS)",
+    )
+    add(
+        "--data",
+        metavar="mnist|digits|DIR",
+        help="MNIST, drawn digits, or a folder of IDX files (MNIST, and drawn digits without it)",
+    )
+    add("--json", type=Path, metavar="FILE", help="save all results, repeat by repeat")
+    add("--plot", type=Path, metavar="FILE", help="save a picture (.png, .svg, .pdf)")
+
+
+def _whole(least: int, most: float = math.inf) -> Callable[[str], int]:
+    """Return an argument type: whole numbers from `least` to `most`."""
+    span = f"of at least {least}" if math.isinf(most) else f"from {least} to {most}"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"expected a whole number {span}, got {text!r}")
+        return value
+
+    return parse
+
+
+def _number(low: float, high: float, *, low_open: bool = False) -> Callable[[str], float]:
+    """Return an argument type: finite numbers from `low` up to, but not including, `high`."""
+    span = f"{'above' if low_open else 'of at least'} {low:g}"
+    if math.isfinite(high):
+        span += f" and below {high:g}"
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (low <= value < high) or (low_open and value == low):
+            raise argparse.ArgumentTypeError(f"expected a finite number {span}, got {text!r}")
+        return value
+
+    return parse

@@ -1,0 +1,253 @@
+"""What the commands of `cdrop` do, from checked arguments to an exit code.
+
+Everything heavy is imported inside the functions that need it, so that ``--help`` comes at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cdrop.datasets import Dataset
+    from cdrop.experiments import ComparisonResult, Run, Settings
+
+__all__ = ["FAILED", "INTERRUPTED", "REFUSED", "CommandError", "run_compare", "run_info"]
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+MOST_LINES = 20  # of progress, where no bar can be drawn
+
+
+class CommandError(Exception):
+    """A command cannot go on: the message is for the user, the code for the shell."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Print what this machine and this installation are (``cdrop info``)."""
+    del args
+    from cdrop import kernels, report
+    from cdrop.datasets import cache_folder
+    from cdrop.experiments import machine
+
+    extras = {
+        extra: (name, machine.package_version(name)) for extra, name in machine.EXTRAS.items()
+    }
+    usable, built = kernels.simd_paths(), kernels.simd_paths(built=True)
+    _say(report.info(machine.describe(), usable, built, extras, cache_folder()))
+    return 0
+
+
+def run_compare(args: argparse.Namespace) -> int:
+    """Train, report and save the comparison (``cdrop compare``)."""
+    from cdrop import report
+    from cdrop.experiments import compare
+
+    settings = _settings(args)
+    _check_outputs(args)
+    dataset, fallback = _load(args.data)
+    foreign = None if dataset.name == "MNIST" else report.not_mnist(dataset.name)
+    _say(foreign, fallback)
+    with _progress(settings) as listeners:
+        try:
+            result = compare(
+                dataset,
+                settings,
+                on_begin=lambda begun: _say(report.heading(begun), ""),
+                **listeners,
+            )
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+    with _uninterrupted():
+        lines, errors = _save(args, result)
+        _say(report.comparison(result), *lines)
+        for problem in errors:
+            print(f"cdrop compare: error: {problem}", file=sys.stderr, flush=True)
+        _say(foreign)
+    return _exit_code(result, errors)
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """Return the settings asked for, once they fit together."""
+    from dataclasses import fields
+
+    from cdrop.experiments import Settings
+
+    if args.optimizer == "adamw" and args.l2 != 0:
+        raise CommandError(
+            f"--optimizer adamw has a weight decay of its own: expected --l2 0, got {args.l2:g}",
+            REFUSED,
+        )
+    if args.seed + args.repeats > 2**64:
+        raise CommandError(
+            f"--seed {args.seed}: expected at most 2**64 - {args.repeats}, because each of "
+            f"{args.repeats} repeats takes the next seed",
+            REFUSED,
+        )
+    given = vars(args)
+    return Settings(**{f.name: given[f.name] for f in fields(Settings) if f.name in given})
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse now what would fail after the training."""
+    from cdrop.experiments.outputs import check_writable
+
+    if args.plot is not None:
+        _check_picture(args.plot)
+        if args.json is not None and args.json.resolve() == args.plot.resolve():
+            raise CommandError(f"--json and --plot name the same file, {args.json}", REFUSED)
+    for option, path in (("--json", args.json), ("--plot", args.plot)):
+        if path is not None:
+            try:
+                check_writable(path)
+            except OSError as error:
+                raise CommandError(f"{option}: {error}", REFUSED) from error
+
+
+def _check_picture(path: Path) -> None:
+    """Refuse a picture that cannot be drawn."""
+    from cdrop.plotting import check_format
+
+    try:
+        check_format(path)
+    except ImportError as error:
+        raise CommandError("--plot needs matplotlib: pip install 'cdrop[plot]'", REFUSED) from error
+    except ValueError as error:
+        raise CommandError(f"--plot {path}: {error}", REFUSED) from error
+
+
+def _load(choice: str | None) -> tuple[Dataset, str | None]:
+    """Return the data asked for, and why they are not MNIST where MNIST was hoped for."""
+    from cdrop.datasets import DataError, drawn_digits, load_mnist
+
+    if choice == "digits":
+        return drawn_digits(), None
+    folder = None if choice in (None, "mnist") else choice
+    try:
+        return load_mnist(folder, progress=True), None
+    except DataError as error:
+        if choice is not None:
+            raise CommandError(
+                f"--data {choice}: {error}\nWithout any file: cdrop compare --data digits"
+            ) from error
+        reason = str(error)
+    return drawn_digits(), f"{reason}\nDrawn digits take MNIST's place.\n"
+
+
+@contextmanager
+def _progress(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Yield what `compare` needs to show progress: a bar on a terminal, else sparse lines."""
+    from cdrop import report
+    from cdrop.callbacks import ProgressBar
+
+    bar = ProgressBar(total=2 * settings.repeats * settings.iterations)
+    if bar.visible:
+        try:
+            yield {"callbacks": [bar]}
+        finally:
+            bar.close()
+        return
+    pair: list[Run] = []
+    step = math.ceil(settings.repeats / MOST_LINES)
+
+    def tell(run: Run) -> None:
+        pair.append(run)
+        if len(pair) == 2:
+            if (run.repeat + 1) % step == 0:
+                line = report.run_line(pair[0], pair[1], settings.repeats)
+                with suppress(OSError):  # a reader that has left must not cost the training
+                    print(line, file=sys.stderr, flush=True)
+            pair.clear()
+
+    yield {"on_run": tell}
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let no second Ctrl-C come between finished repeats and their file."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _save(args: argparse.Namespace, result: ComparisonResult) -> tuple[list[str], list[str]]:
+    """Write the files asked for; return a line about each, and the errors.
+
+    After long work no failure may lose results: if the JSON cannot be written, it is among the
+    lines to be printed, and the report is printed in any case.
+    """
+    lines: list[str] = []
+    errors: list[str] = []
+    for path, write in ((args.json, _write_json), (args.plot, _write_plot)):
+        if path is None:
+            continue
+        if result.repeats == 0:
+            lines.append(f"{path} was not written, for want of a finished repeat.")
+            continue
+        try:
+            write(path, result)
+            lines.append(f"Written: {path}")
+        except Exception as error:  # the writers are matplotlib's, too: nothing is known of them
+            errors.append(f"{path} was not written: {error}")
+            if write is _write_json:
+                lines.append(_to_json(result))
+    return lines, errors
+
+
+def _to_json(result: ComparisonResult) -> str:
+    """Return the content of the JSON file."""
+    return json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
+
+
+def _write_json(path: Path, result: ComparisonResult) -> None:
+    """Write all results."""
+    from cdrop.experiments.outputs import write_atomically
+
+    content = _to_json(result).encode()
+    write_atomically(path, lambda stream: stream.write(content))
+
+
+def _write_plot(path: Path, result: ComparisonResult) -> None:
+    """Draw and write the picture."""
+    from cdrop.experiments.outputs import write_atomically
+    from cdrop.plotting import check_format, plot_comparison
+
+    picture_format = check_format(path)
+    write_atomically(path, lambda stream: plot_comparison(result, stream, format=picture_format))
+
+
+def _exit_code(result: ComparisonResult, errors: list[str]) -> int:
+    """Return what the shell is told."""
+    if result.interrupted:
+        return INTERRUPTED
+    return 0 if result.complete and not errors else FAILED
+
+
+def _say(*paragraphs: str | None) -> None:
+    """Print what is not None at once: progress goes to another stream and must not overtake it."""
+    try:
+        for paragraph in paragraphs:
+            if paragraph is not None:
+                print(paragraph)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`head`, a pager) has left; the work goes on, for the sake of the files.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

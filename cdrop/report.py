@@ -1,0 +1,261 @@
+"""Results as text for a terminal: pure functions from results to strings."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from cdrop.experiments import article
+from cdrop.experiments.compare import ARMS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cdrop.experiments.claims import Claim
+    from cdrop.experiments.compare import ComparisonResult, Run
+    from cdrop.experiments.statistics import Evidence
+
+__all__ = ["comparison", "heading", "info", "not_mnist", "run_line"]
+
+
+def not_mnist(name: str) -> str:
+    """Return the line that opens and closes a report on data called `name`, which are not MNIST.
+
+    Examples
+    --------
+    >>> not_mnist("drawn digits (not MNIST)")
+    'NOT MNIST: the data are drawn digits; no number here is a result on MNIST.'
+    """
+    return f"NOT MNIST: the data are {_short(name)}; no number here is a result on MNIST."
+
+
+def heading(result: ComparisonResult) -> str:
+    """Describe data, settings and machine, as printed before the training begins.
+
+    Parameters
+    ----------
+    result : ComparisonResult
+        With or without finished repeats.
+
+    Returns
+    -------
+    str
+        Some lines without a final newline.
+    """
+    settings, data, machine = result.settings, result.data, result.machine
+    versions = machine["versions"]
+    last = settings.seed + settings.repeats - 1
+    seeds = f"seed {last}" if settings.repeats == 1 else f"seeds {settings.seed} to {last}"
+    return "\n".join(
+        [
+            f"data      {_short(data['name'])}: {data['train']:,} training,"
+            f" {data['test']:,} test images",
+            f"source    {data['source']}",
+            f"network   two hidden layers of {settings.hidden} ReLU units; dropout"
+            f" {settings.dropout:g} after both, or none",
+            f"training  {settings.optimizer}, learning rate {settings.learning_rate:g},"
+            f" L2 {settings.l2:g}, {settings.iterations:,} minibatches of {settings.batch_size}",
+            f"repeats   {settings.repeats} per arm, {seeds}; paired: same initial weights and"
+            " minibatches",
+            f"machine   {machine['cpu']}; SIMD {machine['simd']}; threads {machine['threads']}"
+            f" ({machine['threads_from']})",
+            f"versions  cdrop {versions['cdrop']}, Python {versions['python']},"
+            f" NumPy {versions['numpy']}, SciPy {versions['scipy'] or 'absent'}",
+        ]
+    )
+
+
+def run_line(without: Run, dropped: Run, repeats: int) -> str:
+    """Return the line of progress for one finished pair.
+
+    Parameters
+    ----------
+    without, dropped : Run
+        The two trainings of a repeat.
+    repeats : int
+        Number of repeats asked for.
+    """
+    return (
+        f"repeat {without.repeat + 1} of {repeats}: test accuracy {without.test_accuracy:.4f}"
+        f" without, {dropped.test_accuracy:.4f} with dropout"
+        f" ({without.seconds + dropped.seconds:.1f} s)"
+    )
+
+
+def comparison(result: ComparisonResult) -> str:
+    """Return the whole report: losses, accuracies, a verdict per claim, time.
+
+    Parameters
+    ----------
+    result : ComparisonResult
+        Finished or not; the article's numbers stand beside only where data and settings agree.
+
+    Returns
+    -------
+    str
+        Some paragraphs without a final newline.
+    """
+    parts = []
+    if not result.complete:
+        parts.append(_incomplete(result))
+    if result.repeats:
+        parts += [_loss_table(result), _accuracy_table(result)]
+        if not result.beside_article:
+            parts.append(_why_not_beside(result))
+        parts += [_verdicts(result), _time(result)]
+    return "\n\n".join(parts)
+
+
+def info(
+    machine: dict[str, Any],
+    usable: Sequence[str],
+    built: Sequence[str],
+    extras: dict[str, tuple[str, str | None]],
+    cache: Path,
+) -> str:
+    """Describe this machine and installation.
+
+    Parameters
+    ----------
+    machine : dict
+        As `cdrop.experiments.machine.describe` returns it.
+    usable, built : sequence of str
+        SIMD paths that this processor and system support, and all that were compiled in.
+    extras : dict of str to tuple
+        For each extra its package and that package's version, None where it is absent.
+    cache : path
+        Where downloaded data is kept.
+    """
+    versions = machine["versions"]
+    lines = [
+        f"cdrop     {versions['cdrop']}, Python {versions['python']}, NumPy {versions['numpy']}",
+        f"platform  {machine['platform']}",
+        f"cpu       {machine['cpu']}",
+        f"SIMD      {machine['simd']} is in use; usable here: {', '.join(usable)}; built in:"
+        f" {', '.join(built)} (CDROP_SIMD forces one)",
+        f"threads   {machine['threads']} ({machine['threads_from']})",
+        f"cache     {cache}",
+    ]
+    for extra, (package, version) in extras.items():
+        state = f"{package} {version}" if version else f"absent: pip install 'cdrop[{extra}]'"
+        lines.append(f"{'extras' if extra == next(iter(extras)) else '':<9} {extra:<9} {state}")
+    return "\n".join(lines)
+
+
+def _incomplete(result: ComparisonResult) -> str:
+    """Say why and after how many repeats the comparison ended."""
+    why = "interrupted" if result.interrupted else f"stopped ({result.stopped})"
+    return f"INCOMPLETE: {why} after {result.repeats} of {result.settings.repeats} repeats."
+
+
+def _loss_table(result: ComparisonResult) -> str:
+    """Return mean losses at the printed iterations, with the article's where they compare."""
+    ours = [result.arms[arm].mean_loss() for arm in ARMS]
+    title = f"Training loss, mean over {_repeats(result.repeats)}, with its L2 term"
+    if not result.beside_article:
+        head = ["  iteration   without dropout   with dropout"]
+        rows = zip(result.settings.printed_iterations, *ours, strict=True)
+        body = [f"  {t:>9,}   {_loss(a):>15}   {_loss(b):>12}" for t, a, b in rows]
+        return "\n".join([title, *head, *body])
+    theirs = [article.RESULTS[arm].loss for arm in ARMS]
+    head = [
+        "              without dropout        with dropout",
+        "  iteration    here   article       here   article",
+    ]
+    body = [
+        f"  {t:>9,}   {_loss(a):>5}   {_loss(x):>7}      {_loss(b):>5}   {_loss(y):>7}"
+        for t, a, b, x, y in zip(article.ITERATIONS, *ours, *theirs, strict=True)
+    ]
+    return "\n".join([f"{title}; the article's one run beside it", *head, *body])
+
+
+def _accuracy_table(result: ComparisonResult) -> str:
+    """Return mean and std of test accuracy, with the article's where they compare."""
+    beside = result.beside_article
+    head = f"  {'':15}   {'here, ' + _repeats(result.repeats):<20}"
+    lines = ["Test accuracy, mean +- standard deviation between repeats"]
+    lines.append(head + f"article, {article.REPEATS} repeats" if beside else head.rstrip())
+    for arm in ARMS:
+        ours = result.arms[arm]
+        line = f"  {arm + ' dropout':<15}   {_spread(ours.mean_accuracy, ours.std_accuracy):<20}"
+        if beside:
+            line += _spread(article.RESULTS[arm].mean_accuracy, article.RESULTS[arm].std_accuracy)
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
+def _why_not_beside(result: ComparisonResult) -> str:
+    """Say why the article's numbers are absent."""
+    differences = result.settings.differences()
+    if not result.data["is_mnist"]:
+        differences.insert(0, f"{_short(result.data['name'])} instead of MNIST")
+    return f"The article's numbers are for another setting (here {'; '.join(differences)})."
+
+
+def _verdicts(result: ComparisonResult) -> str:
+    """Return one verdict per claim of the article with all that it rests on."""
+    theirs = article.estimates() if result.beside_article else {}
+    lines = [f"The article's claims, judged by {_repeats(result.repeats, these=True)}"]
+    for number, claim in enumerate(result.claims(), start=1):
+        lines += [f'  {number}. "{claim.text}"']
+        lines += [f"     {line}" for line in _grounds(claim, theirs.get(claim.name))]
+    return "\n".join(lines)
+
+
+def _grounds(claim: Claim, theirs: float | None) -> list[str]:
+    """Return a verdict, its estimate, test and note, a line each."""
+    evidence = claim.evidence
+    beside = "" if theirs is None else f" (article: {_quantity(theirs, evidence)})"
+    lines = [
+        evidence.verdict + (f" ({evidence.reason})" if evidence.reason else ""),
+        f"{claim.quantity}: {_quantity(evidence.estimate, evidence)}{beside}",
+    ]
+    if evidence.interval is not None:
+        low, high = (_quantity(end, evidence) for end in evidence.interval)
+        lines.append(f"95 % interval {low} to {high}")
+    if evidence.p_value is not None:
+        lines.append(f"{evidence.test}: {_p_value(evidence.p_value)}")
+    return [*lines, claim.note] if claim.note else lines
+
+
+def _time(result: ComparisonResult) -> str:
+    """Return the time the trainings took."""
+    means = [sum(result.arms[arm].seconds) / result.repeats for arm in ARMS]
+    return (
+        f"Time: {result.seconds:.1f} s in all; a training with its test took {means[0]:.2f} s"
+        f" without and {means[1]:.2f} s with dropout."
+    )
+
+
+def _quantity(value: float, evidence: Evidence) -> str:
+    """Format an estimate: differences with a sign, ratios with two decimals."""
+    return f"{value:+.4f}" if evidence.null == 0 else f"{value:.3g}"
+
+
+def _short(name: str) -> str:
+    """Return the name of a data set where "not MNIST" is said anyway."""
+    return name.removesuffix(" (not MNIST)")
+
+
+def _p_value(p: float) -> str:
+    """Format a p-value."""
+    if p < 1e-300:
+        return "p < 1e-300"
+    return f"p = {p:.1e}" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _loss(value: float) -> str:
+    """Format a loss, of any size."""
+    return f"{value:.3f}" if not value >= 1e4 else f"{value:.1e}"
+
+
+def _spread(mean: float, std: float) -> str:
+    """Format mean and standard deviation; one value has no deviation."""
+    return f"{mean:.4f}" if math.isnan(std) else f"{mean:.4f} +- {std:.4f}"
+
+
+def _repeats(number: int, *, these: bool = False) -> str:
+    """Return the number of repeats with its noun."""
+    noun = f"{number} repeat{'' if number == 1 else 's'}"
+    return f"{'this' if number == 1 else 'these'} {noun}" if these else noun

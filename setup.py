@@ -1,0 +1,77 @@
+"""The C extension; everything else about the package stands in pyproject.toml."""
+
+import os
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from glob import glob
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
+
+# No -march: every SIMD path is compiled in by function target attributes and chosen at run time.
+# No fused multiply-adds but the written ones, and no errno from sqrt: one result on every path.
+# The Makefile reads this line for its C tests.
+POSIX_FLAGS = "-O3 -std=c11 -ffp-contract=off -fno-math-errno -fvisibility=hidden -Wall -Wextra"
+MSVC_FLAGS = "/O2 /std:c11 /fp:precise"
+
+
+class BuildKernels(build_ext):
+    """Choose the flags by compiler, compile the files side by side, and keep what is up to date."""
+
+    def initialize_options(self):
+        super().initialize_options()
+        self.cython_c_in_temp = True
+
+    def finalize_options(self):
+        super().finalize_options()
+        # An editable install would compile in a folder it deletes, so everything anew each time.
+        self.build_temp = os.path.join("build", "kernels")
+
+    def build_extension(self, ext):
+        if self.compiler.compiler_type == "msvc":
+            ext.extra_compile_args = MSVC_FLAGS.split()
+        else:
+            ext.extra_compile_args = POSIX_FLAGS.split()
+            ext.extra_link_args = ["-lm", "-pthread"]
+            self.compiler.compile = self.parallel_compiler(self.compiler.compile)
+        # distutils would keep a library that another compiler made; linking again costs nothing.
+        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
+        super().build_extension(ext)
+
+    def parallel_compiler(self, compile_files):
+        """Wrap ``compile``: a thread for each file, and nothing to do for an object up to date."""
+
+        def compile_all(sources, output_dir, depends, extra_postargs, **options):
+            def compile_one(source):
+                flags = [*extra_postargs, *self.flags_of(source)]
+                command = [self.compiler.compiler_so, options["include_dirs"], flags]
+                folder = os.path.join(output_dir, f"{zlib.crc32(repr(command).encode()):08x}")
+                objects = self.compiler.object_filenames([source], output_dir=folder)
+                if newer_group([source, *depends], objects[0]):
+                    start = time.time()
+                    compile_files([source], folder, extra_postargs=flags, **options)
+                    os.utime(objects[0], (start, start))  # the source may have changed meanwhile
+                return objects
+
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                return [obj for objects in pool.map(compile_one, sources) for obj in objects]
+
+        return compile_all
+
+    def flags_of(self, source):
+        """Return -Werror for our C files, not for what Cython writes, if ``CDROP_WERROR=1``."""
+        ours = Path(source).parts[0] == "src_c"
+        return ["-Werror"] if ours and os.environ.get("CDROP_WERROR") == "1" else []
+
+
+kernels = Extension(
+    "cdrop._kernels",
+    sources=["cdrop/_kernels.pyx", *sorted(glob("src_c/*.c") + glob("src_c/simd/*.c"))],
+    depends=["setup.py", *sorted(glob("src_c/*.h") + glob("src_c/simd/*.h"))],
+    include_dirs=["src_c"],
+)
+
+setup(ext_modules=[kernels], cmdclass={"build_ext": BuildKernels})

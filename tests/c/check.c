@@ -1,0 +1,225 @@
+#define _GNU_SOURCE
+#include "check.h"
+
+#include <float.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { MOST_PRINTED = 20, CANARY_BYTES = 64, PATTERN = 0xa5 };
+
+static size_t passed, failed;
+static char case_name[200] = "-";
+
+void check_passed(void) { passed++; }
+
+void check_failed(const char *file, int line, const char *message, ...)
+{
+    va_list arguments;
+    if (failed++ >= MOST_PRINTED)
+        return;
+    printf("%s:%d: [%s] ", file, line, case_name);
+    va_start(arguments, message);
+    vprintf(message, arguments);
+    va_end(arguments);
+    printf("\n");
+}
+
+/* A trap cannot be survived, but it can say which case it was. */
+static void trapped(int signal_number)
+{
+    static const char text[] = "memory outside a buffer was touched in: ";
+    ssize_t ignored = write(STDOUT_FILENO, text, sizeof text - 1);
+    ignored += write(STDOUT_FILENO, case_name, strlen(case_name));
+    ignored += write(STDOUT_FILENO, "\n", 1);
+    (void)ignored, (void)signal_number;
+    _exit(1);
+}
+
+void check_case(const char *name, ...)
+{
+    static int watching;
+    va_list arguments;
+    va_start(arguments, name);
+    vsnprintf(case_name, sizeof case_name, name, arguments);
+    va_end(arguments);
+    if (!watching) {
+        signal(SIGSEGV, trapped);
+        signal(SIGBUS, trapped);
+        watching = 1;
+    }
+}
+
+int check_report(void)
+{
+    guarded_release();
+    if (failed > MOST_PRINTED)
+        printf("... and %zu more\n", failed - MOST_PRINTED);
+    printf("%zu passed, %zu failed\n", passed, failed);
+    return failed != 0;
+}
+
+/* ---- Guarded buffers ----------------------------------------------------------------------------------------- */
+
+/* Mapped once, then used again and again: mapping is slow under an emulator. */
+typedef struct region {
+    struct region *next;
+    unsigned char *pages, *start;
+    size_t room; /* whole pages in front of the one that traps */
+} region;
+
+static region *in_use, *idle;
+
+static region *map_region(size_t room, size_t page)
+{
+    region *r = malloc(sizeof *r);
+    if (!r)
+        abort();
+    r->pages = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (r->pages == MAP_FAILED || mprotect(r->pages + room, page, PROT_NONE))
+        abort();
+    r->room = room;
+    return r;
+}
+
+void *guarded(size_t bytes)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (bytes + CANARY_BYTES + page - 1) / page * page;
+    region **link = &idle, *r;
+    while (*link && (*link)->room != room)
+        link = &(*link)->next;
+    r = *link;
+    if (r)
+        *link = r->next;
+    else
+        r = map_region(room, page);
+    r->next = in_use;
+    in_use = r;
+    r->start = r->pages + room - bytes;
+    memset(r->start - CANARY_BYTES, PATTERN, CANARY_BYTES + bytes);
+    return r->start;
+}
+
+void *guarded_copy(const void *from, size_t bytes)
+{
+    void *copy = guarded(bytes);
+    if (bytes)
+        memcpy(copy, from, bytes);
+    return copy;
+}
+
+void guarded_release(void)
+{
+    while (in_use) {
+        region *r = in_use;
+        for (size_t i = 1; i <= CANARY_BYTES; i++)
+            if (r->start[-(ptrdiff_t)i] != PATTERN) {
+                check_failed(__FILE__, __LINE__, "a write %zu bytes in front of a buffer", i);
+                break;
+            }
+        in_use = r->next;
+        r->next = idle;
+        idle = r;
+    }
+}
+
+/* ---- Random numbers (SplitMix64) ----------------------------------------------------------------------------- */
+
+uint64_t random_bits(void)
+{
+    static uint64_t state = 2026;
+    uint64_t z = state += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+double random_between(double low, double high)
+{
+    return low + (high - low) * ((double)(random_bits() >> 11) * 0x1p-53);
+}
+
+size_t random_below(size_t n) { return (size_t)(random_bits() % n); }
+
+/* ---- Elements ------------------------------------------------------------------------------------------------ */
+
+double get(cdrop_dtype t, const void *p, size_t i)
+{
+    return t == CDROP_FLOAT64 ? ((const double *)p)[i] : (double)((const float *)p)[i];
+}
+
+void put(cdrop_dtype t, void *p, size_t i, double value)
+{
+    if (t == CDROP_FLOAT64)
+        ((double *)p)[i] = value;
+    else
+        ((float *)p)[i] = (float)value;
+}
+
+double rounded(cdrop_dtype t, double value) { return t == CDROP_FLOAT64 ? value : (double)(float)value; }
+
+double fused(cdrop_dtype t, double a, double b, double c)
+{
+    return t == CDROP_FLOAT64 ? fma(a, b, c) : (double)fmaf((float)a, (float)b, (float)c);
+}
+
+size_t first_difference(cdrop_dtype t, const void *a, const void *b, size_t n)
+{
+    const size_t size = size_of(t);
+    if (n == 0 || !memcmp(a, b, n * size))
+        return n;
+    for (size_t i = 0; i < n; i++)
+        if (memcmp((const char *)a + i * size, (const char *)b + i * size, size) &&
+            !(isnan(get(t, a, i)) && isnan(get(t, b, i))))
+            return i;
+    return n;
+}
+
+void *random_array(cdrop_dtype t, size_t n, double density, double size)
+{
+    void *array = guarded(n * size_of(t));
+    for (size_t i = 0; i < n; i++)
+        put(t, array, i, random_between(0, 1) < density ? random_between(-size, size) : 0);
+    return array;
+}
+
+void add_special_values(cdrop_dtype t, void *p, size_t n)
+{
+    const double tiny = t == CDROP_FLOAT64 ? DBL_MIN : (double)FLT_MIN, huge = t == CDROP_FLOAT64 ? DBL_MAX : FLT_MAX;
+    const double values[] = {NAN, INFINITY, -INFINITY, 0.0, -0.0, tiny / 2, -tiny / 2, tiny, -tiny, huge, -huge};
+    for (size_t i = 0; i < n; i++)
+        if (random_below(8) == 0)
+            put(t, p, i, values[random_below(COUNT(values))]);
+}
+
+uint64_t *random_mask(size_t lines, size_t units, double density)
+{
+    const size_t words = cdrop_words(units);
+    uint64_t *mask = guarded(lines * words * sizeof *mask);
+    for (size_t i = 0; i < lines * words; i++) {
+        mask[i] = 0;
+        for (int bit = 0; bit < 64; bit++)
+            mask[i] |= (uint64_t)(random_between(0, 1) < density) << bit;
+        mask[i] &= cdrop_valid_bits(units, i % words);
+    }
+    return mask;
+}
+
+/* ---- SIMD paths ---------------------------------------------------------------------------------------------- */
+
+size_t all_paths(const cdrop_path *paths[MOST_PATHS])
+{
+    size_t n = 0;
+    for (const char *name; (name = cdrop_simd_usable((int)n)) != NULL;) {
+        CHECK(cdrop_select_simd(name) == CDROP_OK, "path %s is usable but cannot be chosen", name);
+        paths[n++] = cdrop_active_path();
+    }
+    CHECK(n > 0 && !strcmp(paths[0]->name, "scalar"), "the first path is not the scalar one");
+    if (paths[0] != &cdrop_path_scalar)
+        paths[n++] = &cdrop_path_scalar;
+    return n;
+}

@@ -1,0 +1,74 @@
+/* The harness of the C tests: counted checks, buffers between pages that trap, elements of either type, and every SIMD
+ * path of this machine. Each test_*.c is a program of its own. */
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../../src_c/cpu.h"
+
+/* Counts a check; one that fails prints where, the case last named by check_case, and the message. */
+#define CHECK(condition, ...) ((condition) ? check_passed() : check_failed(__FILE__, __LINE__, __VA_ARGS__))
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+void check_passed(void);
+void check_failed(const char *file, int line, const char *message, ...) __attribute__((format(printf, 3, 4)));
+void check_case(const char *name, ...) __attribute__((format(printf, 1, 2)));
+
+/* Prints "N passed, N failed" and gives the exit code. */
+int check_report(void);
+
+/* `bytes` bytes whose end touches a page that traps, filled with a pattern. A write in front of them is found when they
+ * are given back, all at once. */
+void *guarded(size_t bytes);
+void *guarded_copy(const void *from, size_t bytes);
+void guarded_release(void);
+
+/* A sequence of its own, not the library's. */
+uint64_t random_bits(void);
+double random_between(double low, double high);
+size_t random_below(size_t n);
+
+/* ---- Elements of either type, as doubles --------------------------------------------------------------------- */
+
+#define DTYPES 2
+#define DTYPE_NAME(t) ((t) == CDROP_FLOAT64 ? "f64" : "f32")
+
+static inline size_t size_of(cdrop_dtype t) { return t == CDROP_FLOAT64 ? sizeof(double) : sizeof(float); }
+double get(cdrop_dtype t, const void *p, size_t i);
+void put(cdrop_dtype t, void *p, size_t i, double value);
+
+/* What the type makes of a double, and of a fused multiply-add of its own numbers. */
+double rounded(cdrop_dtype t, double value);
+double fused(cdrop_dtype t, double a, double b, double c);
+
+/* The first of n elements whose bits differ, or n. All NaNs are one. */
+size_t first_difference(cdrop_dtype t, const void *a, const void *b, size_t n);
+
+/* A guarded array: numbers of up to `size` of both signs, each with probability `density`, zeros else. */
+void *random_array(cdrop_dtype t, size_t n, double density, double size);
+
+/* Puts NaN, infinities, zeros, denormals and the largest numbers at random places. */
+void add_special_values(cdrop_dtype t, void *p, size_t n);
+
+/* A guarded mask with the padding bits 0; lines x cdrop_words(units). */
+uint64_t *random_mask(size_t lines, size_t units, double density);
+
+static inline int bit_at(const uint64_t *bits, size_t i) { return (int)(bits[i / 64] >> (i % 64) & 1); }
+
+/* ---- SIMD paths ---------------------------------------------------------------------------------------------- */
+
+enum { MOST_PATHS = 5 };
+
+/* All paths of this machine, the reference (scalar) first; besides those of cdrop_simd_usable, the portable scalar path
+ * where the CPU has a better one. */
+size_t all_paths(const cdrop_path *paths[MOST_PATHS]);
+
+static inline const cdrop_kernels *kernels_of(const cdrop_path *path, cdrop_dtype t)
+{
+    return t == CDROP_FLOAT64 ? path->f64 : path->f32;
+}
+
+#endif

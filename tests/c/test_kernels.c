@@ -1,0 +1,295 @@
+/* Every other entry of the dispatch table, on every path: the scalar path's bits, and not a byte beside the arrays. */
+#include <stdio.h>
+#include <string.h>
+
+#include "check.h"
+
+static const cdrop_path *paths[MOST_PATHS];
+static size_t n_paths;
+
+static const double sizes[] = {1, 10, 1000, 1e-37}; /* of the numbers: the last gives denormals in float */
+static const double densities[] = {0.05, 0.25, 0.5, 1};
+
+/* ---- The same call on every path ----------------------------------------------------------------------------- */
+
+/* What a call overwrites: n elements, which before it hold `before`. */
+typedef struct {
+    const void *before;
+    size_t n;
+} output;
+
+enum { MOST_OUTPUTS = 3 };
+
+/* Runs one kernel on copies of the outputs and gives what it returns. */
+typedef double (*call)(const cdrop_kernels *k, const void *arguments, void *const out[]);
+
+static double run_on(const cdrop_kernels *k, call run, const void *arguments, const output outputs[], void *out[])
+{
+    for (size_t i = 0; i < MOST_OUTPUTS && outputs[i].before; i++)
+        out[i] = guarded_copy(outputs[i].before, outputs[i].n * k->size);
+    return run(k, arguments, out);
+}
+
+/* outputs: MOST_OUTPUTS entries, the unused ones zero. Gives all buffers back. */
+static void compare_paths(const char *name, cdrop_dtype t, call run, const void *arguments, const output outputs[])
+{
+    void *wanted[MOST_OUTPUTS] = {NULL}, *out[MOST_OUTPUTS] = {NULL};
+    check_case("%s, scalar %s", name, DTYPE_NAME(t));
+    const double wanted_value = run_on(kernels_of(paths[0], t), run, arguments, outputs, wanted);
+    for (size_t p = 1; p < n_paths; p++) {
+        check_case("%s, %s %s", name, paths[p]->name, DTYPE_NAME(t));
+        const double value = run_on(kernels_of(paths[p], t), run, arguments, outputs, out);
+        CHECK(first_difference(CDROP_FLOAT64, &value, &wanted_value, 1) == 1, "gave %a, not %a", value, wanted_value);
+        for (size_t i = 0; i < MOST_OUTPUTS && outputs[i].before; i++) {
+            const size_t at = first_difference(t, out[i], wanted[i], outputs[i].n);
+            CHECK(at == outputs[i].n, "output %zu, element %zu: %a, not %a", i, at, get(t, out[i], at),
+                  get(t, wanted[i], at));
+        }
+    }
+    guarded_release();
+}
+
+/* Numbers of every size, one array in four with special values. */
+static void *any_array(cdrop_dtype t, size_t n)
+{
+    void *array = random_array(t, n, densities[random_below(COUNT(densities))], sizes[random_below(COUNT(sizes))]);
+    if (random_below(4) == 0)
+        add_special_values(t, array, n);
+    return array;
+}
+
+static void *positive_array(cdrop_dtype t, size_t n)
+{
+    void *array = any_array(t, n);
+    for (size_t i = 0; i < n; i++)
+        put(t, array, i, fabs(get(t, array, i)));
+    return array;
+}
+
+/* ---- Activations --------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    size_t columns, lines, pitch, a_pitch;
+    const void *a;
+    const uint64_t *live;
+    double scale;
+    cdrop_activation activation;
+} activation_call;
+
+static double run_activate(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const activation_call *c = arguments;
+    k->activate(out[0], c->pitch, c->columns, c->lines, c->activation);
+    return 0;
+}
+
+static double run_gate(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const activation_call *c = arguments;
+    k->gate(out[0], c->pitch, c->a, c->a_pitch, c->columns, c->lines, c->live, cdrop_words(c->columns), c->scale,
+            c->activation);
+    return 0;
+}
+
+static void test_activations(cdrop_dtype t)
+{
+    for (size_t columns = 0; columns <= 130; columns++)
+        for (int activation = CDROP_IDENTITY; activation <= CDROP_SIGMOID; activation++) {
+            char name[100];
+            activation_call c = {.columns = columns, .lines = 1 + random_below(3), .scale = 1 / 0.7};
+            c.activation = (cdrop_activation)activation;
+            c.pitch = columns + random_below(3);
+            c.a_pitch = columns + random_below(3);
+            const size_t n = (c.lines - 1) * c.pitch + columns;
+            snprintf(name, sizeof name, "activate %zu x %zu, activation %d", c.lines, columns, activation);
+            compare_paths(name, t, run_activate, &c, (output[MOST_OUTPUTS]){{any_array(t, n), n}});
+            if (random_below(4))
+                c.a = any_array(t, (c.lines - 1) * c.a_pitch + columns);
+            c.live = random_mask(c.lines, columns, densities[random_below(COUNT(densities))]);
+            snprintf(name, sizeof name, "gate %zu x %zu, activation %d", c.lines, columns, activation);
+            compare_paths(name, t, run_gate, &c, (output[MOST_OUTPUTS]){{any_array(t, n), n}});
+        }
+}
+
+/* ---- Losses -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    size_t n;
+    const void *logits, *targets; /* no logits: they are in the output */
+    int64_t label;
+    double factor;
+} loss_call;
+
+static double run_softmax_row(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const loss_call *c = arguments;
+    return k->softmax_row(out[0], c->logits ? c->logits : out[0], c->n, c->label, c->factor);
+}
+
+static double run_sigmoid_row(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const loss_call *c = arguments;
+    return k->sigmoid_row(out[0], c->logits, c->targets, c->n, c->factor);
+}
+
+static double run_squared_row(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const loss_call *c = arguments;
+    return k->squared_row(out[0], c->logits, c->targets, c->n, c->factor);
+}
+
+static double run_softmax(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const loss_call *c = arguments;
+    k->softmax(out[0], c->logits ? c->logits : out[0], c->n);
+    return 0;
+}
+
+static void test_loss(const char *loss, cdrop_dtype t, call run, size_t n, int in_place)
+{
+    char name[100];
+    const loss_call c = {
+        .n = n,
+        .logits = in_place ? NULL : any_array(t, n),
+        .targets = random_array(t, n, 0.5, 1),
+        .label = n ? (int64_t)random_below(n) : 0,
+        .factor = random_between(0, 1),
+    };
+    snprintf(name, sizeof name, "%s of %zu%s", loss, n, in_place ? " in place" : "");
+    compare_paths(name, t, run, &c, (output[MOST_OUTPUTS]){{any_array(t, n), n}});
+}
+
+static void test_losses(cdrop_dtype t)
+{
+    for (size_t n = 0; n <= 130; n++)
+        for (int time = 0; time < 4; time++) {
+            test_loss("sigmoid_row", t, run_sigmoid_row, n, 0);
+            test_loss("squared_row", t, run_squared_row, n, 0);
+            if (n) {
+                test_loss("softmax_row", t, run_softmax_row, n, time & 1);
+                test_loss("softmax", t, run_softmax, n, time & 1);
+            }
+        }
+}
+
+/* ---- Sums ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const void *in;
+    size_t pitch, columns, lines;
+} sum_call;
+
+static double run_column_sums(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const sum_call *c = arguments;
+    k->column_sums(out[0], c->in, c->pitch, c->columns, c->lines);
+    return 0;
+}
+
+static double run_sum_squares(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const sum_call *c = arguments;
+    (void)out;
+    return k->sum_squares(c->in, c->pitch, c->columns, c->lines);
+}
+
+static void test_sums(cdrop_dtype t)
+{
+    const size_t lines[] = {0, 1, 2, 63, 64, 65};
+    for (size_t l = 0; l < COUNT(lines); l++)
+        for (size_t columns = 0; columns <= 144; columns++) {
+            char name[100];
+            sum_call c = {.columns = columns, .lines = lines[l], .pitch = columns + random_below(4)};
+            c.in = any_array(t, c.lines ? (c.lines - 1) * c.pitch + columns : 0);
+            snprintf(name, sizeof name, "sums of %zu x %zu", c.lines, columns);
+            if (columns % CDROP_LANES == 0)
+                compare_paths(name, t, run_column_sums, &c, (output[MOST_OUTPUTS]){{any_array(t, columns), columns}});
+            c.in = any_array(t, c.lines ? (c.lines - 1) * c.pitch + columns : 0);
+            if (columns <= CDROP_BLOCK)
+                compare_paths(name, t, run_sum_squares, &c, (output[MOST_OUTPUTS]){{NULL, 0}});
+            guarded_release();
+        }
+}
+
+/* ---- Updates ------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const void *gradient;
+    size_t n;
+    cdrop_update rule;
+} update_call;
+
+/* The outputs are the weights and the states that the rule has. */
+static double run_update(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const update_call *c = arguments;
+    const int states = c->rule.rule == CDROP_SGD ? 0 : c->rule.rule == CDROP_ADAM ? 2 : 1;
+    k->update(out[0], c->gradient, states > 0 ? out[1] : NULL, states > 1 ? out[2] : NULL, c->n, &c->rule);
+    return 0;
+}
+
+static void test_updates(cdrop_dtype t)
+{
+    for (size_t n = 0; n <= 130; n++)
+        for (int rule = CDROP_SGD; rule <= CDROP_ADAM; rule++) {
+            char name[100];
+            const update_call c = {
+                .gradient = any_array(t, n),
+                .n = n,
+                .rule = {.rule = (cdrop_rule)rule,
+                         .rate = 0.01,
+                         .l2 = n % 2 ? 1e-3 : 0,
+                         .decay = n % 3 ? 1e-4 : 0,
+                         .a = 0.9,
+                         .b = 0.999,
+                         .epsilon = 1e-8,
+                         .second = 1.5},
+            };
+            const output outputs[MOST_OUTPUTS] = {
+                {any_array(t, n), n}, {positive_array(t, n), n}, {positive_array(t, n), n}};
+            snprintf(name, sizeof name, "update of %zu, rule %d", n, rule);
+            compare_paths(name, t, run_update, &c, outputs);
+        }
+}
+
+/* ---- Transpose ----------------------------------------------------------------------------------------------- */
+
+static void test_transpose_of(const cdrop_path *path, cdrop_dtype t, size_t lines, size_t columns)
+{
+    const size_t in_pitch = cdrop_pad(columns) + 16 * random_below(2),
+                 out_pitch = cdrop_pad(lines) + 16 * random_below(2);
+    const void *in = random_array(t, (cdrop_pad(lines) - 1) * in_pitch + cdrop_pad(columns), 1, 1);
+    void *out = guarded(((cdrop_pad(columns) - 1) * out_pitch + cdrop_pad(lines)) * size_of(t));
+    size_t wrong = 0;
+    kernels_of(path, t)->transpose(out, out_pitch, in, in_pitch, lines, columns);
+    for (size_t r = 0; r < lines; r++)
+        for (size_t c = 0; c < columns; c++)
+            wrong += get(t, out, c * out_pitch + r) != get(t, in, r * in_pitch + c);
+    CHECK(wrong == 0, "%zu elements", wrong);
+    guarded_release();
+}
+
+static void test_transpose(const cdrop_path *path, cdrop_dtype t)
+{
+    const size_t edges[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64};
+    for (size_t i = 0; i < COUNT(edges); i++)
+        for (size_t j = 0; j < COUNT(edges); j++) {
+            check_case("transpose %zu x %zu, %s %s", edges[i], edges[j], path->name, DTYPE_NAME(t));
+            test_transpose_of(path, t, edges[i], edges[j]);
+        }
+}
+
+int main(void)
+{
+    n_paths = all_paths(paths);
+    cdrop_flush_denormals(); /* as the library runs its kernels */
+    for (cdrop_dtype t = 0; t < DTYPES; t++) {
+        test_activations(t);
+        test_losses(t);
+        test_sums(t);
+        test_updates(t);
+        for (size_t i = 0; i < n_paths; i++)
+            test_transpose(paths[i], t);
+    }
+    return check_report();
+}

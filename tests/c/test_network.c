@@ -1,0 +1,296 @@
+/* Whole training runs: the same weights, byte for byte, on every path and number of threads, and on every platform: the
+ * hashes below were recorded on x86-64. A change of them is a change of the library's promise. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+enum { SAMPLES = 150, BATCH = 70, MOST_UNITS = 200, MOST_WEIGHTS = MOST_UNITS * MOST_UNITS };
+
+#define HALF (UINT64_C(1) << 31)
+
+/* One way to train, and the hash of what comes of it in each type. */
+typedef struct {
+    const char *name;
+    int steps;
+    size_t layers, units[4];
+    uint64_t input_keep;
+    int scale_in_training;
+    cdrop_activation activation;
+    cdrop_loss loss;
+    cdrop_rule rule;
+    double rate, l2;
+    uint64_t golden[DTYPES];
+} run;
+
+/* The wide ones have several panels and blocks in every layer. */
+/* clang-format off */
+static const run runs[] = {
+    {"relu rmsprop", 20, 3, {37, 50, 33, 10}, CDROP_KEEP_ALL, 1,
+     CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_RMSPROP, 0.01, 1e-3,
+     {UINT64_C(0xf5fd946462f7d2b8), UINT64_C(0xf9cd5c80aaede1d2)}},
+    {"tanh adam", 20, 3, {37, 50, 33, 10}, 0xcccccccd, 1,
+     CDROP_TANH, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_ADAM, 0.01, 0,
+     {UINT64_C(0x4f884069d0c8286d), UINT64_C(0x1a4e4f68aa389d62)}},
+    {"sigmoid nesterov", 20, 3, {37, 50, 33, 10}, HALF, 0,
+     CDROP_SIGMOID, CDROP_SIGMOID_CROSS_ENTROPY, CDROP_NESTEROV, 0.01, 1e-4,
+     {UINT64_C(0x968db6f4465c3134), UINT64_C(0xe8f826beeee96368)}},
+    {"leaky adagrad", 20, 3, {37, 50, 33, 10}, CDROP_KEEP_ALL, 1,
+     CDROP_LEAKY_RELU, CDROP_SQUARED_ERROR, CDROP_ADAGRAD, 0.01, 0,
+     {UINT64_C(0xbea1e8b696eef783), UINT64_C(0xfdca65e659b9c6a8)}},
+    {"linear sgd", 20, 1, {37, 10}, CDROP_KEEP_ALL, 1,
+     CDROP_IDENTITY, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_SGD, 0.3, 1e-3,
+     {UINT64_C(0x86f1653dec37a5bf), UINT64_C(0x7317d6b9ed86b44a)}},
+    {"wide relu momentum", 4, 3, {100, 150, 200, 10}, 0xcccccccd, 1,
+     CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_MOMENTUM, 0.01, 1e-3,
+     {UINT64_C(0xc531294a12d42998), UINT64_C(0x0c65daf6688fdb0f)}},
+    {"wide sigmoid adam", 4, 3, {100, 150, 200, 130}, CDROP_KEEP_ALL, 1,
+     CDROP_SIGMOID, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_ADAM, 0.01, 1e-3,
+     {UINT64_C(0x944705a475a61d47), UINT64_C(0xb1bc626fec697344)}},
+};
+/* clang-format on */
+
+/* ---- The data ------------------------------------------------------------------------------------------------ */
+
+static double inputs[SAMPLES * 100], targets[SAMPLES * 10], sample_weights[SAMPLES];
+static float inputs_f32[SAMPLES * 100], targets_f32[SAMPLES * 10];
+static int64_t labels[SAMPLES];
+
+/* A third of the inputs are zero, as in a picture. Nothing here comes from the C library's functions. */
+static void make_data(void)
+{
+    uint64_t words[SAMPLES];
+    cdrop_random_normal(inputs, COUNT(inputs), 1, 0, CDROP_FOR_USER, 0, 0);
+    cdrop_random_normal(targets, COUNT(targets), 1, 1, CDROP_FOR_USER, 0, 0);
+    cdrop_random_words(words, SAMPLES, 1, 2, CDROP_FOR_USER, 0, 0);
+    for (size_t i = 0; i < COUNT(inputs); i++)
+        inputs_f32[i] = (float)(inputs[i] = inputs[i] < -0.43 ? 0 : inputs[i]);
+    for (size_t i = 0; i < COUNT(targets); i++)
+        targets_f32[i] = (float)(targets[i] = targets[i] > 0 ? 1 : 0.25);
+    for (size_t i = 0; i < SAMPLES; i++) {
+        labels[i] = (int64_t)(words[i] % 10);
+        sample_weights[i] = 0.5 + (double)(words[i] >> 11) * 0x1p-53;
+    }
+}
+
+/* Rows of the step's batch; every fourth is short. */
+static size_t choose_rows(int64_t rows[BATCH], int step)
+{
+    const size_t n = step % 4 ? BATCH : BATCH - 7;
+    for (size_t i = 0; i < n; i++)
+        rows[i] = (int64_t)((i * 7 + (size_t)step * 31) % SAMPLES);
+    return n;
+}
+
+/* ---- A run --------------------------------------------------------------------------------------------------- */
+
+static void set_weights(cdrop_network *network, const run *r, cdrop_dtype t)
+{
+    static const double bias[MOST_UNITS];
+    double *weight = malloc(MOST_WEIGHTS * sizeof *weight), row[MOST_UNITS];
+    const size_t *units = r->units;
+    for (size_t l = 0; l < r->layers; l++) {
+        const double deviation = sqrt(2 / (double)units[l]);
+        for (size_t i = 0; i < units[l]; i++) {
+            cdrop_random_normal(row, units[l + 1], 1, 0, CDROP_FOR_WEIGHTS, (uint32_t)l, i);
+            for (size_t j = 0; j < units[l + 1]; j++)
+                put(t, weight, i * units[l + 1] + j, row[j] * deviation);
+        }
+        cdrop_network_set(network, l, CDROP_WEIGHT, weight, bias);
+    }
+    free(weight);
+}
+
+static cdrop_network *make_network(const run *r, cdrop_dtype t)
+{
+    const uint64_t keep[] = {r->input_keep, HALF, HALF};
+    const cdrop_design design = {
+        .dtype = t,
+        .layers = r->layers,
+        .units = r->units,
+        .keep = keep,
+        .scale_in_training = r->scale_in_training,
+        .activation = r->activation,
+        .loss = r->loss,
+        .seed = 2026,
+    };
+    cdrop_network *network;
+    if (cdrop_network_create(&network, &design) != CDROP_OK)
+        abort();
+    set_weights(network, r, t);
+    return network;
+}
+
+static cdrop_status train_step(cdrop_network *network, const run *r, cdrop_dtype t, int step, int threads, double *loss)
+{
+    static const cdrop_optimizer settings = {.weight_decay = 0.01, .a = 0.9, .b = 0.999, .epsilon = 1e-8};
+    const int f32 = t == CDROP_FLOAT32;
+    int64_t rows[BATCH];
+    cdrop_optimizer optimizer = settings;
+    cdrop_batch batch = {.rows = rows, .labels = labels};
+    batch.x = f32 ? (const void *)inputs_f32 : inputs;
+    batch.targets = f32 ? (const void *)targets_f32 : targets;
+    batch.weights = step % 2 ? sample_weights : NULL;
+    batch.n = choose_rows(rows, step);
+    optimizer.rule = r->rule;
+    optimizer.learning_rate = r->rate;
+    optimizer.l2 = r->l2;
+    optimizer.correction1 = optimizer.correction2 = 1;
+    for (int i = 0; i < step; i++) { /* 1 - beta^step, without the C library's pow */
+        optimizer.correction1 *= optimizer.a;
+        optimizer.correction2 *= optimizer.b;
+    }
+    optimizer.correction1 = 1 - optimizer.correction1;
+    optimizer.correction2 = 1 - optimizer.correction2;
+    return cdrop_network_step(network, &batch, &optimizer, (uint64_t)step, threads, loss);
+}
+
+/* FNV-1a (Fowler, Noll and Vo). */
+static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        hash = (hash ^ ((const unsigned char *)bytes)[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+
+static const uint64_t empty_hash = UINT64_C(0xcbf29ce484222325);
+
+/* Of all weights, biases and optimiser states. */
+static uint64_t hash_network(const cdrop_network *network, const run *r, cdrop_dtype t)
+{
+    double *weight = malloc(MOST_WEIGHTS * sizeof *weight), bias[MOST_UNITS];
+    uint64_t hash = empty_hash;
+    for (size_t l = 0; l < r->layers; l++)
+        for (int part = CDROP_WEIGHT; part <= CDROP_STATE2; part++) {
+            cdrop_network_get(network, l, (cdrop_part)part, weight, bias);
+            hash = hash_bytes(hash, weight, r->units[l] * r->units[l + 1] * size_of(t));
+            hash = hash_bytes(hash, bias, r->units[l + 1] * size_of(t));
+        }
+    free(weight);
+    return hash;
+}
+
+/* Trains and hashes losses, weights and predictions; 0 where something failed. Without CHECK, which counts on one
+ * thread only. */
+static uint64_t train(const run *r, cdrop_dtype t, int threads, double *first, double *last)
+{
+    const void *x = t == CDROP_FLOAT32 ? (const void *)inputs_f32 : inputs;
+    const size_t n_outputs = SAMPLES * r->units[r->layers];
+    double *outputs = malloc(n_outputs * sizeof *outputs);
+    cdrop_network *network = make_network(r, t);
+    uint64_t hash = empty_hash;
+    int failed = 0;
+    for (int step = 1; step <= r->steps; step++) {
+        failed |= train_step(network, r, t, step, threads, last) != CDROP_OK;
+        hash = hash_bytes(hash, last, sizeof *last);
+        if (step == 1)
+            *first = *last;
+    }
+    const uint64_t weights = hash_network(network, r, t);
+    failed |= cdrop_network_predict(network, outputs, x, SAMPLES, 1, threads) != CDROP_OK;
+    hash = hash_bytes(hash, outputs, n_outputs * size_of(t));
+    cdrop_network_free(network);
+    free(outputs);
+    return failed ? 0 : hash_bytes(hash, &weights, sizeof weights);
+}
+
+/* ---- Tests --------------------------------------------------------------------------------------------------- */
+
+static void test_run(const run *r, cdrop_dtype t)
+{
+    const int thread_counts[] = {1, 2, 3, 8};
+    for (int i = 0; cdrop_simd_usable(i); i++)
+        for (size_t n = 0; n < COUNT(thread_counts); n++) {
+            double first = 0, last = 0;
+            cdrop_select_simd(cdrop_simd_usable(i));
+            const uint64_t hash = train(r, t, thread_counts[n], &first, &last);
+            check_case("%s %s, %s, %d threads", r->name, DTYPE_NAME(t), cdrop_simd_active(), thread_counts[n]);
+            CHECK(hash == r->golden[t], "hash 0x%016llx, recorded 0x%016llx", (unsigned long long)hash,
+                  (unsigned long long)r->golden[t]);
+            CHECK(last < first, "loss from %g to %g: it does not learn", first, last);
+        }
+}
+
+static void test_not_finite(const run *r, cdrop_dtype t)
+{
+    double *weight = malloc(MOST_WEIGHTS * sizeof *weight), bias[MOST_UNITS];
+    for (int threads = 1; threads <= 3; threads++) {
+        cdrop_network *network = make_network(r, t);
+        double loss;
+        check_case("NaN in the weights, %s, %d threads", DTYPE_NAME(t), threads);
+        CHECK(train_step(network, r, t, 1, threads, &loss) == CDROP_OK, "the first step");
+        cdrop_network_get(network, 1, CDROP_WEIGHT, weight, bias);
+        put(t, weight, 17, NAN);
+        cdrop_network_set(network, 1, CDROP_WEIGHT, weight, bias);
+        const uint64_t before = hash_network(network, r, t);
+        CHECK(train_step(network, r, t, 2, threads, &loss) == CDROP_NOT_FINITE && isnan(loss), "loss %g", loss);
+        CHECK(hash_network(network, r, t) == before, "something was updated");
+        cdrop_network_free(network);
+    }
+    free(weight);
+}
+
+/* Steps on other numbers of threads, and predictions in between, change nothing. */
+static void test_interruptions(const run *r, cdrop_dtype t)
+{
+    enum { ROWS = 2 * SAMPLES };
+    static double outputs[ROWS * 10], x[ROWS * 37];
+    cdrop_network *plain = make_network(r, t), *disturbed = make_network(r, t);
+    check_case("interruptions, %s", DTYPE_NAME(t));
+    for (int step = 1; step <= r->steps; step++) {
+        double loss, other_loss;
+        CHECK(train_step(plain, r, t, step, 1, &loss) == CDROP_OK, "step %d", step);
+        CHECK(train_step(disturbed, r, t, step, 1 + step % 4, &other_loss) == CDROP_OK, "step %d", step);
+        CHECK(loss == other_loss, "step %d: loss %a and %a", step, loss, other_loss);
+        if (step % 3 == 0) /* later on more rows than the batch: memory is taken anew */
+            cdrop_network_predict(disturbed, outputs, x, step < 10 ? 5 : ROWS, 0, step % 5);
+    }
+    CHECK(hash_network(plain, r, t) == hash_network(disturbed, r, t), "other weights");
+    cdrop_network_free(plain);
+    cdrop_network_free(disturbed);
+}
+
+typedef struct {
+    const run *r;
+    uint64_t hash;
+} lone_run;
+
+static void *train_alone(void *argument)
+{
+    lone_run *own = argument;
+    double first, last;
+    own->hash = train(own->r, CDROP_FLOAT32, 2, &first, &last);
+    return NULL;
+}
+
+/* Several threads of the caller's train different networks: one at a time has the pool, the others work alone. */
+static void test_callers_at_once(void)
+{
+    pthread_t threads[4];
+    lone_run own[COUNT(threads)];
+    check_case("networks at once");
+    for (size_t i = 0; i < COUNT(threads); i++) {
+        own[i].r = &runs[i];
+        CHECK(pthread_create(&threads[i], NULL, train_alone, &own[i]) == 0, "thread %zu", i);
+    }
+    for (size_t i = 0; i < COUNT(threads); i++) {
+        pthread_join(threads[i], NULL);
+        CHECK(own[i].hash == runs[i].golden[CDROP_FLOAT32], "network %zu", i);
+    }
+}
+
+int main(void)
+{
+    make_data();
+    cdrop_set_cpus(2); /* so that teams of two spin, and larger ones yield */
+    for (cdrop_dtype t = 0; t < DTYPES; t++) {
+        for (size_t i = 0; i < COUNT(runs); i++)
+            test_run(&runs[i], t);
+        test_not_finite(&runs[0], t);
+        test_interruptions(&runs[0], t);
+    }
+    test_callers_at_once();
+    return check_report();
+}

@@ -1,0 +1,83 @@
+"""What the tests of the comparison share: a small data set, a trainer that does not train."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from cdrop.datasets.digits import make_digits
+from cdrop.datasets.mnist import split
+from cdrop.experiments import Settings, compare
+
+
+def small_dataset(name="small (not MNIST)", train=300, validation=20, test=100):
+    """Drawn digits, few enough that a training takes milliseconds."""
+    images, labels = make_digits(train + validation + test)
+    cut = train + validation
+    return split(
+        name,
+        "made by a test",
+        (images[:cut], labels[:cut]),
+        (images[cut:], labels[cut:]),
+        validation,
+    )
+
+
+class FakeTrainer:
+    """Stands for `cdrop.Network` and returns what it was told to.
+
+    `accuracy` and `loss` are functions of (seed, dropout) and (seed, dropout, iteration). `calls`
+    records what the experiment asked for. A `fault` is raised in training number `fault_at`;
+    KeyboardInterrupt there makes `fit` return early, as `Network.fit` does.
+    """
+
+    def __init__(self, accuracy=None, loss=None, fault=None, fault_at=-1):
+        self.accuracy = accuracy or (lambda seed, dropout: 0.9 + 0.001 * seed + 0.01 * dropout)
+        self.loss = loss or (
+            lambda seed, dropout, t: (1 + dropout) * (100 / (100 + t) + 0.01 * seed)
+        )
+        self.fault, self.fault_at = fault, fault_at
+        self.calls = []
+
+    def __call__(self, units, **options):
+        self.calls.append({"units": units, **options})
+        return _FakeNet(self, options["seed"], options["dropout"], len(self.calls) - 1)
+
+
+class _FakeNet:
+    def __init__(self, trainer, seed, dropout, number):
+        self.trainer, self.seed, self.dropout, self.number = trainer, seed, dropout, number
+
+    def fit(self, X, y, *, iterations, callbacks, **options):
+        self.trainer.calls[-1] |= {"X": X, "y": y, "iterations": iterations, **options}
+        faulty = self.number == self.trainer.fault_at
+        interrupted = faulty and self.trainer.fault is KeyboardInterrupt
+        if faulty and not interrupted:
+            raise self.trainer.fault
+        steps = range(1, (iterations // 2 if interrupted else iterations) + 1)
+        loss = [self.trainer.loss(self.seed, self.dropout, t) for t in steps]
+        for callback in callbacks:
+            callback.on_fit_begin(self, iterations)
+            for t, value in enumerate(loss, start=1):
+                callback.on_iteration(self, t, value)
+            callback.on_fit_end(self)
+        return SimpleNamespace(loss=loss, interrupted=interrupted)
+
+    def score(self, X, y):
+        self.trainer.calls[self.number] |= {"X_test": X, "y_test": y}
+        return self.trainer.accuracy(self.seed, self.dropout)
+
+
+def fake_result(repeats=5, name="MNIST", rng_seed=0, trainer=None, **settings):
+    """A finished comparison of made-up numbers, near those of the real one."""
+    rng = np.random.default_rng(rng_seed)
+    noise = rng.standard_normal((2, repeats))
+
+    def accuracy(seed, dropout):
+        arm = int(dropout > 0)
+        return float(0.9695 + (0.0053, 0.0019)[arm] * noise[arm, seed])
+
+    return compare(
+        small_dataset(name),
+        Settings(repeats=repeats, **settings),
+        network=trainer or FakeTrainer(accuracy=accuracy),
+    )

@@ -1,0 +1,154 @@
+"""Fixtures for SIMD paths, dtypes and threads, the one table of tolerances, and what the files share.
+
+The fixture ``simd`` switches the path inside this process, over all that this machine can run; a
+network keeps the path it was made on, so tests make theirs after the switch. ``make test-isa``
+runs everything once more under each ``CDROP_SIMD``, where the choice falls at import.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import cdrop
+from cdrop import _kernels, kernels
+
+settings.register_profile(
+    "cdrop",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("cdrop")
+
+DTYPES = ("float32", "float64")
+THREADS = (1, 2, 3, 8)
+# Around the widths of vectors, mask words and blocks of rows.
+EDGES = sorted({n + d for n in (0, 8, 16, 32, 64, 128) for d in (-1, 0, 1) if n + d >= 0})
+ACTIVATIONS = _kernels.ACTIVATIONS
+LOSSES = _kernels.LOSSES
+OPTIMIZERS = _kernels.OPTIMIZERS
+
+# How far kernels may be from the NumPy twin, by what is compared. Masks and words are exact; SIMD
+# paths and thread counts are compared among themselves, always byte for byte.
+TOLERANCE = {
+    # Relative to the largest number expected, or to 1.
+    "normal": {"float32": 1e-13, "float64": 1e-13},
+    "product": {"float32": 2e-6, "float64": 4e-15},
+    "loss": {"float32": 1e-6, "float64": 2e-15},
+    "update": {"float32": 1e-6, "float64": 1e-14},
+    # Relative to how far training has moved the weights (norms), and of the losses.
+    "step": {"float32": 4e-5, "float64": 2e-13},
+    "run": {"float32": 2e-4, "float64": 1e-12},
+    # Of central differences, relative to the gradient.
+    "difference": {"float64": 1e-6},
+}
+
+
+def assert_close(actual, expected, kind):
+    """Compare a kernel's array or number with the twin's, by the table."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    if not expected.size:
+        return
+    scale = max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(
+        actual, expected, rtol=0, atol=TOLERANCE[kind][expected.dtype.name] * scale
+    )
+
+
+def distance(actual, expected, start):
+    """Difference of two trainings, relative to how far the expected one has gone."""
+
+    def flat(arrays):
+        return np.concatenate([np.ravel(a).astype("float64") for a in arrays])
+
+    went = flat(expected) - flat(start)
+    return np.linalg.norm(flat(actual) - flat(expected)) / np.linalg.norm(went)
+
+
+def parameters(net):
+    """Return weights, then biases."""
+    return [*net.coefs_, *net.intercepts_]
+
+
+def digest(net):
+    """Hash of everything that training changes: weights, biases, the optimiser's memory, losses."""
+    state = net.state_dict()
+    sha = hashlib.sha256()
+    for name, array in sorted(state["arrays"].items()):
+        sha.update(name.encode() + array.astype(array.dtype.newbyteorder("<")).tobytes())
+    sha.update(np.array(state["losses"], "<f8").tobytes())
+    return sha.hexdigest()
+
+
+def problem(units, loss="softmax_cross_entropy", rows=40, seed=0, dtype="float32"):
+    """Draw inputs, a fifth of them zero, with labels or targets for a network of these units."""
+    draw = np.random.default_rng(seed)
+    x = draw.standard_normal((rows, units[0])) * (draw.random((rows, units[0])) < 0.8)
+    if loss == "softmax_cross_entropy":
+        return x.astype(dtype), draw.integers(0, units[-1], rows)
+    return x.astype(dtype), draw.random((rows, units[-1])).astype(dtype)
+
+
+def run_python(code, timeout=60, flags=("-W", "error"), **environment):
+    """Run code in another Python where cdrop and these files are found; return the process."""
+    folders = [Path(cdrop.__file__).parents[1], Path(__file__).parent]
+    path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
+    inherited = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    return subprocess.run(
+        [sys.executable, *flags, "-c", code],
+        env={**inherited, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture(params=[pytest.param(p, marks=pytest.mark.isa) for p in kernels.simd_paths()])
+def simd(request):
+    """Run on each SIMD path of this machine."""
+    before = kernels.simd()
+    _kernels._select_simd(request.param)
+    yield request.param
+    _kernels._select_simd(before)
+
+
+@pytest.fixture
+def on_each_path():
+    """Return a function that runs another on each SIMD path and gives their results by name."""
+    before = kernels.simd()
+
+    def run(function):
+        results = {}
+        for path in kernels.simd_paths():
+            _kernels._select_simd(path)
+            results[path] = function()
+        return results
+
+    yield run
+    _kernels._select_simd(before)
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request):
+    """Run in both dtypes."""
+    return request.param
+
+
+@pytest.fixture(params=THREADS)
+def threads(request):
+    """Run with several numbers of threads, as the default of every call."""
+    before = cdrop.get_num_threads()
+    cdrop.set_num_threads(request.param)
+    yield request.param
+    cdrop.set_num_threads(before)

@@ -1,0 +1,156 @@
+"""Callbacks: what they are told, what they record, and that they change nothing."""
+
+import io
+import sys
+
+import numpy as np
+import pytest
+from comparisons import small_dataset
+
+from cdrop import Network
+from cdrop.callbacks import Callback, LossPrinter, ProgressBar, Validation
+
+
+class Terminal(io.StringIO):
+    """Text that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+class Recorder(Callback):
+    """Keeps what it is told; asks to stop at iteration `stop`."""
+
+    def __init__(self, stop=None):
+        self.stop = stop
+        self.events = []
+
+    def on_fit_begin(self, net, total):
+        self.events.append(("begin", total))
+
+    def on_iteration(self, net, iteration, loss):
+        self.events.append((iteration, loss))
+        return iteration == self.stop
+
+    def on_fit_end(self, net):
+        self.events.append("end")
+
+
+@pytest.fixture(scope="module")
+def features():
+    return small_dataset().to_features("float32")
+
+
+def train(features, *callbacks, iterations=10):
+    net = Network([784, 8, 10], dropout=0.5, seed=3)
+    history = net.fit(
+        features.X_train,
+        features.y_train,
+        batch_size=32,
+        iterations=iterations,
+        callbacks=callbacks,
+    )
+    return net, history
+
+
+def test_fit_tells_every_iteration_in_order(features):
+    recorder = Recorder()
+    _, history = train(features, recorder)
+    told = [("begin", 10), *enumerate(history.loss, start=1), "end"]
+    assert recorder.events == told
+
+
+def test_true_ends_the_fit_after_the_iteration(features):
+    recorder = Recorder(stop=4)
+    _, history = train(features, recorder)
+    assert len(history.loss) == 4
+    assert recorder.events[-1] == "end"
+    assert not history.interrupted
+
+
+def test_a_plain_callback_does_nothing(features):
+    _, history = train(features, Callback())
+    assert len(history.loss) == 10
+
+
+def test_callbacks_do_not_change_the_training(features):
+    watchers = [
+        Validation(features.X_val, features.y_val, every=3),
+        LossPrinter(file=io.StringIO()),
+    ]
+    plain, watched = train(features)[0], train(features, *watchers)[0]
+    for ours, theirs in zip(plain.coefs_, watched.coefs_, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_loss_printer_prints_as_the_article_does(features):
+    out = io.StringIO()
+    _, history = train(features, LossPrinter(every=4, file=out))
+    assert out.getvalue().splitlines() == [
+        f"Iter-4 loss: {history.loss[3]:.4f}",
+        f"Iter-8 loss: {history.loss[7]:.4f}",
+    ]
+
+
+def test_loss_printer_finds_standard_output_when_it_prints(capsys):
+    printer = LossPrinter(every=1)
+    printer.on_iteration(None, 1, 0.5)
+    assert capsys.readouterr().out == "Iter-1 loss: 0.5000\n"
+
+
+def test_validation_records_scores(features):
+    validation = Validation(features.X_val, features.y_val, every=5)
+    net, _ = train(features, validation)
+    assert validation.iterations == [5, 10]
+    assert validation.scores[-1] == net.score(features.X_val, features.y_val)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True, "3", None])
+def test_every_must_be_a_positive_integer(bad):
+    with pytest.raises(ValueError, match="every must be a positive integer"):
+        LossPrinter(every=bad)
+    with pytest.raises(ValueError, match="every must be a positive integer"):
+        Validation([[0.0]], [0], every=bad)
+
+
+def test_every_may_be_numpys_integer():
+    assert LossPrinter(every=np.int64(5)).every == 5
+
+
+def test_bar_is_silent_where_there_is_no_terminal(features):
+    out = io.StringIO()
+    train(features, ProgressBar(file=out))
+    assert out.getvalue() == ""
+
+
+def test_bar_is_silent_without_tqdm(features, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    out = Terminal()
+    bar = ProgressBar(file=out)
+    assert not bar.visible
+    train(features, bar)
+    assert out.getvalue() == ""
+
+
+def test_bar_counts_to_the_end_of_each_fit(features):
+    pytest.importorskip("tqdm")
+    out = Terminal()
+    bar = ProgressBar(file=out)
+    train(features, bar)
+    train(features, bar, iterations=7)
+    assert "/10" in out.getvalue()
+    assert "/7" in out.getvalue()
+
+
+def test_one_bar_over_several_fits(features):
+    pytest.importorskip("tqdm")
+    out = Terminal()
+    bar = ProgressBar(file=out, total=20)
+    train(features, bar)
+    assert bar._bar.n == 10
+    train(features, bar)
+    assert bar._bar.n == 20
+    bar.close()
+    bar.close()
+    assert "/20" in out.getvalue()
+    assert "/10" not in out.getvalue()

@@ -1,0 +1,768 @@
+"""`Network` against the twin, PyTorch's recorded runs and finite differences; its whole interface."""
+
+import copy
+import importlib
+import itertools
+import math
+import pickle
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import (
+    ACTIVATIONS,
+    LOSSES,
+    OPTIMIZERS,
+    TOLERANCE,
+    assert_close,
+    digest,
+    distance,
+    parameters,
+    problem,
+    run_python,
+)
+
+import cdrop
+from cdrop import Network, kernels, make_network, reference
+from cdrop.callbacks import Callback
+from cdrop.optimizers import get_optimizer
+
+DATA = Path(__file__).with_name("data")
+sys.path.append(str(DATA))
+torch_cases = importlib.import_module("torch_cases")
+train_network = importlib.import_module("implementations").train_network
+TORCH = np.load(DATA / "torch_steps.npz")
+
+
+def spec_of(net):
+    names = ("dropout", "input_dropout", "activation", "loss", "scaling", "seed")
+    return reference.NetworkSpec(net.units, **{name: getattr(net, name) for name in names})
+
+
+def with_biases(net, seed=0):
+    """Give a network biases that are not 0: those after the first step would hide little."""
+    state, draw = net.state_dict(), np.random.default_rng(seed)
+    for name, array in state["arrays"].items():
+        if name.startswith("bias"):
+            array[:] = draw.standard_normal(array.shape) / 2
+    net.load_state_dict(state)
+    return net
+
+
+class Twin:
+    """A network trained by the reference, from where `net` stands."""
+
+    def __init__(self, net, optimizer="rmsprop", **settings):
+        self.spec, self.settings, self.step = spec_of(net), settings, 0
+        self.params = net.coefs_, net.intercepts_
+        self.state = reference.initial_state(self.params, optimizer)
+        self.losses = []
+
+    def train_step(self, x, y, sample_weight=None, **rates):
+        self.step += 1
+        batch = {"step": self.step, "sample_weight": sample_weight, **rates, **self.settings}
+        self.losses.append(reference.train_step(self.params, self.state, x, y, self.spec, **batch))
+
+    @property
+    def parameters(self):
+        return [*self.params[0], *self.params[1]]
+
+
+def assert_same(net, twin, start, kind):
+    limit = TOLERANCE[kind][net.dtype.name]
+    np.testing.assert_allclose(net.history.loss, twin.losses, rtol=limit)
+    assert distance(parameters(net), twin.parameters, start) < limit
+
+
+# ---- Training is that of the twin ----------------------------------------------------------
+
+RATES = {"sgd": 0.1, "momentum": 0.005, "nesterov": 0.005, "adagrad": 0.05}  # the others: 0.003
+SETTINGS = {"momentum": {"momentum": 0.8}, "rmsprop": {"rho": 0.8}, "adam": {"beta1": 0.7}}
+DESIGNS = [
+    {"units": [9, 7, 4], "dropout": 0.5},
+    {"units": [70, 65, 33, 5], "dropout": [0.5, 0.2], "input_dropout": 0.2},
+    {"units": [12, 3], "input_dropout": 0.3},
+    {"units": [5, 130, 8, 1, 6], "dropout": [0.1, 0.0, 0.3]},
+    {"units": [20, 64, 10]},
+]
+CHOICES = list(itertools.product(ACTIVATIONS, LOSSES, OPTIMIZERS))
+
+
+def training(number, activation, loss, optimizer, dtype):
+    """A network and 20 batches; what is not paired exhaustively takes turns."""
+    net = Network(
+        **DESIGNS[number % 5],
+        activation=activation,
+        loss=loss,
+        scaling=("train", "test")[number // 2 % 2],
+        initializer=("he", "glorot")[number // 3 % 2],
+        seed=number,
+        dtype=dtype,
+    )
+    with_biases(net)
+    rates = {"learning_rate": RATES.get(optimizer, 0.003)}
+    if loss == "squared_error" and not optimizer.startswith(("ada", "rms")):  # or it diverges
+        rates["learning_rate"] /= 10
+    if optimizer != "adamw" and number % 3:
+        rates["l2"] = 0.02
+    batches = [problem(net.units, loss, 5 + i % 9, 100 * number + i, dtype) for i in range(20)]
+    draw = np.random.default_rng(number)
+    weights = [draw.random(len(x)) + 0.1 if number % 2 else None for x, _ in batches]
+    return net, rates, batches, weights
+
+
+@pytest.mark.parametrize(("activation", "loss", "optimizer"), CHOICES)
+def test_steps_are_those_of_the_twin(activation, loss, optimizer):
+    number = CHOICES.index((activation, loss, optimizer))
+    net, rates, batches, weights = training(number, activation, loss, optimizer, "float64")
+    settings = SETTINGS.get(optimizer, {}) if number % 2 else {}
+    twin, start = Twin(net, optimizer, **settings), parameters(net)
+    rule = get_optimizer(optimizer, **settings)
+    for i, ((x, y), w) in enumerate(zip(batches, weights, strict=True)):
+        loss = net.train_step(x, y, w, optimizer=rule, **rates)
+        twin.train_step(x, y, w, **rates)
+        assert loss == net.history.loss[-1]
+        if i == 0:
+            assert_same(net, twin, start, "step")
+    assert_same(net, twin, start, "run")
+
+
+@pytest.mark.parametrize(("activation", "loss", "optimizer"), CHOICES[::4])
+def test_steps_in_float32_are_near_those_of_the_twin(activation, loss, optimizer, simd):
+    number = CHOICES.index((activation, loss, optimizer))
+    net, rates, batches, weights = training(number, activation, loss, optimizer, "float32")
+    twin, start = Twin(net, optimizer), parameters(net)
+    for i, ((x, y), w) in enumerate(zip(batches, weights, strict=True)):
+        net.train_step(x, y, w, optimizer=optimizer, **rates)
+        twin.train_step(x, y, w, **rates)
+        if i == 0:
+            assert_same(net, twin, start, "step")
+    assert_same(net, twin, start, "run")
+
+
+@pytest.mark.parametrize("name", torch_cases.SMALL)
+def test_training_is_that_of_pytorch_on_every_path(name, simd):
+    case = torch_cases.SMALL[name]
+    initial, data = torch_cases.initial_weights(case), torch_cases.batches(case)
+    run = train_network(case, initial, data, "float64")
+    for part in fields(run):
+        actual, expected = getattr(run, part.name), TORCH[f"{name}/{part.name}"]
+        np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-13, err_msg=part.name)
+    net = Network(case.sizes, initializer=case.initializer, seed=case.seed, dtype="float64")
+    for own, recorded in zip(net.coefs_, initial[0], strict=True):
+        assert_close(own, recorded, "normal")
+
+
+def softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("mode", ["iterations", "epochs"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_fit_is_that_of_the_twin(loss, mode, dtype):
+    net = Network([30, 20, 4], dropout=0.4, input_dropout=0.1, loss=loss, seed=9, dtype=dtype)
+    x, y = problem(net.units, loss, rows=103, dtype=dtype)
+    weights = np.random.default_rng(1).random(103)
+    twin, start = Twin(net, "adam"), parameters(net)
+    rates = {"learning_rate": 0.003, "l2": 0.01}
+    fit = {"optimizer": "adam", "batch_size": 25, mode: 12 if mode == "iterations" else 3, **rates}
+    history = net.fit(x, y, weights, **fit)
+    if mode == "iterations":
+        cut = reference.fixed_batches(103, 25, seed=9)
+        order = [cut[reference.drawn_batch(len(cut), 9, t)] for t in range(1, 13)]
+    else:
+        orders = [reference.epoch_order(103, 9, epoch) for epoch in (1, 2, 3)]
+        order = [rows for o in orders for rows in reference.cut_batches(o, 25)]
+    for rows in order:
+        twin.train_step(x[rows], y[rows], weights[rows], **rates)
+    assert history is net.history
+    assert history.iterations == len(history.loss) == len(order)
+    assert_same(net, twin, start, "run")
+
+
+@pytest.mark.parametrize("initializer", ["he", "glorot"])
+def test_initial_weights_are_those_of_the_twin(initializer, dtype, simd):
+    net = Network([70, 33, 4], initializer=initializer, seed=2**64 - 1, dtype=dtype)
+    weights, biases = reference.initial_weights(net.units, initializer, 2**64 - 1, dtype)
+    for own, expected in zip(net.coefs_, weights, strict=True):
+        assert_close(own, expected, "normal")
+        assert own.dtype == dtype
+    for own, expected in zip(net.intercepts_, biases, strict=True):
+        np.testing.assert_array_equal(own, expected, strict=True)
+
+
+# ---- Finite differences through a whole network --------------------------------------------
+
+
+def safe_problem(net, rows=6):
+    """Inputs with which no live unit stands near the kink of a ReLU."""
+    for seed in range(100):
+        x, y = problem(net.units, net.loss, rows, seed, "float64")
+        spec, params = spec_of(net), (net.coefs_, net.intercepts_)
+        masks = reference.keyed_masks(spec, rows, 1)
+        near = []
+        outputs = reference.forward(params, x, spec, masks=masks)
+        for i in range(len(net.units) - 2):
+            scale = spec.scales(training=True)[i]
+            layer = outputs[i], params[0][i], params[1][i]
+            near.append(np.abs(reference.masked_gemm(*layer, mask=masks[i], scale=scale)).min())
+        if min(near) > 1e-3:
+            return x, y
+    raise AssertionError("no seed keeps away from the kinks")
+
+
+@pytest.mark.parametrize("scaling", ["train", "test"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_against_central_differences(activation, loss, scaling):
+    options = {"activation": activation, "loss": loss, "scaling": scaling, "dtype": "float64"}
+    net = Network([5, 4, 3, 3], dropout=[0.5, 0.25], input_dropout=0.2, seed=3, **options)
+    with_biases(net)
+    x, y = safe_problem(net)
+    weights, start, h = np.random.default_rng(0).random(len(x)) + 0.5, net.state_dict(), 1e-5
+
+    def step(rate=1e-300):
+        net.load_state_dict(start)
+        return net.train_step(x, y, weights, optimizer="sgd", learning_rate=rate, l2=0.1)
+
+    step(rate=1.0)  # moves by exactly the gradient
+    moved, checked = net.state_dict()["arrays"], 0
+    for name, array in start["arrays"].items():
+        if name.startswith("state"):
+            continue
+        gradient, numeric = array - moved[name], np.empty_like(array)
+        for index in np.ndindex(array.shape):
+            value, ends = array[index], []
+            for array[index] in (value + h, value - h):
+                ends.append(step())
+            array[index] = value
+            numeric[index] = (ends[0] - ends[1]) / (2 * h)
+        error = np.abs(gradient - numeric)
+        limit = TOLERANCE["difference"]["float64"]
+        assert np.all(error < limit * np.abs(gradient) + 1e-9), name
+        assert np.linalg.norm(error) < limit * np.linalg.norm(numeric)
+        checked += array.size
+    assert checked == 5 * 4 + 4 + 4 * 3 + 3 + 3 * 3 + 3
+
+
+# ---- The two scalings ----------------------------------------------------------------------
+
+
+def training_outputs(net, x, rows):
+    """Mean and variance of a one-output network's training outputs, from its squared errors."""
+    state, losses = net.state_dict(), []
+    for target in (1.0, -1.0):
+        net.load_state_dict(state)
+        batch = np.tile(x, (rows, 1)), np.full((rows, 1), target)
+        losses.append(net.train_step(*batch, optimizer="sgd", learning_rate=1e-300))
+    net.load_state_dict(state)
+    mean = (losses[1] - losses[0]) / 2
+    return mean, losses[0] + losses[1] - 1 - mean**2
+
+
+def test_the_two_scalings_agree_in_expectation():
+    # In a linear network the mean over masks is what prediction gives, in both forms.
+    rates = {"dropout": [0.5, 0.25], "input_dropout": 0.2}
+    settings = {"activation": "identity", "loss": "squared_error", "dtype": "float64", "seed": 4}
+    nets = {s: Network([6, 5, 4, 1], scaling=s, **rates, **settings) for s in ("train", "test")}
+    state = nets["test"].state_dict()
+    for layer, rate in enumerate((0.2, 0.5, 0.25)):  # the classic form's are 1 / keep as large
+        state["arrays"][f"weight.{layer}"] /= kernels.drawn_keep(1 - rate)
+    nets["test"].load_state_dict(state)
+    x, rows, predictions = np.random.default_rng(0).standard_normal((1, 6)), 40_000, {}
+    for scaling, net in nets.items():
+        predictions[scaling] = net.predict(x).item()
+        mean, variance = training_outputs(net, x, rows)
+        assert variance > 0.01 * mean**2
+        assert abs(mean - predictions[scaling]) < 4 * math.sqrt(variance / rows), scaling
+    assert predictions["train"] == pytest.approx(predictions["test"], rel=1e-13)
+    first, second = (training_outputs(net, x, rows) for net in nets.values())
+    np.testing.assert_allclose(first, second, rtol=1e-10)  # under the same masks, even exactly
+
+
+def test_prediction_uses_no_mask_and_every_unit():
+    for scaling in ("train", "test"):
+        net = Network([9, 70, 4], dropout=0.5, input_dropout=0.3, scaling=scaling, dtype="float64")
+        with_biases(net)
+        x, _ = problem(net.units, rows=300, dtype="float64")
+        expected = reference.forward((net.coefs_, net.intercepts_), x, spec_of(net))[-1]
+        np.testing.assert_allclose(net.predict_proba(x), softmax(expected), rtol=1e-12)
+        np.testing.assert_array_equal(net.predict(x), expected.argmax(axis=1))
+        np.testing.assert_array_equal(net.predict(x), net.predict(x))
+
+
+# ---- Predicting ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [0, 1, 255, 256, 257, 700])
+def test_predictions_do_not_depend_on_how_rows_are_cut(rows, dtype, simd):
+    net = Network([9, 70, 4], dtype=dtype)
+    x, _ = problem(net.units, rows=rows, dtype=dtype)
+    whole = net.predict_proba(x)
+    assert whole.shape == (rows, 4)
+    assert whole.dtype == dtype
+    assert net.predict(x).dtype == np.int64
+    for i in range(0, rows, 97):
+        np.testing.assert_array_equal(net.predict_proba(x[i : i + 1]), whole[i : i + 1])
+
+
+def test_probabilities_and_labels_of_each_loss():
+    x = problem([5, 3])[0]
+    net = Network([5, 8, 3], dtype="float64")
+    assert net.predict_proba(x).sum(axis=1) == pytest.approx(1, rel=1e-12)
+    np.testing.assert_array_equal(net.predict(x), net.predict_proba(x).argmax(axis=1))
+    several = Network([5, 8, 3], loss="sigmoid_cross_entropy", dtype="float64")
+    np.testing.assert_array_equal(several.predict(x), several.predict_proba(x) > 0.5)
+    assert several.predict(x).shape == (len(x), 3)
+    numbers = Network([5, 8, 3], loss="squared_error", dtype="float64")
+    logits = reference.forward(
+        (numbers.coefs_, numbers.intercepts_), x.astype(float), spec_of(numbers)
+    )
+    np.testing.assert_allclose(numbers.predict(x), logits[-1], rtol=1e-12)
+    with pytest.raises(ValueError, match="predict_proba"):
+        numbers.predict_proba(x)
+
+
+def test_scores():
+    net = Network([4, 3])
+    x, y = problem(net.units, rows=200)
+    assert net.score(x, y) == np.mean(net.predict(x) == y)
+    assert net.score(x, net.predict(x)) == 1.0
+    labels = Network([4, 3], loss="sigmoid_cross_entropy")
+    assert labels.score(x, labels.predict(x)) == 1.0
+    one_wrong = labels.predict(x)
+    one_wrong[:50, 1] ^= 1
+    assert labels.score(x, one_wrong) == 0.75
+    numbers = Network([4, 2], loss="squared_error", dtype="float64")
+    outputs = numbers.predict(x)
+    assert numbers.score(x, outputs) == 1.0
+    assert numbers.score(x, outputs - outputs.mean(axis=0)) < 1
+    noisy = outputs + np.random.default_rng(0).standard_normal(outputs.shape)
+    residual = ((noisy - outputs) ** 2).sum(axis=0)
+    spread = ((noisy - noisy.mean(axis=0)) ** 2).sum(axis=0)
+    assert numbers.score(x, noisy) == pytest.approx(np.mean(1 - residual / spread), rel=1e-12)
+    with pytest.raises(ValueError, match="constant"):
+        numbers.score(x, np.ones_like(outputs))
+
+
+def test_one_output_takes_vectors_of_targets():
+    x, _ = problem([3, 1])
+    y = x[:, 0] - x[:, 1]
+    one, two = (Network([3, 8, 1], loss="squared_error") for _ in range(2))
+    one.fit(x, y, iterations=5)
+    two.fit(x, y[:, None], iterations=5)
+    assert digest(one) == digest(two)
+    assert one.score(x, y) == two.score(x, y[:, None])
+
+
+# ---- Fitting -------------------------------------------------------------------------------
+
+
+def test_networks_learn():
+    x = np.random.default_rng(0).standard_normal((600, 5))
+    y = (x[:, 0] > x[:, 1]).astype(int) + (x[:, 2] > 0.5)
+    for scaling in ("train", "test"):
+        net = Network([5, 32, 3], dropout=0.2, scaling=scaling)
+        loss = net.fit(x, y, learning_rate=0.01, batch_size=64, epochs=40).loss
+        assert np.mean(loss[-20:]) < 0.5 * np.mean(loss[:20])
+        assert net.score(x, y) > 0.9
+    target = np.column_stack([x[:, 0] * x[:, 1], x[:, 2]])
+    net = Network([5, 64, 2], loss="squared_error", activation="tanh")
+    net.fit(x, target, optimizer="adam", learning_rate=0.01, epochs=100)
+    assert net.score(x, target) > 0.9
+
+
+def test_fit_defaults_to_a_thousand_iterations():
+    net = Network([3, 2])
+    assert net.fit(*problem([3, 2])).iterations == 1000
+    assert net.fit(*problem([3, 2]), iterations=0).iterations == 1000
+
+
+def test_a_second_fit_goes_on_and_counts_epochs():
+    x, y = problem([6, 3], rows=50)
+    whole, parts = Network([6, 9, 3], dropout=0.5), Network([6, 9, 3], dropout=0.5)
+    whole.fit(x, y, epochs=5, batch_size=16)
+    first = parts.fit(x, y, epochs=2, batch_size=16)
+    second = parts.fit(x, y, epochs=3, batch_size=16)
+    assert first is second
+    assert second.iterations == 5 * 4
+    assert digest(parts) == digest(whole)
+
+
+def test_another_rule_begins_with_a_fresh_memory():
+    x, y = problem([6, 3])
+    net, other = Network([6, 3]), Network([6, 3])
+    for n in (net, other):
+        n.train_step(x, y, optimizer="rmsprop")
+        n.train_step(x, y, optimizer="adam")
+    fresh = Network([6, 3])
+    state = fresh.state_dict()
+    state["losses"] = net.history.loss[:1]
+    weights = Network([6, 3])
+    weights.train_step(x, y, optimizer="rmsprop")
+    state["arrays"] |= {"weight.0": weights.coefs_[0], "bias.0": weights.intercepts_[0]}
+    fresh.load_state_dict(state)
+    fresh.train_step(x, y, optimizer="adam")
+    assert digest(net) == digest(other) == digest(fresh)
+
+
+def test_batches_as_large_as_the_data_are_all_of_it():
+    x, y = problem([6, 3], rows=20)
+    nets = [Network([6, 3]) for _ in range(3)]
+    for net, size in zip(nets, (20, 21, 10**12), strict=True):
+        net.fit(x, y, batch_size=size, iterations=4)
+    assert len({digest(net) for net in nets}) == 1
+
+
+def test_weights_of_rows_are_ratios_and_zero_leaves_a_row_out():
+    x, y = problem([6, 3], rows=20)
+    one, two, none = (Network([6, 9, 3], dtype="float64") for _ in range(3))
+    weights = np.arange(20) % 3
+    one.train_step(x, y, weights)
+    two.train_step(x, y, weights * 0.25)
+    none.train_step(x[weights > 0], y[weights > 0], weights[weights > 0])
+    assert digest(one) == digest(two)
+    assert distance(parameters(one), parameters(none), parameters(Network([6, 9, 3]))) < 1e-6
+
+
+def test_a_minibatch_without_weight_is_told():
+    x, y = problem([6, 3], rows=20)
+    weights = np.zeros(20)
+    weights[:2] = 1
+    net = Network([6, 3])
+    with pytest.raises(ValueError, match=r"sample_weight is 0 .* minibatch of step"):
+        net.fit(x, y, weights, batch_size=2, epochs=1)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_biases_are_not_regularised(optimizer):
+    net = Network([2, 2], loss="squared_error", dtype="float64")
+    with_biases(net)
+    bias, weight = net.intercepts_[0], net.coefs_[0]
+    x, y = np.zeros((1, 2)), bias[None]  # the outputs are the biases: no error, no gradient
+    l2 = 0.5 if optimizer == "sgd" else 0.0
+    loss = net.train_step(x, y, optimizer=optimizer, learning_rate=0.1, l2=l2)
+    assert loss == pytest.approx(0.5 * l2 * np.sum(weight**2), rel=1e-14)
+    assert np.all(np.abs(net.coefs_[0]) < np.abs(weight))
+    np.testing.assert_array_equal(net.intercepts_[0], bias)
+
+
+class Recorder(Callback):
+    """Keeps what it is told, and asks to stop at iteration `stop`."""
+
+    def __init__(self, stop=None):
+        self.stop, self.told = stop, []
+
+    def on_fit_begin(self, net, total):
+        self.told.append(("begin", total))
+
+    def on_iteration(self, net, iteration, loss):
+        self.told.append((iteration, loss))
+        return iteration == self.stop
+
+    def on_fit_end(self, net):
+        self.told.append("end")
+
+
+def test_callbacks_are_told_and_may_stop():
+    x, y = problem([6, 3])
+    net, quiet = Network([6, 3]), Network([6, 3])
+    recorder = Recorder(stop=7)
+    history = net.fit(x, y, iterations=10, callbacks=[recorder, Callback()])
+    assert recorder.told == [("begin", 10), *enumerate(history.loss, start=1), "end"]
+    assert history.iterations == 7
+    assert not history.interrupted
+    quiet.fit(x, y, iterations=7)
+    assert digest(net) == digest(quiet)
+    net.fit(x, y, iterations=3, callbacks=(recorder,))
+    quiet.fit(x, y, iterations=3)
+    assert [entry[0] for entry in recorder.told[9:]] == ["begin", 8, 9, 10, "e"]
+    assert digest(net) == digest(quiet)
+
+
+def test_an_error_in_a_callback_leaves_the_network_usable():
+    class Breaks(Callback):
+        def on_iteration(self, net, iteration, loss):
+            raise RuntimeError("mine")
+
+    x, y = problem([6, 3])
+    net, other = Network([6, 3]), Network([6, 3])
+    with pytest.raises(RuntimeError, match="mine"):
+        net.fit(x, y, iterations=5, callbacks=[Breaks()])
+    assert net.history.iterations == 1
+    net.fit(x, y, iterations=4)
+    other.fit(x, y, iterations=5)
+    assert digest(net) == digest(other)
+
+
+def test_labels_changed_by_a_callback_do_no_harm():
+    class Vandal(Callback):
+        def on_iteration(self, net, iteration, loss):
+            y[:] = 10**9
+
+    x, y = problem([6, 3])
+    net, other = Network([6, 3]), Network([6, 3])
+    other.fit(x, y.copy(), iterations=5)
+    net.fit(x, y, iterations=5, callbacks=[Vandal()])
+    assert digest(net) == digest(other)
+
+
+# ---- A loss that is not finite -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_that_is_not_finite_stops_before_the_update(loss, dtype, threads):
+    net = Network([6, 9, 3], dropout=0.5, loss=loss, dtype=dtype)
+    x, y = problem(net.units, loss)
+    net.fit(x, y, iterations=3, optimizer="adam")
+    before, state = digest(net), net.state_dict()
+    huge = np.full_like(x, 3e38) if dtype == "float32" else np.full(x.shape, 1e308)
+    with pytest.raises(FloatingPointError, match=r"step 4\b.*learning_rate"):
+        net.fit(huge, y, iterations=3, optimizer="adam")
+    with pytest.raises(FloatingPointError, match=r"step 4\b"):
+        net.train_step(huge, y, optimizer="adam")
+    assert digest(net) == before
+    other = Network([6, 9, 3], dropout=0.5, loss=loss, dtype=dtype)
+    other.load_state_dict(state)
+    for n in (net, other):
+        n.fit(x, y, iterations=3, optimizer="adam")
+    assert digest(net) == digest(other)
+
+
+def test_a_divergence_is_told_by_its_step():
+    net = Network([6, 9, 3], loss="squared_error")
+    x, y = problem(net.units, "squared_error")
+    with pytest.raises(FloatingPointError, match=r"step \d+ .*1e\+10"):
+        net.fit(x, y, optimizer="sgd", learning_rate=1e10, iterations=100)
+    assert 0 < net.history.iterations < 100
+    assert np.isfinite(net.history.loss).all()
+
+
+# ---- Ctrl-C --------------------------------------------------------------------------------
+
+INTERRUPT = """
+import os, signal, threading
+from conftest import digest, problem
+from cdrop import Network
+from cdrop.callbacks import Callback
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & may have switched it off
+
+class Press(Callback):
+    def __init__(self, at, times=1):
+        self.at, self.times = at, times
+    def on_iteration(self, net, iteration, loss):
+        if iteration == self.at:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGINT)
+
+x, y = problem([6, 3])
+net, quiet = Network([6, 9, 3], dropout=0.5), Network([6, 9, 3], dropout=0.5)
+"""
+
+
+def interrupted(code):
+    process = run_python(INTERRUPT + code)
+    assert process.returncode == 0, process.stderr
+    return process.stdout.split()
+
+
+def test_ctrl_c_ends_a_fit_between_steps():
+    assert interrupted("""
+history = net.fit(x, y, iterations=50, callbacks=[Press(5)])
+assert history.interrupted and history.iterations == 5
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+history = net.fit(x, y, iterations=5)
+assert not history.interrupted
+quiet.fit(x, y, iterations=10)
+assert digest(net) == digest(quiet)
+timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+timer.start()
+history = net.fit(x, y, iterations=10**12)
+assert history.interrupted and history.iterations > 10
+quiet.fit(x, y, iterations=history.iterations - 10)
+assert digest(net) == digest(quiet)
+print("done")
+""") == ["done"]
+
+
+def test_a_second_ctrl_c_is_raised_at_once():
+    assert interrupted("""
+try:
+    net.fit(x, y, iterations=50, callbacks=[Press(5, times=2)])
+except KeyboardInterrupt:
+    print("raised", net.history.iterations)
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+net.fit(x, y, iterations=5)
+quiet.fit(x, y, iterations=10)
+assert digest(net) == digest(quiet)
+""") == ["raised", "5"]
+
+
+def test_a_program_that_handles_ctrl_c_itself_keeps_doing_so():
+    assert interrupted("""
+heard = []
+signal.signal(signal.SIGINT, lambda *args: heard.append(net.history.iterations))
+assert not net.fit(x, y, iterations=10, callbacks=[Press(5)]).interrupted
+print(heard, net.history.iterations)
+def train():
+    net.fit(x, y, iterations=5)
+worker = threading.Thread(target=train)  # signals reach the main thread alone
+worker.start(); worker.join()
+print(net.history.iterations)
+""") == ["[5]", "10", "15"]
+
+
+# ---- State ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_network_loaded_midway_goes_on_byte_for_byte(optimizer, dtype):
+    settings = {"dropout": [0.5, 0.2], "input_dropout": 0.1, "seed": 6, "dtype": dtype}
+    net, other = (Network([6, 9, 8, 3], **settings) for _ in range(2))
+    x, y = problem(net.units)
+    net.fit(x, y, optimizer=optimizer, batch_size=8, iterations=7)
+    net.fit(x, y, optimizer=optimizer, batch_size=8, epochs=1)
+    other.load_state_dict(net.state_dict())
+    pickled, copied = pickle.loads(pickle.dumps(net)), copy.deepcopy(net)
+    for n in (net, other, pickled, copied):
+        n.fit(x, y, optimizer=optimizer, batch_size=8, epochs=2)
+        n.fit(x, y, optimizer=optimizer, batch_size=8, iterations=7)
+        assert n.history.iterations == 7 + 5 + 10 + 7
+        assert digest(n) == digest(net)
+        assert repr(n) == repr(net)
+    assert len(set(map(id, (net.history, other.history, pickled.history, copied.history)))) == 4
+
+
+def test_a_state_is_a_copy():
+    x, y = problem([6, 3])
+    net = Network([6, 9, 3])
+    net.fit(x, y, iterations=3)
+    state, before = net.state_dict(), digest(net)
+    for array in [*state["arrays"].values(), *net.coefs_, *net.intercepts_]:
+        array[...] = 7
+    state["losses"].append(7.0)
+    state["settings"]["units"].append(7)
+    assert digest(net) == before
+    loaded = net.state_dict()
+    other = Network([6, 9, 3])
+    other.load_state_dict(loaded)
+    for array in loaded["arrays"].values():
+        array[...] = 7
+    assert digest(other) == before
+    assert other.state_dict()["optimizer"] == {"name": "rmsprop", "rho": 0.9, "epsilon": 1e-8}
+
+
+def test_the_state_keeps_an_optimizers_settings():
+    x, y = problem([6, 3])
+    net, other = Network([6, 3]), Network([6, 3])
+    net.fit(x, y, optimizer=get_optimizer("momentum", momentum=0.5), iterations=3)
+    other.load_state_dict(net.state_dict())
+    assert other.state_dict()["optimizer"] == {"name": "momentum", "momentum": 0.5}
+
+
+def test_a_diverged_network_can_be_copied():
+    net = Network([2, 2], loss="squared_error")
+    state = net.state_dict()
+    state["arrays"]["weight.0"][0, 0] = np.inf
+    net.load_state_dict(state)
+    assert digest(copy.deepcopy(net)) == digest(net)
+
+
+# ---- Making networks -----------------------------------------------------------------------
+
+
+def test_attributes_and_shapes(dtype):
+    net = Network((5, 4, 3), dropout=0.25, dtype=dtype)
+    assert net.units == (5, 4, 3)
+    assert net.dropout == (0.25,)
+    assert net.dtype == dtype
+    assert [w.shape for w in net.coefs_] == [(5, 4), (4, 3)]
+    assert [b.shape for b in net.intercepts_] == [(4,), (3,)]
+    assert {a.dtype for a in parameters(net)} == {np.dtype(dtype)}
+    assert net.history.loss == []
+    assert net.history.interrupted is False
+
+
+@pytest.mark.parametrize("threads", [None, 1, 3])
+def test_threads_are_kept(threads):
+    net = Network([3, 2], threads=threads)
+    assert net.threads == copy.deepcopy(net).threads == threads
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        ({"units": np.array([5, 4, 3])}, {}),
+        ({"units": (np.int32(5), 4, np.uint8(3))}, {}),
+        ({"dropout": [0.5]}, {"dropout": 0.5}),
+        ({"dropout": np.array([0.5])}, {"dropout": 0.5}),
+        ({"dropout": np.float32(0.5)}, {"dropout": 0.5}),
+        ({"dropout": np.array(0.5)}, {"dropout": 0.5}),
+        ({"dropout": 0}, {"dropout": 0.0}),
+        ({"dtype": np.float64}, {"dtype": "float64"}),
+        ({"dtype": np.dtype("f4")}, {"dtype": "float32"}),
+        ({"seed": np.uint64(2**64 - 1)}, {"seed": 2**64 - 1}),
+    ],
+    ids=str,
+)
+def test_settings_may_be_given_as_numpys(given, same):
+    nets = [Network(**{"units": [5, 4, 3], **settings}) for settings in (given, same)]
+    x, y = problem([5, 3])
+    for net in nets:
+        net.fit(x, y, iterations=3)
+    assert repr(nets[0]) == repr(nets[1])
+    assert digest(nets[0]) == digest(nets[1])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"dropout": 0.5},
+        {"dropout": [0.5, 0.25]},
+        {"dropout": [0.0, 0.1], "input_dropout": 0.2, "activation": "tanh"},
+        {"loss": "squared_error", "initializer": "glorot", "scaling": "test"},
+        {"seed": 7, "dtype": "float64"},
+    ],
+    ids=str,
+)
+def test_the_representation_makes_the_network_again(settings):
+    net = Network([5, 4, 4, 3], **settings)
+    again = eval(repr(net), {"Network": Network})
+    assert repr(again) == repr(net)
+    assert digest(again) == digest(net)
+    assert again._settings() == net._settings()
+
+
+def test_make_network_is_the_articles():
+    net = make_network(5, 3)
+    assert net.units == (5, 100, 100, 3)
+    assert make_network(5, 3, H=7, dropout=0.5, seed=2).units == (5, 7, 7, 3)
+    assert digest(net) == digest(Network([5, 100, 100, 3]))
+    assert cdrop.make_network is make_network
+
+
+@pytest.mark.parametrize("scaling", ["train", "test"])
+@pytest.mark.parametrize("name", ["dropout", "input_dropout"])
+def test_rates_that_would_keep_nothing_are_refused(name, scaling):
+    for rate in (1 - 2.0**-34, 1.0):
+        with pytest.raises(ValueError, match=rf"^{name} is .*to below 1"):
+            Network([3, 4, 2], **{name: rate}, scaling=scaling)
+    net = Network([3, 4, 2], **{name: 1 - 2.0**-32}, scaling=scaling)  # keeps next to nothing
+    assert math.isfinite(net.train_step(*problem(net.units)))
+
+
+def test_seeds_give_other_weights_masks_and_orders():
+    x, y = problem([6, 3], rows=100)
+    nets = [Network([6, 9, 3], dropout=0.5, seed=seed) for seed in range(3)]
+    assert len({net.coefs_[0].tobytes() for net in nets}) == 3
+    state = nets[0].state_dict()["arrays"]
+    losses = set()
+    for net in nets:  # the same weights, still other batches and masks
+        net.load_state_dict({**net.state_dict(), "arrays": state})
+        losses.add(tuple(net.fit(x, y, iterations=3, batch_size=32).loss))
+    assert len(losses) == 3

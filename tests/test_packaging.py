@@ -1,0 +1,162 @@
+"""What a user gets: the version, the README, a light import, a library that exports little."""
+
+import doctest
+import importlib
+import importlib.metadata
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import cdrop
+from cdrop import _kernels
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Optional, or only for tests: importing cdrop must need none of them.
+HEAVY = [
+    "joblib",
+    "matplotlib",
+    "pandas",
+    "pooch",
+    "safetensors",
+    "scipy",
+    "sklearn",
+    "torch",
+    "tqdm",
+]
+
+DOCTEST_FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+# What threadpoolctl finds the pool by.
+EXPORTS = {"PyInit__kernels", "cdrop_get_num_threads", "cdrop_set_num_threads"}
+
+
+def read(name):
+    """Return the text of a file beside the tests; skip where the tests were copied without it."""
+    path = ROOT / name
+    if not path.exists():
+        pytest.skip(f"{name} is not beside these tests")
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def headers():
+    """Return the paths of the C headers; skip where the tests were copied without the sources."""
+    found = {str(path.relative_to(ROOT)) for path in (ROOT / "src_c").rglob("*.h")}
+    return found or pytest.skip("the sources are not beside these tests")
+
+
+def code_blocks(text, language=""):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def run_python(code):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_version_of_module_and_package_agree():
+    assert cdrop.__version__ == importlib.metadata.version("cdrop")
+
+
+def test_version_is_that_of_pyproject():
+    assert cdrop.__version__ == tomllib.loads(read("pyproject.toml"))["project"]["version"]
+
+
+def test_version_heads_the_changelog():
+    newest = re.search(r"^## (\S+)", read("CHANGELOG.md"), flags=re.MULTILINE)
+    assert newest[1] == cdrop.__version__
+
+
+def test_quick_start_holds_two_commands():
+    section = read("README.md").split("## Quick start\n")[1]
+    assert code_blocks(section)[0].split("\n") == ["make compare", "make test", ""]
+
+
+def test_readme_examples():
+    blocks = code_blocks(read("README.md"), "python")
+    assert blocks, "no example found"
+    runner = doctest.DocTestRunner(optionflags=DOCTEST_FLAGS)
+    names = {}
+    for number, block in enumerate(blocks, start=1):
+        example = doctest.DocTestParser().get_doctest(block, names, f"README {number}", None, 0)
+        assert example.examples
+        runner.run(example, clear_globs=False)
+        names = example.globs
+    assert runner.failures == 0
+
+
+MODULES = [info.name for info in pkgutil.walk_packages(cdrop.__path__, "cdrop.")]
+
+
+@pytest.mark.parametrize("name", ["cdrop", *(m for m in MODULES if not m.endswith("__main__"))])
+def test_docstring_examples(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = doctest.testmod(importlib.import_module(name), optionflags=DOCTEST_FLAGS)
+    assert found.failed == 0
+
+
+@pytest.mark.usefixtures("headers")
+def test_readme_names_files_that_exist():
+    section = read("README.md").split("## Where things are\n")[1].split("\n## ")[0]
+    names = re.findall(
+        r"`([\w/.]+)`", "\n".join(row.split(" | ")[0] for row in section.split("\n"))
+    )
+    assert names
+    assert [n for n in names if not ((ROOT / n).exists() or (ROOT / "cdrop" / n).exists())] == []
+
+
+@pytest.mark.skipif(not shutil.which("nm"), reason="needs nm")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the symbols of an ELF file")
+def test_library_exports_only_its_entry_points():
+    command = ["nm", "--dynamic", "--defined-only", "--format=posix", _kernels.__file__]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    exported = {line.split()[0] for line in lines} - {"_init", "_fini"}
+    assert "PyInit__kernels" in exported
+    assert exported <= EXPORTS
+
+
+def test_import_loads_no_optional_library():
+    loaded = run_python("import sys, cdrop; print(*{name.split('.')[0] for name in sys.modules})")
+    assert set(loaded.split()) & set(HEAVY) == set()
+
+
+def test_import_takes_little_time_beyond_numpy():
+    # Of the processor, not of the clock: other work on the machine must not count.
+    code = (
+        "import numpy, time; start = time.process_time(); import cdrop;"
+        "print(time.process_time() - start)"
+    )
+    assert min(float(run_python(code)) for _ in range(5)) < 0.1
+
+
+def test_no_flag_ties_the_build_to_this_cpu():
+    flags = re.search(r'^POSIX_FLAGS = "(.*)"$', read("setup.py"), flags=re.MULTILINE)[1].split()
+    assert "-ffp-contract=off" in flags
+    assert [f for f in flags if f.startswith(("-m", "-ffast-math", "-Ofast", "-fopenmp"))] == []
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_a_changed_header_compiles_anew(headers):
+    target = ".venv/stamps/extension"
+    command = ["make", "--dry-run", "--print-data-base", target]
+    rules = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True).stdout
+    needed = re.search(rf"^{re.escape(target)}: (.*)$", rules, flags=re.MULTILINE)[1].split()
+    assert headers <= set(needed)
+
+
+def test_extension_depends_on_every_header(headers):
+    pytest.importorskip("setuptools", reason="builds nothing without setuptools")
+    code = (
+        "import os, runpy, setuptools\n"
+        "setuptools.setup = lambda **given: print(*given['ext_modules'][0].depends)\n"
+        f"os.chdir({str(ROOT)!r})\n"
+        "runpy.run_path('setup.py')"
+    )
+    assert headers <= set(run_python(code).split())

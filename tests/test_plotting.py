@@ -1,0 +1,90 @@
+"""Pictures of the comparison."""
+
+import io
+import sys
+
+import pytest
+from comparisons import FakeTrainer, fake_result, small_dataset
+
+from cdrop.experiments import Settings, article, compare
+
+matplotlib = pytest.importorskip("matplotlib")
+
+from cdrop.plotting import check_format, plot_comparison  # noqa: E402
+
+
+def lines_of(axes):
+    return {line.get_label(): line for line in axes.get_lines()}
+
+
+def test_curves_are_the_mean_losses():
+    result = fake_result()
+    _, (loss, _) = plot_comparison(result)
+    drawn = lines_of(loss)
+    for arm in ("without", "with"):
+        curve = drawn[f"{arm} dropout"]
+        assert list(curve.get_xdata()) == list(range(100, 1001, 100))
+        assert list(curve.get_ydata()) == result.arms[arm].mean_loss()
+    assert len(loss.collections) == 2  # a band for each arm
+
+
+def test_the_articles_points_are_drawn_only_beside_mnist():
+    points = [
+        line.get_ydata()
+        for line in plot_comparison(fake_result())[1][0].get_lines()
+        if line.get_label() == "the article's run"
+    ]
+    assert [tuple(p) for p in points] == [article.RESULTS[arm].loss for arm in ("without", "with")]
+    for other in (fake_result(name="KMNIST"), fake_result(hidden=8)):
+        assert "the article's run" not in lines_of(plot_comparison(other)[1][0])
+
+
+def test_every_repeat_is_a_line_between_the_arms():
+    result = fake_result(repeats=4, name="small")
+    _, (_, accuracy) = plot_comparison(result)
+    pairs = [tuple(line.get_ydata()) for line in accuracy.get_lines() if len(line.get_xdata()) == 2]
+    expected = list(zip(*(result.arms[a].test_accuracy for a in ("without", "with")), strict=True))
+    assert pairs[:4] == expected
+
+
+def test_axes_are_labelled_and_the_title_says_what():
+    figure, axes = plot_comparison(fake_result(repeats=3, name="small"))
+    assert figure.get_suptitle() == "small, 3 repeats per arm"
+    for ax in axes:
+        assert ax.get_ylabel()
+        assert ax.get_title()
+    assert axes[0].get_xlabel() == "iteration"
+
+
+@pytest.mark.parametrize("settings", [{"repeats": 1}, {"repeats": 2, "iterations": 5}])
+@pytest.mark.parametrize("format", ["png", "svg", "pdf"])
+def test_small_results_are_drawn_in_every_format(settings, format):
+    out = io.BytesIO()
+    plot_comparison(fake_result(**settings), out, format=format)
+    assert out.getvalue()[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
+
+
+def test_incomplete_results_say_so():
+    trainer = FakeTrainer(fault=KeyboardInterrupt, fault_at=4)
+    result = compare(small_dataset(), Settings(repeats=5), network=trainer)
+    assert "2 repeats of 5 (incomplete)" in plot_comparison(result)[0].get_suptitle()
+
+
+def test_nothing_to_draw_is_an_error():
+    trainer = FakeTrainer(fault=KeyboardInterrupt, fault_at=0)
+    result = compare(small_dataset(), Settings(repeats=5), network=trainer)
+    with pytest.raises(ValueError, match="no repeat was finished"):
+        plot_comparison(result)
+
+
+def test_pyplot_is_left_alone():
+    plot_comparison(fake_result(repeats=2))
+    if "matplotlib.pyplot" in sys.modules:
+        assert not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_format_comes_from_the_name():
+    assert check_format("a/b.PNG") == "png"
+    for name in ("noending", "a.docx"):
+        with pytest.raises(ValueError, match="png"):
+            check_format(name)
