@@ -46,8 +46,7 @@ typedef enum { CDROP_FOR_MASKS, CDROP_FOR_WEIGHTS, CDROP_FOR_ORDER, CDROP_FOR_US
 
 static inline size_t cdrop_words(size_t units) { return (units + 63) / 64; }
 
-/* ---- SIMD path and threads
- * ------------------------------------------------------------------------------------------- */
+/* ---- SIMD path and threads ---- */
 
 /* Chooses the path named ("scalar", "avx2", "avx512", "neon"), or with NULL the best one. CDROP_UNSUPPORTED, and no
  * change, where this CPU, this operating system or this build has no such path. Call it before any other thread uses
@@ -63,8 +62,7 @@ CDROP_EXPORT void cdrop_set_num_threads(int threads);
 /* How many CPUs this process may use: a team larger than that never spins. */
 void cdrop_set_cpus(int cpus);
 
-/* ---- Generator (bernoulli.c)
- * ----------------------------------------------------------------------------------------- */
+/* ---- Generator (bernoulli.c) ---- */
 
 /* Eight xoshiro256++ generators (Blackman and Vigna 2018), the lanes of one stream. Their state is a bijection of the
  * key (seed, step, purpose and layer, 8 block + lane) by SplitMix64's finaliser (Steele, Lea and Flood 2014), so
@@ -85,8 +83,7 @@ void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, ui
 void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep, uint64_t seed,
                           uint64_t step, uint32_t layer);
 
-/* ---- Masked products (masked_gemm.c, masked_grad.c)
- * ------------------------------------------------------------------ */
+/* ---- Masked products (masked_gemm.c, masked_grad.c) ---- */
 
 /* out (rows x n_out) = activation((x * mask * scale) w + bias).
  * x: rows x n_in; w: n_in x n_out; bias: n_out or NULL; mask: rows x cdrop_words(n_in) or NULL for all.
@@ -103,8 +100,7 @@ cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweig
                                     const void *x, const void *w, const uint64_t *mask, size_t rows, size_t n_in,
                                     size_t n_out, double scale, cdrop_activation activation, int threads);
 
-/* ---- Losses (losses.c)
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Losses (losses.c) ---- */
 
 /* The weighted mean over rows of the loss of each row, and its gradient by the outputs (rows x n).
  * Softmax takes labels (rows), the others targets (rows x n). weights (rows) may be NULL for 1; their sum must be
@@ -114,8 +110,7 @@ double cdrop_loss_and_gradient(cdrop_dtype dtype, cdrop_loss loss, void *doutput
                                const int64_t *labels, const void *targets, const double *weights, size_t rows,
                                size_t n);
 
-/* ---- Update rules (optimizers.c)
- * ------------------------------------------------------------------------------------- */
+/* ---- Update rules (optimizers.c) ---- */
 
 typedef struct {
     cdrop_rule rule;
@@ -134,8 +129,7 @@ int cdrop_rule_states(cdrop_rule rule);
 void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient, void *state1, void *state2, size_t n,
                           const cdrop_optimizer *optimizer);
 
-/* ---- Networks (network.c)
- * -------------------------------------------------------------------------------------------- */
+/* ---- Networks (network.c) ---- */
 
 typedef struct {
     cdrop_dtype dtype;
@@ -180,8 +174,7 @@ cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch
 cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const void *x, size_t n, int probabilities,
                                    int threads);
 
-/* ---- Numbers (numbers.c): logarithms that are the same everywhere
- * ---------------------------------------------------- */
+/* ---- Numbers (numbers.c): logarithms that are the same everywhere ---- */
 
 double cdrop_log(double x);   /* x > 0; NaN for others */
 double cdrop_log1p(double x); /* 0 <= x <= 1 */

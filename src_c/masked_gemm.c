@@ -82,7 +82,7 @@ cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, cons
     g.source = (cdrop_source){.data = x,
                               .pitch = n_in,
                               .columns = n_in,
-                              .mask = mask,
+                              .mask = n_in ? mask : NULL,
                               .words = cdrop_words(n_in),
                               .scale = scale,
                               .rule = CDROP_LIVE_NONZERO};

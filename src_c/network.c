@@ -16,6 +16,10 @@
 
 enum { PREDICT_ROWS = 256, LOSS_ROWS = 16 };
 
+/* Multiply-adds of a step, dense, that are worth a further thread: measured on two cores, where a step of this size takes
+ * about as long as its barriers and the waking of a worker. */
+enum { WORTH_A_THREAD = 300000 };
+
 typedef struct {
     size_t n_in, n_out;
     uint64_t keep; /* of this layer's input */
@@ -48,8 +52,7 @@ struct cdrop_network {
     void *bias_gradient; /* widest layer, padded */
 };
 
-/* ---- Making a network, its state in and out
- * -------------------------------------------------------------------------- */
+/* ---- Making a network, its state in and out ---- */
 
 static size_t square_blocks(const layer *l) { return cdrop_blocks(l->n_in) * cdrop_blocks(l->n_out); }
 
@@ -117,6 +120,18 @@ void cdrop_network_free(cdrop_network *n)
     free(n);
 }
 
+/* Threads for a pass over `rows`: those asked for, or as many as pay. Results do not depend on it. */
+static int useful_threads(const cdrop_network *n, size_t rows, int threads)
+{
+    double work = 0;
+    if (threads)
+        return threads;
+    for (size_t i = 0; i < n->layers; i++)
+        work += (double)rows * (double)n->layer[i].n_in * (double)n->layer[i].n_out;
+    threads = cdrop_get_num_threads();
+    return work < (double)WORTH_A_THREAD * threads ? 1 + (int)(work / WORTH_A_THREAD) : threads;
+}
+
 static void *bias_part(const layer *l, cdrop_part part)
 {
     return part == CDROP_WEIGHT ? l->bias : part == CDROP_STATE1 ? l->bias_state1 : l->bias_state2;
@@ -125,6 +140,18 @@ static void *bias_part(const layer *l, cdrop_part part)
 static const cdrop_panels *weight_part(const layer *l, cdrop_part part)
 {
     return part == CDROP_WEIGHT ? &l->weight : part == CDROP_STATE1 ? &l->state1 : &l->state2;
+}
+
+/* The L2 term of a step's loss is that of the weights before it, so it is known before anything changes: the step that
+ * wrote the weights has noted their squares, while they were in the cache. */
+static void note_squares(const cdrop_kernels *k, const layer *l, size_t p, size_t u0, size_t u1)
+{
+    const size_t pitch = cdrop_panel_pitch(&l->weight, p), columns = cdrop_min(k->panel, l->n_out - p * k->panel);
+    const char *weight = cdrop_panel_at(&l->weight, k, p, u0);
+    double *squares = l->squares + u0 / CDROP_BLOCK * cdrop_blocks(l->n_out) + p * k->panel / CDROP_BLOCK;
+    for (size_t c = 0; c < columns; c += CDROP_BLOCK)
+        squares[c / CDROP_BLOCK] =
+            k->sum_squares(weight + c * k->size, pitch, cdrop_min(CDROP_BLOCK, columns - c), u1 - u0);
 }
 
 static void refresh_transposed(const cdrop_network *n, const layer *l, cdrop_team team)
@@ -139,8 +166,15 @@ void cdrop_network_set(cdrop_network *n, size_t index, cdrop_part part, const vo
     const layer *l = &n->layer[index];
     cdrop_pack(weight_part(l, part), n->k, weight, l->n_out, 0, l->n_in);
     memcpy(bias_part(l, part), bias, l->n_out * n->k->size);
-    if (part == CDROP_WEIGHT && index)
+    if (part != CDROP_WEIGHT)
+        return;
+    if (index)
         refresh_transposed(n, l, (cdrop_team){0, 1});
+    const cdrop_fp_mode mode = cdrop_flush_denormals(); /* as in a step, which notes the same squares */
+    for (size_t p = 0; p < l->weight.panels; p++)
+        for (size_t u = 0; u < l->n_in; u += CDROP_BLOCK)
+            note_squares(n->k, l, p, u, cdrop_min(u + CDROP_BLOCK, l->n_in));
+    cdrop_restore_fp_mode(mode);
 }
 
 void cdrop_network_get(const cdrop_network *n, size_t index, cdrop_part part, void *weight, void *bias)
@@ -150,8 +184,7 @@ void cdrop_network_get(const cdrop_network *n, size_t index, cdrop_part part, vo
     memcpy(bias, bias_part(l, part), l->n_out * n->k->size);
 }
 
-/* ---- Memory of a batch
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Memory of a batch ---- */
 
 /* What forward needs. Everything of the old capacity is given back first, so that memory does not double. */
 static cdrop_status reserve_forward(cdrop_network *n, size_t rows)
@@ -211,8 +244,7 @@ static cdrop_status reserve_training(cdrop_network *n, size_t rows, int threads)
     return CDROP_OK;
 }
 
-/* ---- Forward
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- Forward ---- */
 
 /* What a pass works on. The batch and the layer are told apart from the network: they change from call to call. */
 typedef struct {
@@ -326,8 +358,7 @@ static void forward(pass *s, cdrop_team team)
     }
 }
 
-/* ---- Loss and backward
- * ----------------------------------------------------------------------------------------------- */
+/* ---- Loss and backward ---- */
 
 static void losses(const pass *s, cdrop_team team)
 {
@@ -382,21 +413,16 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
     k->compress(&below->deltas, &source, b0, b1, l0, l1);
 }
 
-/* The gradient of 64 units of a panel: note their sum of squares for the L2 term, then update them in place. */
+/* The gradient of 64 units of a panel: update them in place, and note their new squares. */
 static void update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient)
 {
     const pass *s = context;
     const cdrop_kernels *k = s->n->k;
     const layer *l = &s->n->layer[s->index];
-    const size_t pitch = cdrop_panel_pitch(&l->weight, p), columns = cdrop_min(k->panel, l->n_out - p * k->panel);
-    char *weight = cdrop_panel_at(&l->weight, k, p, u0);
-    const size_t blocks = cdrop_blocks(l->n_out);
-    if (s->weight_update.l2 != 0)
-        for (size_t c = 0; c < columns; c += CDROP_BLOCK)
-            l->squares[u0 / CDROP_BLOCK * blocks + (p * k->panel + c) / CDROP_BLOCK] =
-                k->sum_squares(weight + c * k->size, pitch, cdrop_min(CDROP_BLOCK, columns - c), u1 - u0);
-    k->update(weight, gradient, cdrop_panel_at(&l->state1, k, p, u0), cdrop_panel_at(&l->state2, k, p, u0),
-              (u1 - u0) * pitch, &s->weight_update);
+    const size_t pitch = cdrop_panel_pitch(&l->weight, p);
+    k->update(cdrop_panel_at(&l->weight, k, p, u0), gradient, cdrop_panel_at(&l->state1, k, p, u0),
+              cdrop_panel_at(&l->state2, k, p, u0), (u1 - u0) * pitch, &s->weight_update);
+    note_squares(k, l, p, u0, u1);
 }
 
 static void update_bias(const pass *s, cdrop_team team)
@@ -434,7 +460,7 @@ static void backward(pass *s, cdrop_team team)
     }
 }
 
-/* l2 / 2 times the squares that the update noted, block by block in a fixed order. */
+/* l2 / 2 times the sum of squares, block by block in a fixed order. */
 static double penalty(const pass *s)
 {
     double sum = 0;
@@ -452,23 +478,20 @@ static void step_job(void *argument, cdrop_team team)
     forward(s, team);
     losses(s, team);
     cdrop_barrier(team);
-    const double loss = batch_loss(s); /* the same sum on every thread */
-    if (!isfinite(loss)) {
-        if (team.index == 0) {
-            s->status = CDROP_NOT_FINITE;
-            *s->total = loss;
-        }
-        return;
+    const double loss = batch_loss(s) + penalty(s); /* the same sum on every thread */
+    cdrop_barrier(team);                            /* before the squares change */
+    if (team.index == 0) {
+        *s->total = loss;
+        s->status = isfinite(loss) ? CDROP_OK : CDROP_NOT_FINITE;
     }
-    backward(s, team);
-    if (team.index == 0)
-        *s->total = loss + penalty(s);
+    if (isfinite(loss))
+        backward(s, team);
 }
 
 cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
                                 uint64_t step, int threads, double *loss)
 {
-    threads = threads ? threads : cdrop_get_num_threads();
+    threads = useful_threads(n, batch->n, threads);
     if (reserve_training(n, batch->n, threads) != CDROP_OK)
         return CDROP_NO_MEMORY;
     pass s = {
@@ -491,8 +514,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     return s.status;
 }
 
-/* ---- Prediction
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- Prediction ---- */
 
 static void copy_predictions(const pass *s, cdrop_team team)
 {
@@ -529,7 +551,7 @@ cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const void *x, s
     for (size_t done = 0; done < rows; done += chunk) {
         const cdrop_batch batch = {.x = (const char *)x + done * x_row, .n = cdrop_min(chunk, rows - done)};
         pass s = {.n = n, .batch = &batch, .out = (char *)out + done * out_row, .probabilities = probabilities};
-        cdrop_parallel(predict_job, &s, threads ? threads : cdrop_get_num_threads());
+        cdrop_parallel(predict_job, &s, useful_threads(n, batch.n, threads));
     }
     return CDROP_OK;
 }

@@ -11,23 +11,30 @@ enum {
     YIELDS_BEFORE_SLEEP = 50,
 };
 
+/* Where threads sleep that have waited long for the same thing. */
+typedef struct {
+    pthread_cond_t wake;
+    atomic_int sleepers;
+} bed;
+
 typedef struct {
     atomic_uint job; /* counts the jobs handed to this worker */
-    atomic_int asleep;
     cdrop_team team;
+    bed bed;
 } mailbox;
 
 static struct {
     pthread_mutex_t busy;  /* held while a job runs */
-    pthread_mutex_t sleep; /* guards `wake` */
-    pthread_cond_t wake;
+    pthread_mutex_t sleep; /* of all beds */
     int workers;
     mailbox mail[CDROP_MAX_THREADS];
     cdrop_job job;
     void *argument;
-    atomic_int unfinished;
+    atomic_uint unfinished;
     atomic_uint arrived, phase; /* of the barrier */
-} pool = {.busy = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+    bed bed;                    /* of the team, while it waits for any of these */
+} pool = {
+    .busy = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .bed = {.wake = PTHREAD_COND_INITIALIZER}};
 
 static atomic_int default_threads = 1;
 
@@ -43,27 +50,55 @@ static atomic_int cpus = 1;
 
 void cdrop_set_cpus(int n) { atomic_store(&cpus, n); }
 
-/* One turn of a waiting loop: spin first, then let others run. A team larger than the machine never spins. */
-static void wait_a_little(int *turns, int team)
+/* One turn of a waiting loop: spin first, then let others run; false when it is time to sleep. A team larger than the
+ * machine never spins. */
+static int wait_a_little(int *turns, int team)
 {
     if (++*turns < SPINS_BEFORE_YIELD && team <= atomic_load_explicit(&cpus, memory_order_relaxed))
         cdrop_relax();
-    else
+    else {
+        *turns = *turns < SPINS_BEFORE_YIELD ? SPINS_BEFORE_YIELD : *turns;
         sched_yield();
+    }
+    return *turns < SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP;
+}
+
+/* Waits while *word is `value`. A thread that waits long sleeps: on a busy machine the one it waits for needs its CPU. */
+static void wait_while(atomic_uint *word, unsigned value, int team, bed *b)
+{
+    for (int turns = 0; wait_a_little(&turns, team);)
+        if (atomic_load(word) != value)
+            return;
+    pthread_mutex_lock(&pool.sleep);
+    atomic_fetch_add(&b->sleepers, 1);
+    while (atomic_load(word) == value)
+        pthread_cond_wait(&b->wake, &pool.sleep);
+    atomic_fetch_sub(&b->sleepers, 1);
+    pthread_mutex_unlock(&pool.sleep);
+}
+
+/* After a change of a word that others may sleep on: the lock orders this after their last look at it. */
+static void wake(bed *b)
+{
+    if (!atomic_load(&b->sleepers))
+        return;
+    pthread_mutex_lock(&pool.sleep);
+    pthread_cond_broadcast(&b->wake);
+    pthread_mutex_unlock(&pool.sleep);
 }
 
 void cdrop_barrier(cdrop_team team)
 {
     if (team.size == 1)
         return;
-    const unsigned phase = atomic_load_explicit(&pool.phase, memory_order_acquire);
-    if (atomic_fetch_add_explicit(&pool.arrived, 1, memory_order_acq_rel) + 1 == (unsigned)team.size) {
-        atomic_store_explicit(&pool.arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&pool.phase, phase + 1, memory_order_release);
+    const unsigned phase = atomic_load(&pool.phase);
+    if (atomic_fetch_add(&pool.arrived, 1) + 1 < (unsigned)team.size) {
+        wait_while(&pool.phase, phase, team.size, &pool.bed);
         return;
     }
-    for (int turns = 0; atomic_load_explicit(&pool.phase, memory_order_acquire) == phase;)
-        wait_a_little(&turns, team.size);
+    atomic_store(&pool.arrived, 0);
+    atomic_store(&pool.phase, phase + 1);
+    wake(&pool.bed);
 }
 
 void cdrop_share(cdrop_team team, size_t items, size_t *from, size_t *to)
@@ -80,32 +115,24 @@ static void run_job(cdrop_job job, void *argument, cdrop_team team)
     cdrop_restore_fp_mode(mode);
 }
 
-static void sleep_until(mailbox *mail, unsigned seen)
-{
-    pthread_mutex_lock(&pool.sleep);
-    atomic_store(&mail->asleep, 1);
-    while (atomic_load(&mail->job) == seen)
-        pthread_cond_wait(&pool.wake, &pool.sleep);
-    atomic_store(&mail->asleep, 0);
-    pthread_mutex_unlock(&pool.sleep);
-}
-
 static void *work(void *argument)
 {
     mailbox *mail = argument;
     cdrop_team team = {0, 1};
     for (unsigned seen = 0;; seen++) {
-        for (int turns = 0; atomic_load_explicit(&mail->job, memory_order_acquire) == seen;) {
-            if (turns >= SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP)
-                sleep_until(mail, seen);
-            else
-                wait_a_little(&turns, team.size);
-        }
+        wait_while(&mail->job, seen, team.size, &mail->bed);
         team = mail->team;
         run_job(pool.job, pool.argument, team);
-        atomic_fetch_sub_explicit(&pool.unfinished, 1, memory_order_release);
+        if (atomic_fetch_sub(&pool.unfinished, 1) == 1)
+            wake(&pool.bed);
     }
     return NULL;
+}
+
+static void make_bed(bed *b)
+{
+    pthread_cond_init(&b->wake, NULL);
+    atomic_store(&b->sleepers, 0);
 }
 
 /* The child of a fork has only the thread that forked: it begins with an empty, free pool. */
@@ -114,7 +141,7 @@ static void forget_workers(void)
     pool.workers = 0;
     pthread_mutex_init(&pool.busy, NULL);
     pthread_mutex_init(&pool.sleep, NULL);
-    pthread_cond_init(&pool.wake, NULL);
+    make_bed(&pool.bed);
     atomic_store(&pool.unfinished, 0);
     atomic_store(&pool.arrived, 0);
 }
@@ -130,7 +157,7 @@ static int start_workers(int wanted)
         pthread_t thread;
         mailbox *mail = &pool.mail[pool.workers];
         atomic_store(&mail->job, 0);
-        atomic_store(&mail->asleep, 0);
+        make_bed(&mail->bed);
         if (pthread_create(&thread, NULL, work, mail))
             break;
         pthread_detach(thread);
@@ -141,16 +168,10 @@ static int start_workers(int wanted)
 
 static void hand_out(int workers)
 {
-    int sleeping = 0;
     for (int i = 0; i < workers; i++) {
         pool.mail[i].team = (cdrop_team){i + 1, workers + 1};
         atomic_fetch_add(&pool.mail[i].job, 1);
-        sleeping |= atomic_load(&pool.mail[i].asleep);
-    }
-    if (sleeping) { /* the lock orders this after a worker's last look at its mail */
-        pthread_mutex_lock(&pool.sleep);
-        pthread_cond_broadcast(&pool.wake);
-        pthread_mutex_unlock(&pool.sleep);
+        wake(&pool.mail[i].bed);
     }
 }
 
@@ -163,10 +184,10 @@ void cdrop_parallel(cdrop_job job, void *argument, int threads)
     const int workers = start_workers((threads < CDROP_MAX_THREADS ? threads : CDROP_MAX_THREADS) - 1);
     pool.job = job;
     pool.argument = argument;
-    atomic_store(&pool.unfinished, workers);
+    atomic_store(&pool.unfinished, (unsigned)workers);
     hand_out(workers);
     run_job(job, argument, (cdrop_team){0, workers + 1});
-    for (int turns = 0; atomic_load_explicit(&pool.unfinished, memory_order_acquire);)
-        wait_a_little(&turns, workers + 1);
+    for (unsigned left; (left = atomic_load(&pool.unfinished)) > 0;)
+        wait_while(&pool.unfinished, left, workers + 1, &pool.bed);
     pthread_mutex_unlock(&pool.busy);
 }

@@ -25,7 +25,7 @@ static inline vwords draw(generator *g)
 static inline vwords kept_units(generator *g, vwords undecided, uint64_t keep)
 {
     vwords kept = wxor(undecided, undecided);
-    for (int bit = 31; (keep & ((UINT64_C(2) << bit) - 1)) != 0; bit--) {
+    for (int bit = 31; bit >= 0 && (keep & ((UINT64_C(2) << bit) - 1)) != 0; bit--) {
         const vwords random = draw(g);
         if (keep >> bit & 1) {
             kept = wor(kept, wandnot(random, undecided));
