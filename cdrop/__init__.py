@@ -1,6 +1,6 @@
 """Dropout training on CPUs that touches only the living units."""
 
-from cdrop import datasets, kernels, reference
+from cdrop import callbacks, datasets, kernels, optimizers, reference
 from cdrop._kernels import get_num_threads, set_num_threads
 from cdrop.network import History, Network, make_network
 from cdrop.threads import install as _install_threads
@@ -9,10 +9,12 @@ __version__ = "0.1.0"
 __all__ = [
     "History",
     "Network",
+    "callbacks",
     "datasets",
     "get_num_threads",
     "kernels",
     "make_network",
+    "optimizers",
     "reference",
     "set_num_threads",
 ]

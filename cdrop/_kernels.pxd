@@ -102,6 +102,7 @@ cdef extern from "cdrop.h" nogil:
     void cdrop_network_free(cdrop_network *network)
     void cdrop_network_set(cdrop_network *network, size_t layer, cdrop_part part, const void *weight, const void *bias)
     void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias)
+    void cdrop_network_set_background(cdrop_network *network, const void *background)
     cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch,
                                     const cdrop_optimizer *optimizer, uint64_t step, int threads, double *loss)
     cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const void *x, size_t n, int probabilities,

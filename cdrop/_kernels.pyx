@@ -763,6 +763,12 @@ cdef class Engine:
         with self.lock:
             cdrop_network_set(self.network, layer, <cdrop_part>part, _address(weight), _address(bias))
 
+    def set_background(self, background):
+        """What the input mostly is, feature by feature: shape (units[0],), zeros for nothing. See cdrop.h."""
+        background = np.require(background, self.dtype, ["C", "A"])
+        with self.lock:
+            cdrop_network_set_background(self.network, _address(background))
+
     def step(self, x, rows, labels, targets, weights, constants, uint64_t step, int threads):
         """One training step on `rows` of the arrays (or all of them); the loss, or FloatingPointError and no change."""
         cdef cdrop_batch batch
@@ -793,4 +799,4 @@ cdef class Engine:
         return out
 
 
-_select_simd(os.environ.get("CDROP_SIMD"))
+_select_simd(os.environ.get("CDROP_SIMD") or None)

@@ -131,7 +131,7 @@ def _check_picture(path: Path) -> None:
 
 def _load(choice: str | None) -> tuple[Dataset, str | None]:
     """Return the data asked for, and why they are not MNIST where MNIST was hoped for."""
-    from cdrop.datasets import DataError, drawn_digits, load_mnist
+    from cdrop.datasets import DataError, DataNotFoundError, drawn_digits, load_mnist
 
     if choice == "digits":
         return drawn_digits(), None
@@ -139,9 +139,10 @@ def _load(choice: str | None) -> tuple[Dataset, str | None]:
     try:
         return load_mnist(folder, progress=True), None
     except DataError as error:
-        if choice is not None:
+        # Files that are there but damaged are told, never passed over.
+        if choice is not None or not isinstance(error, DataNotFoundError):
             raise CommandError(
-                f"--data {choice}: {error}\nWithout any file: cdrop compare --data digits"
+                f"--data {choice or 'mnist'}: {error}\nWithout any file: cdrop compare --data digits"
             ) from error
         reason = str(error)
     return drawn_digits(), f"{reason}\nDrawn digits take MNIST's place.\n"

@@ -23,6 +23,7 @@ from cdrop._checks import (
     target_matrix,
     whole_number,
 )
+from cdrop.background import find_background
 from cdrop.initializers import INITIALIZERS, initial_weight
 from cdrop.optimizers import Optimizer, get_optimizer
 
@@ -139,6 +140,7 @@ class Network:
         self._optimizer: Optimizer | None = None
         self._updates = 0  # made with the optimiser's state
         self._epoch = 0
+        self._background: NDArray[Any] | None = None  # by the first fit; zeros where there is none
         self._turn = threading.Lock()  # threads that share a network take whole steps in turn
         self._engine = self._make_engine()
         for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
@@ -255,7 +257,16 @@ class Network:
             passes = whole_number("epochs", epochs, 0, 2**62)
             total = passes * -(-len(data.x) // batch_size)
             order = self._epochs(len(data.x), batch_size, passes)
+        if self._background is None:
+            self._set_background(find_background(data.x))
         return self._run(data, order, hyper, total, callbacks)
+
+    def _set_background(self, background: NDArray[Any] | None) -> None:
+        """Tell the engine; none with input dropout, where the background would differ from row to row."""
+        if background is None or self.input_dropout:
+            background = np.zeros(self.units[0], self.dtype)
+        self._background = background
+        self._engine.set_background(background)
 
     def _epochs(self, n: int, batch_size: int, passes: int) -> Iterator[NDArray[np.int64]]:
         for _ in range(passes):
@@ -274,17 +285,18 @@ class Network:
         self.history.interrupted = False
         for callback in callbacks:
             callback.on_fit_begin(self, total)
-        with _deferred_interrupt() as interrupted:
-            for rows in order:
-                loss = self._step(data, rows, hyper)
-                answers = [c.on_iteration(self, self.history.iterations, loss) for c in callbacks]
-                if interrupted():
-                    self.history.interrupted = True
-                    break
-                if any(answer is True for answer in answers):
-                    break
-        for callback in callbacks:
-            callback.on_fit_end(self)
+        try:
+            with _deferred_interrupt() as interrupted:
+                for rows in order:
+                    loss = self._step(data, rows, hyper)
+                    done = self.history.iterations
+                    answers = [c.on_iteration(self, done, loss) for c in callbacks]
+                    self.history.interrupted = interrupted()
+                    if self.history.interrupted or any(answers):
+                        break
+        finally:
+            for callback in callbacks:
+                callback.on_fit_end(self)
         return self.history
 
     def train_step(
@@ -478,7 +490,9 @@ class Network:
         -------
         dict
             ``settings`` (what `Network` was made with), ``arrays`` (ndarrays by name: ``weight.0``, ``bias.0``,
-            ``state1.weight.0``, ...), ``optimizer`` (name and settings, or None), ``updates``, ``epoch``, ``losses``.
+            ``state1.weight.0``, ...), ``background`` (what the first `fit` found its inputs to be mostly, shape
+            (units[0],), or None before), ``optimizer`` (name and settings, or None), ``updates``, ``epoch``,
+            ``losses``.
         """
         arrays = {}
         for i in range(len(self.units) - 1):
@@ -490,6 +504,7 @@ class Network:
         return {
             "settings": self._settings(),
             "arrays": arrays,
+            "background": None if self._background is None else self._background.copy(),
             "optimizer": None if rule is None else {"name": rule.name, **dataclasses.asdict(rule)},
             "updates": self._updates,
             "epoch": self._epoch,
@@ -513,12 +528,18 @@ class Network:
         updates = whole_number("the state's updates", state["updates"], 0, 2**62)
         epoch = whole_number("the state's epoch", state["epoch"], 0, 2**62)
         losses = _state_losses(state["losses"])
+        background = self._state_background(state["background"])
         for i in range(len(self.units) - 1):
             for number, part in enumerate(_PARTS):
                 prefix = "" if number == 0 else f"{part}."
                 self._engine.set(
                     i, number, arrays[f"{prefix}weight.{i}"], arrays[f"{prefix}bias.{i}"]
                 )
+        if background is not None:
+            self._set_background(background)
+        elif self._background is not None:
+            self._set_background(None)
+            self._background = None
         self._optimizer = optimizer
         self._updates = updates
         self._epoch = epoch
@@ -550,6 +571,21 @@ class Network:
                 )
             arrays[name] = array
         return arrays
+
+    def _state_background(self, background: Any) -> NDArray[Any] | None:
+        if background is None:
+            return None
+        array = np.asarray(background)
+        if (
+            array.shape != (self.units[0],)
+            or array.dtype != self.dtype
+            or not np.isfinite(array).all()
+        ):
+            raise ValueError(
+                f"the state's background has shape {array.shape} and dtype {array.dtype}; expected "
+                f"({self.units[0]},) finite numbers of {self.dtype}, or None"
+            )
+        return array.copy()
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy through `state_dict`."""

@@ -93,9 +93,13 @@ cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, cons
                                cdrop_activation activation, int threads);
 
 /* Gradients of the above. dout: rows x n_out, by the output before its activation. x is what `activation` gave,
- * unmasked. dinput  (rows x n_in) = (dout w^T) * mask * scale * activation'(x): by the input of that activation dweight
- * (n_in x n_out) = (x * mask * scale)^T dout dbias   (n_out) = column sums of dout Any of the three may be NULL.
- * Dropped entries, and with the ReLU dead ones, cost no arithmetic in dweight. */
+ * unmasked; with the ReLU never below 0.
+ *
+ *   dinput  (rows x n_in)  = (dout w^T) * mask * scale * activation'(x), by the input of that activation
+ *   dweight (n_in x n_out) = (x * mask * scale)^T dout
+ *   dbias   (n_out)        = column sums of dout
+ *
+ * Any of the three may be NULL. Dropped entries, and with the ReLU dead ones, cost no arithmetic in dweight. */
 cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweight, void *dbias, const void *dout,
                                     const void *x, const void *w, const uint64_t *mask, size_t rows, size_t n_in,
                                     size_t n_out, double scale, cdrop_activation activation, int threads);
@@ -162,6 +166,11 @@ void cdrop_network_free(cdrop_network *network);
 /* Copies a layer's weights (units[l] x units[l + 1]) and bias, or their optimiser states, in and out. */
 void cdrop_network_set(cdrop_network *network, size_t layer, cdrop_part part, const void *weight, const void *bias);
 void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias);
+
+/* Tells what the input mostly is: units[0] values, of which those that are 0 mean nothing. Products with the input then run
+ * on its difference from the background, which is mostly zero, and the background's own products are added once a step.
+ * Only for networks without input dropout. Changes results by rounding. */
+void cdrop_network_set_background(cdrop_network *network, const void *background);
 
 /* One training step: masks of `step`, forward, loss, backward, update in place. *loss is the batch's mean loss plus
  * l2 / 2 times the sum of squares of the weights before the update. CDROP_NOT_FINITE leaves everything as it was.

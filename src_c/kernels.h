@@ -70,6 +70,7 @@ typedef struct {
     size_t first_block;   /* data starts at this block of the row */
     const uint64_t *mask; /* [line][words] of whole rows, or NULL to keep all */
     size_t words;         /* mask words of a whole row */
+    const void *shift;    /* whole row that is subtracted from each row first, or NULL */
     double scale;         /* what a kept value is multiplied by */
     cdrop_live_rule rule;
     uint64_t *live; /* [line][words] of whole rows: which entries were listed, or NULL */
@@ -88,15 +89,22 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    size_t size;  /* bytes of an element */
-    size_t panel; /* columns of a panel: a multiple of CDROP_BLOCK */
+    size_t size;        /* bytes of an element */
+    size_t panel;       /* columns of a panel: a multiple of CDROP_BLOCK */
+    double dense_above; /* share of live entries from which on the dense product is the faster one */
 
     /* out[line - l0][0..width) = start[0..width) + sum over blocks b0..b1 of values * panel lines, for lines l0..l1.
      * With `resume` the chains go on from out instead of start; start may be NULL for zeros. */
     void (*product)(void *out, size_t out_pitch, const void *start, const void *panel, size_t pitch, size_t width,
                     const cdrop_lists *lists, size_t b0, size_t b1, size_t l0, size_t l1, int resume);
-    /* Lists blocks b0..b1 of lines l0..l1 of the source. */
-    void (*compress)(cdrop_lists *lists, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);
+    /* The same sum over one block of at most CDROP_BLOCK entries, where the left side is dense: entry j of line i is
+     * x[i * line_step + j * index_step], and entry j selects line j of w. Bits are those of the lists. */
+    void (*product_dense)(void *out, size_t out_pitch, const void *start, const void *w, size_t pitch, size_t width,
+                          const void *x, size_t line_step, size_t index_step, size_t count, size_t lines, int resume);
+    /* Lists blocks b0..b1 of lines l0..l1 of the source; returns the number of live entries. */
+    size_t (*compress)(cdrop_lists *lists, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);
+    /* The same entries written out, zeros where not live; out begins at (l0, b0), columns padded to CDROP_LANES. */
+    size_t (*densify)(void *out, size_t pitch, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);
     /* Lists the same entries by column: block `rows` (64 lines) of `lists` becomes block `rows` of lines
      * 64 b0 .. 64 b1 of `out`. */
     void (*scatter)(cdrop_lists *out, const cdrop_lists *lists, size_t b0, size_t b1, size_t rows, size_t l1);

@@ -3,46 +3,97 @@
 
 #include "products.h"
 
+/* Where one panel's product stands. */
+typedef struct {
+    const cdrop_kernels *k;
+    const cdrop_left *left;
+    const char *start, *panel; /* of this panel, start may be NULL */
+    size_t pitch, width;
+} panel_product;
+
+/* Blocks [b0, b1) of the sum for lines [l0, l1); `out` is line l0. */
+static void run_blocks(const panel_product *q, void *out, size_t out_pitch, size_t b0, size_t b1, size_t l0, size_t l1)
+{
+    const cdrop_kernels *k = q->k;
+    const cdrop_panels *x = q->left->dense;
+    if (!x) {
+        k->product(out, out_pitch, q->start, q->panel, q->pitch, q->width, q->left->lists, b0, b1, l0, l1, b0 > 0);
+        return;
+    }
+    const size_t per_panel = k->panel / CDROP_BLOCK;
+    for (size_t b = b0; b < b1; b++) {
+        const size_t xp = b / per_panel, first = b * CDROP_BLOCK;
+        const char *from = cdrop_panel_at(x, k, xp, l0);
+        k->product_dense(out, out_pitch, q->start, q->panel + first * q->pitch * k->size, q->pitch, q->width,
+                         from + b % per_panel * CDROP_BLOCK * k->size, cdrop_panel_pitch(x, xp), 1,
+                         cdrop_min(CDROP_BLOCK, q->left->entries - first), l1 - l0, b > 0);
+    }
+}
+
 /* Row groups [g0, g1) of one panel. All but the last block of the sum run over all rows, so that a block of weights is
  * read once; the last runs group by group, so that the epilogue finds its rows in the cache. */
-static void product_panel(const cdrop_kernels *k, const cdrop_panels *out, const void *start,
-                          const cdrop_panels *panels, const cdrop_lists *lists, size_t rows, size_t p, size_t g0,
-                          size_t g1, cdrop_epilogue epilogue, void *context)
+static void product_panel(const panel_product *q, const cdrop_panels *out, size_t rows, size_t p, size_t g0, size_t g1,
+                          cdrop_epilogue epilogue, void *context)
 {
-    const size_t last = lists->blocks - 1, out_pitch = cdrop_panel_pitch(out, p), pitch = cdrop_panel_pitch(panels, p);
-    const size_t width = cdrop_panel_width(panels, p, k->panel), l1 = cdrop_min(g1 * CDROP_BLOCK, rows);
-    const void *panel = cdrop_panel_at(panels, k, p, 0);
-    const void *from = start ? (const char *)start + p * k->panel * k->size : NULL;
-    const size_t l0 = g0 * CDROP_BLOCK;
-    if (last)
-        k->product(cdrop_panel_at(out, k, p, l0), out_pitch, from, panel, pitch, width, lists, 0, last, l0, l1, 0);
+    const size_t blocks = q->left->entries ? cdrop_blocks(q->left->entries) : 1, pitch = cdrop_panel_pitch(out, p);
+    const size_t l0 = g0 * CDROP_BLOCK, l1 = cdrop_min(g1 * CDROP_BLOCK, rows);
+    run_blocks(q, cdrop_panel_at(out, q->k, p, l0), pitch, 0, blocks - 1, l0, l1);
     for (size_t l = l0; l < l1; l += CDROP_BLOCK) {
         const size_t end = cdrop_min(l + CDROP_BLOCK, l1);
-        k->product(cdrop_panel_at(out, k, p, l), out_pitch, from, panel, pitch, width, lists, last, last + 1, l, end,
-                   last > 0);
+        run_blocks(q, cdrop_panel_at(out, q->k, p, l), pitch, blocks - 1, blocks, l, end);
         epilogue(context, p, l, end);
     }
 }
 
 void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
-                        const cdrop_lists *lists, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context)
+                        const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context)
 {
     const size_t groups = cdrop_blocks(rows);
     size_t item, end;
     cdrop_share(team, panels->panels * groups, &item, &end);
     while (item < end) {
         const size_t p = item / groups, g0 = item % groups, g1 = cdrop_min(groups, g0 + end - item);
-        product_panel(k, out, start, panels, lists, rows, p, g0, g1, epilogue, context);
+        const panel_product q = {.k = k,
+                                 .left = left,
+                                 .start = start ? (const char *)start + p * k->panel * k->size : NULL,
+                                 .panel = cdrop_panel_at(panels, k, p, 0),
+                                 .pitch = cdrop_panel_pitch(panels, p),
+                                 .width = cdrop_panel_width(panels, p, k->panel)};
+        product_panel(&q, out, rows, p, g0, g1, epilogue, context);
         item += g1 - g0;
     }
+}
+
+size_t cdrop_list_rows(const cdrop_kernels *k, const cdrop_left *left, cdrop_lists *lists, const cdrop_panels *dense,
+                       const cdrop_source *source, size_t l0, size_t l1)
+{
+    const size_t per_panel = k->panel / CDROP_BLOCK, blocks = cdrop_blocks(source->columns);
+    size_t live = 0;
+    if (!left->dense)
+        return k->compress(lists, source, 0, lists->blocks, l0, l1);
+    for (size_t p = 0; p < dense->panels; p++)
+        live += k->densify(cdrop_panel_at(dense, k, p, l0), cdrop_panel_pitch(dense, p), source, p * per_panel,
+                           cdrop_min((p + 1) * per_panel, blocks), l0, l1);
+    return live;
+}
+
+double cdrop_sampled_density(const cdrop_kernels *k, const cdrop_source *source, cdrop_lists *lists, size_t rows)
+{
+    enum { SAMPLES = 8 };
+    const size_t step = rows / SAMPLES + 1;
+    size_t live = 0, seen = 0;
+    for (size_t row = 0; row < rows; row += step, seen++)
+        live += k->compress(lists, source, 0, lists->blocks, row, row + 1);
+    return seen && source->columns ? (double)live / (double)(seen * source->columns) : 0;
 }
 
 typedef struct {
     const cdrop_kernels *k;
     void *out, *start;
     const void *w;
-    cdrop_panels panels, result;
+    cdrop_panels panels, result, dense;
     cdrop_lists lists;
+    cdrop_left left;
     cdrop_source source;
     size_t rows, n_out;
     cdrop_activation activation;
@@ -67,9 +118,9 @@ static void gemm_job(void *argument, cdrop_team team)
     cdrop_share(team, g->source.columns, &from, &to);
     cdrop_pack(&g->panels, g->k, g->w, g->n_out, from, to);
     cdrop_share(team, g->rows, &from, &to);
-    g->k->compress(&g->lists, &g->source, 0, g->lists.blocks, from, to);
+    cdrop_list_rows(g->k, &g->left, &g->lists, &g->dense, &g->source, from, to);
     cdrop_barrier(team);
-    cdrop_product_rows(g->k, &g->result, g->start, &g->panels, &g->lists, g->rows, team, finish_rows, g);
+    cdrop_product_rows(g->k, &g->result, g->start, &g->panels, &g->left, g->rows, team, finish_rows, g);
 }
 
 cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, const void *w, const void *bias,
@@ -88,6 +139,7 @@ cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, cons
                               .rule = CDROP_LIVE_NONZERO};
     g.panels = cdrop_take_panels(&space, k, n_in, n_out);
     g.result = cdrop_take_panels(&space, k, rows, n_out);
+    g.dense = cdrop_take_panels(&space, k, rows, n_in);
     g.lists = cdrop_take_lists(&space, k, rows, n_in, 1);
     g.start = cdrop_take(&space, cdrop_pad(n_out), k->size);
     if (space.failed) {
@@ -96,6 +148,9 @@ cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, cons
     }
     if (bias)
         memcpy(g.start, bias, n_out * k->size);
+    g.left = (cdrop_left){.lists = &g.lists, .entries = n_in};
+    if (cdrop_sampled_density(k, &g.source, &g.lists, rows) > k->dense_above)
+        g.left.dense = &g.dense;
     cdrop_parallel(gemm_job, &g, threads ? threads : cdrop_get_num_threads());
     cdrop_release(&space);
     return CDROP_OK;

@@ -3,17 +3,50 @@
 
 #include "products.h"
 
-void cdrop_product_units(const cdrop_kernels *k, const cdrop_lists *columns, const cdrop_panels *delta, size_t units,
-                         size_t rows, void *scratch, cdrop_team team, cdrop_gradient_sink sink, void *context)
+/* Where the sums of 64 units of a panel stand. */
+typedef struct {
+    const cdrop_kernels *k;
+    const cdrop_left *left;
+    const char *panel; /* of delta */
+    size_t pitch, width, rows;
+    char *out;
+} unit_product;
+
+/* Unit u of the group is line u of the product: entry r of it stands in row r, so the dense rows are read across. */
+static void run_dense(const unit_product *q, size_t u0, size_t u1)
+{
+    const cdrop_kernels *k = q->k;
+    const cdrop_panels *x = q->left->dense;
+    const size_t p = u0 / k->panel, x_pitch = cdrop_panel_pitch(x, p);
+    for (size_t r = 0; r < q->rows; r += CDROP_BLOCK)
+        k->product_dense(q->out, q->width, NULL, q->panel + r * q->pitch * k->size, q->pitch, q->width,
+                         (const char *)cdrop_panel_at(x, k, p, r) + u0 % k->panel * k->size, 1, x_pitch,
+                         cdrop_min(CDROP_BLOCK, q->rows - r), u1 - u0, r > 0);
+}
+
+void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_background *background,
+                         const cdrop_panels *delta, size_t units, size_t rows, void *scratch, cdrop_team team,
+                         cdrop_gradient_sink sink, void *context)
 {
     const size_t groups = cdrop_blocks(units), blocks = rows ? cdrop_blocks(rows) : 1;
     size_t item, end;
     cdrop_share(team, delta->panels * groups, &item, &end);
     for (; item < end; item++) {
         const size_t p = item / groups, u0 = item % groups * CDROP_BLOCK, u1 = cdrop_min(u0 + CDROP_BLOCK, units);
-        const size_t width = cdrop_panel_width(delta, p, k->panel);
-        k->product(scratch, width, NULL, cdrop_panel_at(delta, k, p, 0), cdrop_panel_pitch(delta, p), width, columns, 0,
-                   blocks, u0, u1, 0);
+        const unit_product q = {.k = k,
+                                .left = left,
+                                .panel = cdrop_panel_at(delta, k, p, 0),
+                                .pitch = cdrop_panel_pitch(delta, p),
+                                .width = cdrop_panel_width(delta, p, k->panel),
+                                .rows = rows,
+                                .out = scratch};
+        if (left->dense)
+            run_dense(&q, u0, u1);
+        else
+            k->product(scratch, q.width, NULL, q.panel, q.pitch, q.width, left->lists, 0, blocks, u0, u1, 0);
+        if (background)
+            k->product(scratch, q.width, NULL, (const char *)background->sums + p * k->panel * k->size, q.width,
+                       q.width, background->lists, 0, 1, u0, u1, 1);
         sink(context, p, u0, u1, scratch);
     }
 }
@@ -33,7 +66,10 @@ typedef struct {
     double scale;
     cdrop_activation activation;
     cdrop_panels delta, weight, transposed, back;
+    cdrop_panels dense; /* the inputs, where most are live */
     cdrop_lists inputs, columns, outputs;
+    cdrop_left by_unit, by_row; /* left sides of dweight and dinput */
+    cdrop_source input_source, output_source;
     char *scratch, *bias; /* the first a piece for each thread */
 } gradients;
 
@@ -59,25 +95,16 @@ static void copy_dinput(void *context, size_t p, size_t l0, size_t l1)
         memcpy((char *)g->dinput + (line * g->n_in + first) * size, rows + (line - l0) * pitch * size, n * size);
 }
 
-/* Lists of the inputs by row, then by unit; the gradient by output in panels and in lists; the weights transposed. */
+/* The inputs by row, then by unit; the gradient by output in panels and in lists; the weights transposed. */
 static void prepare(gradients *g, cdrop_team team)
 {
-    const cdrop_source inputs = {.data = g->x,
-                                 .pitch = g->n_in,
-                                 .columns = g->n_in,
-                                 .mask = g->kept,
-                                 .words = g->words,
-                                 .scale = g->scale,
-                                 .rule = g->activation == CDROP_RELU ? CDROP_LIVE_POSITIVE : CDROP_LIVE_NONZERO};
-    const cdrop_source outputs = {
-        .data = g->dout, .pitch = g->n_out, .columns = g->n_out, .scale = 1, .rule = CDROP_LIVE_NONZERO};
     size_t from, to;
     cdrop_share(team, g->rows, &from, &to);
     cdrop_pack(&g->delta, g->k, g->dout, g->n_out, from, to);
     if (g->dweight)
-        g->k->compress(&g->inputs, &inputs, 0, g->inputs.blocks, from, to);
-    if (g->dinput)
-        g->k->compress(&g->outputs, &outputs, 0, g->outputs.blocks, from, to);
+        cdrop_list_rows(g->k, &g->by_unit, &g->inputs, &g->dense, &g->input_source, from, to);
+    if (g->dinput && !g->by_row.dense)
+        g->k->compress(&g->outputs, &g->output_source, 0, g->outputs.blocks, from, to);
     cdrop_share(team, g->dinput ? g->n_in : 0, &from, &to);
     cdrop_pack(&g->weight, g->k, g->w, g->n_out, from, to);
     cdrop_barrier(team);
@@ -85,7 +112,7 @@ static void prepare(gradients *g, cdrop_team team)
         cdrop_share(team, cdrop_blocks(g->n_out), &from, &to);
         cdrop_transpose_panels(&g->transposed, &g->weight, g->k, g->n_in, g->n_out, from, to);
     }
-    if (g->dweight) {
+    if (g->dweight && !g->by_unit.dense) {
         cdrop_share(team, cdrop_blocks(g->n_in), &from, &to);
         for (size_t rows = 0; rows < cdrop_blocks(g->rows); rows++)
             g->k->scatter(&g->columns, &g->inputs, from, to, rows, g->rows);
@@ -102,10 +129,10 @@ static void gradients_job(void *argument, cdrop_team team)
         for (size_t p = 0; p < g->delta.panels; p++)
             cdrop_bias_gradient(k, g->bias + p * k->panel * k->size, &g->delta, p, g->rows);
     if (g->dweight)
-        cdrop_product_units(k, &g->columns, &g->delta, g->n_in, g->rows,
+        cdrop_product_units(k, &g->by_unit, NULL, &g->delta, g->n_in, g->rows,
                             g->scratch + (size_t)team.index * CDROP_BLOCK * k->panel * k->size, team, copy_dweight, g);
     if (g->dinput)
-        cdrop_product_rows(k, &g->back, NULL, &g->transposed, &g->outputs, g->rows, team, copy_dinput, g);
+        cdrop_product_rows(k, &g->back, NULL, &g->transposed, &g->by_row, g->rows, team, copy_dinput, g);
 }
 
 static void take_memory(gradients *g, cdrop_workspace *space, size_t threads)
@@ -115,6 +142,7 @@ static void take_memory(gradients *g, cdrop_workspace *space, size_t threads)
     g->bias = cdrop_take(space, cdrop_pad(g->n_out), k->size);
     g->kept = cdrop_take(space, g->rows * g->words, sizeof *g->kept);
     if (g->dweight) {
+        g->dense = cdrop_take_panels(space, k, g->rows, g->n_in);
         g->inputs = cdrop_take_lists(space, k, g->rows, g->n_in, 1);
         g->columns = cdrop_take_lists(space, k, g->n_in, g->rows, 0);
         g->scratch = cdrop_take(space, threads * CDROP_BLOCK * k->panel, k->size);
@@ -125,6 +153,27 @@ static void take_memory(gradients *g, cdrop_workspace *space, size_t threads)
         g->outputs = cdrop_take_lists(space, k, g->rows, g->n_out, 1);
         g->back = cdrop_take_panels(space, k, g->rows, g->n_in);
     }
+}
+
+/* Lists or dense, for each of the two products, from a sample of its left side. */
+static void choose_sides(gradients *g)
+{
+    const cdrop_kernels *k = g->k;
+    g->input_source = (cdrop_source){.data = g->x,
+                                     .pitch = g->n_in,
+                                     .columns = g->n_in,
+                                     .mask = g->kept,
+                                     .words = g->words,
+                                     .scale = g->scale,
+                                     .rule = g->activation == CDROP_RELU ? CDROP_LIVE_POSITIVE : CDROP_LIVE_NONZERO};
+    g->output_source =
+        (cdrop_source){.data = g->dout, .pitch = g->n_out, .columns = g->n_out, .scale = 1, .rule = CDROP_LIVE_NONZERO};
+    g->by_unit = (cdrop_left){.lists = &g->columns, .entries = g->rows};
+    g->by_row = (cdrop_left){.lists = &g->outputs, .entries = g->n_out};
+    if (g->dweight && cdrop_sampled_density(k, &g->input_source, &g->inputs, g->rows) > k->dense_above)
+        g->by_unit.dense = &g->dense;
+    if (g->dinput && cdrop_sampled_density(k, &g->output_source, &g->outputs, g->rows) > k->dense_above)
+        g->by_row.dense = &g->delta;
 }
 
 cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweight, void *dbias, const void *dout,
@@ -155,6 +204,7 @@ cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweig
         memcpy(g.kept, mask, rows * g.words * sizeof *mask);
     else
         cdrop_bernoulli_mask(g.kept, 0, rows, n_in, CDROP_KEEP_ALL, 0, 0, 0);
+    choose_sides(&g);
     cdrop_parallel(gradients_job, &g, threads);
     if (dbias)
         memcpy(dbias, g.bias, n_out * g.k->size);

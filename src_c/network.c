@@ -5,8 +5,9 @@
  *   masks of all layers; lists of the input rows
  *   forward, layer by layer: product, bias, then in the cache: activation, mask, lists by row, lists by unit
  *   loss and its gradient, lists of that gradient; every thread decides alike whether the loss is finite
- *   backward, layer by layer: gradient by input from the transposed weights, and in the same phase gradient by weight
- *   with its update; the transposed copy of the layer above is refreshed while the next layer is worked on */
+ *   backward, layer by layer: gradient by input from the transposed weights, and in the same phase, for the layer above,
+ *   gradient by weight with its update and the refresh of the transposed copy */
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,9 +31,13 @@ typedef struct {
     cdrop_panels transposed; /* of weight; not for the first layer */
     double *squares;         /* sums of squares of 64 x 64 weights, for the L2 term */
     /* the batch */
-    uint64_t *mask, *live; /* of the input: kept units, and those that were listed */
+    uint64_t *mask, *live; /* of the input: kept units, and those that were live */
     size_t words;
-    cdrop_lists inputs, columns; /* live inputs by row and by unit */
+    atomic_size_t live_count;
+    double density;              /* share of the input that was live in the last step */
+    int dense;                   /* whether the products with the input run on it as it is */
+    cdrop_panels dense_inputs;   /* the input after dropout, and */
+    cdrop_lists inputs, columns; /* its live entries by row and by unit: one of the two is filled */
     cdrop_panels out, delta;     /* activations or logits; gradient by the layer's pre-activation */
     cdrop_lists deltas;          /* the gradient's live entries by row */
 } layer;
@@ -50,6 +55,13 @@ struct cdrop_network {
     char *scratch;              /* for each thread: a block of gradient lines */
     double *row_loss;
     void *bias_gradient; /* widest layer, padded */
+    /* What the input mostly is, feature by feature. It is carried as one more row: products run on input minus
+     * background, and the background's own products are added once for all rows. */
+    int has_background;
+    void *background;               /* padded row */
+    cdrop_lists background_row;     /* its nonzero entries, as a row */
+    cdrop_lists background_columns; /* and by unit */
+    void *start;                    /* bias + background w, padded row */
 };
 
 /* ---- Making a network, its state in and out ---- */
@@ -79,6 +91,15 @@ static void describe_layer(layer *l, const cdrop_design *d, size_t i)
     l->keep = d->keep[i];
     l->train_scale = d->scale_in_training ? 1 / kept : 1;
     l->test_scale = d->scale_in_training ? 1 : kept;
+    l->density = i && d->activation == CDROP_RELU ? kept / 2 : kept; /* a guess, until a step has counted */
+}
+
+static void take_background(cdrop_network *n, size_t n_in, size_t n_out)
+{
+    n->background = cdrop_take(&n->state, cdrop_pad(n_in), n->k->size);
+    n->background_row = cdrop_take_lists(&n->state, n->k, 1, n_in, 1);
+    n->background_columns = cdrop_take_lists(&n->state, n->k, n_in, 1, 0);
+    n->start = cdrop_take(&n->state, cdrop_pad(n_out), n->k->size);
 }
 
 cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d)
@@ -102,6 +123,7 @@ cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d
         widest = widest < n->layer[i].n_out ? n->layer[i].n_out : widest;
     }
     n->bias_gradient = cdrop_take(&n->state, cdrop_pad(widest), n->k->size);
+    take_background(n, d->units[0], d->units[1]);
     if (n->state.failed) {
         cdrop_network_free(n);
         return CDROP_NO_MEMORY;
@@ -154,13 +176,6 @@ static void note_squares(const cdrop_kernels *k, const layer *l, size_t p, size_
             k->sum_squares(weight + c * k->size, pitch, cdrop_min(CDROP_BLOCK, columns - c), u1 - u0);
 }
 
-static void refresh_transposed(const cdrop_network *n, const layer *l, cdrop_team team)
-{
-    size_t from, to;
-    cdrop_share(team, cdrop_blocks(l->n_out), &from, &to);
-    cdrop_transpose_panels(&l->transposed, &l->weight, n->k, l->n_in, l->n_out, from, to);
-}
-
 void cdrop_network_set(cdrop_network *n, size_t index, cdrop_part part, const void *weight, const void *bias)
 {
     const layer *l = &n->layer[index];
@@ -169,7 +184,7 @@ void cdrop_network_set(cdrop_network *n, size_t index, cdrop_part part, const vo
     if (part != CDROP_WEIGHT)
         return;
     if (index)
-        refresh_transposed(n, l, (cdrop_team){0, 1});
+        cdrop_transpose_panels(&l->transposed, &l->weight, n->k, l->n_in, l->n_out, 0, cdrop_blocks(l->n_out));
     const cdrop_fp_mode mode = cdrop_flush_denormals(); /* as in a step, which notes the same squares */
     for (size_t p = 0; p < l->weight.panels; p++)
         for (size_t u = 0; u < l->n_in; u += CDROP_BLOCK)
@@ -182,6 +197,17 @@ void cdrop_network_get(const cdrop_network *n, size_t index, cdrop_part part, vo
     const layer *l = &n->layer[index];
     cdrop_unpack(weight_part(l, part), n->k, weight, l->n_out, 0, l->n_in);
     memcpy(bias, bias_part(l, part), l->n_out * n->k->size);
+}
+
+void cdrop_network_set_background(cdrop_network *n, const void *background)
+{
+    const cdrop_kernels *k = n->k;
+    const size_t units = n->layer[0].n_in;
+    const cdrop_source source = {
+        .data = n->background, .pitch = units, .columns = units, .scale = 1, .rule = CDROP_LIVE_NONZERO};
+    memcpy(n->background, background, units * k->size);
+    n->has_background = k->compress(&n->background_row, &source, 0, n->background_row.blocks, 0, 1) > 0;
+    k->scatter(&n->background_columns, &n->background_row, 0, n->background_row.blocks, 0, 1);
 }
 
 /* ---- Memory of a batch ---- */
@@ -197,6 +223,7 @@ static cdrop_status reserve_forward(cdrop_network *n, size_t rows)
     for (size_t i = 0; i < n->layers; i++) {
         layer *l = &n->layer[i];
         l->inputs = cdrop_take_lists(&n->batch, n->k, rows, l->n_in, i == 0);
+        l->dense_inputs = cdrop_take_panels(&n->batch, n->k, rows, l->n_in);
         l->out = i + 1 < n->layers ? cdrop_take_panels(&n->batch, n->k, rows, l->n_out)
                                    : cdrop_take_rows(&n->batch, n->k, rows, l->n_out);
     }
@@ -276,18 +303,42 @@ static cdrop_source input_source(const pass *s, size_t i, const void *data, size
         .rule = i == 0 ? CDROP_LIVE_NONZERO
                 : relu ? CDROP_LIVE_POSITIVE
                        : CDROP_LIVE_KEPT,
+        .shift = i == 0 && s->n->has_background ? s->n->background : NULL,
         .live = s->training && i ? l->live : NULL,
     };
+}
+
+static cdrop_left left_of(const layer *l)
+{
+    return (cdrop_left){.lists = &l->inputs, .dense = l->dense ? &l->dense_inputs : NULL, .entries = l->n_in};
 }
 
 static void list_input(const pass *s, cdrop_team team)
 {
     layer *l = &s->n->layer[0];
+    const cdrop_left left = left_of(l);
     cdrop_source source = input_source(s, 0, s->batch->x, l->n_in);
     size_t from, to;
     source.rows = s->batch->rows;
     cdrop_share(team, s->batch->n, &from, &to);
-    s->n->k->compress(&l->inputs, &source, 0, l->inputs.blocks, from, to);
+    atomic_fetch_add(&l->live_count, cdrop_list_rows(s->n->k, &left, &l->inputs, &l->dense_inputs, &source, from, to));
+}
+
+/* What the sums of the first layer start from: the bias, and the background's share. */
+static void start_of_first(const pass *s, cdrop_team team)
+{
+    const cdrop_network *n = s->n;
+    const layer *l = &n->layer[0];
+    const size_t size = n->k->size;
+    size_t from, to;
+    if (!n->has_background)
+        return;
+    cdrop_share(team, l->weight.panels, &from, &to);
+    for (size_t p = from; p < to; p++)
+        n->k->product((char *)n->start + p * n->k->panel * size, 0, (char *)l->bias + p * n->k->panel * size,
+                      cdrop_panel_at(&l->weight, n->k, p, 0), cdrop_panel_pitch(&l->weight, p),
+                      cdrop_panel_width(&l->weight, p, n->k->panel), &n->background_row, 0, n->background_row.blocks, 0,
+                      1, 0);
 }
 
 static void draw_masks(const pass *s, cdrop_team team)
@@ -319,8 +370,11 @@ static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
     source.first_block = b0;
     if (s->n->activation != CDROP_RELU && s->n->activation != CDROP_IDENTITY) /* the ReLU is the rule of the lists */
         k->activate(cdrop_panel_at(&l->out, k, p, l0), pitch, columns, l1 - l0, s->n->activation);
-    k->compress(&next->inputs, &source, b0, b1, l0, l1);
-    if (s->training)
+    const size_t live = next->dense ? k->densify(cdrop_panel_at(&next->dense_inputs, k, p, l0),
+                                                 cdrop_panel_pitch(&next->dense_inputs, p), &source, b0, b1, l0, l1)
+                                    : k->compress(&next->inputs, &source, b0, b1, l0, l1);
+    atomic_fetch_add_explicit(&next->live_count, live, memory_order_relaxed);
+    if (s->training && !next->dense)
         k->scatter(&next->columns, &next->inputs, b0, b1, l0 / CDROP_BLOCK, l1);
 }
 
@@ -345,20 +399,26 @@ static void forward(pass *s, cdrop_team team)
     if (s->training && s->n->layer[0].mask) /* the input's lists read masks that other threads draw */
         cdrop_barrier(team);
     list_input(s, team);
+    start_of_first(s, team);
     cdrop_barrier(team);
     for (size_t i = 0; i < s->n->layers; i++) {
         const layer *l = &s->n->layer[i];
+        const cdrop_left left = left_of(l);
         pass mine = *s; /* every thread walks the layers at its own pace between barriers */
         mine.index = i;
-        cdrop_product_rows(s->n->k, &l->out, l->bias, &l->weight, &l->inputs, s->batch->n, team,
-                           i + 1 < s->n->layers ? finish_hidden : finish_nothing, &mine);
-        if (i == 0 && s->training)
+        cdrop_product_rows(s->n->k, &l->out, i == 0 && s->n->has_background ? s->n->start : l->bias, &l->weight, &left,
+                           s->batch->n, team, i + 1 < s->n->layers ? finish_hidden : finish_nothing, &mine);
+        if (i == 0 && s->training && !l->dense)
             scatter_input(s, team);
         cdrop_barrier(team);
     }
 }
 
 /* ---- Loss and backward ---- */
+
+/* Whether the gradient by the pre-activations of layer i runs through its products as it is. It is as sparse as the
+ * units that it passed on the way down; that of the last layer has no zeros. */
+static int delta_dense(const cdrop_network *n, size_t i) { return i + 1 == n->layers || n->layer[i + 1].dense; }
 
 static void losses(const pass *s, cdrop_team team)
 {
@@ -374,7 +434,7 @@ static void losses(const pass *s, cdrop_team team)
     for (size_t i = from; i < to; i++)
         n->row_loss[i] = cdrop_row_loss(n->k, &s->loss, cdrop_panel_at(&l->delta, n->k, 0, i),
                                         cdrop_panel_at(&l->out, n->k, 0, i), i);
-    if (n->layers > 1 && from < to)
+    if (n->layers > 1 && from < to && !delta_dense(n, n->layers - 1))
         n->k->compress(&l->deltas, &source, 0, l->deltas.blocks, from, to);
 }
 
@@ -400,7 +460,7 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
     k->gate(cdrop_panel_at(&below->delta, k, p, l0), pitch, from_live ? NULL : cdrop_panel_at(&below->out, k, p, l0),
             cdrop_panel_pitch(&below->out, p), cdrop_min(k->panel, l->n_in - p * k->panel), l1 - l0,
             l->live + l0 * l->words + b0, l->words, l->train_scale, s->n->activation);
-    if (s->index == 1)
+    if (s->index == 1 || l->dense)
         return;
     const cdrop_source source = {.data = cdrop_panel_at(&below->delta, k, p, 0),
                                  .pitch = pitch,
@@ -413,16 +473,20 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
     k->compress(&below->deltas, &source, b0, b1, l0, l1);
 }
 
-/* The gradient of 64 units of a panel: update them in place, and note their new squares. */
+/* The gradient of 64 units of a panel: update them in place, note their new squares, and refresh the transposed copy, all
+ * while the weights are in the cache. */
 static void update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient)
 {
     const pass *s = context;
     const cdrop_kernels *k = s->n->k;
     const layer *l = &s->n->layer[s->index];
-    const size_t pitch = cdrop_panel_pitch(&l->weight, p);
+    const size_t pitch = cdrop_panel_pitch(&l->weight, p), first = p * k->panel / CDROP_BLOCK;
+    const size_t last = cdrop_min(first + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_out));
     k->update(cdrop_panel_at(&l->weight, k, p, u0), gradient, cdrop_panel_at(&l->state1, k, p, u0),
               cdrop_panel_at(&l->state2, k, p, u0), (u1 - u0) * pitch, &s->weight_update);
     note_squares(k, l, p, u0, u1);
+    for (size_t block = first; s->index && block < last; block++)
+        cdrop_transpose_block(&l->transposed, &l->weight, k, l->n_in, l->n_out, u0 / CDROP_BLOCK, block);
 }
 
 static void update_bias(const pass *s, cdrop_team team)
@@ -440,24 +504,47 @@ static void update_bias(const pass *s, cdrop_team team)
     }
 }
 
-static void backward(pass *s, cdrop_team team)
+/* The gradient by the input of layer i, and with it the gradient by the pre-activations of the layer below. */
+static void propagate(pass *s, size_t i, cdrop_team team)
 {
     const cdrop_network *n = s->n;
-    const cdrop_kernels *k = n->k;
-    char *scratch = n->scratch + (size_t)team.index * CDROP_BLOCK * k->panel * k->size;
     pass mine = *s;
-    for (size_t i = n->layers; i-- > 0;) {
-        const layer *l = &n->layer[i];
-        mine.index = i;
-        if (i)
-            cdrop_product_rows(k, &n->layer[i - 1].delta, NULL, &l->transposed, &l->deltas, s->batch->n, team,
-                               finish_delta, &mine);
-        cdrop_product_units(k, &l->columns, &l->delta, l->n_in, s->batch->n, scratch, team, update_units, &mine);
-        update_bias(&mine, team);
-        if (i + 1 < n->layers)
-            refresh_transposed(n, &n->layer[i + 1], team);
+    mine.index = i;
+    const layer *l = &n->layer[i];
+    const cdrop_left left = {.lists = &l->deltas, .dense = delta_dense(n, i) ? &l->delta : NULL, .entries = l->n_out};
+    cdrop_product_rows(n->k, &n->layer[i - 1].delta, NULL, &l->transposed, &left, s->batch->n, team, finish_delta,
+                       &mine);
+}
+
+static void update_layer(pass *s, size_t i, cdrop_team team)
+{
+    const cdrop_network *n = s->n;
+    const layer *l = &n->layer[i];
+    pass mine = *s;
+    mine.index = i;
+    const cdrop_left left = {.lists = &l->columns, .dense = l->dense ? &l->dense_inputs : NULL, .entries = s->batch->n};
+    const cdrop_background background = {.lists = &n->background_columns, .sums = n->bias_gradient};
+    const int shifted = i == 0 && n->has_background;
+    update_bias(&mine, team);
+    if (shifted) /* the background's share of the gradient needs all column sums */
         cdrop_barrier(team);
+    cdrop_product_units(n->k, &left, shifted ? &background : NULL, &l->delta, l->n_in, s->batch->n,
+                        n->scratch + (size_t)team.index * CDROP_BLOCK * n->k->panel * n->k->size, team, update_units,
+                        &mine);
+}
+
+/* A layer is updated one phase after its gradient went down: then nobody reads its transposed weights any more. */
+static void backward(pass *s, cdrop_team team)
+{
+    for (size_t i = s->n->layers; i-- > 0;) {
+        if (i + 1 < s->n->layers)
+            update_layer(s, i + 1, team);
+        if (i) {
+            propagate(s, i, team);
+            cdrop_barrier(team);
+        }
     }
+    update_layer(s, 0, team);
 }
 
 /* l2 / 2 times the sum of squares, block by block in a fixed order. */
@@ -470,6 +557,21 @@ static double penalty(const pass *s)
         for (size_t b = 0; b < square_blocks(&s->n->layer[i]); b++)
             sum += s->n->layer[i].squares[b];
     return 0.5 * s->weight_update.l2 * sum;
+}
+
+/* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. */
+static void choose_products(cdrop_network *n)
+{
+    for (size_t i = 0; i < n->layers; i++) {
+        n->layer[i].dense = n->layer[i].density > n->k->dense_above;
+        atomic_store(&n->layer[i].live_count, 0);
+    }
+}
+
+static void measure_density(cdrop_network *n, size_t rows)
+{
+    for (size_t i = 0; i < n->layers; i++)
+        n->layer[i].density = (double)atomic_load(&n->layer[i].live_count) / (double)(rows * n->layer[i].n_in);
 }
 
 static void step_job(void *argument, cdrop_team team)
@@ -510,7 +612,9 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
                  .n = n->layer[n->layers - 1].n_out,
                  .weight_sum = cdrop_weight_sum(batch->weights, batch->rows, batch->n)},
     };
+    choose_products(n);
     cdrop_parallel(step_job, &s, threads);
+    measure_density(n, batch->n);
     return s.status;
 }
 
@@ -551,6 +655,7 @@ cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const void *x, s
     for (size_t done = 0; done < rows; done += chunk) {
         const cdrop_batch batch = {.x = (const char *)x + done * x_row, .n = cdrop_min(chunk, rows - done)};
         pass s = {.n = n, .batch = &batch, .out = (char *)out + done * out_row, .probabilities = probabilities};
+        choose_products(n);
         cdrop_parallel(predict_job, &s, useful_threads(n, batch.n, threads));
     }
     return CDROP_OK;

@@ -10,18 +10,39 @@
 /* What follows a product while its result is still in the cache: lines [l0, l1) of panel p are complete. */
 typedef void (*cdrop_epilogue)(void *context, size_t p, size_t l0, size_t l1);
 
-/* out = start + lists x panels, this thread's part: whole panels first, so that a thread's weights stay in its cache,
+/* The left side of a product: lists of live entries, or with `dense` the entries themselves. */
+typedef struct {
+    const cdrop_lists *lists;
+    const cdrop_panels *dense; /* [line][entry], or NULL */
+    size_t entries;            /* summed over */
+} cdrop_left;
+
+/* out = start + left x panels, this thread's part: whole panels first, so that a thread's weights stay in its cache,
  * then row groups of 64. start: padded row of all columns, or NULL. */
 void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
-                        const cdrop_lists *lists, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context);
+                        const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context);
+
+/* Rows [l0, l1) of a source, as lists or dense, whichever `left` is; the number of live entries. */
+size_t cdrop_list_rows(const cdrop_kernels *k, const cdrop_left *left, cdrop_lists *lists, const cdrop_panels *dense,
+                       const cdrop_source *source, size_t l0, size_t l1);
+
+/* Share of live entries in a few rows spread over all, found in the lists' memory: enough to choose the faster product. */
+double cdrop_sampled_density(const cdrop_kernels *k, const cdrop_source *source, cdrop_lists *lists, size_t rows);
 
 /* gradient = columns x panels for units [u0, u1) of panel p; it lies in `gradient`, one padded line a unit. */
 typedef void (*cdrop_gradient_sink)(void *context, size_t p, size_t u0, size_t u1, const void *gradient);
 
-/* The gradient by weight, this thread's part, 64 units of a panel at a time. `columns` lists each unit's live rows;
- * `scratch` has room for CDROP_BLOCK lines of a panel. */
-void cdrop_product_units(const cdrop_kernels *k, const cdrop_lists *columns, const cdrop_panels *delta, size_t units,
-                         size_t rows, void *scratch, cdrop_team team, cdrop_gradient_sink sink, void *context);
+/* The gradient by weight, this thread's part, 64 units of a panel at a time. left->lists has each unit's live rows;
+ * left->dense the rows of all units, as for the forward product. With `background` every unit's list goes on with its
+ * background times the column sums of delta (padded row `sums`). `scratch` has room for CDROP_BLOCK lines of a panel. */
+typedef struct {
+    const cdrop_lists *lists; /* each unit's background, as an entry of row 0 */
+    const void *sums;
+} cdrop_background;
+
+void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_background *background,
+                         const cdrop_panels *delta, size_t units, size_t rows, void *scratch, cdrop_team team,
+                         cdrop_gradient_sink sink, void *context);
 
 /* dbias of panel p, once a panel: column sums over rows into `out`. */
 void cdrop_bias_gradient(const cdrop_kernels *k, void *out, const cdrop_panels *delta, size_t p, size_t rows);

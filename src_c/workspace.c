@@ -117,18 +117,23 @@ void cdrop_unpack(const cdrop_panels *m, const cdrop_kernels *k, void *rows, siz
     copy_lines(m, k, rows, columns, l0, l1, OUT_OF_PANELS);
 }
 
-/* Tiles of 64 x 64: one column block of one line block. Panels are whole tiles wide. */
+/* Panels are whole blocks wide. */
+void cdrop_transpose_block(const cdrop_panels *out, const cdrop_panels *in, const cdrop_kernels *k, size_t lines,
+                           size_t columns, size_t line_block, size_t column_block)
+{
+    const size_t per_panel = k->panel / CDROP_BLOCK, ip = column_block / per_panel, op = line_block / per_panel;
+    const size_t line = line_block * CDROP_BLOCK, column = column_block * CDROP_BLOCK;
+    char *to = cdrop_panel_at(out, k, op, column);
+    const char *from = cdrop_panel_at(in, k, ip, line);
+    k->transpose(to + line_block % per_panel * CDROP_BLOCK * k->size, cdrop_panel_pitch(out, op),
+                 from + column_block % per_panel * CDROP_BLOCK * k->size, cdrop_panel_pitch(in, ip),
+                 cdrop_min(CDROP_BLOCK, lines - line), cdrop_min(CDROP_BLOCK, columns - column));
+}
+
 void cdrop_transpose_panels(const cdrop_panels *out, const cdrop_panels *in, const cdrop_kernels *k, size_t lines,
                             size_t columns, size_t block0, size_t block1)
 {
-    const size_t per_panel = k->panel / CDROP_BLOCK;
     for (size_t cb = block0; cb < block1; cb++)
-        for (size_t lb = 0; lb < cdrop_blocks(lines); lb++) {
-            const size_t c = cb * CDROP_BLOCK, l = lb * CDROP_BLOCK, ip = cb / per_panel, op = lb / per_panel;
-            char *to = cdrop_panel_at(out, k, op, c);
-            const char *from = cdrop_panel_at(in, k, ip, l);
-            k->transpose(to + lb % per_panel * CDROP_BLOCK * k->size, cdrop_panel_pitch(out, op),
-                         from + cb % per_panel * CDROP_BLOCK * k->size, cdrop_panel_pitch(in, ip),
-                         cdrop_min(CDROP_BLOCK, lines - l), cdrop_min(CDROP_BLOCK, columns - c));
-        }
+        for (size_t lb = 0; lb < cdrop_blocks(lines); lb++)
+            cdrop_transpose_block(out, in, k, lines, columns, lb, cb);
 }

@@ -50,7 +50,7 @@ static inline VEC KERNEL(exp)(VEC x)
 {
     const VEC lowest = V(vset)(EXP_LOWEST);
     VEC n;
-    const VEC q = KERNEL(exp_reduced)(V(vmax)(lowest, x), &n); /* this order lets NaN through */
+    const VEC q = KERNEL(exp_reduced)(V(vmax)(lowest, x), &n);                 /* this order lets NaN through */
     const VEC power = V(vscale2)(V(vset)(1), n), e = V(vfma)(power, q, power); /* NaN stays in q */
     return V(vselect)(V(vbits_le)(x, lowest), V(vset)(0), e);
 }

@@ -1,4 +1,5 @@
-/* From dense rows to lists of live entries, and from lists by row to lists by column. */
+/* From the rows of a layer's input to what the products run on: lists of live entries, by row and by column, or where
+ * most entries are live the same values written out densely. */
 
 /* Bits of L lanes from bit `at` of a word. */
 #define LANE_BITS(word, at) ((unsigned)((word) >> (at)) & ((1u << L) - 1))
@@ -14,63 +15,107 @@ static inline unsigned KERNEL(live_bits)(VEC v, cdrop_live_rule rule)
     return all;
 }
 
-/* Lists the live entries of one block of one row, and returns which they were. `bits` marks the kept units; columns
- * beyond `n` are never read. `rule` is a constant at every call. */
+/* One block of one row of the source. */
+typedef struct {
+    const REAL *in, *shift; /* shift: what is subtracted, or NULL */
+    size_t n;               /* columns; beyond them nothing is read */
+    uint64_t kept;          /* by the mask */
+} KERNEL(block);
+
+static inline CDROP_INLINE VEC KERNEL(block_vector)(const KERNEL(block) * k, size_t i)
+{
+    const size_t rest = k->n - i;
+    const VEC v = rest >= L ? V(vload)(k->in + i) : V(vload_first)(k->in + i, rest);
+    if (!k->shift)
+        return v;
+    return V(vsub)(v, rest >= L ? V(vload)(k->shift + i) : V(vload_first)(k->shift + i, rest));
+}
+
+static inline KERNEL(block) KERNEL(source_block)(const cdrop_source *s, size_t line, size_t b)
+{
+    const size_t from = s->rows ? (size_t)s->rows[line] : line;
+    KERNEL(block)
+    k = {.in = (const REAL *)s->data + from * s->pitch + (b - s->first_block) * CDROP_BLOCK,
+         .shift = s->shift ? (const REAL *)s->shift + b * CDROP_BLOCK : NULL,
+         .n = cdrop_min(CDROP_BLOCK, s->columns - b * CDROP_BLOCK),
+         .kept = cdrop_valid_bits(s->columns, b)};
+    if (s->mask)
+        k.kept &= s->mask[line * s->words + b];
+    return k;
+}
+
+/* Lists the live entries of one block of one row, and returns which they were. `rule` is a constant at every call. */
 static inline CDROP_INLINE uint64_t KERNEL(compress_block)(REAL *values, uint16_t *index, uint16_t *count,
-                                                           const REAL *in, size_t n, uint64_t bits, VEC scale,
-                                                           cdrop_live_rule rule)
+                                                           const KERNEL(block) * k, VEC scale, cdrop_live_rule rule)
 {
     uint64_t live = 0;
     size_t filled = 0;
-    for (size_t i = 0; i < n; i += L) {
-        unsigned kept = LANE_BITS(bits, i);
-        if (!kept)
-            continue;
-        const VEC v = n - i >= L ? V(vload)(in + i) : V(vload_first)(in + i, n - i);
-        kept &= KERNEL(live_bits)(v, rule);
-        V(vcompress)(values + filled, index + filled, V(vmul)(v, scale), kept, (unsigned)i);
-        filled += (size_t)__builtin_popcount(kept);
-        live |= (uint64_t)kept << i;
+    for (size_t i = 0; i < k->n; i += L) {
+        const VEC v = KERNEL(block_vector)(k, i);
+        const unsigned bits = LANE_BITS(k->kept, i) & KERNEL(live_bits)(v, rule);
+        V(vcompress)(values + filled, index + filled, V(vmul)(v, scale), bits, (unsigned)i);
+        filled += (size_t)__builtin_popcount(bits);
+        live |= (uint64_t)bits << i;
     }
     *count = (uint16_t)filled;
     return live;
 }
 
-static inline CDROP_INLINE void KERNEL(compress_lines)(cdrop_lists *lists, const cdrop_source *s, size_t b0, size_t b1,
-                                                       size_t l0, size_t l1, cdrop_live_rule rule)
+static inline CDROP_INLINE size_t KERNEL(compress_lines)(cdrop_lists *lists, const cdrop_source *s, size_t b0,
+                                                         size_t b1, size_t l0, size_t l1, cdrop_live_rule rule)
 {
     const VEC scale = V(vset)((REAL)s->scale);
+    size_t total = 0;
     for (size_t line = l0; line < l1; line++) {
-        const size_t from = s->rows ? (size_t)s->rows[line] : line;
-        const REAL *row = (const REAL *)s->data + from * s->pitch;
         size_t at = lists->start[b0 * lists->lines + line];
         for (size_t b = b0; b < b1; b++) {
             const size_t list = b * lists->lines + line;
-            const size_t n = cdrop_min(CDROP_BLOCK, s->columns - b * CDROP_BLOCK);
-            uint64_t bits = cdrop_valid_bits(s->columns, b);
-            if (s->mask)
-                bits &= s->mask[line * s->words + b];
+            const KERNEL(block) k = KERNEL(source_block)(s, line, b);
             if (lists->packed)
                 lists->start[list] = at;
             else
                 at = lists->start[list];
-            bits = KERNEL(compress_block)((REAL *)lists->values + at, lists->index + at, &lists->count[list],
-                                          row + (b - s->first_block) * CDROP_BLOCK, n, bits, scale, rule);
+            const uint64_t live = KERNEL(compress_block)((REAL *)lists->values + at, lists->index + at,
+                                                         &lists->count[list], &k, scale, rule);
             if (s->live)
-                s->live[line * s->words + b] = bits;
+                s->live[line * s->words + b] = live;
             at += lists->count[list];
+            total += lists->count[list];
         }
     }
+    return total;
 }
 
-static void KERNEL(compress)(cdrop_lists *lists, const cdrop_source *s, size_t b0, size_t b1, size_t l0, size_t l1)
+static size_t KERNEL(compress)(cdrop_lists *lists, const cdrop_source *s, size_t b0, size_t b1, size_t l0, size_t l1)
 {
     if (s->rule == CDROP_LIVE_POSITIVE)
-        KERNEL(compress_lines)(lists, s, b0, b1, l0, l1, CDROP_LIVE_POSITIVE);
-    else if (s->rule == CDROP_LIVE_NONZERO)
-        KERNEL(compress_lines)(lists, s, b0, b1, l0, l1, CDROP_LIVE_NONZERO);
-    else
-        KERNEL(compress_lines)(lists, s, b0, b1, l0, l1, CDROP_LIVE_KEPT);
+        return KERNEL(compress_lines)(lists, s, b0, b1, l0, l1, CDROP_LIVE_POSITIVE);
+    if (s->rule == CDROP_LIVE_NONZERO)
+        return KERNEL(compress_lines)(lists, s, b0, b1, l0, l1, CDROP_LIVE_NONZERO);
+    return KERNEL(compress_lines)(lists, s, b0, b1, l0, l1, CDROP_LIVE_KEPT);
+}
+
+static size_t KERNEL(densify)(void *out_, size_t pitch, const cdrop_source *s, size_t b0, size_t b1, size_t l0,
+                              size_t l1)
+{
+    const VEC scale = V(vset)((REAL)s->scale), zero = V(vset)(0);
+    size_t total = 0;
+    for (size_t line = l0; line < l1; line++)
+        for (size_t b = b0; b < b1; b++) {
+            REAL *out = (REAL *)out_ + (line - l0) * pitch + (b - b0) * CDROP_BLOCK;
+            const KERNEL(block) k = KERNEL(source_block)(s, line, b);
+            uint64_t live = 0;
+            for (size_t i = 0; i < k.n; i += L) {
+                const VEC v = KERNEL(block_vector)(&k, i);
+                const unsigned bits = LANE_BITS(k.kept, i) & KERNEL(live_bits)(v, s->rule);
+                V(vstore)(out + i, V(vselect)(bits, V(vmul)(v, scale), zero));
+                live |= (uint64_t)bits << i;
+                total += (size_t)__builtin_popcount(bits);
+            }
+            if (s->live)
+                s->live[line * s->words + b] = live;
+        }
+    return total;
 }
 
 /* Entry by entry: a quarter or fewer of a tile's entries are live, so moving those beats transposing the tile. */

@@ -1,4 +1,4 @@
-/* The one product of the library: lists of live entries against a panel (see kernels.h). Forward runs the lists of a
+/* The product of the library, for sparse and for dense left sides, against a panel (see kernels.h). Forward runs the lists of a
  * batch against weights; the gradient by input runs those of the gradient against transposed weights; the gradient by
  * weight runs each unit's list of rows against the gradient. */
 
@@ -76,3 +76,77 @@ static void KERNEL(product)(void *out_, size_t out_pitch, const void *start_, co
 }
 
 #undef PASS_GROUPS
+
+/* ---- Dense left side: a tile of lines and columns in registers, one block of the sum at a time ---------------------- */
+
+/* `lines` and `vectors` are constants at every call. */
+static inline CDROP_INLINE void KERNEL(dense_tile)(const size_t lines, const size_t vectors, REAL *out,
+                                                   size_t out_pitch, const REAL *start, const REAL *w, size_t pitch,
+                                                   const REAL *x, size_t line_step, size_t index_step, size_t count)
+{
+    VEC sum[DENSE_LINES][DENSE_VECTORS];
+    CDROP_UNROLL
+    for (size_t i = 0; i < lines; i++)
+        CDROP_UNROLL
+    for (size_t v = 0; v < vectors; v++)
+        sum[i][v] = start ? V(vload)(start + v * L) : V(vload)(out + i * out_pitch + v * L);
+    for (size_t j = 0; j < count; j++) {
+        VEC row[DENSE_VECTORS];
+        CDROP_UNROLL
+        for (size_t v = 0; v < vectors; v++)
+            row[v] = V(vload)(w + j * pitch + v * L);
+        CDROP_UNROLL
+        for (size_t i = 0; i < lines; i++) {
+            const VEC a = V(vset)(x[i * line_step + j * index_step]);
+            CDROP_UNROLL
+            for (size_t v = 0; v < vectors; v++)
+                sum[i][v] = V(vfma)(a, row[v], sum[i][v]);
+        }
+    }
+    CDROP_UNROLL
+    for (size_t i = 0; i < lines; i++)
+        CDROP_UNROLL
+    for (size_t v = 0; v < vectors; v++)
+        V(vstore)(out + i * out_pitch + v * L, V(vadd)(sum[i][v], V(vset)(0)));
+}
+
+static inline CDROP_INLINE void KERNEL(dense_columns)(const size_t vectors, REAL *out, size_t out_pitch,
+                                                      const REAL *start, const REAL *w, size_t pitch, const REAL *x,
+                                                      size_t line_step, size_t index_step, size_t count, size_t lines)
+{
+    size_t i = 0;
+    for (; i + DENSE_LINES <= lines; i += DENSE_LINES)
+        KERNEL(dense_tile)
+    (DENSE_LINES, vectors, out + i * out_pitch, out_pitch, start, w, pitch, x + i * line_step, line_step, index_step,
+     count);
+    for (; i < lines; i++)
+        KERNEL(dense_tile)
+    (1, vectors, out + i * out_pitch, out_pitch, start, w, pitch, x + i * line_step, line_step, index_step, count);
+}
+
+static void KERNEL(product_dense)(void *out_, size_t out_pitch, const void *start_, const void *w_, size_t pitch,
+                                  size_t width, const void *x, size_t line_step, size_t index_step, size_t count,
+                                  size_t lines, int resume)
+{
+    static const REAL zeros[DENSE_VECTORS * V(VEC_LANES)];
+    size_t vectors;
+    for (size_t column = 0; column < width; column += vectors * L) {
+        REAL *out = (REAL *)out_ + column;
+        const REAL *w = (const REAL *)w_ + column;
+        const REAL *start = resume ? NULL : start_ ? (const REAL *)start_ + column : zeros;
+        vectors = cdrop_min((width - column) / L, DENSE_VECTORS);
+#define COLUMNS(n)                                                                                                     \
+    case n:                                                                                                            \
+        KERNEL(dense_columns)(n, out, out_pitch, start, w, pitch, x, line_step, index_step, count, lines);             \
+        break;
+        switch (vectors) {
+            COLUMNS(1)
+            COLUMNS(2)
+#if DENSE_VECTORS >= 4
+            COLUMNS(3)
+            COLUMNS(4)
+#endif
+        }
+#undef COLUMNS
+    }
+}

@@ -8,7 +8,10 @@
 
 #define VEC_LANES_f32 8
 #define VEC_LANES_f64 4
+#define DENSE_ABOVE 0.72
 #define VEC_CHAINS 8
+#define DENSE_LINES 6 /* tile of a dense product: 12 of 16 registers */
+#define DENSE_VECTORS 2
 
 typedef __m256 vec_f32;
 typedef __m256d vec_f64;

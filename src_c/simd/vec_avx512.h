@@ -9,7 +9,10 @@
 
 #define VEC_LANES_f32 16
 #define VEC_LANES_f64 8
+#define DENSE_ABOVE 0.55
 #define VEC_CHAINS 8
+#define DENSE_LINES 6 /* tile of a dense product: 24 of 32 registers */
+#define DENSE_VECTORS 4
 
 typedef __m512 vec_f32;
 typedef __m512d vec_f64;

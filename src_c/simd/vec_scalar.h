@@ -13,7 +13,10 @@
 
 #define VEC_LANES_f32 1
 #define VEC_LANES_f64 1
+#define DENSE_ABOVE 0.9
 #define VEC_CHAINS 16 /* output vectors a product keeps in registers */
+#define DENSE_LINES 2 /* tile of a dense product */
+#define DENSE_VECTORS 4
 
 #define SCALAR_VOCABULARY(S, REAL, BITS, MANTISSA, FMA, SQRT, ABS, COPYSIGN)                                           \
     typedef REAL vec_##S;                                                                                              \
