@@ -185,7 +185,7 @@ lint: $(STAMPS)/packages-lint $(STAMPS)/packages-build ## Check the style, and t
 types: $(STAMPS)/packages-lint $(STAMPS)/extension ## Check the type hints, and the stub against the compiled module
 	@$(VENV)/bin/mypy
 	@mkdir -p build && printf '%s\n' $(NOT_IN_STUB) > build/not-in-stub
-	@$(PY) -m mypy.stubtest --allowlist build/not-in-stub --ignore-unused-allowlist --ignore-disjoint-bases cdrop._kernels
+	@$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist build/not-in-stub --ignore-unused-allowlist --ignore-disjoint-bases cdrop._kernels
 
 format: $(STAMPS)/packages-lint ## Rewrite the sources in the project's style
 	@$(VENV)/bin/ruff check --fix-only --quiet .

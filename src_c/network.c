@@ -28,6 +28,7 @@ typedef struct {
     /* state: weights and the optimiser's memory of them, and padded rows for the biases */
     cdrop_panels weight, state1, state2;
     void *bias, *bias_state1, *bias_state2;
+    void *bias_gradient;     /* its own: two layers may be updated in one phase */
     cdrop_panels transposed; /* of weight; not for the first layer */
     double *squares;         /* sums of squares of 64 x 64 weights, for the L2 term */
     /* the batch */
@@ -54,7 +55,6 @@ struct cdrop_network {
     int threads;                /* that the scratch was made for */
     char *scratch;              /* for each thread: a block of gradient lines */
     double *row_loss;
-    void *bias_gradient; /* widest layer, padded */
     /* What the input mostly is, feature by feature. It is carried as one more row: products run on input minus
      * background, and the background's own products are added once for all rows. */
     int has_background;
@@ -77,6 +77,7 @@ static void take_state(cdrop_network *n, layer *l, int first)
     l->bias = cdrop_take(&n->state, width, size);
     l->bias_state1 = cdrop_take(&n->state, width, size);
     l->bias_state2 = cdrop_take(&n->state, width, size);
+    l->bias_gradient = cdrop_take(&n->state, width, size);
     l->squares = cdrop_take(&n->state, square_blocks(l), sizeof *l->squares);
     if (!first)
         l->transposed = cdrop_take_panels(&n->state, n->k, l->n_out, l->n_in);
@@ -116,13 +117,10 @@ cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d
     n->loss = d->loss;
     n->seed = d->seed;
     n->layer = cdrop_take(&n->state, d->layers, sizeof *n->layer);
-    size_t widest = 0;
     for (size_t i = 0; i < d->layers && !n->state.failed; i++) {
         describe_layer(&n->layer[i], d, i);
         take_state(n, &n->layer[i], i == 0);
-        widest = widest < n->layer[i].n_out ? n->layer[i].n_out : widest;
     }
-    n->bias_gradient = cdrop_take(&n->state, cdrop_pad(widest), n->k->size);
     take_background(n, d->units[0], d->units[1]);
     if (n->state.failed) {
         cdrop_network_free(n);
@@ -497,7 +495,7 @@ static void update_bias(const pass *s, cdrop_team team)
     cdrop_share(team, l->delta.panels, &from, &to);
     for (size_t p = from; p < to; p++) {
         const size_t at = p * n->k->panel * n->k->size;
-        char *gradient = (char *)n->bias_gradient + at;
+        char *gradient = (char *)l->bias_gradient + at;
         cdrop_bias_gradient(n->k, gradient, &l->delta, p, s->batch->n);
         n->k->update((char *)l->bias + at, gradient, (char *)l->bias_state1 + at, (char *)l->bias_state2 + at,
                      cdrop_panel_width(&l->delta, p, n->k->panel), &s->bias_update);
@@ -523,7 +521,7 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
     pass mine = *s;
     mine.index = i;
     const cdrop_left left = {.lists = &l->columns, .dense = l->dense ? &l->dense_inputs : NULL, .entries = s->batch->n};
-    const cdrop_background background = {.lists = &n->background_columns, .sums = n->bias_gradient};
+    const cdrop_background background = {.lists = &n->background_columns, .sums = l->bias_gradient};
     const int shifted = i == 0 && n->has_background;
     update_bias(&mine, team);
     if (shifted) /* the background's share of the gradient needs all column sums */
