@@ -59,6 +59,9 @@ cdef extern from "cdrop.h" nogil:
         cdrop_loss loss
         uint64_t seed
 
+    ctypedef enum cdrop_time:
+        CDROP_TIMES
+
     ctypedef struct cdrop_network:
         pass
 
@@ -105,5 +108,6 @@ cdef extern from "cdrop.h" nogil:
     void cdrop_network_set_background(cdrop_network *network, const void *background)
     cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch,
                                     const cdrop_optimizer *optimizer, uint64_t step, int threads, double *loss)
+    cdrop_status cdrop_network_times(cdrop_network *network, int on, double *seconds)
     cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const void *x, size_t n, int probabilities,
                                        int threads)

@@ -33,6 +33,7 @@ _RULES = {
     "adam": CDROP_ADAM,
     "adamw": CDROP_ADAM,
 }
+_TIMES = ("masks", "lists", "products", "loss", "update", "waiting")  # in the order of cdrop_time
 ACTIVATIONS = tuple(_ACTIVATIONS)
 LOSSES = tuple(_LOSSES)
 OPTIMIZERS = tuple(_RULES)
@@ -785,6 +786,13 @@ cdef class Engine:
             status = cdrop_network_step(self.network, &batch, &o, step, threads, &loss)
         _raise_on(status)
         return loss
+
+    def times(self, bint on):
+        """Where the threads' time went since the last call, in seconds by part; whether to measure from now on."""
+        cdef double seconds[<int>CDROP_TIMES]
+        with self.lock:
+            _raise_on(cdrop_network_times(self.network, on, seconds))
+        return dict(zip(_TIMES, seconds))
 
     def predict(self, x, bint probabilities, int threads):
         """Outputs without dropout, shape (rows, outputs)."""

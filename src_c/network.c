@@ -14,6 +14,7 @@
 #include "losses.h"
 #include "optimizers.h"
 #include "products.h"
+#include "stopwatch.h"
 
 enum { PREDICT_ROWS = 256, LOSS_ROWS = 16 };
 
@@ -55,6 +56,8 @@ struct cdrop_network {
     int threads;                /* that the scratch was made for */
     char *scratch;              /* for each thread: a block of gradient lines */
     double *row_loss;
+    cdrop_stopwatch *watches; /* for each thread, or NULL: nothing is measured */
+    cdrop_workspace timing;
     /* What the input mostly is, feature by feature. It is carried as one more row: products run on input minus
      * background, and the background's own products are added once for all rows. */
     int has_background;
@@ -134,6 +137,7 @@ void cdrop_network_free(cdrop_network *n)
 {
     if (!n)
         return;
+    cdrop_release(&n->timing);
     cdrop_release(&n->training);
     cdrop_release(&n->batch);
     cdrop_release(&n->state);
@@ -280,7 +284,8 @@ typedef struct {
     int training;
     cdrop_loss_rows loss;
     double *total;
-    cdrop_status status;
+    cdrop_status *status;
+    cdrop_stopwatch *watch; /* this thread's, or NULL */
     cdrop_update weight_update, bias_update;
     void *out; /* predictions */
     int probabilities;
@@ -311,6 +316,12 @@ static cdrop_left left_of(const layer *l)
     return (cdrop_left){.lists = &l->inputs, .dense = l->dense ? &l->dense_inputs : NULL, .entries = l->n_in};
 }
 
+static void wait_for_others(const pass *s, cdrop_team team)
+{
+    cdrop_barrier(team);
+    cdrop_lap(s->watch, CDROP_TIME_WAITING);
+}
+
 static void list_input(const pass *s, cdrop_team team)
 {
     layer *l = &s->n->layer[0];
@@ -320,6 +331,7 @@ static void list_input(const pass *s, cdrop_team team)
     source.rows = s->batch->rows;
     cdrop_share(team, s->batch->n, &from, &to);
     atomic_fetch_add(&l->live_count, cdrop_list_rows(s->n->k, &left, &l->inputs, &l->dense_inputs, &source, from, to));
+    cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
 /* What the sums of the first layer start from: the bias, and the background's share. */
@@ -337,6 +349,7 @@ static void start_of_first(const pass *s, cdrop_team team)
                       cdrop_panel_at(&l->weight, n->k, p, 0), cdrop_panel_pitch(&l->weight, p),
                       cdrop_panel_width(&l->weight, p, n->k->panel), &n->background_row, 0, n->background_row.blocks, 0,
                       1, 0);
+    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
 }
 
 static void draw_masks(const pass *s, cdrop_team team)
@@ -352,6 +365,7 @@ static void draw_masks(const pass *s, cdrop_team team)
         cdrop_bernoulli_mask(l->mask + from * l->words, from, to - from, l->n_in, l->keep, s->n->seed, s->step,
                              (uint32_t)i);
     }
+    cdrop_lap(s->watch, CDROP_TIME_MASKS);
 }
 
 /* A hidden layer's rows are complete in one panel: activation, then the lists that the next layer's products run on. */
@@ -366,6 +380,7 @@ static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
     const size_t columns = cdrop_min(k->panel, l->n_out - p * k->panel);
     cdrop_source source = input_source(s, s->index + 1, cdrop_panel_at(&l->out, k, p, 0), pitch);
     source.first_block = b0;
+    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
     if (s->n->activation != CDROP_RELU && s->n->activation != CDROP_IDENTITY) /* the ReLU is the rule of the lists */
         k->activate(cdrop_panel_at(&l->out, k, p, l0), pitch, columns, l1 - l0, s->n->activation);
     const size_t live = next->dense ? k->densify(cdrop_panel_at(&next->dense_inputs, k, p, l0),
@@ -374,11 +389,14 @@ static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
     atomic_fetch_add_explicit(&next->live_count, live, memory_order_relaxed);
     if (s->training && !next->dense)
         k->scatter(&next->columns, &next->inputs, b0, b1, l0 / CDROP_BLOCK, l1);
+    cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
-static void finish_nothing(void *context, size_t p, size_t l0, size_t l1)
+static void finish_logits(void *context, size_t p, size_t l0, size_t l1)
 {
-    (void)context, (void)p, (void)l0, (void)l1;
+    const pass *s = context;
+    (void)p, (void)l0, (void)l1;
+    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
 }
 
 static void scatter_input(const pass *s, cdrop_team team)
@@ -388,6 +406,7 @@ static void scatter_input(const pass *s, cdrop_team team)
     cdrop_share(team, l->inputs.blocks, &from, &to);
     for (size_t rows = 0; rows < cdrop_blocks(s->batch->n); rows++)
         s->n->k->scatter(&l->columns, &l->inputs, from, to, rows, s->batch->n);
+    cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
 static void forward(pass *s, cdrop_team team)
@@ -395,20 +414,19 @@ static void forward(pass *s, cdrop_team team)
     if (s->training)
         draw_masks(s, team);
     if (s->training && s->n->layer[0].mask) /* the input's lists read masks that other threads draw */
-        cdrop_barrier(team);
+        wait_for_others(s, team);
     list_input(s, team);
     start_of_first(s, team);
-    cdrop_barrier(team);
+    wait_for_others(s, team);
     for (size_t i = 0; i < s->n->layers; i++) {
         const layer *l = &s->n->layer[i];
         const cdrop_left left = left_of(l);
-        pass mine = *s; /* every thread walks the layers at its own pace between barriers */
-        mine.index = i;
+        s->index = i;
         cdrop_product_rows(s->n->k, &l->out, i == 0 && s->n->has_background ? s->n->start : l->bias, &l->weight, &left,
-                           s->batch->n, team, i + 1 < s->n->layers ? finish_hidden : finish_nothing, &mine);
+                           s->batch->n, team, i + 1 < s->n->layers ? finish_hidden : finish_logits, s);
         if (i == 0 && s->training && !l->dense)
             scatter_input(s, team);
-        cdrop_barrier(team);
+        wait_for_others(s, team);
     }
 }
 
@@ -434,6 +452,7 @@ static void losses(const pass *s, cdrop_team team)
                                         cdrop_panel_at(&l->out, n->k, 0, i), i);
     if (n->layers > 1 && from < to && !delta_dense(n, n->layers - 1))
         n->k->compress(&l->deltas, &source, 0, l->deltas.blocks, from, to);
+    cdrop_lap(s->watch, CDROP_TIME_LOSS);
 }
 
 static double batch_loss(const pass *s)
@@ -455,11 +474,10 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
     const size_t pitch = cdrop_panel_pitch(&below->delta, p), b0 = p * k->panel / CDROP_BLOCK;
     const size_t b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_in));
     const int from_live = s->n->activation == CDROP_RELU; /* its derivative is in the live bits */
+    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
     k->gate(cdrop_panel_at(&below->delta, k, p, l0), pitch, from_live ? NULL : cdrop_panel_at(&below->out, k, p, l0),
             cdrop_panel_pitch(&below->out, p), cdrop_min(k->panel, l->n_in - p * k->panel), l1 - l0,
             l->live + l0 * l->words + b0, l->words, l->train_scale, s->n->activation);
-    if (s->index == 1 || l->dense)
-        return;
     const cdrop_source source = {.data = cdrop_panel_at(&below->delta, k, p, 0),
                                  .pitch = pitch,
                                  .columns = l->n_in,
@@ -468,7 +486,9 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
                                  .words = l->words,
                                  .scale = 1,
                                  .rule = CDROP_LIVE_KEPT};
-    k->compress(&below->deltas, &source, b0, b1, l0, l1);
+    if (s->index > 1 && !l->dense)
+        k->compress(&below->deltas, &source, b0, b1, l0, l1);
+    cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
 /* The gradient of 64 units of a panel: update them in place, note their new squares, and refresh the transposed copy, all
@@ -480,11 +500,13 @@ static void update_units(void *context, size_t p, size_t u0, size_t u1, const vo
     const layer *l = &s->n->layer[s->index];
     const size_t pitch = cdrop_panel_pitch(&l->weight, p), first = p * k->panel / CDROP_BLOCK;
     const size_t last = cdrop_min(first + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_out));
+    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
     k->update(cdrop_panel_at(&l->weight, k, p, u0), gradient, cdrop_panel_at(&l->state1, k, p, u0),
               cdrop_panel_at(&l->state2, k, p, u0), (u1 - u0) * pitch, &s->weight_update);
     note_squares(k, l, p, u0, u1);
     for (size_t block = first; s->index && block < last; block++)
         cdrop_transpose_block(&l->transposed, &l->weight, k, l->n_in, l->n_out, u0 / CDROP_BLOCK, block);
+    cdrop_lap(s->watch, CDROP_TIME_UPDATE);
 }
 
 static void update_bias(const pass *s, cdrop_team team)
@@ -500,35 +522,33 @@ static void update_bias(const pass *s, cdrop_team team)
         n->k->update((char *)l->bias + at, gradient, (char *)l->bias_state1 + at, (char *)l->bias_state2 + at,
                      cdrop_panel_width(&l->delta, p, n->k->panel), &s->bias_update);
     }
+    cdrop_lap(s->watch, CDROP_TIME_UPDATE);
 }
 
 /* The gradient by the input of layer i, and with it the gradient by the pre-activations of the layer below. */
 static void propagate(pass *s, size_t i, cdrop_team team)
 {
     const cdrop_network *n = s->n;
-    pass mine = *s;
-    mine.index = i;
     const layer *l = &n->layer[i];
+    s->index = i;
     const cdrop_left left = {.lists = &l->deltas, .dense = delta_dense(n, i) ? &l->delta : NULL, .entries = l->n_out};
-    cdrop_product_rows(n->k, &n->layer[i - 1].delta, NULL, &l->transposed, &left, s->batch->n, team, finish_delta,
-                       &mine);
+    cdrop_product_rows(n->k, &n->layer[i - 1].delta, NULL, &l->transposed, &left, s->batch->n, team, finish_delta, s);
 }
 
 static void update_layer(pass *s, size_t i, cdrop_team team)
 {
     const cdrop_network *n = s->n;
     const layer *l = &n->layer[i];
-    pass mine = *s;
-    mine.index = i;
+    s->index = i;
     const cdrop_left left = {.lists = &l->columns, .dense = l->dense ? &l->dense_inputs : NULL, .entries = s->batch->n};
     const cdrop_background background = {.lists = &n->background_columns, .sums = l->bias_gradient};
     const int shifted = i == 0 && n->has_background;
-    update_bias(&mine, team);
+    update_bias(s, team);
     if (shifted) /* the background's share of the gradient needs all column sums */
-        cdrop_barrier(team);
+        wait_for_others(s, team);
     cdrop_product_units(n->k, &left, shifted ? &background : NULL, &l->delta, l->n_in, s->batch->n,
                         n->scratch + (size_t)team.index * CDROP_BLOCK * n->k->panel * n->k->size, team, update_units,
-                        &mine);
+                        s);
 }
 
 /* A layer is updated one phase after its gradient went down: then nobody reads its transposed weights any more. */
@@ -539,7 +559,7 @@ static void backward(pass *s, cdrop_team team)
             update_layer(s, i + 1, team);
         if (i) {
             propagate(s, i, team);
-            cdrop_barrier(team);
+            wait_for_others(s, team);
         }
     }
     update_layer(s, 0, team);
@@ -572,17 +592,20 @@ static void measure_density(cdrop_network *n, size_t rows)
         n->layer[i].density = (double)atomic_load(&n->layer[i].live_count) / (double)(rows * n->layer[i].n_in);
 }
 
+/* Each thread walks the layers with a pass of its own: between barriers they are not at the same place. */
 static void step_job(void *argument, cdrop_team team)
 {
-    pass *s = argument;
+    pass mine = *(const pass *)argument, *s = &mine;
+    s->watch = s->n->watches ? &s->n->watches[team.index] : NULL;
+    cdrop_start_watch(s->watch);
     forward(s, team);
     losses(s, team);
-    cdrop_barrier(team);
+    wait_for_others(s, team);
     const double loss = batch_loss(s) + penalty(s); /* the same sum on every thread */
-    cdrop_barrier(team);                            /* before the squares change */
+    wait_for_others(s, team);                       /* before the squares change */
     if (team.index == 0) {
         *s->total = loss;
-        s->status = isfinite(loss) ? CDROP_OK : CDROP_NOT_FINITE;
+        *s->status = isfinite(loss) ? CDROP_OK : CDROP_NOT_FINITE;
     }
     if (isfinite(loss))
         backward(s, team);
@@ -591,6 +614,7 @@ static void step_job(void *argument, cdrop_team team)
 cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
                                 uint64_t step, int threads, double *loss)
 {
+    cdrop_status status;
     threads = useful_threads(n, batch->n, threads);
     if (reserve_training(n, batch->n, threads) != CDROP_OK)
         return CDROP_NO_MEMORY;
@@ -600,6 +624,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
         .step = step,
         .training = 1,
         .total = loss,
+        .status = &status,
         .weight_update = cdrop_update_of(optimizer, 0),
         .bias_update = cdrop_update_of(optimizer, 1),
         .loss = {.loss = n->loss,
@@ -613,7 +638,19 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     choose_products(n);
     cdrop_parallel(step_job, &s, threads);
     measure_density(n, batch->n);
-    return s.status;
+    return status;
+}
+
+cdrop_status cdrop_network_times(cdrop_network *n, int on, double seconds[CDROP_TIMES])
+{
+    for (int part = 0; part < CDROP_TIMES; part++) {
+        seconds[part] = 0;
+        for (int i = 0; n->watches && i < CDROP_MAX_THREADS; i++)
+            seconds[part] += n->watches[i].seconds[part];
+    }
+    cdrop_release(&n->timing);
+    n->watches = on ? cdrop_take(&n->timing, CDROP_MAX_THREADS, sizeof *n->watches) : NULL;
+    return on && !n->watches ? CDROP_NO_MEMORY : CDROP_OK;
 }
 
 /* ---- Prediction ---- */
@@ -639,8 +676,9 @@ static void copy_predictions(const pass *s, cdrop_team team)
 
 static void predict_job(void *argument, cdrop_team team)
 {
-    forward(argument, team);
-    copy_predictions(argument, team);
+    pass mine = *(const pass *)argument;
+    forward(&mine, team);
+    copy_predictions(&mine, team);
 }
 
 cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const void *x, size_t rows, int probabilities,

@@ -766,3 +766,16 @@ def test_seeds_give_other_weights_masks_and_orders():
         net.load_state_dict({**net.state_dict(), "arrays": state})
         losses.add(tuple(net.fit(x, y, iterations=3, batch_size=32).loss))
     assert len(losses) == 3
+
+
+def test_times_account_for_what_the_threads_do() -> None:
+    net = Network([64, 256, 10], dropout=0.5)
+    X = np.random.default_rng(0).random((256, 64))
+    y = np.arange(256) % 10
+    assert set(net._engine.times(True).values()) == {0}
+    net.fit(X, y, iterations=20)
+    times = net._engine.times(False)
+    assert set(times) == {"masks", "lists", "products", "loss", "update", "waiting"}
+    assert all(times[part] > 0 for part in ("masks", "lists", "products", "loss", "update"))
+    net.fit(X, y, iterations=1)
+    assert set(net._engine.times(False).values()) == {0}
