@@ -26,7 +26,7 @@
 enum {
     CDROP_BLOCK = 64,     /* entries of a list block, rows of a generator block: one mask word */
     CDROP_LANES = 16,     /* columns are padded to this; reductions use this many partial sums on every path */
-    CDROP_SPARE = 16,     /* a compress may store a whole vector beyond its last live entry */
+    CDROP_SPARE = 16,     /* a compress stores whole vectors, and indices of a whole block: room behind whole blocks */
     CDROP_SLOT = 64 + 16, /* room of one list: an odd number of cache lines, so that lists spread over the cache sets */
 };
 
@@ -34,10 +34,10 @@ enum {
  * start[block * lines + line] on. Rows of the user's input are packed (a line's blocks follow each other); lists that
  * several threads fill at once have fixed slots. */
 typedef struct {
-    void *values;    /* element type, the entry times its dropout scale */
-    uint16_t *index; /* unit or row inside the block, 0 to 63 */
+    void *values;   /* element type, the entry times its dropout scale */
+    uint8_t *index; /* unit or row inside the block, 0 to 63 */
     size_t *start;
-    uint16_t *count;
+    uint8_t *count;
     size_t lines;
     size_t blocks;
     int packed;

@@ -44,21 +44,35 @@ static inline KERNEL(block) KERNEL(source_block)(const cdrop_source *s, size_t l
     return k;
 }
 
-/* Lists the live entries of one block of one row, and returns which they were. `rule` is a constant at every call. */
-static inline CDROP_INLINE uint64_t KERNEL(compress_block)(REAL *values, uint16_t *index, uint16_t *count,
-                                                           const KERNEL(block) * k, VEC scale, cdrop_live_rule rule)
+/* Lists the live entries of the first n columns of one block of one row, and returns which they were. `rule`, and n
+ * where it is CDROP_BLOCK, are constants at every call. All comparisons come first: where each vector's entries go is
+ * then known without waiting for those before it. */
+static inline CDROP_INLINE uint64_t KERNEL(compress_first)(REAL *values, uint8_t *index, const KERNEL(block) * k,
+                                                           size_t n, VEC scale, cdrop_live_rule rule)
 {
+    VEC v[CDROP_BLOCK / V(VEC_LANES)];
     uint64_t live = 0;
-    size_t filled = 0;
-    for (size_t i = 0; i < k->n; i += L) {
-        const VEC v = KERNEL(block_vector)(k, i);
-        const unsigned bits = LANE_BITS(k->kept, i) & KERNEL(live_bits)(v, rule);
-        V(vcompress)(values + filled, index + filled, V(vmul)(v, scale), bits, (unsigned)i);
-        filled += (size_t)__builtin_popcount(bits);
-        live |= (uint64_t)bits << i;
+    CDROP_UNROLL
+    for (size_t i = 0; i < n; i += L) {
+        v[i / L] = KERNEL(block_vector)(k, i);
+        live |= (uint64_t)KERNEL(live_bits)(v[i / L], rule) << i;
     }
-    *count = (uint16_t)filled;
+    live &= k->kept;
+    CDROP_UNROLL
+    for (size_t i = 0; i < n; i += L) {
+        V(vcompress)(values, V(vmul)(v[i / L], scale), LANE_BITS(live, i));
+        values += __builtin_popcount(LANE_BITS(live, i));
+    }
+    wset_bits(index, live);
     return live;
+}
+
+static inline CDROP_INLINE uint64_t KERNEL(compress_block)(REAL *values, uint8_t *index, const KERNEL(block) * k,
+                                                           VEC scale, cdrop_live_rule rule)
+{
+    if (k->n == CDROP_BLOCK)
+        return KERNEL(compress_first)(values, index, k, CDROP_BLOCK, scale, rule);
+    return KERNEL(compress_first)(values, index, k, k->n, scale, rule);
 }
 
 static inline CDROP_INLINE size_t KERNEL(compress_lines)(cdrop_lists *lists, const cdrop_source *s, size_t b0,
@@ -75,8 +89,9 @@ static inline CDROP_INLINE size_t KERNEL(compress_lines)(cdrop_lists *lists, con
                 lists->start[list] = at;
             else
                 at = lists->start[list];
-            const uint64_t live = KERNEL(compress_block)((REAL *)lists->values + at, lists->index + at,
-                                                         &lists->count[list], &k, scale, rule);
+            const uint64_t live =
+                KERNEL(compress_block)((REAL *)lists->values + at, lists->index + at, &k, scale, rule);
+            lists->count[list] = (uint8_t)__builtin_popcountll(live);
             if (s->live)
                 s->live[line * s->words + b] = live;
             at += lists->count[list];
@@ -127,20 +142,21 @@ static void KERNEL(scatter)(cdrop_lists *out, const cdrop_lists *lists, size_t b
     for (size_t b = b0; b < b1; b++) {
         const size_t line0 = b * CDROP_BLOCK, column = rows * out->lines + line0;
         const size_t units = cdrop_min(CDROP_BLOCK, out->lines - line0);
-        uint16_t *count = out->count + column;
-        const size_t *start = out->start + column;
+        size_t end[CDROP_BLOCK];
         for (size_t k = 0; k < units; k++)
-            count[k] = 0;
+            end[k] = out->start[column + k];
         for (size_t r = first; r < last; r++) {
-            const size_t list = b * lists->lines + r;
+            const size_t list = b * lists->lines + r, count = lists->count[list];
             const REAL *values = in_values + lists->start[list];
-            const uint16_t *index = lists->index + lists->start[list];
-            for (size_t i = 0; i < lists->count[list]; i++) {
-                const size_t k = index[i], at = start[k] + count[k]++;
+            const uint8_t *index = lists->index + lists->start[list];
+            for (size_t i = 0; i < count; i++) {
+                const size_t at = end[index[i]]++;
                 out_values[at] = values[i];
-                out->index[at] = (uint16_t)(r - first);
+                out->index[at] = (uint8_t)(r - first);
             }
         }
+        for (size_t k = 0; k < units; k++)
+            out->count[column + k] = (uint8_t)(end[k] - out->start[column + k]);
     }
 }
 

@@ -20,7 +20,7 @@ static inline CDROP_INLINE void KERNEL(product_pass)(const size_t groups, REAL *
         for (size_t line = l0; line < l1; line++) {
             const size_t list = b * lists->lines + line, count = lists->count[list];
             const REAL *values = all_values + lists->start[list];
-            const uint16_t *index = lists->index + lists->start[list];
+            const uint8_t *index = lists->index + lists->start[list];
             REAL *row = out + (line - l0) * out_pitch;
             const REAL *from = resume || b > b0 ? row : start;
             VEC sum[CDROP_LANES * 8 / V(VEC_LANES)];

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "set_bits.h"
+
 #define VEC_LANES_f32 8
 #define VEC_LANES_f64 4
 #define DENSE_ABOVE 0.72
@@ -125,39 +127,21 @@ static inline vec_f64 vscale2_f64(vec_f64 a, vec_f64 n)
     return _mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a), shift));
 }
 
-/* Byte i of entry `bits` is the lane that the i-th set bit names: AVX2 has no compress, a permute by table is one.
- * Filled at compile time from the bits themselves: COMPRESS_n(b) appends lane n where bit n of b is set, by shifting
- * the lower lanes' bytes in below it. */
-#define LOW_COUNT(b, n)                                                                                                \
-    (((b) & 1) * ((n) > 0) + ((b) >> 1 & 1) * ((n) > 1) + ((b) >> 2 & 1) * ((n) > 2) + ((b) >> 3 & 1) * ((n) > 3) +    \
-     ((b) >> 4 & 1) * ((n) > 4) + ((b) >> 5 & 1) * ((n) > 5) + ((b) >> 6 & 1) * ((n) > 6))
-#define LANE_BYTE(b, n) (((b) >> (n) & 1) ? (uint64_t)(n) << (8 * LOW_COUNT(b, n)) : 0)
-#define ORDER1(b)                                                                                                      \
-    (LANE_BYTE(b, 1) | LANE_BYTE(b, 2) | LANE_BYTE(b, 3) | LANE_BYTE(b, 4) | LANE_BYTE(b, 5) | LANE_BYTE(b, 6) |       \
-     LANE_BYTE(b, 7))
-#define ORDER4(b) ORDER1(b), ORDER1((b) + 1), ORDER1((b) + 2), ORDER1((b) + 3)
-#define ORDER16(b) ORDER4(b), ORDER4((b) + 4), ORDER4((b) + 8), ORDER4((b) + 12)
-#define ORDER64(b) ORDER16(b), ORDER16((b) + 16), ORDER16((b) + 32), ORDER16((b) + 48)
-static const uint64_t compress_order[256] = {ORDER64(0u), ORDER64(64u), ORDER64(128u), ORDER64(192u)};
-
-static inline void vcompress_f32(float *values, uint16_t *index, vec_f32 a, unsigned bits, unsigned first)
+/* AVX2 has no compress; a permute by table is one. */
+static inline void vcompress_f32(float *values, vec_f32 a, unsigned bits)
 {
-    const __m128i lanes = _mm_cvtsi64_si128((long long)compress_order[bits]);
-    const __m128i at = _mm_add_epi16(_mm_cvtepu8_epi16(lanes), _mm_set1_epi16((short)first));
+    const __m128i lanes = _mm_cvtsi64_si128((long long)set_bits_order[bits]);
     _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(a, _mm256_cvtepu8_epi32(lanes)));
-    _mm_storeu_si128((__m128i *)index, at);
 }
 
 /* A double is a pair of 32-bit lanes: lane n of four moves as lanes 2 n and 2 n + 1 of eight. */
-static inline void vcompress_f64(double *values, uint16_t *index, vec_f64 a, unsigned bits, unsigned first)
+static inline void vcompress_f64(double *values, vec_f64 a, unsigned bits)
 {
-    const __m128i lanes = _mm_cvtsi64_si128((long long)compress_order[bits]);
-    const __m128i at = _mm_add_epi16(_mm_cvtepu8_epi16(lanes), _mm_set1_epi16((short)first));
+    const __m128i lanes = _mm_cvtsi64_si128((long long)set_bits_order[bits]);
     const __m256i even = _mm256_slli_epi64(_mm256_cvtepu8_epi64(lanes), 1);
     const __m256i odd = _mm256_slli_epi64(_mm256_add_epi64(even, _mm256_set1_epi64x(1)), 32);
     const __m256 pairs = _mm256_permutevar8x32_ps(_mm256_castpd_ps(a), _mm256_or_si256(even, odd));
     _mm256_storeu_pd(values, _mm256_castps_pd(pairs));
-    _mm_storel_epi64((__m128i *)index, at);
 }
 
 /* 128-bit lane L of the result holds in[4 L + row][0..3]: a transpose inside the lanes then makes whole columns. */

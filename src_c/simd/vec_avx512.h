@@ -104,20 +104,23 @@ static inline vec_f64 vscale2_f64(vec_f64 a, vec_f64 n)
 }
 
 /* Compress in a register, then store the whole vector: compressing straight to memory is microcoded on Zen 4. */
-static inline void vcompress_f32(float *values, uint16_t *index, vec_f32 a, unsigned bits, unsigned first)
+static inline void vcompress_f32(float *values, vec_f32 a, unsigned bits)
 {
-    const __m256i lanes = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __m256i at = _mm256_add_epi16(lanes, _mm256_set1_epi16((short)first));
     _mm512_storeu_ps(values, _mm512_maskz_compress_ps((__mmask16)bits, a));
-    _mm256_storeu_si256((__m256i *)index, _mm256_maskz_compress_epi16((__mmask16)bits, at));
 }
 
-static inline void vcompress_f64(double *values, uint16_t *index, vec_f64 a, unsigned bits, unsigned first)
+static inline void vcompress_f64(double *values, vec_f64 a, unsigned bits)
 {
-    const __m128i lanes = _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7);
-    const __m128i at = _mm_add_epi16(lanes, _mm_set1_epi16((short)first));
     _mm512_storeu_pd(values, _mm512_maskz_compress_pd((__mmask8)bits, a));
-    _mm_storeu_si128((__m128i *)index, _mm_maskz_compress_epi16((__mmask8)bits, at));
+}
+
+static inline void wset_bits(uint8_t *index, uint64_t word)
+{
+    static const uint8_t all[64] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                    16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+                                    32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47,
+                                    48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
+    _mm512_storeu_si512(index, _mm512_maskz_compress_epi8(word, _mm512_loadu_si512(all)));
 }
 
 /* 128-bit lane L of the result holds in[4 L + row][0..3]: a transpose inside the lanes then makes whole columns. */

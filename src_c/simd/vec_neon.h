@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "set_bits.h"
+
 /* Names of the vocabulary that ARM's header has given to operations on half vectors. */
 #define vadd_f32 full_vadd_f32
 #define vadd_f64 full_vadd_f64
@@ -136,29 +138,20 @@ static inline vec_f64 vscale2_f64(vec_f64 a, vec_f64 n)
     return vreinterpretq_f64_u64(vaddq_u64(vreinterpretq_u64_f64(a), shift));
 }
 
-/* Entry i of row `bits` is the lane that the i-th set bit names. */
-static const uint16_t compress_order[16][4] = {
-    {0}, {0},    {1},    {0, 1},    {2},    {0, 2},    {1, 2},    {0, 1, 2},
-    {3}, {0, 3}, {1, 3}, {0, 1, 3}, {2, 3}, {0, 2, 3}, {1, 2, 3}, {0, 1, 2, 3},
-};
-
 /* Lane n is bytes 4 n to 4 n + 3, which in a word are 0x03020100 + n 0x04040404. */
-static inline void vcompress_f32(float *values, uint16_t *index, vec_f32 a, unsigned bits, unsigned first)
+static inline void vcompress_f32(float *values, vec_f32 a, unsigned bits)
 {
-    const uint16x4_t lanes = vld1_u16(compress_order[bits]);
+    const uint16x4_t lanes = vget_low_u16(vmovl_u8(vcreate_u8(set_bits_order[bits])));
     const uint32x4_t bytes = vmlaq_n_u32(vdupq_n_u32(0x03020100), vmovl_u16(lanes), 0x04040404);
     const uint8x16_t packed = vqtbl1q_u8(vreinterpretq_u8_f32(a), vreinterpretq_u8_u32(bytes));
     vst1q_f32(values, vreinterpretq_f32_u8(packed));
-    vst1_u16(index, vadd_u16(lanes, vdup_n_u16((uint16_t)first)));
 }
 
 /* Of two lanes, the first one packed is lane 0 or else lane 1; a second one can only be lane 1. */
-static inline void vcompress_f64(double *values, uint16_t *index, vec_f64 a, unsigned bits, unsigned first)
+static inline void vcompress_f64(double *values, vec_f64 a, unsigned bits)
 {
     const unsigned skipped = ~bits & 1;
     vst1q_f64(values, vbslq_f64(vdupq_n_u64((uint64_t)skipped - 1), a, vdupq_laneq_f64(a, 1)));
-    index[0] = (uint16_t)(first + skipped);
-    index[1] = (uint16_t)(first + 1);
 }
 
 static inline vec_f32 vtrn1_pairs(vec_f32 a, vec_f32 b)

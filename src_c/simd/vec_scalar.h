@@ -51,12 +51,10 @@
         memcpy(&a, &x, sizeof a);                                                                                      \
         return a;                                                                                                      \
     }                                                                                                                  \
-    static inline void vcompress_##S(REAL *values, uint16_t *index, vec_##S a, unsigned bits, unsigned first)          \
+    static inline void vcompress_##S(REAL *values, vec_##S a, unsigned bits)                                           \
     {                                                                                                                  \
-        if (bits & 1) {                                                                                                \
+        if (bits & 1)                                                                                                  \
             *values = a;                                                                                               \
-            *index = (uint16_t)first;                                                                                  \
-        }                                                                                                              \
     }                                                                                                                  \
     static inline void vtranspose_##S(REAL *out, size_t out_pitch, const REAL *in, size_t in_pitch)                    \
     {                                                                                                                  \
@@ -67,6 +65,7 @@
 SCALAR_VOCABULARY(f32, float, uint32_t, 23, __builtin_fmaf, __builtin_sqrtf, __builtin_fabsf, __builtin_copysignf)
 SCALAR_VOCABULARY(f64, double, uint64_t, 52, __builtin_fma, __builtin_sqrt, __builtin_fabs, __builtin_copysign)
 
+#include "set_bits.h"
 #include "words_plain.h"
 
 #endif

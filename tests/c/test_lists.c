@@ -12,7 +12,8 @@ static const double densities[] = {0.05, 0.25, 0.5, 1};
 static cdrop_lists make_lists(cdrop_dtype t, size_t lines, size_t entries, int packed)
 {
     const size_t blocks = entries ? cdrop_blocks(entries) : 1, n = lines * blocks;
-    const size_t line_room = packed ? entries + CDROP_SPARE : blocks * CDROP_SLOT, room = lines * line_room;
+    const size_t line_room = packed ? blocks * CDROP_BLOCK + CDROP_SPARE : blocks * CDROP_SLOT,
+                 room = lines * line_room;
     cdrop_lists l = {.lines = lines, .blocks = blocks, .packed = packed};
     l.values = guarded(room * size_of(t));
     l.index = guarded(room * sizeof *l.index);
