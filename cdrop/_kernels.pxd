@@ -65,6 +65,9 @@ cdef extern from "cdrop.h" nogil:
     ctypedef struct cdrop_network:
         pass
 
+    ctypedef struct cdrop_kept:
+        pass
+
     ctypedef struct cdrop_batch:
         const void *x
         const int64_t *rows
@@ -72,6 +75,8 @@ cdef extern from "cdrop.h" nogil:
         const int64_t *labels
         const void *targets
         const double *weights
+        const cdrop_kept *kept
+        size_t number
 
     int CDROP_MAX_THREADS
     size_t cdrop_words(size_t units)
@@ -106,6 +111,9 @@ cdef extern from "cdrop.h" nogil:
     void cdrop_network_set(cdrop_network *network, size_t layer, cdrop_part part, const void *weight, const void *bias)
     void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias)
     void cdrop_network_set_background(cdrop_network *network, const void *background)
+    cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const void *x, const int64_t *order,
+                                    size_t n, size_t size, int threads)
+    void cdrop_kept_free(cdrop_kept *kept)
     cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch,
                                     const cdrop_optimizer *optimizer, uint64_t step, int threads, double *loss)
     cdrop_status cdrop_network_times(cdrop_network *network, int on, double *seconds)

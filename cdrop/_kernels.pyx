@@ -715,6 +715,14 @@ def _update(weight, gradient, state, constants):
 # ---- Networks ------------------------------------------------------------------------------------------------------
 
 
+cdef class KeptBatches:
+    """The lists of minibatches that come again; made by `Engine.keep_batches`, for that engine's steps."""
+    cdef cdrop_kept *kept
+
+    def __dealloc__(self):
+        cdrop_kept_free(self.kept)
+
+
 cdef class Engine:
     """A network's weights, optimiser state and memory, in C. `cdrop.Network` is its public face, and has checked all.
 
@@ -770,8 +778,23 @@ cdef class Engine:
         with self.lock:
             cdrop_network_set_background(self.network, _address(background))
 
-    def step(self, x, rows, labels, targets, weights, constants, uint64_t step, int threads):
-        """One training step on `rows` of the arrays (or all of them); the loss, or FloatingPointError and no change."""
+    def keep_batches(self, x, order, size_t size, int threads):
+        """The lists of minibatches order[i * size:(i + 1) * size] of x, for steps to come; see cdrop.h."""
+        cdef KeptBatches kept = KeptBatches()
+        cdef cdrop_status status
+        cdef const void *px = _address(x)
+        cdef const int64_t *po = _integers(order)
+        cdef size_t n = order.shape[0]
+        with self.lock, nogil:
+            status = cdrop_keep_batches(&kept.kept, self.network, px, po, n, size, threads)
+        _raise_on(status)
+        return kept
+
+    def step(self, x, rows, labels, targets, weights, constants, uint64_t step, int threads,
+             KeptBatches kept=None, size_t number=0):
+        """One training step on `rows` of the arrays (or all of them); the loss, or FloatingPointError and no change.
+
+        With `kept`, these rows are its minibatch `number`."""
         cdef cdrop_batch batch
         cdef cdrop_optimizer o = _optimizer(constants)
         cdef cdrop_status status
@@ -782,6 +805,8 @@ cdef class Engine:
         batch.labels = _integers(labels)
         batch.targets = _address(targets)
         batch.weights = <const double *>_address(weights)
+        batch.kept = NULL if kept is None else kept.kept
+        batch.number = number
         with self.lock, nogil:
             status = cdrop_network_step(self.network, &batch, &o, step, threads, &loss)
         _raise_on(status)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cdrop._kernels import random_words
 
-__all__ = ["drawn", "epoch"]
+__all__ = ["drawn", "epoch", "fixed"]
 
 _PURPOSE = 2  # of the generator's streams: batch order
 _OF_EPOCHS = 1  # their layer number; 0 is the one shuffle and the draws of `drawn`
@@ -21,13 +21,18 @@ def _shuffled(n: int, seed: int, step: int, layer: int) -> NDArray[np.int64]:
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
 
 
-def drawn(n: int, batch_size: int, seed: int, done: int, total: int) -> Iterator[NDArray[np.int64]]:
-    """Minibatches of the article: one shuffle cut into fixed minibatches, then draws with replacement.
+def fixed(n: int, seed: int) -> NDArray[np.int64]:
+    """Return the one shuffle of n rows that the article cuts into fixed minibatches."""
+    return _shuffled(n, seed, 0, 0)
+
+
+def drawn(count: int, seed: int, done: int, total: int) -> Iterator[int]:
+    """Draws of fixed minibatches with replacement, as in the article.
 
     Parameters
     ----------
-    n, batch_size : int
-        Rows, and rows of a minibatch; the last may have fewer.
+    count : int
+        Number of minibatches.
     seed : int
     done : int
         Iterations before the first one of this call: draw t depends on the seed and t alone.
@@ -36,15 +41,12 @@ def drawn(n: int, batch_size: int, seed: int, done: int, total: int) -> Iterator
 
     Yields
     ------
-    ndarray of int64
-        Row numbers.
+    int
+        Number of a minibatch.
     """
-    order = _shuffled(n, seed, 0, 0)
-    count = -(-n // batch_size)
     for step in range(done + 1, done + total + 1):
         word = int(random_words(1, seed=seed, step=step, purpose=_PURPOSE)[0])
-        first = ((word >> 32) * count >> 32) * batch_size  # biased by less than count / 2**32
-        yield order[first : first + batch_size]
+        yield (word >> 32) * count >> 32  # biased by less than count / 2**32
 
 
 def epoch(n: int, batch_size: int, seed: int, number: int) -> Iterator[NDArray[np.int64]]:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -250,9 +250,7 @@ class Network:
             )
         if epochs is None:
             total = whole_number("iterations", 1000 if iterations is None else iterations, 0, 2**62)
-            order = batches.drawn(
-                len(data.x), batch_size, self.seed, self.history.iterations, total
-            )
+            order = self._draws(data.x, batch_size, total)
         else:
             passes = whole_number("epochs", epochs, 0, 2**62)
             total = passes * -(-len(data.x) // batch_size)
@@ -268,15 +266,24 @@ class Network:
         self._background = background
         self._engine.set_background(background)
 
-    def _epochs(self, n: int, batch_size: int, passes: int) -> Iterator[NDArray[np.int64]]:
+    def _draws(self, x: NDArray[Any], batch_size: int, total: int) -> Iterator[_Minibatch]:
+        """Fixed minibatches, whose lists are worth keeping if they come more than once."""
+        order, count = batches.fixed(len(x), self.seed), -(-len(x) // batch_size)
+        kept = None
+        if total >= 2 * count:
+            kept = self._engine.keep_batches(x, order, batch_size, self.threads or 0)
+        for number in batches.drawn(count, self.seed, self.history.iterations, total):
+            yield _Minibatch(order[number * batch_size : (number + 1) * batch_size], kept, number)
+
+    def _epochs(self, n: int, batch_size: int, passes: int) -> Iterator[_Minibatch]:
         for _ in range(passes):
             self._epoch += 1
-            yield from batches.epoch(n, batch_size, self.seed, self._epoch)
+            yield from map(_Minibatch, batches.epoch(n, batch_size, self.seed, self._epoch))
 
     def _run(
         self,
         data: _TrainingData,
-        order: Iterator[NDArray[np.int64]],
+        order: Iterator[_Minibatch],
         hyper: _Hyper,
         total: int,
         callbacks: Sequence[Any],
@@ -287,8 +294,8 @@ class Network:
             callback.on_fit_begin(self, total)
         try:
             with _deferred_interrupt() as interrupted:
-                for rows in order:
-                    loss = self._step(data, rows, hyper)
+                for minibatch in order:
+                    loss = self._step(data, minibatch, hyper)
                     done = self.history.iterations
                     answers = [c.on_iteration(self, done, loss) for c in callbacks]
                     self.history.interrupted = interrupted()
@@ -321,7 +328,7 @@ class Network:
         data = self._training_data(X, y, sample_weight)
         hyper = _hyper(optimizer, learning_rate, l2)
         self._use(hyper.optimizer)
-        return self._step(data, None, hyper)
+        return self._step(data, _Minibatch(), hyper)
 
     def _training_data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
@@ -348,14 +355,14 @@ class Network:
             self._updates = 0
         self._optimizer = optimizer
 
-    def _step(self, data: _TrainingData, rows: NDArray[np.int64] | None, hyper: _Hyper) -> float:
+    def _step(self, data: _TrainingData, minibatch: _Minibatch, hyper: _Hyper) -> float:
         with self._turn:
-            return self._step_alone(data, rows, hyper)
+            return self._step_alone(data, minibatch, hyper)
 
     def _step_alone(
-        self, data: _TrainingData, rows: NDArray[np.int64] | None, hyper: _Hyper
+        self, data: _TrainingData, minibatch: _Minibatch, hyper: _Hyper
     ) -> float:
-        step = self.history.iterations + 1
+        step, rows = self.history.iterations + 1, minibatch.rows
         if data.weights is not None and rows is not None and not data.weights[rows].sum() >= _TINY:
             raise ValueError(
                 f"sample_weight is 0 for all rows of the minibatch of step {step}; expected a larger batch_size, or "
@@ -372,6 +379,8 @@ class Network:
                 constants,
                 step,
                 self.threads or 0,
+                minibatch.kept,
+                minibatch.number,
             )
         except FloatingPointError:
             raise FloatingPointError(
@@ -628,6 +637,14 @@ class _TrainingData:
     labels: NDArray[np.int64] | None
     targets: NDArray[Any] | None
     weights: NDArray[np.float64] | None
+
+
+class _Minibatch(NamedTuple):
+    """Which rows a step takes: None for all; and where its lists are kept, if they are."""
+
+    rows: NDArray[np.int64] | None = None
+    kept: _kernels.KeptBatches | None = None
+    number: int = 0
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,7 @@ typedef struct {
 } cdrop_design;
 
 typedef struct cdrop_network cdrop_network;
+typedef struct cdrop_kept cdrop_kept;
 
 typedef enum { CDROP_WEIGHT, CDROP_STATE1, CDROP_STATE2 } cdrop_part;
 
@@ -158,6 +159,8 @@ typedef struct {
     const int64_t *labels;
     const void *targets;
     const double *weights;
+    const cdrop_kept *kept; /* lists of minibatches, of which this is the one numbered, or NULL */
+    size_t number;
 } cdrop_batch;
 
 cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *design);
@@ -171,6 +174,13 @@ void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part pa
  * on its difference from the background, which is mostly zero, and the background's own products are added once a step.
  * Only for networks without input dropout. Changes results by rounding. */
 void cdrop_network_set_background(cdrop_network *network, const void *background);
+
+/* The lists of minibatches that come again: rows order[i * size .. (i + 1) * size) of x are the i-th, of n rows in all.
+ * *kept stays NULL where they cannot help or would take more memory than those rows themselves. For steps of this
+ * network only; steps ignore them after the background has changed. Results do not depend on them. */
+cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const void *x, const int64_t *order, size_t n,
+                                size_t size, int threads);
+void cdrop_kept_free(cdrop_kept *kept);
 
 /* One training step: masks of `step`, forward, loss, backward, update in place. *loss is the batch's mean loss plus
  * l2 / 2 times the sum of squares of the weights before the update. CDROP_NOT_FINITE leaves everything as it was.

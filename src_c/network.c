@@ -44,6 +44,16 @@ typedef struct {
     cdrop_lists deltas;          /* the gradient's live entries by row */
 } layer;
 
+typedef struct {
+    cdrop_lists inputs, columns;
+} kept_batch;
+
+struct cdrop_kept {
+    cdrop_workspace memory;
+    kept_batch *batch;
+    unsigned background; /* the network's count when the lists were made */
+};
+
 struct cdrop_network {
     const cdrop_kernels *k;
     size_t layers;
@@ -65,6 +75,7 @@ struct cdrop_network {
     cdrop_lists background_row;     /* its nonzero entries, as a row */
     cdrop_lists background_columns; /* and by unit */
     void *start;                    /* bias + background w, padded row */
+    unsigned backgrounds;          /* how many have been set */
 };
 
 /* ---- Making a network, its state in and out ---- */
@@ -208,6 +219,7 @@ void cdrop_network_set_background(cdrop_network *n, const void *background)
     const cdrop_source source = {
         .data = n->background, .pitch = units, .columns = units, .scale = 1, .rule = CDROP_LIVE_NONZERO};
     memcpy(n->background, background, units * k->size);
+    n->backgrounds++;
     n->has_background = k->compress(&n->background_row, &source, 0, n->background_row.blocks, 0, 1) > 0;
     k->scatter(&n->background_columns, &n->background_row, 0, n->background_row.blocks, 0, 1);
 }
@@ -279,6 +291,7 @@ static cdrop_status reserve_training(cdrop_network *n, size_t rows, int threads)
 typedef struct {
     cdrop_network *n;
     const cdrop_batch *batch;
+    const kept_batch *kept; /* its lists, or NULL: they are to be made */
     uint64_t step;
     size_t index; /* the layer being worked on */
     int training;
@@ -311,9 +324,10 @@ static cdrop_source input_source(const pass *s, size_t i, const void *data, size
     };
 }
 
-static cdrop_left left_of(const layer *l)
+static cdrop_left left_of(const pass *s, const layer *l)
 {
-    return (cdrop_left){.lists = &l->inputs, .dense = l->dense ? &l->dense_inputs : NULL, .entries = l->n_in};
+    const cdrop_lists *lists = s->kept && l == s->n->layer ? &s->kept->inputs : &l->inputs;
+    return (cdrop_left){.lists = lists, .dense = l->dense ? &l->dense_inputs : NULL, .entries = l->n_in};
 }
 
 static void wait_for_others(const pass *s, cdrop_team team)
@@ -325,7 +339,7 @@ static void wait_for_others(const pass *s, cdrop_team team)
 static void list_input(const pass *s, cdrop_team team)
 {
     layer *l = &s->n->layer[0];
-    const cdrop_left left = left_of(l);
+    const cdrop_left left = left_of(s, l);
     cdrop_source source = input_source(s, 0, s->batch->x, l->n_in);
     size_t from, to;
     source.rows = s->batch->rows;
@@ -415,16 +429,17 @@ static void forward(pass *s, cdrop_team team)
         draw_masks(s, team);
     if (s->training && s->n->layer[0].mask) /* the input's lists read masks that other threads draw */
         wait_for_others(s, team);
-    list_input(s, team);
+    if (!s->kept)
+        list_input(s, team);
     start_of_first(s, team);
     wait_for_others(s, team);
     for (size_t i = 0; i < s->n->layers; i++) {
         const layer *l = &s->n->layer[i];
-        const cdrop_left left = left_of(l);
+        const cdrop_left left = left_of(s, l);
         s->index = i;
         cdrop_product_rows(s->n->k, &l->out, i == 0 && s->n->has_background ? s->n->start : l->bias, &l->weight, &left,
                            s->batch->n, team, i + 1 < s->n->layers ? finish_hidden : finish_logits, s);
-        if (i == 0 && s->training && !l->dense)
+        if (i == 0 && s->training && !s->kept && !l->dense)
             scatter_input(s, team);
         wait_for_others(s, team);
     }
@@ -540,7 +555,8 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
     const cdrop_network *n = s->n;
     const layer *l = &n->layer[i];
     s->index = i;
-    const cdrop_left left = {.lists = &l->columns, .dense = l->dense ? &l->dense_inputs : NULL, .entries = s->batch->n};
+    const cdrop_lists *columns = s->kept && i == 0 ? &s->kept->columns : &l->columns;
+    const cdrop_left left = {.lists = columns, .dense = l->dense ? &l->dense_inputs : NULL, .entries = s->batch->n};
     const cdrop_background background = {.lists = &n->background_columns, .sums = l->bias_gradient};
     const int shifted = i == 0 && n->has_background;
     update_bias(s, team);
@@ -578,17 +594,17 @@ static double penalty(const pass *s)
 }
 
 /* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. */
-static void choose_products(cdrop_network *n)
+static void choose_products(cdrop_network *n, const kept_batch *kept)
 {
     for (size_t i = 0; i < n->layers; i++) {
-        n->layer[i].dense = n->layer[i].density > n->k->dense_above;
+        n->layer[i].dense = (i || !kept) && n->layer[i].density > n->k->dense_above;
         atomic_store(&n->layer[i].live_count, 0);
     }
 }
 
-static void measure_density(cdrop_network *n, size_t rows)
+static void measure_density(cdrop_network *n, size_t rows, const kept_batch *kept)
 {
-    for (size_t i = 0; i < n->layers; i++)
+    for (size_t i = kept != NULL; i < n->layers; i++)
         n->layer[i].density = (double)atomic_load(&n->layer[i].live_count) / (double)(rows * n->layer[i].n_in);
 }
 
@@ -611,6 +627,12 @@ static void step_job(void *argument, cdrop_team team)
         backward(s, team);
 }
 
+static const kept_batch *kept_lists(const cdrop_network *n, const cdrop_batch *batch)
+{
+    const cdrop_kept *kept = batch->kept;
+    return kept && kept->background == n->backgrounds ? &kept->batch[batch->number] : NULL;
+}
+
 cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
                                 uint64_t step, int threads, double *loss)
 {
@@ -621,6 +643,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     pass s = {
         .n = n,
         .batch = batch,
+        .kept = kept_lists(n, batch),
         .step = step,
         .training = 1,
         .total = loss,
@@ -635,10 +658,68 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
                  .n = n->layer[n->layers - 1].n_out,
                  .weight_sum = cdrop_weight_sum(batch->weights, batch->rows, batch->n)},
     };
-    choose_products(n);
+    choose_products(n, s.kept);
     cdrop_parallel(step_job, &s, threads);
-    measure_density(n, batch->n);
+    measure_density(n, batch->n, s.kept);
     return status;
+}
+
+/* ---- Minibatches that come again ---- */
+
+static void list_batch_job(void *argument, cdrop_team team)
+{
+    const pass *s = argument;
+    list_input(s, team);
+    cdrop_barrier(team);
+    scatter_input(s, team);
+}
+
+static size_t keep_batch(kept_batch *to, cdrop_workspace *memory, cdrop_network *n, const cdrop_batch *batch,
+                         int threads)
+{
+    const layer *l = &n->layer[0];
+    pass s = {.n = n, .batch = batch};
+    size_t bytes = 0;
+    cdrop_parallel(list_batch_job, &s, useful_threads(n, batch->n, threads));
+    to->inputs = cdrop_take_copy(memory, n->k, &l->inputs, batch->n, l->inputs.blocks, &bytes);
+    to->columns = cdrop_take_copy(memory, n->k, &l->columns, l->n_in, cdrop_blocks(batch->n), &bytes);
+    return bytes;
+}
+
+cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *n, const void *x, const int64_t *order, size_t rows,
+                                size_t size, int threads)
+{
+    const size_t batches = (rows + size - 1) / size;
+    cdrop_kept *own = calloc(1, sizeof *own);
+    *kept = NULL;
+    if (!own || reserve_training(n, cdrop_min(size, rows), useful_threads(n, size, threads)) != CDROP_OK) {
+        free(own);
+        return CDROP_NO_MEMORY;
+    }
+    own->background = n->backgrounds;
+    own->batch = cdrop_take(&own->memory, batches, sizeof *own->batch);
+    n->layer[0].dense = 0;
+    size_t room = 0;
+    int good = own->batch && n->layer[0].keep == CDROP_KEEP_ALL;
+    for (size_t i = 0; good && i < batches; i++) { /* dense rows end it at the first */
+        const cdrop_batch batch = {.x = x, .rows = order + i * size, .n = cdrop_min(size, rows - i * size)};
+        const size_t bytes = keep_batch(&own->batch[i], &own->memory, n, &batch, threads);
+        room += batch.n * n->layer[0].n_in * n->k->size;
+        good = !own->memory.failed && bytes <= room;
+        room -= good ? bytes : 0;
+    }
+    if (good)
+        *kept = own;
+    else
+        cdrop_kept_free(own);
+    return CDROP_OK;
+}
+
+void cdrop_kept_free(cdrop_kept *kept)
+{
+    if (kept)
+        cdrop_release(&kept->memory);
+    free(kept);
 }
 
 cdrop_status cdrop_network_times(cdrop_network *n, int on, double seconds[CDROP_TIMES])
@@ -691,7 +772,7 @@ cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const void *x, s
     for (size_t done = 0; done < rows; done += chunk) {
         const cdrop_batch batch = {.x = (const char *)x + done * x_row, .n = cdrop_min(chunk, rows - done)};
         pass s = {.n = n, .batch = &batch, .out = (char *)out + done * out_row, .probabilities = probabilities};
-        choose_products(n);
+        choose_products(n, NULL);
         cdrop_parallel(predict_job, &s, useful_threads(n, batch.n, threads));
     }
     return CDROP_OK;

@@ -60,6 +60,40 @@ cdrop_lists cdrop_take_lists(cdrop_workspace *w, const cdrop_kernels *k, size_t 
     return l;
 }
 
+/* In pieces of one size, which compile to moves; both lists have room behind them. */
+static void copy_list(const cdrop_lists *to, size_t at, const cdrop_lists *from, size_t first, size_t n, size_t size)
+{
+    enum { PIECE = 16 };
+    for (size_t i = 0; i < n; i += PIECE)
+        memcpy(to->index + at + i, from->index + first + i, PIECE);
+    char *values = (char *)to->values + at * size;
+    const char *from_values = (const char *)from->values + first * size;
+    for (size_t i = 0; i < n * size; i += PIECE * sizeof(float))
+        memcpy(values + i, from_values + i, PIECE * sizeof(float));
+}
+
+cdrop_lists cdrop_take_copy(cdrop_workspace *w, const cdrop_kernels *k, const cdrop_lists *lists, size_t lines,
+                            size_t blocks, size_t *bytes)
+{
+    cdrop_lists copy = {.lines = lines, .blocks = blocks};
+    size_t entries = 0;
+    for (size_t b = 0; b < blocks; b++)
+        for (size_t line = 0; line < lines; line++)
+            entries += lists->count[b * lists->lines + line];
+    copy.values = cdrop_take(w, entries + CDROP_SPARE, k->size);
+    copy.index = cdrop_take(w, entries + CDROP_SPARE, sizeof *copy.index);
+    copy.start = cdrop_take(w, lines * blocks, sizeof *copy.start);
+    copy.count = cdrop_take(w, lines * blocks, sizeof *copy.count);
+    *bytes += entries * (k->size + sizeof *copy.index) + lines * blocks * (sizeof *copy.start + sizeof *copy.count);
+    for (size_t list = 0, at = 0; !w->failed && list < lines * blocks; at += copy.count[list++]) {
+        const size_t from = list / lines * lists->lines + list % lines, first = lists->start[from];
+        copy.start[list] = at;
+        copy.count[list] = lists->count[from];
+        copy_list(&copy, at, lists, first, lists->count[from], k->size);
+    }
+    return copy;
+}
+
 static cdrop_panels shape(const cdrop_kernels *k, size_t columns)
 {
     cdrop_panels m = {.panels = (columns + k->panel - 1) / k->panel, .pitch = k->panel};

@@ -17,6 +17,11 @@ void cdrop_release(cdrop_workspace *w);
 /* Lists of `lines` lines of `entries` entries. Packed lists are filled line by line in ascending blocks. */
 cdrop_lists cdrop_take_lists(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t entries, int packed);
 
+/* A copy of the first lines and blocks that takes no more room than it needs, block after block: how products walk
+ * through it. With `bytes` it adds what it takes. */
+cdrop_lists cdrop_take_copy(cdrop_workspace *w, const cdrop_kernels *k, const cdrop_lists *lists, size_t lines,
+                            size_t blocks, size_t *bytes);
+
 /* A lines x columns matrix in panels. */
 cdrop_panels cdrop_take_panels(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t columns);
 

@@ -27,6 +27,7 @@ static inline CDROP_INLINE void KERNEL(product_pass)(const size_t groups, REAL *
             CDROP_UNROLL
             for (size_t v = 0; v < groups * CDROP_LANES / L; v++)
                 sum[v] = from ? V(vload)(from + v * L) : V(vset)(0);
+            CDROP_UNROLL_4
             for (size_t i = 0; i < count; i++) {
                 const REAL *w = block + index[i] * pitch;
                 const VEC x = V(vset)(values[i]);
