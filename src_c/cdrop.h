@@ -178,8 +178,8 @@ void cdrop_network_set_background(cdrop_network *network, const void *background
 /* The lists of minibatches that come again: rows order[i * size .. (i + 1) * size) of x are the i-th, of n rows in all.
  * *kept stays NULL where they cannot help or would take more memory than those rows themselves. For steps of this
  * network only; steps ignore them after the background has changed. Results do not depend on them. */
-cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const void *x, const int64_t *order, size_t n,
-                                size_t size, int threads);
+cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const void *x, const int64_t *order,
+                                size_t n, size_t size, int threads);
 void cdrop_kept_free(cdrop_kept *kept);
 
 /* One training step: masks of `step`, forward, loss, backward, update in place. *loss is the batch's mean loss plus

@@ -54,6 +54,12 @@ typedef struct {
     size_t tail_width; /* columns of the last panel, padded to CDROP_LANES */
 } cdrop_panels;
 
+/* Memory that the call after this one touches: fetched into the cache meanwhile, a little with each line. */
+typedef struct {
+    const void *from[3]; /* or NULL */
+    size_t bytes;        /* from each */
+} cdrop_ahead;
+
 /* Which entries a list takes, of those that the mask keeps. NaN is always live: it must never vanish as a dead unit. */
 typedef enum {
     CDROP_LIVE_KEPT,     /* all */
@@ -94,9 +100,10 @@ typedef struct {
     double dense_above; /* share of live entries from which on the dense product is the faster one */
 
     /* out[line - l0][0..width) = start[0..width) + sum over blocks b0..b1 of values * panel lines, for lines l0..l1.
-     * With `resume` the chains go on from out instead of start; start may be NULL for zeros. */
+     * With `resume` the chains go on from out instead of start; start may be NULL for zeros, and ahead for nothing. */
     void (*product)(void *out, size_t out_pitch, const void *start, const void *panel, size_t pitch, size_t width,
-                    const cdrop_lists *lists, size_t b0, size_t b1, size_t l0, size_t l1, int resume);
+                    const cdrop_lists *lists, size_t b0, size_t b1, size_t l0, size_t l1, int resume,
+                    const cdrop_ahead *ahead);
     /* The same sum over one block of at most CDROP_BLOCK entries, where the left side is dense: entry j of line i is
      * x[i * line_step + j * index_step], and entry j selects line j of w. Bits are those of the lists. */
     void (*product_dense)(void *out, size_t out_pitch, const void *start, const void *w, size_t pitch, size_t width,

@@ -3,6 +3,8 @@
 
 #include "products.h"
 
+enum { FEW_LINES = 16 }; /* fewer do not touch most of a block of weights */
+
 /* Where one panel's product stands. */
 typedef struct {
     const cdrop_kernels *k;
@@ -11,13 +13,24 @@ typedef struct {
     size_t pitch, width;
 } panel_product;
 
+static void run_lists(const panel_product *q, void *out, size_t out_pitch, size_t b0, size_t b1, size_t l0, size_t l1)
+{
+    const size_t block = CDROP_BLOCK * q->pitch * q->k->size;
+    for (size_t b = b0; b < b1; b++) {
+        const cdrop_ahead next = {.from = {q->panel + (b + 1) * block}, .bytes = block};
+        const int worth_it = l1 - l0 >= FEW_LINES && (b + 2) * CDROP_BLOCK <= q->left->entries;
+        q->k->product(out, out_pitch, q->start, q->panel, q->pitch, q->width, q->left->lists, b, b + 1, l0, l1, b > 0,
+                      worth_it ? &next : NULL);
+    }
+}
+
 /* Blocks [b0, b1) of the sum for lines [l0, l1); `out` is line l0. */
 static void run_blocks(const panel_product *q, void *out, size_t out_pitch, size_t b0, size_t b1, size_t l0, size_t l1)
 {
     const cdrop_kernels *k = q->k;
     const cdrop_panels *x = q->left->dense;
     if (!x) {
-        k->product(out, out_pitch, q->start, q->panel, q->pitch, q->width, q->left->lists, b0, b1, l0, l1, b0 > 0);
+        run_lists(q, out, out_pitch, b0, b1, l0, l1);
         return;
     }
     const size_t per_panel = k->panel / CDROP_BLOCK;

@@ -24,9 +24,20 @@ static void run_dense(const unit_product *q, size_t u0, size_t u1)
                          cdrop_min(CDROP_BLOCK, q->rows - r), u1 - u0, r > 0);
 }
 
+/* What the sink will read, to be fetched while the product computes. */
+static cdrop_ahead touched(const cdrop_kernels *k, const cdrop_gradient_sink *sink, size_t p, size_t u0, size_t u1)
+{
+    cdrop_ahead ahead = {.bytes = 0};
+    for (size_t i = 0; i < 3 && sink->touches[i]; i++) {
+        ahead.from[i] = cdrop_panel_at(sink->touches[i], k, p, u0);
+        ahead.bytes = (u1 - u0) * cdrop_panel_pitch(sink->touches[i], p) * k->size;
+    }
+    return ahead;
+}
+
 void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_background *background,
                          const cdrop_panels *delta, size_t units, size_t rows, void *scratch, cdrop_team team,
-                         cdrop_gradient_sink sink, void *context)
+                         const cdrop_gradient_sink *sink)
 {
     const size_t groups = cdrop_blocks(units), blocks = rows ? cdrop_blocks(rows) : 1;
     size_t item, end;
@@ -40,14 +51,15 @@ void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const c
                                 .width = cdrop_panel_width(delta, p, k->panel),
                                 .rows = rows,
                                 .out = scratch};
+        const cdrop_ahead ahead = touched(k, sink, p, u0, u1);
         if (left->dense)
             run_dense(&q, u0, u1);
         else
-            k->product(scratch, q.width, NULL, q.panel, q.pitch, q.width, left->lists, 0, blocks, u0, u1, 0);
+            k->product(scratch, q.width, NULL, q.panel, q.pitch, q.width, left->lists, 0, blocks, u0, u1, 0, &ahead);
         if (background)
             k->product(scratch, q.width, NULL, (const char *)background->sums + p * k->panel * k->size, q.width,
-                       q.width, background->lists, 0, 1, u0, u1, 1);
-        sink(context, p, u0, u1, scratch);
+                       q.width, background->lists, 0, 1, u0, u1, 1, NULL);
+        sink->take(sink->context, p, u0, u1, scratch);
     }
 }
 
@@ -128,9 +140,10 @@ static void gradients_job(void *argument, cdrop_team team)
     if (g->dbias && team.index == 0)
         for (size_t p = 0; p < g->delta.panels; p++)
             cdrop_bias_gradient(k, g->bias + p * k->panel * k->size, &g->delta, p, g->rows);
+    const cdrop_gradient_sink sink = {.take = copy_dweight, .context = g};
     if (g->dweight)
         cdrop_product_units(k, &g->by_unit, NULL, &g->delta, g->n_in, g->rows,
-                            g->scratch + (size_t)team.index * CDROP_BLOCK * k->panel * k->size, team, copy_dweight, g);
+                            g->scratch + (size_t)team.index * CDROP_BLOCK * k->panel * k->size, team, &sink);
     if (g->dinput)
         cdrop_product_rows(k, &g->back, NULL, &g->transposed, &g->by_row, g->rows, team, copy_dinput, g);
 }

@@ -75,7 +75,7 @@ struct cdrop_network {
     cdrop_lists background_row;     /* its nonzero entries, as a row */
     cdrop_lists background_columns; /* and by unit */
     void *start;                    /* bias + background w, padded row */
-    unsigned backgrounds;          /* how many have been set */
+    unsigned backgrounds;           /* how many have been set */
 };
 
 /* ---- Making a network, its state in and out ---- */
@@ -362,7 +362,7 @@ static void start_of_first(const pass *s, cdrop_team team)
         n->k->product((char *)n->start + p * n->k->panel * size, 0, (char *)l->bias + p * n->k->panel * size,
                       cdrop_panel_at(&l->weight, n->k, p, 0), cdrop_panel_pitch(&l->weight, p),
                       cdrop_panel_width(&l->weight, p, n->k->panel), &n->background_row, 0, n->background_row.blocks, 0,
-                      1, 0);
+                      1, 0, NULL);
     cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
 }
 
@@ -558,13 +558,16 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
     const cdrop_lists *columns = s->kept && i == 0 ? &s->kept->columns : &l->columns;
     const cdrop_left left = {.lists = columns, .dense = l->dense ? &l->dense_inputs : NULL, .entries = s->batch->n};
     const cdrop_background background = {.lists = &n->background_columns, .sums = l->bias_gradient};
-    const int shifted = i == 0 && n->has_background;
+    const int shifted = i == 0 && n->has_background, states = cdrop_rule_states(s->weight_update.rule);
+    const cdrop_gradient_sink sink = {
+        .take = update_units,
+        .context = s,
+        .touches = {&l->weight, states > 0 ? &l->state1 : NULL, states > 1 ? &l->state2 : NULL}};
     update_bias(s, team);
     if (shifted) /* the background's share of the gradient needs all column sums */
         wait_for_others(s, team);
     cdrop_product_units(n->k, &left, shifted ? &background : NULL, &l->delta, l->n_in, s->batch->n,
-                        n->scratch + (size_t)team.index * CDROP_BLOCK * n->k->panel * n->k->size, team, update_units,
-                        s);
+                        n->scratch + (size_t)team.index * CDROP_BLOCK * n->k->panel * n->k->size, team, &sink);
 }
 
 /* A layer is updated one phase after its gradient went down: then nobody reads its transposed weights any more. */

@@ -29,8 +29,12 @@ size_t cdrop_list_rows(const cdrop_kernels *k, const cdrop_left *left, cdrop_lis
 /* Share of live entries in a few rows spread over all, found in the lists' memory: enough to choose the faster product. */
 double cdrop_sampled_density(const cdrop_kernels *k, const cdrop_source *source, cdrop_lists *lists, size_t rows);
 
-/* gradient = columns x panels for units [u0, u1) of panel p; it lies in `gradient`, one padded line a unit. */
-typedef void (*cdrop_gradient_sink)(void *context, size_t p, size_t u0, size_t u1, const void *gradient);
+/* Takes gradient = columns x panels for units [u0, u1) of panel p; it lies in `gradient`, one padded line a unit. */
+typedef struct {
+    void (*take)(void *context, size_t p, size_t u0, size_t u1, const void *gradient);
+    void *context;
+    const cdrop_panels *touches[3]; /* what it reads at the same place: the weights and their states, or NULL */
+} cdrop_gradient_sink;
 
 /* The gradient by weight, this thread's part, 64 units of a panel at a time. left->lists has each unit's live rows;
  * left->dense the rows of all units, as for the forward product. With `background` every unit's list goes on with its
@@ -42,7 +46,7 @@ typedef struct {
 
 void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_background *background,
                          const cdrop_panels *delta, size_t units, size_t rows, void *scratch, cdrop_team team,
-                         cdrop_gradient_sink sink, void *context);
+                         const cdrop_gradient_sink *sink);
 
 /* dbias of panel p, once a panel: column sums over rows into `out`. */
 void cdrop_bias_gradient(const cdrop_kernels *k, void *out, const cdrop_panels *delta, size_t p, size_t rows);

@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CACHE_LINE = 64 };
-
 /* Stands in front of each block, which begins at the next cache line boundary but one. */
 struct cdrop_allocation {
     struct cdrop_allocation *next;
@@ -15,7 +13,7 @@ void *cdrop_take(cdrop_workspace *w, size_t count, size_t size)
     const size_t most = SIZE_MAX / 2;
     struct cdrop_allocation *a = NULL;
     if (!w->failed && (!size || count <= most / size))
-        a = calloc(1, sizeof *a + count * size + CACHE_LINE);
+        a = calloc(1, sizeof *a + count * size + CDROP_CACHE_LINE);
     if (!a) {
         w->failed = 1;
         return NULL;
@@ -23,7 +21,7 @@ void *cdrop_take(cdrop_workspace *w, size_t count, size_t size)
     a->next = w->last;
     w->last = a;
     const uintptr_t first = (uintptr_t)(a + 1);
-    return (char *)(a + 1) + (CACHE_LINE - first % CACHE_LINE) % CACHE_LINE;
+    return (char *)(a + 1) + (CDROP_CACHE_LINE - first % CDROP_CACHE_LINE) % CDROP_CACHE_LINE;
 }
 
 void cdrop_release(cdrop_workspace *w)

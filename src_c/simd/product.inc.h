@@ -8,13 +8,23 @@
 /* A panel is at least one mask word wide, so that a panel's epilogue fills whole list blocks. */
 #define PANEL (VEC_CHAINS * L > CDROP_BLOCK ? VEC_CHAINS * L : (size_t)CDROP_BLOCK)
 
+/* The share of one line, if `lines` of them fetch all. */
+static inline void KERNEL(fetch_ahead)(const cdrop_ahead *ahead, size_t share, size_t line)
+{
+    for (size_t i = 0; i < sizeof ahead->from / sizeof *ahead->from && ahead->from[i]; i++)
+        for (size_t at = line * share; at < cdrop_min((line + 1) * share, ahead->bytes); at += CDROP_CACHE_LINE)
+            CDROP_FETCH((const char *)ahead->from[i] + at);
+}
+
 /* `groups` is a constant at every call, so that `sum` lives in registers. */
 static inline CDROP_INLINE void KERNEL(product_pass)(const size_t groups, REAL *out, size_t out_pitch,
                                                      const REAL *start, const REAL *panel, size_t pitch,
                                                      const cdrop_lists *lists, size_t b0, size_t b1, size_t l0,
-                                                     size_t l1, int resume)
+                                                     size_t l1, int resume, const cdrop_ahead *ahead)
 {
     const REAL *all_values = lists->values;
+    const size_t fetches = (b1 - b0) * (l1 - l0) * CDROP_CACHE_LINE;
+    const size_t share = ahead && fetches ? (ahead->bytes + fetches - 1) / fetches * CDROP_CACHE_LINE : 0;
     for (size_t b = b0; b < b1; b++) {
         const REAL *block = panel + b * CDROP_BLOCK * pitch;
         for (size_t line = l0; line < l1; line++) {
@@ -22,6 +32,8 @@ static inline CDROP_INLINE void KERNEL(product_pass)(const size_t groups, REAL *
             const REAL *values = all_values + lists->start[list];
             const uint8_t *index = lists->index + lists->start[list];
             REAL *row = out + (line - l0) * out_pitch;
+            if (ahead)
+                KERNEL(fetch_ahead)(ahead, share, (b - b0) * (l1 - l0) + line - l0);
             const REAL *from = resume || b > b0 ? row : start;
             VEC sum[CDROP_LANES * 8 / V(VEC_LANES)];
             CDROP_UNROLL
@@ -44,12 +56,12 @@ static inline CDROP_INLINE void KERNEL(product_pass)(const size_t groups, REAL *
 
 static void KERNEL(product)(void *out_, size_t out_pitch, const void *start_, const void *panel_, size_t pitch,
                             size_t width, const cdrop_lists *lists, size_t b0, size_t b1, size_t l0, size_t l1,
-                            int resume)
+                            int resume, const cdrop_ahead *ahead)
 {
 #define PASS(groups)                                                                                                   \
     case (groups):                                                                                                     \
         KERNEL(product_pass)                                                                                           \
-        ((groups), out, out_pitch, start, panel, pitch, lists, b0, b1, l0, l1, resume);                                \
+        ((groups), out, out_pitch, start, panel, pitch, lists, b0, b1, l0, l1, resume, column ? NULL : ahead);         \
         break;
     size_t groups;
     for (size_t column = 0; column < width; column += groups * CDROP_LANES) {

@@ -212,11 +212,13 @@ static void run_product(const problem *p, const cdrop_kernels *k, const cdrop_li
     const size_t b = cut && lists->blocks > 1 ? 1 + random_below(lists->blocks - 1) : lists->blocks;
     const size_t l = cut ? random_below(p->lines + 1) : p->lines;
     char *rest = (char *)out + l * p->out_pitch * k->size;
-    k->product(out, p->out_pitch, p->start, p->panel, p->pitch, p->width, lists, 0, b, 0, l, 0);
+    const cdrop_ahead ahead = {.from = {p->panel, p->x}, .bytes = p->lines * p->columns * k->size};
+    k->product(out, p->out_pitch, p->start, p->panel, p->pitch, p->width, lists, 0, b, 0, l, 0, NULL);
     if (l < p->lines)
-        k->product(rest, p->out_pitch, p->start, p->panel, p->pitch, p->width, lists, 0, b, l, p->lines, 0);
+        k->product(rest, p->out_pitch, p->start, p->panel, p->pitch, p->width, lists, 0, b, l, p->lines, 0, &ahead);
     if (b < lists->blocks)
-        k->product(out, p->out_pitch, p->start, p->panel, p->pitch, p->width, lists, b, lists->blocks, 0, p->lines, 1);
+        k->product(out, p->out_pitch, p->start, p->panel, p->pitch, p->width, lists, b, lists->blocks, 0, p->lines, 1,
+                   NULL);
 }
 
 static void test_product_of(const cdrop_path *const *paths, size_t n_paths, problem p, double density)
@@ -268,7 +270,7 @@ static void test_signs_of_zero(const cdrop_path *path, cdrop_dtype t)
     }
     check_case("signs of zero, %s %s", path->name, DTYPE_NAME(t));
     const cdrop_lists lists = list_rows(t, x, 1, 1, 1);
-    kernels_of(path, t)->product(out, 16, start, panel, 16, 16, &lists, 0, 1, 0, 1, 0);
+    kernels_of(path, t)->product(out, 16, start, panel, 16, 16, &lists, 0, 1, 0, 1, 0, NULL);
     for (size_t i = 0; i < 16; i++)
         CHECK(get(t, out, i) == 0 && !signbit(get(t, out, i)), "element %zu", i);
     guarded_release();
