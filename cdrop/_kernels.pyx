@@ -97,7 +97,15 @@ def _real_array(name, value, ndim, dtype=None):
         raise TypeError(f"{name} has dtype {array.dtype}; expected {dtype}, like the other arrays")
     if array.ndim != ndim:
         raise ValueError(f"{name} has shape {array.shape}; expected {ndim} dimension{'s' if ndim > 1 else ''}")
-    return np.require(array, native, ["C", "A"])
+    return _plain(array, native)
+
+
+def _plain(array, dtype):
+    """The array itself if it is aligned, C-contiguous and of that dtype in native byte order, or a copy that is."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and array.dtype == dtype:
+        return array if type(array) is np.ndarray else array.view(np.ndarray)
+    return np.require(array, dtype, ["C", "A"])
 
 
 def _shape(name, array, expected, meaning):
@@ -112,7 +120,7 @@ def _mask_array(mask, rows, width):
     if array.dtype != np.uint64:
         raise TypeError(f"mask has dtype {array.dtype}; expected uint64 words as bernoulli_mask and pack_mask give")
     _shape("mask", array, (rows, cdrop_words(width)), "rows, ceil(units / 64) words")
-    return np.require(array, np.uint64, ["C", "A"])
+    return _plain(array, np.uint64)
 
 
 def _labels_array(labels, rows, classes):

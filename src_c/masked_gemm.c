@@ -136,12 +136,21 @@ static void gemm_job(void *argument, cdrop_team team)
     cdrop_product_rows(g->k, &g->result, g->start, &g->panels, &g->left, g->rows, team, finish_rows, g);
 }
 
+static void take_gemm(gemm *g, cdrop_workspace *space, int with_bias)
+{
+    g->panels = cdrop_take_panels(space, g->k, g->source.columns, g->n_out);
+    g->result = cdrop_take_panels(space, g->k, g->rows, g->n_out);
+    g->dense = cdrop_take_panels(space, g->k, g->rows, g->source.columns);
+    g->lists = cdrop_take_lists(space, g->k, g->rows, g->source.columns, 1);
+    g->start = with_bias ? cdrop_take(space, cdrop_pad(g->n_out), g->k->size) : NULL;
+}
+
 cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, const void *w, const void *bias,
                                const uint64_t *mask, size_t rows, size_t n_in, size_t n_out, double scale,
                                cdrop_activation activation, int threads)
 {
     const cdrop_kernels *k = cdrop_kernels_of(dtype);
-    cdrop_workspace space = {0};
+    cdrop_workspace space = CDROP_MEASURE;
     gemm g = {.k = k, .out = out, .w = w, .rows = rows, .n_out = n_out, .activation = activation};
     g.source = (cdrop_source){.data = x,
                               .pitch = n_in,
@@ -150,21 +159,16 @@ cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, cons
                               .words = cdrop_words(n_in),
                               .scale = scale,
                               .rule = CDROP_LIVE_NONZERO};
-    g.panels = cdrop_take_panels(&space, k, n_in, n_out);
-    g.result = cdrop_take_panels(&space, k, rows, n_out);
-    g.dense = cdrop_take_panels(&space, k, rows, n_in);
-    g.lists = cdrop_take_lists(&space, k, rows, n_in, 1);
-    g.start = cdrop_take(&space, cdrop_pad(n_out), k->size);
-    if (space.failed) {
-        cdrop_release(&space);
+    take_gemm(&g, &space, bias != NULL);
+    if (cdrop_open(&space) != CDROP_OK)
         return CDROP_NO_MEMORY;
-    }
+    take_gemm(&g, &space, bias != NULL);
     if (bias)
         memcpy(g.start, bias, n_out * k->size);
     g.left = (cdrop_left){.lists = &g.lists, .entries = n_in};
     if (cdrop_sampled_density(k, &g.source, &g.lists, rows) > k->dense_above)
         g.left.dense = &g.dense;
-    cdrop_parallel(gemm_job, &g, threads ? threads : cdrop_get_num_threads());
+    cdrop_parallel(gemm_job, &g, cdrop_useful_threads(threads, (double)rows * (double)n_in * (double)n_out));
     cdrop_release(&space);
     return CDROP_OK;
 }

@@ -193,7 +193,7 @@ cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweig
                                     const void *x, const void *w, const uint64_t *mask, size_t rows, size_t n_in,
                                     size_t n_out, double scale, cdrop_activation activation, int threads)
 {
-    cdrop_workspace space = {0};
+    cdrop_workspace space = CDROP_MEASURE;
     gradients g = {.k = cdrop_kernels_of(dtype),
                    .dinput = dinput,
                    .dweight = dweight,
@@ -207,12 +207,11 @@ cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweig
                    .words = cdrop_words(n_in),
                    .scale = scale,
                    .activation = activation};
-    threads = threads ? threads : cdrop_get_num_threads();
+    threads = cdrop_useful_threads(threads, 2 * (double)rows * (double)n_in * (double)n_out);
     take_memory(&g, &space, (size_t)threads);
-    if (space.failed) {
-        cdrop_release(&space);
+    if (cdrop_open(&space) != CDROP_OK)
         return CDROP_NO_MEMORY;
-    }
+    take_memory(&g, &space, (size_t)threads);
     if (mask)
         memcpy(g.kept, mask, rows * g.words * sizeof *mask);
     else

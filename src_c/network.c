@@ -18,10 +18,6 @@
 
 enum { PREDICT_ROWS = 256, LOSS_ROWS = 16 };
 
-/* Multiply-adds of a step, dense, that are worth a further thread: measured on two cores, where a step of this size takes
- * about as long as its barriers and the waking of a worker. */
-enum { WORTH_A_THREAD = 300000 };
-
 typedef struct {
     size_t n_in, n_out;
     uint64_t keep; /* of this layer's input */
@@ -155,16 +151,13 @@ void cdrop_network_free(cdrop_network *n)
     free(n);
 }
 
-/* Threads for a pass over `rows`: those asked for, or as many as pay. Results do not depend on it. */
-static int useful_threads(const cdrop_network *n, size_t rows, int threads)
+/* Threads for so many products of each layer. Results do not depend on it. */
+static int useful_threads(const cdrop_network *n, size_t rows, int products, int asked)
 {
     double work = 0;
-    if (threads)
-        return threads;
     for (size_t i = 0; i < n->layers; i++)
-        work += (double)rows * (double)n->layer[i].n_in * (double)n->layer[i].n_out;
-    threads = cdrop_get_num_threads();
-    return work < (double)WORTH_A_THREAD * threads ? 1 + (int)(work / WORTH_A_THREAD) : threads;
+        work += products * (double)rows * (double)n->layer[i].n_in * (double)n->layer[i].n_out;
+    return cdrop_useful_threads(asked, work);
 }
 
 static void *bias_part(const layer *l, cdrop_part part)
@@ -640,7 +633,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
                                 uint64_t step, int threads, double *loss)
 {
     cdrop_status status;
-    threads = useful_threads(n, batch->n, threads);
+    threads = useful_threads(n, batch->n, 3, threads);
     if (reserve_training(n, batch->n, threads) != CDROP_OK)
         return CDROP_NO_MEMORY;
     pass s = {
@@ -683,7 +676,7 @@ static size_t keep_batch(kept_batch *to, cdrop_workspace *memory, cdrop_network 
     const layer *l = &n->layer[0];
     pass s = {.n = n, .batch = batch};
     size_t bytes = 0;
-    cdrop_parallel(list_batch_job, &s, useful_threads(n, batch->n, threads));
+    cdrop_parallel(list_batch_job, &s, useful_threads(n, batch->n, 1, threads));
     to->inputs = cdrop_take_copy(memory, n->k, &l->inputs, batch->n, l->inputs.blocks, &bytes);
     to->columns = cdrop_take_copy(memory, n->k, &l->columns, l->n_in, cdrop_blocks(batch->n), &bytes);
     return bytes;
@@ -695,7 +688,7 @@ cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *n, const void 
     const size_t batches = (rows + size - 1) / size;
     cdrop_kept *own = calloc(1, sizeof *own);
     *kept = NULL;
-    if (!own || reserve_training(n, cdrop_min(size, rows), useful_threads(n, size, threads)) != CDROP_OK) {
+    if (!own || reserve_training(n, cdrop_min(size, rows), useful_threads(n, size, 1, threads)) != CDROP_OK) {
         free(own);
         return CDROP_NO_MEMORY;
     }
@@ -776,7 +769,7 @@ cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const void *x, s
         const cdrop_batch batch = {.x = (const char *)x + done * x_row, .n = cdrop_min(chunk, rows - done)};
         pass s = {.n = n, .batch = &batch, .out = (char *)out + done * out_row, .probabilities = probabilities};
         choose_products(n, NULL);
-        cdrop_parallel(predict_job, &s, useful_threads(n, batch.n, threads));
+        cdrop_parallel(predict_job, &s, useful_threads(n, batch.n, 1, threads));
     }
     return CDROP_OK;
 }

@@ -1,3 +1,6 @@
+#if defined(__linux__)
+#define _GNU_SOURCE /* sched_getcpu */
+#endif
 #include "threads.h"
 
 #include <pthread.h>
@@ -7,8 +10,11 @@
 #include "cpu.h"
 
 enum {
-    SPINS_BEFORE_YIELD = 2000, /* about 40 us of pauses: longer than the gap between two steps */
+    SPINS_BEFORE_LOOK = 100,   /* about 2 us of pauses: longer than most waits */
+    SPINS_BEFORE_YIELD = 2000, /* about 40 us: longer than the gap between two steps */
     YIELDS_BEFORE_SLEEP = 50,
+    WORTH_A_THREAD =
+        1000000, /* multiply-adds: measured on two cores, where they take about as long as waking a worker */
 };
 
 /* Where threads sleep that have waited long for the same thing. */
@@ -28,6 +34,7 @@ static struct {
     pthread_mutex_t sleep; /* of all beds */
     int workers;
     mailbox mail[CDROP_MAX_THREADS];
+    atomic_int cpu[CDROP_MAX_THREADS]; /* where each thread of the team began the job */
     cdrop_job job;
     void *argument;
     atomic_uint unfinished;
@@ -46,15 +53,45 @@ void cdrop_set_num_threads(int threads)
         atomic_store(&default_threads, threads < CDROP_MAX_THREADS ? threads : CDROP_MAX_THREADS);
 }
 
+int cdrop_useful_threads(int asked, double work)
+{
+    const int threads = cdrop_get_num_threads();
+    if (asked)
+        return asked;
+    return work < (double)WORTH_A_THREAD * threads ? 1 + (int)(work / WORTH_A_THREAD) : threads;
+}
+
 static atomic_int cpus = 1;
 
 void cdrop_set_cpus(int n) { atomic_store(&cpus, n); }
+
+static int this_cpu(void)
+{
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+/* Whether another of the team seems to need the CPU that this thread is on: a worker that has slept is often woken
+ * there, and stays for milliseconds. */
+static int crowded(int team)
+{
+    const int here = this_cpu();
+    int together = 0;
+    for (int i = 0; here >= 0 && i < team; i++)
+        together += atomic_load_explicit(&pool.cpu[i], memory_order_relaxed) == here;
+    return together > 1;
+}
 
 /* One turn of a waiting loop: spin first, then let others run; false when it is time to sleep. A team larger than the
  * machine never spins. */
 static int wait_a_little(int *turns, int team)
 {
-    if (++*turns < SPINS_BEFORE_YIELD && team <= atomic_load_explicit(&cpus, memory_order_relaxed))
+    if (++*turns == SPINS_BEFORE_LOOK && crowded(team))
+        *turns = SPINS_BEFORE_YIELD;
+    if (*turns < SPINS_BEFORE_YIELD && team <= atomic_load_explicit(&cpus, memory_order_relaxed))
         cdrop_relax();
     else {
         *turns = *turns < SPINS_BEFORE_YIELD ? SPINS_BEFORE_YIELD : *turns;
@@ -111,6 +148,7 @@ void cdrop_share(cdrop_team team, size_t items, size_t *from, size_t *to)
 static void run_job(cdrop_job job, void *argument, cdrop_team team)
 {
     const cdrop_fp_mode mode = cdrop_flush_denormals();
+    atomic_store_explicit(&pool.cpu[team.index], this_cpu(), memory_order_relaxed);
     job(argument, team);
     cdrop_restore_fp_mode(mode);
 }

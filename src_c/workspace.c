@@ -1,5 +1,6 @@
 #include "workspace.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,10 +9,63 @@ struct cdrop_allocation {
     struct cdrop_allocation *next;
 };
 
+struct cdrop_arena {
+    size_t room;
+    char *data;
+};
+
+enum { KEPT_MOST = 64 << 20 }; /* bytes of a block that is kept */
+
+/* The block of the last call. Whoever takes it out owns it, so no lock is needed, and none can be lost in a fork. */
+static _Atomic(struct cdrop_arena *) spare;
+
+cdrop_status cdrop_open(cdrop_workspace *w)
+{
+    struct cdrop_arena *a = atomic_exchange(&spare, NULL);
+    if (!w->failed && (!a || a->room < w->used)) {
+        free(a);
+        a = w->used <= SIZE_MAX / 2 ? malloc(sizeof *a + w->used + CDROP_CACHE_LINE) : NULL;
+        if (a) {
+            const uintptr_t first = (uintptr_t)(a + 1);
+            a->room = w->used;
+            a->data = (char *)(a + 1) + (CDROP_CACHE_LINE - first % CDROP_CACHE_LINE) % CDROP_CACHE_LINE;
+        }
+    }
+    w->arena = a;
+    w->failed |= !a;
+    w->measuring = 0;
+    w->used = 0;
+    if (!w->failed)
+        return CDROP_OK;
+    cdrop_release(w);
+    return CDROP_NO_MEMORY;
+}
+
+static void give_back(struct cdrop_arena *a)
+{
+    if (a && a->room <= KEPT_MOST)
+        a = atomic_exchange(&spare, a);
+    free(a);
+}
+
+/* Within an arena, or while it is measured. */
+static void *take_from_arena(cdrop_workspace *w, size_t count, size_t size)
+{
+    const size_t at = w->used;
+    if (size && count > (SIZE_MAX / 2 - at) / size) {
+        w->failed = 1;
+        return NULL;
+    }
+    w->used += (count * size + CDROP_CACHE_LINE - 1) / CDROP_CACHE_LINE * CDROP_CACHE_LINE;
+    return w->measuring ? NULL : w->arena->data + at;
+}
+
 void *cdrop_take(cdrop_workspace *w, size_t count, size_t size)
 {
     const size_t most = SIZE_MAX / 2;
     struct cdrop_allocation *a = NULL;
+    if (w->measuring || w->arena)
+        return take_from_arena(w, count, size);
     if (!w->failed && (!size || count <= most / size))
         a = calloc(1, sizeof *a + count * size + CDROP_CACHE_LINE);
     if (!a) {
@@ -31,6 +85,8 @@ void cdrop_release(cdrop_workspace *w)
         free(w->last);
         w->last = next;
     }
+    give_back(w->arena);
+    w->arena = NULL;
     w->failed = 0;
 }
 
@@ -50,8 +106,9 @@ cdrop_lists cdrop_take_lists(cdrop_workspace *w, const cdrop_kernels *k, size_t 
     l.index = cdrop_take(w, room, sizeof *l.index);
     l.start = cdrop_take(w, product(lines, blocks), sizeof *l.start);
     l.count = cdrop_take(w, product(lines, blocks), sizeof *l.count);
-    if (w->failed)
+    if (w->failed || w->measuring)
         return l;
+    memset(l.count, 0, lines * blocks * sizeof *l.count);
     for (size_t b = 0; b < blocks; b++)
         for (size_t line = 0; line < lines; line++)
             l.start[b * lines + line] = packed ? line * line_room : (b * lines + line) * CDROP_SLOT;
