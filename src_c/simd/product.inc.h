@@ -128,13 +128,16 @@ static inline CDROP_INLINE void KERNEL(dense_columns)(const size_t vectors, REAL
                                                       size_t line_step, size_t index_step, size_t count, size_t lines)
 {
     size_t i = 0;
-    for (; i + DENSE_LINES <= lines; i += DENSE_LINES)
-        KERNEL(dense_tile)
-    (DENSE_LINES, vectors, out + i * out_pitch, out_pitch, start, w, pitch, x + i * line_step, line_step, index_step,
-     count);
-    for (; i < lines; i++)
-        KERNEL(dense_tile)
-    (1, vectors, out + i * out_pitch, out_pitch, start, w, pitch, x + i * line_step, line_step, index_step, count);
+#define TILES(n)                                                                                                       \
+    for (; i + (n) <= lines; i += (n))                                                                                 \
+        KERNEL(dense_tile)                                                                                             \
+    ((n), vectors, out + i * out_pitch, out_pitch, start, w, pitch, x + i * line_step, line_step, index_step, count);
+    TILES(DENSE_LINES)
+#if DENSE_LINES > 4
+    TILES(4) /* 64 lines, which is what most calls have, are ten tiles of 6 and one of 4 */
+#endif
+    TILES(1)
+#undef TILES
 }
 
 static void KERNEL(product_dense)(void *out_, size_t out_pitch, const void *start_, const void *w_, size_t pitch,
