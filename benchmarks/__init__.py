@@ -1,0 +1,1 @@
+"""cdrop beside its peers, in one run: ``python -m benchmarks --help``."""
