@@ -1,0 +1,273 @@
+"""What is timed. Every function gives results, cdrop's times and those of the peers that are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cdrop
+from benchmarks.checks import largest_difference
+from benchmarks.nets import L2, RATE, CdropNet, Problem, peers_present
+from benchmarks.timing import Result, alternate, burst
+from cdrop import Network, kernels
+
+__all__ = ["WORKLOADS", "Plan"]
+
+A, B = (784, 256, 256, 10), (784, 1024, 1024, 1024, 10)
+KEEPS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+DENSITIES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+MATRICES = 4  # in turn: a branch predictor must not learn one by heart
+
+
+class Plan:
+    """How much is done, on which images, and who takes part."""
+
+    def __init__(self, X: Any, y: Any, *, rounds: int, quick: bool, peers: set[str]) -> None:
+        self.X, self.y = X, y
+        self.rounds, self.quick = rounds, quick
+        self.nets = {name: net for name, net in peers_present().items() if name in peers}
+        self.torch = "PyTorch" in self.nets
+        self.sklearn = "scikit-learn" in peers and find_spec("sklearn") is not None
+
+    def say(self, text: str) -> None:
+        """Tell about something that is no time."""
+        print(f"  {text}", flush=True)
+
+    def run(self, group: str, name: str, who: dict[str, Callable[[], float]], **options: Any) -> Result:
+        """Time contestants in turn."""
+        return alternate(group, name, who, rounds=self.rounds, **options)
+
+
+def _step(plan: Plan, group: str, name: str, problem: Problem, steps: int) -> Result:
+    """Time one training step in every library."""
+    steps = max(1, steps // 20) if plan.quick else steps
+    cdrop_net = CdropNet(problem)
+    who: dict[str, Callable[[], float]] = {"cdrop": lambda: cdrop_net.seconds(steps)}
+    for peer, make in plan.nets.items():
+        net = make(problem)
+        if peer == "PyTorch":
+            net.choose_optimizer()
+        who[peer] = lambda net=net: net.seconds(max(3, steps // 10))
+    return plan.run(group, name, who)
+
+
+def steps(plan: Plan) -> Iterator[Result]:
+    """Workloads A and B, with and without dropout."""
+    for label, units, batch, count in (("A", A, 256, 1000), ("B", B, 128, 200)):
+        checked = Problem(plan.X, plan.y, units, batch, 0.5)
+        for peer, make in plan.nets.items():
+            worst = largest_difference(checked, make)
+            plan.say(f"{label}: {peer}'s losses differ from ours by at most {worst:.1e} of the loss")
+        for dropout in (0.5, 0.0):
+            problem = Problem(plan.X, plan.y, units, batch, dropout)
+            name = f"{label} {'with' if dropout else 'without'} dropout"
+            yield _step(plan, "steps", name, problem, count)
+
+
+def keep(plan: Plan) -> Iterator[Result]:
+    """Workload A over the keep probability: the picture on top of the README."""
+    for p in KEEPS:
+        yield _step(plan, "keep", f"{p:g}", Problem(plan.X, plan.y, A, 256, 1 - p), 400)
+
+
+def shape(plan: Plan) -> Iterator[Result]:
+    """Workload A's step over width and over batch, with dropout."""
+    for width in (64, 256, 1024):
+        problem = Problem(plan.X, plan.y, (784, width, width, 10), 256, 0.5)
+        yield _step(plan, "shape", f"width {width}", problem, 51200 // width)
+    for batch in (32, 256, 2048):
+        problem = Problem(plan.X, plan.y, A, batch, 0.5)
+        yield _step(plan, "shape", f"batch {batch}", problem, 51200 // batch)
+
+
+def threads(plan: Plan) -> Iterator[Result]:
+    """Workload B on one thread and on all: here the contestants are thread counts."""
+    problem, most = Problem(plan.X, plan.y, B, 128, 0.5), cdrop.get_num_threads()
+
+    def on(count: int) -> Callable[[], float]:
+        net = CdropNet(problem)
+
+        def run() -> float:
+            cdrop.set_num_threads(count)
+            try:
+                return net.seconds(10 if plan.quick else 100)
+            finally:
+                cdrop.set_num_threads(most)
+
+        return run
+
+    yield plan.run("threads", f"B on {most} threads", {"cdrop": on(most), "1 thread": on(1)})
+
+
+def _fit(plan: Plan, name: str, X: Any, y: Any, hidden: tuple[int, ...], batch: int, epochs: int) -> Result:
+    """Time a whole fit with Adam and no dropout, which scikit-learn does not have."""
+    units = (X.shape[1], *hidden, int(y.max()) + 1)
+
+    def ours() -> None:
+        settings = {"learning_rate": RATE, "l2": L2, "batch_size": min(batch, len(X))}
+        Network(units, seed=1).fit(X, y, optimizer="adam", epochs=epochs, **settings)
+
+    who = {"cdrop": burst(ours)}
+    if plan.sklearn:
+        who["scikit-learn"] = burst(lambda: _sklearn_fit(X, y, hidden, batch, epochs))
+    if plan.torch:
+        who["PyTorch"] = burst(lambda: _torch_fit(X, y, units, batch, epochs))
+    return plan.run("fits", name, who, per="fit")
+
+
+def _sklearn_fit(X: Any, y: Any, hidden: tuple[int, ...], batch: int, epochs: int) -> None:
+    import warnings
+
+    from sklearn.neural_network import MLPClassifier
+
+    model = MLPClassifier(
+        hidden, alpha=L2 * batch, batch_size=min(batch, len(X)), max_iter=epochs, tol=0,
+        n_iter_no_change=epochs + 1, learning_rate_init=RATE,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it has not converged
+        model.fit(X, y)
+
+
+def _torch_fit(X: Any, y: Any, units: tuple[int, ...], batch: int, epochs: int) -> None:
+    import torch
+
+    layers: list[Any] = []
+    for fan_in, fan_out in zip(units[:-1], units[1:], strict=True):
+        layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
+    model = torch.nn.Sequential(*layers[:-1])
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, weight_decay=L2, fused=True)
+    entropy, inputs, labels = torch.nn.CrossEntropyLoss(), torch.from_numpy(X), torch.from_numpy(y)
+    for _ in range(epochs):
+        order = torch.randperm(len(X))
+        for rows in order.split(batch):
+            optimizer.zero_grad()
+            entropy(model(inputs[rows]), labels[rows]).backward()
+            optimizer.step()
+
+
+def fits(plan: Plan) -> Iterator[Result]:
+    """Whole fits: a table of numbers, and a tiny net."""
+    random = np.random.default_rng(0)
+    n = 2000 if plan.quick else 20_000
+    X = random.standard_normal((n, 100), dtype=np.float32)
+    y = (X[:, :10] @ random.standard_normal((10, 5))).argmax(axis=1)
+    yield _fit(plan, "tabular: 20,000 x 100, 128-64, 3 epochs", X, y, (128, 64), 200, 3)
+    yield _fit(plan, "tiny: 150 x 4, 10, 100 epochs", X[:150, :4].copy(), y[:150] % 3, (10,), 150, 100)
+
+
+def prediction(plan: Plan) -> Iterator[Result]:
+    """Probabilities without dropout, for one row and for many."""
+    net = Network(A, dropout=0.5, seed=1)
+    weights = [np.ascontiguousarray(w) for w in net.coefs_]
+    for rows in (1, 1000 if plan.quick else 10_000):
+        x = np.ascontiguousarray(plan.X[:rows])
+        who = {"cdrop": burst(lambda x=x: net.predict_proba(x))}
+        who["NumPy"] = burst(lambda x=x: _numpy_predict(x, weights, net.intercepts_))
+        if plan.torch:
+            who["PyTorch"] = burst(_torch_predict(x))
+        yield plan.run("prediction", f"A, {rows:,} rows", who, per="call")
+
+
+def _numpy_predict(x: Any, weights: list[Any], biases: list[Any]) -> NDArray[np.float32]:
+    for w, b in zip(weights[:-1], biases[:-1], strict=True):
+        x = np.maximum(x @ w + b, 0)
+    x = np.exp(x @ weights[-1] + biases[-1])
+    probabilities: NDArray[np.float32] = x / x.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def _torch_predict(x: NDArray[np.float32]) -> Callable[[], object]:
+    import torch
+
+    layers: list[Any] = []
+    for fan_in, fan_out in zip(A[:-1], A[1:], strict=True):
+        layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
+    model, inputs = torch.nn.Sequential(*layers[:-1], torch.nn.Softmax(dim=1)), torch.from_numpy(x)
+
+    def call() -> object:
+        with torch.inference_mode():
+            return model(inputs)
+
+    return call
+
+
+def masks(plan: Plan) -> Iterator[Result]:
+    """Masks for 4,096 x 1,024 units; peers draw theirs as bytes or floats. One thread."""
+    shape = (4096, 1024)
+    random = np.random.default_rng(0)
+    for p in (0.5, 0.8):
+        who: dict[str, Callable[[], float]] = {
+            "cdrop": burst(lambda p=p: kernels.bernoulli_mask(*shape, p, seed=1)),
+            "NumPy": burst(lambda p=p: random.random(shape, dtype=np.float32) < p),
+        }
+        if plan.torch:
+            import torch
+
+            ones = torch.ones(shape)
+            who["PyTorch"] = burst(lambda p=p: torch.nn.functional.dropout(ones, 1 - p))
+        result = plan.run("masks", f"keep {p:g}", who, per="unit")
+        for seconds in result.seconds.values():
+            seconds[:] = [s / (shape[0] * shape[1]) for s in seconds]
+        yield result
+
+
+def _product(plan: Plan, size: int, density: float, count: int) -> Iterator[Result]:
+    """Forward, and all three gradients, of a square masked product; packing and compressing included."""
+    random = np.random.default_rng(size)
+    shape = (MATRICES, size, size)
+    x = random.standard_normal(shape, dtype=np.float32)
+    x[random.random(shape, dtype=np.float32) >= density] = 0
+    w, d = (random.standard_normal(shape, dtype=np.float32) for _ in range(2))
+    turn = iter(range(1 << 62))
+
+    def in_turn(call: Callable[[Any, Any, Any], object], *arrays: Any) -> Callable[[], float]:
+        def one() -> object:
+            i = next(turn) % MATRICES
+            return call(*(a[i] for a in arrays))
+
+        return burst(one)
+
+    name = f"{size}^3, density {density:g}, {count} thread{'s' if count > 1 else ''}"
+    forward = {
+        "cdrop": in_turn(lambda a, b, c: kernels.masked_gemm(a, b), x, w, d),
+        "NumPy": in_turn(lambda a, b, c: a @ b, x, w, d),
+    }
+    backward = {
+        "cdrop": in_turn(lambda a, b, c: kernels.masked_gradients(c, a, b), x, w, d),
+        "NumPy": in_turn(lambda a, b, c: (a.T @ c, c @ b.T, c.sum(axis=0)), x, w, d),
+    }
+    if plan.torch:
+        import torch
+
+        t = [torch.from_numpy(a) for a in (x, w, d)]
+        forward["PyTorch"] = in_turn(lambda a, b, c: torch.mm(a, b), *t)
+        backward["PyTorch"] = in_turn(lambda a, b, c: (a.T @ c, c @ b.T, c.sum(dim=0)), *t)
+    yield plan.run("products", f"forward {name}", forward, per="call")
+    yield plan.run("products", f"gradients {name}", backward, per="call")
+
+
+def products(plan: Plan) -> Iterator[Result]:
+    """Masked products over size and density, on one thread and on all."""
+    from threadpoolctl import threadpool_limits
+
+    most = cdrop.get_num_threads()
+    sizes = (64, 256) if plan.quick else (64, 256, 1024, 4096)
+    for count in sorted({1, most}):
+        for size in sizes:
+            for density in (0.25, 1.0) if plan.quick or size == 4096 else DENSITIES:
+                with threadpool_limits(count):
+                    if plan.torch:
+                        import torch
+
+                        torch.set_num_threads(count)
+                    yield from _product(plan, size, density, count)
+
+
+WORKLOADS = {
+    f.__name__: f for f in (steps, keep, shape, threads, fits, prediction, masks, products)
+}
