@@ -37,7 +37,9 @@ class Plan:
         """Tell about something that is no time."""
         print(f"  {text}", flush=True)
 
-    def run(self, group: str, name: str, who: dict[str, Callable[[], float]], **options: Any) -> Result:
+    def run(
+        self, group: str, name: str, who: dict[str, Callable[[], float]], **options: Any
+    ) -> Result:
         """Time contestants in turn."""
         return alternate(group, name, who, rounds=self.rounds, **options)
 
@@ -61,7 +63,9 @@ def steps(plan: Plan) -> Iterator[Result]:
         checked = Problem(plan.X, plan.y, units, batch, 0.5)
         for peer, make in plan.nets.items():
             worst = largest_difference(checked, make)
-            plan.say(f"{label}: {peer}'s losses differ from ours by at most {worst:.1e} of the loss")
+            plan.say(
+                f"{label}: {peer}'s losses differ from ours by at most {worst:.1e} of the loss"
+            )
         for dropout in (0.5, 0.0):
             problem = Problem(plan.X, plan.y, units, batch, dropout)
             name = f"{label} {'with' if dropout else 'without'} dropout"
@@ -103,7 +107,9 @@ def threads(plan: Plan) -> Iterator[Result]:
     yield plan.run("threads", f"B on {most} threads", {"cdrop": on(most), "1 thread": on(1)})
 
 
-def _fit(plan: Plan, name: str, X: Any, y: Any, hidden: tuple[int, ...], batch: int, epochs: int) -> Result:
+def _fit(
+    plan: Plan, name: str, X: Any, y: Any, hidden: tuple[int, ...], batch: int, epochs: int
+) -> Result:
     """Time a whole fit with Adam and no dropout, which scikit-learn does not have."""
     units = (X.shape[1], *hidden, int(y.max()) + 1)
 
@@ -157,7 +163,9 @@ def fits(plan: Plan) -> Iterator[Result]:
     X = random.standard_normal((n, 100), dtype=np.float32)
     y = (X[:, :10] @ random.standard_normal((10, 5))).argmax(axis=1)
     yield _fit(plan, "tabular: 20,000 x 100, 128-64, 3 epochs", X, y, (128, 64), 200, 3)
-    yield _fit(plan, "tiny: 150 x 4, 10, 100 epochs", X[:150, :4].copy(), y[:150] % 3, (10,), 150, 100)
+    yield _fit(
+        plan, "tiny: 150 x 4, 10, 100 epochs", X[:150, :4].copy(), y[:150] % 3, (10,), 150, 100
+    )
 
 
 def prediction(plan: Plan) -> Iterator[Result]:

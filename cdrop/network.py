@@ -359,9 +359,7 @@ class Network:
         with self._turn:
             return self._step_alone(data, minibatch, hyper)
 
-    def _step_alone(
-        self, data: _TrainingData, minibatch: _Minibatch, hyper: _Hyper
-    ) -> float:
+    def _step_alone(self, data: _TrainingData, minibatch: _Minibatch, hyper: _Hyper) -> float:
         step, rows = self.history.iterations + 1, minibatch.rows
         if data.weights is not None and rows is not None and not data.weights[rows].sum() >= _TINY:
             raise ValueError(

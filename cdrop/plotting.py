@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cdrop.experiments.compare import Arm, ComparisonResult
 
-__all__ = ["check_format", "plot_comparison"]
+__all__ = ["check_format", "plot_comparison", "tidy"]
 
 # Blue and vermilion of Okabe and Ito's palette: apart for every kind of colour vision, and in grey.
 COLOURS = {"without": "#0072B2", "with": "#D55E00"}
@@ -132,7 +132,7 @@ def _draw_loss(axes: Axes, result: ComparisonResult) -> None:
     axes.set(xlim=(0, iterations[-1] * 1.03), ylim=(0, None))
     axes.set_title(f"Training loss (mean{band})", fontsize=11)
     axes.legend(frameon=False, ncols=2 if result.beside_article else 1)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _draw_accuracy(axes: Axes, result: ComparisonResult) -> None:
@@ -160,7 +160,7 @@ def _draw_accuracy(axes: Axes, result: ComparisonResult) -> None:
     axes.ticklabel_format(axis="y", useOffset=False)
     if result.beside_article:
         _explain_markers(axes)
-    _tidy(axes)
+    tidy(axes)
 
 
 def _draw_arm(axes: Axes, place: int, arm: str, values: Arm, fade: float) -> None:
@@ -195,7 +195,7 @@ def _explain_markers(axes: Axes) -> None:
     axes.legend(handles=handles, frameon=False, loc="lower right")
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
     """Leave only the lines that carry information."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.9", lw=0.8)
