@@ -49,21 +49,8 @@ test-peers: $(STAMPS)/packages-test $(STAMPS)/extension $(STAMPS)/torch ## Compa
 
 sanitize: c-sanitize ## Run the C tests under the address and undefined behaviour sanitizers
 
-bench: $(STAMPS)/packages-build $(STAMPS)/extension ## Time a training step of the article's network, without and with dropout
-	@for dropout in 0 0.5; do \
-	  printf 'dropout %s: ' $$dropout; DROPOUT=$$dropout $(PY) -m timeit -r 7 -s "$$BENCH" "$$BENCH_STEP" || exit 1; \
-	done
-
-define BENCH
-import os
-from cdrop import Network
-from cdrop.datasets import make_digits
-images, labels = make_digits(256)
-X = (images.reshape(256, 784) / 255).astype("float32")
-net = Network([784, 256, 256, 10], dropout=float(os.environ["DROPOUT"]))
-endef
-export BENCH
-export BENCH_STEP := net.train_step(X, labels, optimizer="rmsprop", l2=1e-3)
+bench: $(STAMPS)/packages-bench $(STAMPS)/extension ## Time cdrop beside PyTorch, JAX, scikit-learn and NumPy (installs them)
+	@$(PY) -m benchmarks $(ARGS)
 
 check: lint types test ## All that must be green before a change goes in: lint, types, test
 

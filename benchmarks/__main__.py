@@ -90,9 +90,8 @@ def show(seconds: float) -> str:
 def line(result: Result) -> str:
     """Return one workload as a line of a table."""
     cells = [f"{show(result.median())} [{show(min(result.seconds['cdrop']))}]"]
-    for who in result.seconds:
-        if who != "cdrop":
-            cells.append(f"{who} {show(result.median(who))} = {result.ratio(who):.2f}x")
+    peers = [who for who in result.seconds if who != "cdrop"]
+    cells += [f"{who} {show(result.median(who))} = {result.ratio(who):.2f}x" for who in peers]
     return (
         f"  {result.name:<38} {cells[0]:<22} " + "   ".join(f"{c:<28}" for c in cells[1:]).rstrip()
     )

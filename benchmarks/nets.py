@@ -1,6 +1,6 @@
-"""The article's training step in every library: same net, same batches, RMSprop with L2 on the weights, inverted dropout.
+"""The article's training step in every library: same net and batches, RMSprop, L2 on the weights, inverted dropout.
 
-Each class makes steps with masks of its own, and one with masks that are given: `checks` shows that it then has our loss.
+Each class makes steps with masks of its own, and one with given masks: `checks` shows that it then has our loss.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -143,7 +144,7 @@ def _torch_fit(X: Any, y: Any, units: tuple[int, ...], batch: int, epochs: int) 
     import torch
 
     layers: list[Any] = []
-    for fan_in, fan_out in zip(units[:-1], units[1:], strict=True):
+    for fan_in, fan_out in itertools.pairwise(units):
         layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
     model = torch.nn.Sequential(*layers[:-1])
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, weight_decay=L2, fused=True)
@@ -193,7 +194,7 @@ def _torch_predict(x: NDArray[np.float32]) -> Callable[[], object]:
     import torch
 
     layers: list[Any] = []
-    for fan_in, fan_out in zip(A[:-1], A[1:], strict=True):
+    for fan_in, fan_out in itertools.pairwise(A):
         layers += [torch.nn.Linear(fan_in, fan_out), torch.nn.ReLU()]
     model, inputs = torch.nn.Sequential(*layers[:-1], torch.nn.Softmax(dim=1)), torch.from_numpy(x)
 
@@ -217,7 +218,7 @@ def masks(plan: Plan) -> Iterator[Result]:
             import torch
 
             ones = torch.ones(shape)
-            who["PyTorch"] = burst(lambda p=p: torch.nn.functional.dropout(ones, 1 - p))
+            who["PyTorch"] = burst(lambda p=p, x=ones: torch.nn.functional.dropout(x, 1 - p))
         result = plan.run("masks", f"keep {p:g}", who, per="unit")
         for seconds in result.seconds.values():
             seconds[:] = [s / (shape[0] * shape[1]) for s in seconds]

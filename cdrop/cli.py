@@ -85,6 +85,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_compare_options(compare)
     compare.set_defaults(run=commands.run_compare)
+    bench = subparsers.add_parser(
+        "bench",
+        help="how long a training step takes here, and what it is spent on",
+        description="Time training steps on drawn digits: with and without dropout, on all threads and on one.",
+    )
+    _add_bench_options(bench)
+    bench.set_defaults(run=commands.run_bench)
     info = subparsers.add_parser(
         "info", help="SIMD path, threads, versions and extras", description="Describe this machine."
     )
@@ -92,10 +99,38 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_compare_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``cdrop compare``."""
+def _add_bench_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``cdrop bench``."""
+    parser.add_argument(
+        "--large",
+        dest="size",
+        action="store_const",
+        const="large",
+        default="small",
+        help="784-1024-1024-1024-10, batch 128, instead of 784-256-256-10, batch 256",
+    )
+    parser.add_argument(
+        "--rounds", type=_whole(1), default=7, metavar="N", help="rounds; medians are shown (7)"
+    )
+    _add_threads(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="save every round")
+    parser.set_defaults(plot=None)
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the number of threads."""
     from cdrop._kernels import MAX_THREADS
 
+    parser.add_argument(
+        "--threads",
+        type=_whole(1, MAX_THREADS),
+        metavar="N",
+        help="threads (all CPUs, or CDROP_NUM_THREADS)",
+    )
+
+
+def _add_compare_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``cdrop compare``."""
     count, rate = _whole(1), _number(0, math.inf, low_open=True)
     add = parser.add_argument
     add("--repeats", type=count, default=5, metavar="N", help="pairs of trainings (5)")
@@ -119,12 +154,7 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="seed of the first repeat; repeat r has N + r (0)",
     )
-    add(
-        "--threads",
-        type=_whole(1, MAX_THREADS),
-        metavar="N",
-        help="threads (all CPUs, or CDROP_NUM_THREADS)",
-    )
+    _add_threads(parser)
     add(
         "--data",
         metavar="mnist|digits|DIR",

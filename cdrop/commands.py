@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from cdrop.datasets import Dataset
     from cdrop.experiments import ComparisonResult, Run, Settings
 
-__all__ = ["FAILED", "INTERRUPTED", "REFUSED", "CommandError", "run_compare", "run_info"]
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "REFUSED",
+    "CommandError",
+    "run_bench",
+    "run_compare",
+    "run_info",
+]
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 MOST_LINES = 20  # of progress, where no bar can be drawn
@@ -48,6 +56,26 @@ def run_info(args: argparse.Namespace) -> int:
     }
     usable, built = kernels.simd_paths(), kernels.simd_paths(built=True)
     _say(report.info(machine.describe(), usable, built, extras, cache_folder()))
+    return 0
+
+
+def run_bench(args: argparse.Namespace) -> int:
+    """Time training steps (``cdrop bench``)."""
+    from dataclasses import asdict
+
+    from cdrop import report
+    from cdrop.experiments import bench, machine
+    from cdrop.experiments.outputs import write_atomically
+
+    _check_outputs(args)
+    about = machine.describe(args.threads)
+    _say(report.bench_heading(about, args.size, args.rounds))
+    times = bench.measure(args.size, threads=args.threads, rounds=args.rounds)
+    _say(report.bench(times))
+    if args.json:
+        result = about | {"size": args.size, "steps": [asdict(t) for t in times]}
+        write_atomically(args.json, lambda f: f.write(json.dumps(result, indent=1).encode()))
+        _say(f"Saved {args.json}")
     return 0
 
 

@@ -267,7 +267,7 @@ class Network:
         self._engine.set_background(background)
 
     def _draws(self, x: NDArray[Any], batch_size: int, total: int) -> Iterator[_Minibatch]:
-        """Fixed minibatches, whose lists are worth keeping if they come more than once."""
+        """Draw fixed minibatches, whose lists are worth keeping if they come more than once."""
         order, count = batches.fixed(len(x), self.seed), -(-len(x) // batch_size)
         kept = None
         if total >= 2 * count:

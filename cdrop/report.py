@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from cdrop.experiments.bench import StepTime
     from cdrop.experiments.claims import Claim
     from cdrop.experiments.compare import ComparisonResult, Run
     from cdrop.experiments.statistics import Evidence
 
-__all__ = ["comparison", "heading", "info", "not_mnist", "run_line"]
+__all__ = ["bench", "bench_heading", "comparison", "heading", "info", "not_mnist", "run_line"]
 
 
 def not_mnist(name: str) -> str:
@@ -28,6 +29,47 @@ def not_mnist(name: str) -> str:
     'NOT MNIST: the data are drawn digits; no number here is a result on MNIST.'
     """
     return f"NOT MNIST: the data are {_short(name)}; no number here is a result on MNIST."
+
+
+def bench_heading(machine: dict[str, Any], size: str, rounds: int) -> str:
+    """Describe what `bench` is going to time, and on what."""
+    from cdrop.experiments.bench import SIZES
+
+    units, batch = SIZES[size]
+    return (
+        f"{'-'.join(map(str, units))}, batch {batch}, float32, RMSprop, drawn digits; "
+        f"medians of {rounds} rounds, best in brackets\n"
+        f"{machine['cpu']}, {machine['simd']}, cdrop {machine['versions']['cdrop']}\n"
+    )
+
+
+def bench(times: Sequence[StepTime]) -> str:
+    """Return a table of step times and of what they are spent on.
+
+    Parameters
+    ----------
+    times : sequence of StepTime
+        As `cdrop.experiments.bench.measure` gives them.
+
+    Returns
+    -------
+    str
+        Some lines without a final newline.
+    """
+    parts = list(times[0].parts)
+    lines = [f"{'':<26}{'us a step':>18}   " + "".join(f"{part:>10}" for part in parts)]
+    for t in times:
+        name = f"{'with' if t.dropout else 'without'} dropout, {t.threads} thread{'s' * (t.threads > 1)}"
+        step = f"{t.median * 1e6:.0f} [{min(t.seconds) * 1e6:.0f}]"
+        lines.append(f"{name:<26}{step:>18}   " + "".join(f"{t.parts[p]:>10.1%}" for p in parts))
+    lines += [
+        "",
+        f"A step with dropout takes {times[0].median / times[1].median:.2f} of one without.",
+    ]
+    if len(times) > 2:
+        gain = times[2].median / times[0].median
+        lines.append(f"{times[0].threads} threads are {gain:.2f} times as fast as one.")
+    return "\n".join(lines)
 
 
 def heading(result: ComparisonResult) -> str:
