@@ -22,9 +22,12 @@ typedef struct {
     uint64_t kept;          /* by the mask */
 } KERNEL(block);
 
-static inline CDROP_INLINE VEC KERNEL(block_vector)(const KERNEL(block) * k, size_t i)
+/* The vector from column i of n, zeros from n on. */
+static inline CDROP_INLINE VEC KERNEL(block_vector)(const KERNEL(block) * k, size_t i, size_t n)
 {
-    const size_t rest = k->n - i;
+    const size_t rest = n - i;
+    if (i >= n)
+        return V(vset)(0);
     const VEC v = rest >= L ? V(vload)(k->in + i) : V(vload_first)(k->in + i, rest);
     if (!k->shift)
         return v;
@@ -53,13 +56,13 @@ static inline CDROP_INLINE uint64_t KERNEL(compress_first)(REAL *values, uint8_t
     VEC v[CDROP_BLOCK / V(VEC_LANES)];
     uint64_t live = 0;
     CDROP_UNROLL
-    for (size_t i = 0; i < n; i += L) {
-        v[i / L] = KERNEL(block_vector)(k, i);
+    for (size_t i = 0; i < CDROP_BLOCK; i += L) {
+        v[i / L] = KERNEL(block_vector)(k, i, n);
         live |= (uint64_t)KERNEL(live_bits)(v[i / L], rule) << i;
     }
     live &= k->kept;
     CDROP_UNROLL
-    for (size_t i = 0; i < n; i += L) {
+    for (size_t i = 0; i < CDROP_BLOCK; i += L) {
         V(vcompress)(values, V(vmul)(v[i / L], scale), LANE_BITS(live, i));
         values += __builtin_popcount(LANE_BITS(live, i));
     }
@@ -121,7 +124,7 @@ static size_t KERNEL(densify)(void *out_, size_t pitch, const cdrop_source *s, s
             const KERNEL(block) k = KERNEL(source_block)(s, line, b);
             uint64_t live = 0;
             for (size_t i = 0; i < k.n; i += L) {
-                const VEC v = KERNEL(block_vector)(&k, i);
+                const VEC v = KERNEL(block_vector)(&k, i, k.n);
                 const unsigned bits = LANE_BITS(k.kept, i) & KERNEL(live_bits)(v, s->rule);
                 V(vstore)(out + i, V(vselect)(bits, V(vmul)(v, scale), zero));
                 live |= (uint64_t)bits << i;
