@@ -150,9 +150,13 @@ typedef struct cdrop_network cdrop_network;
 
 typedef enum { CDROP_WEIGHT, CDROP_STATE1, CDROP_STATE2 } cdrop_part;
 
-/* A batch: rows `rows[0..n)` of the arrays, or their first n rows where rows is NULL. */
+/* A batch: rows `rows[0..n)` of the arrays, or their first n rows where rows is NULL. The input is dense, or with `indptr`
+ * sparse (CSR): row r has the entries x[indptr[r]] to below x[indptr[r + 1]], in the columns that `indices` has there,
+ * ascending and below units[0]. Both train to the same bits where the network has no background; sparse input takes none. */
 typedef struct {
-    const void *x; /* row-major, units[0] columns */
+    const void *x;         /* row-major, units[0] columns; or the stored entries */
+    const int64_t *indptr; /* or NULL */
+    const uint32_t *indices;
     const int64_t *rows;
     size_t n;
     const int64_t *labels;
@@ -178,9 +182,17 @@ void cdrop_network_set_background(cdrop_network *network, const void *background
 cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
                                 uint64_t step, int threads, double *loss);
 
-/* Outputs of the network without dropout for n rows of x: logits, or with `probabilities` their softmax or sigmoid (and
- * unchanged outputs for squared error). out: n x units[layers]. Works in chunks of fixed size. */
-cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const void *x, size_t n, int probabilities,
+/* What a prediction gives for each row, by the network's loss:
+ *
+ *                       softmax                      sigmoid                  squared error
+ *   CDROP_OUTPUTS       logits                       logits                   outputs
+ *   CDROP_PROBABILITIES softmax of them              sigmoid of them          outputs
+ *   CDROP_LABELS        int64, the first largest     int64 0 or 1 for each    outputs */
+typedef enum { CDROP_OUTPUTS, CDROP_PROBABILITIES, CDROP_LABELS } cdrop_answer;
+
+/* Predicts without dropout for the inputs of the batch; it needs no more than those. out: n x units[layers], but n for the
+ * labels of a softmax. Works in chunks of fixed size. */
+cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdrop_batch *batch, cdrop_answer answer,
                                    int threads);
 
 /* ---- Numbers (numbers.c): logarithms that are the same everywhere ---- */
