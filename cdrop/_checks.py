@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "all_finite",
+    "as_array",
+    "cast",
     "choice",
-    "feature_matrix",
     "finite_number",
     "label_vector",
+    "real_numbers",
     "row_weights",
     "target_matrix",
     "whole_number",
@@ -56,48 +59,45 @@ def finite_number(name: str, value: Any) -> float:
     return number
 
 
-def _array(name: str, value: ArrayLike) -> NDArray[Any]:
+def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
+    """Return `value` as an array."""
     try:
         return np.asarray(value)
     except ValueError as error:  # rows of different lengths
         raise ValueError(f"{name} is no array: {error}") from None
 
 
-def _numbers(name: str, value: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """As a native, aligned, C-contiguous array of `dtype`, copied only if it must be, with finite entries."""
-    array = np.asarray(value)
+def cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return a native, aligned, C-contiguous array of `dtype`, copied only if it must be."""
+    with np.errstate(over="ignore"):  # a number too large for the dtype becomes infinite
+        return np.require(array, dtype, ["C", "A"])
+
+
+def real_numbers(
+    name: str, array: NDArray[Any], dtype: np.dtype[Any], first: int = 0
+) -> NDArray[Any]:
+    """`cast` an array of real numbers, all of them finite then; errors call its first row `first`."""
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
-    with np.errstate(
-        over="ignore"
-    ):  # a number too large for the dtype becomes infinite, and is told below
-        array = np.require(array, dtype, ["C", "A"])
-    if not _all_finite(array):
+    array = cast(array, dtype)
+    if not all_finite(array):
         bad = np.argwhere(~np.isfinite(array))[0]
-        where = ", ".join(map(str, bad))
+        where = ", ".join(map(str, (first + bad[0], *bad[1:])))
         raise ValueError(
             f"{name}[{where}] is {array[tuple(bad)]}; expected finite numbers of {dtype}"
         )
     return array
 
 
-def _all_finite(array: NDArray[Any]) -> bool:
+def all_finite(array: NDArray[Any]) -> bool:
     """Piece by piece: a mask of the whole array would take a quarter of its memory again."""
     flat, piece = array.reshape(-1), 2**20
     return all(np.isfinite(flat[i : i + piece]).all() for i in range(0, flat.size, piece))
 
 
-def feature_matrix(name: str, value: ArrayLike, columns: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return a matrix of finite numbers with `columns` columns."""
-    array = _array(name, value)
-    if array.ndim != 2 or array.shape[1] != columns:
-        raise ValueError(f"{name} has shape {array.shape}; expected (rows, {columns})")
-    return _numbers(name, array, dtype)
-
-
 def label_vector(name: str, value: ArrayLike, rows: int, classes: int) -> NDArray[np.int64]:
     """Return a vector of labels from 0 to `classes` - 1, a copy: the kernels index with them."""
-    array = _array(name, value)
+    array = as_array(name, value)
     if array.shape != (rows,):
         raise ValueError(f"{name} has shape {array.shape}; expected ({rows},), one label a row")
     if array.dtype.kind not in "iu":
@@ -115,12 +115,12 @@ def target_matrix(
     name: str, value: ArrayLike, shape: tuple[int, int], dtype: np.dtype[Any], unit_interval: bool
 ) -> NDArray[Any]:
     """Return a matrix of finite targets; a vector stands for one column."""
-    array = _array(name, value)
+    array = as_array(name, value)
     if array.ndim == 1 and shape[1] == 1:
         array = array[:, None]
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
-    array = _numbers(name, array, dtype)
+    array = real_numbers(name, array, dtype)
     if unit_interval and not ((array >= 0) & (array <= 1)).all():
         raise ValueError(
             f"{name} has entries outside [0, 1]; expected the probability of each label"
@@ -132,10 +132,10 @@ def row_weights(name: str, value: ArrayLike | None, rows: int) -> NDArray[np.flo
     """Return finite weights of at least 0, one a row, all above 0 in at least one row."""
     if value is None:
         return None
-    array = _array(name, value)
+    array = as_array(name, value)
     if array.shape != (rows,):
         raise ValueError(f"{name} has shape {array.shape}; expected ({rows},), one weight a row")
-    array = _numbers(name, array, np.dtype(np.float64))
+    array = real_numbers(name, array, np.dtype(np.float64))
     if not (array >= 0).all() or not (array > 0).any():
         raise ValueError(
             f"{name} is negative or 0 everywhere; expected weights of at least 0, one above"

@@ -38,6 +38,11 @@ cdef extern from "cdrop.h" nogil:
         CDROP_STATE1
         CDROP_STATE2
 
+    ctypedef enum cdrop_answer:
+        CDROP_OUTPUTS
+        CDROP_PROBABILITIES
+        CDROP_LABELS
+
     ctypedef struct cdrop_optimizer:
         cdrop_rule rule
         double learning_rate
@@ -70,6 +75,8 @@ cdef extern from "cdrop.h" nogil:
 
     ctypedef struct cdrop_batch:
         const void *x
+        const int64_t *indptr
+        const uint32_t *indices
         const int64_t *rows
         size_t n
         const int64_t *labels
@@ -111,11 +118,11 @@ cdef extern from "cdrop.h" nogil:
     void cdrop_network_set(cdrop_network *network, size_t layer, cdrop_part part, const void *weight, const void *bias)
     void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias)
     void cdrop_network_set_background(cdrop_network *network, const void *background)
-    cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const void *x, const int64_t *order,
-                                    size_t n, size_t size, int threads)
+    cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const cdrop_batch *all, size_t size,
+                                    int threads)
     void cdrop_kept_free(cdrop_kept *kept)
     cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch,
                                     const cdrop_optimizer *optimizer, uint64_t step, int threads, double *loss)
     cdrop_status cdrop_network_times(cdrop_network *network, int on, double *seconds)
-    cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const void *x, size_t n, int probabilities,
-                                       int threads)
+    cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdrop_batch *batch,
+                                       cdrop_answer answer, int threads)

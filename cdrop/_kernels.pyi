@@ -82,6 +82,24 @@ def _update(
 class KeptBatches: ...
 
 @disjoint_base
+class Rows:
+    @property
+    def x(self) -> Any: ...
+    @property
+    def labels(self) -> NDArray[np.int64] | None: ...
+    @property
+    def targets(self) -> _Floats | None: ...
+    @property
+    def weights(self) -> NDArray[np.float64] | None: ...
+    def __new__(
+        cls,
+        x: Any,
+        labels: NDArray[np.int64] | None = None,
+        targets: _Floats | None = None,
+        weights: NDArray[np.float64] | None = None,
+    ) -> Self: ...
+
+@disjoint_base
 class Engine:
     @property
     def dtype(self) -> np.dtype[Any]: ...
@@ -102,11 +120,8 @@ class Engine:
     def set_background(self, background: ArrayLike) -> None: ...
     def step(
         self,
-        x: _Floats,
+        data: Rows,
         rows: NDArray[np.int64] | None,
-        labels: NDArray[np.int64] | None,
-        targets: _Floats | None,
-        weights: NDArray[np.float64] | None,
         constants: _Constants,
         step: int,
         threads: int,
@@ -114,7 +129,7 @@ class Engine:
         number: int = 0,
     ) -> float: ...
     def keep_batches(
-        self, x: _Floats, order: NDArray[np.int64], size: int, threads: int
+        self, data: Rows, order: NDArray[np.int64], size: int, threads: int
     ) -> KeptBatches: ...
     def times(self, on: bool) -> dict[str, float]: ...
-    def predict(self, x: _Floats, probabilities: bool, threads: int) -> _Floats: ...
+    def predict(self, data: Rows, answer: str, threads: int) -> NDArray[Any]: ...

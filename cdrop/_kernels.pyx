@@ -34,6 +34,11 @@ _RULES = {
     "adamw": CDROP_ADAM,
 }
 _TIMES = ("masks", "lists", "products", "loss", "update", "waiting")  # in the order of cdrop_time
+_ANSWERS = {
+    "outputs": CDROP_OUTPUTS,
+    "probabilities": CDROP_PROBABILITIES,
+    "labels": CDROP_LABELS,
+}
 ACTIVATIONS = tuple(_ACTIVATIONS)
 LOSSES = tuple(_LOSSES)
 OPTIMIZERS = tuple(_RULES)
@@ -209,6 +214,14 @@ cdef const uint64_t *_mask_address(array) except? NULL:
 cdef const int64_t *_integers(array) except? NULL:
     cdef const int64_t[::1] view
     if array is None or array.size == 0:
+        return NULL
+    view = array
+    return &view[0]
+
+
+cdef const uint32_t *_columns(array) except? NULL:
+    cdef const uint32_t[::1] view
+    if array.size == 0:
         return NULL
     view = array
     return &view[0]
@@ -731,6 +744,28 @@ cdef class KeptBatches:
         cdrop_kept_free(self.kept)
 
 
+cdef class Rows:
+    """Checked arrays of a call, as C sees them: kept alive here, their addresses taken once.
+
+    `x` is a matrix, or has the `data`, `indices` and `indptr` of a sparse one.
+    """
+
+    cdef cdrop_batch batch
+    cdef readonly object x, labels, targets, weights
+
+    def __cinit__(self, x, labels=None, targets=None, weights=None):
+        dense = isinstance(x, np.ndarray)
+        self.x, self.labels, self.targets, self.weights = x, labels, targets, weights
+        self.batch.x = _address(x if dense else x.data)
+        if not dense:  # pointers are NULL at first
+            self.batch.indptr = _integers(x.indptr)
+            self.batch.indices = _columns(x.indices)
+        self.batch.n = len(x)
+        self.batch.labels = _integers(labels)
+        self.batch.targets = _address(targets)
+        self.batch.weights = <const double *>_address(weights)
+
+
 cdef class Engine:
     """A network's weights, optimiser state and memory, in C. `cdrop.Network` is its public face, and has checked all.
 
@@ -786,35 +821,33 @@ cdef class Engine:
         with self.lock:
             cdrop_network_set_background(self.network, _address(background))
 
-    def keep_batches(self, x, order, size_t size, int threads):
-        """The lists of minibatches order[i * size:(i + 1) * size] of x, for steps to come; see cdrop.h."""
+    def keep_batches(self, Rows data not None, order, size_t size, int threads):
+        """The lists of minibatches order[i * size:(i + 1) * size] of the data, for steps to come; see cdrop.h."""
         cdef KeptBatches kept = KeptBatches()
+        cdef cdrop_batch batch = data.batch
         cdef cdrop_status status
-        cdef const void *px = _address(x)
-        cdef const int64_t *po = _integers(order)
-        cdef size_t n = order.shape[0]
+        batch.rows = _integers(order)
+        batch.n = order.shape[0]
         with self.lock, nogil:
-            status = cdrop_keep_batches(&kept.kept, self.network, px, po, n, size, threads)
+            status = cdrop_keep_batches(&kept.kept, self.network, &batch, size, threads)
         _raise_on(status)
         return kept
 
-    def step(self, x, rows, labels, targets, weights, constants, uint64_t step, int threads,
+    def step(self, Rows data not None, rows, constants, uint64_t step, int threads,
              KeptBatches kept=None, size_t number=0):
-        """One training step on `rows` of the arrays (or all of them); the loss, or FloatingPointError and no change.
+        """One training step on `rows` of the data (or all of them); the loss, or FloatingPointError and no change.
 
         With `kept`, these rows are its minibatch `number`."""
-        cdef cdrop_batch batch
+        cdef cdrop_batch batch = data.batch
         cdef cdrop_optimizer o = _optimizer(constants)
         cdef cdrop_status status
         cdef double loss
-        batch.x = _address(x)
-        batch.rows = _integers(rows)
-        batch.n = x.shape[0] if rows is None else rows.shape[0]
-        batch.labels = _integers(labels)
-        batch.targets = _address(targets)
-        batch.weights = <const double *>_address(weights)
-        batch.kept = NULL if kept is None else kept.kept
-        batch.number = number
+        if rows is not None:
+            batch.rows = _integers(rows)
+            batch.n = rows.shape[0]
+        if kept is not None:
+            batch.kept = kept.kept
+            batch.number = number
         with self.lock, nogil:
             status = cdrop_network_step(self.network, &batch, &o, step, threads, &loss)
         _raise_on(status)
@@ -827,15 +860,21 @@ cdef class Engine:
             _raise_on(cdrop_network_times(self.network, on, seconds))
         return dict(zip(_TIMES, seconds))
 
-    def predict(self, x, bint probabilities, int threads):
-        """Outputs without dropout, shape (rows, outputs)."""
-        out = np.empty((x.shape[0], self.shapes[-1][1]), self.dtype)
-        cdef const void *px = _address(x)
-        cdef void *po = <void *>_address(out)
-        cdef size_t rows = x.shape[0]
+    def predict(self, Rows data not None, answer, int threads):
+        """Answers without dropout for all rows of the data: "outputs", "probabilities" or "labels", as in cdrop.h."""
+        cdef int kind = _ANSWERS[answer]
+        labels = kind == CDROP_LABELS and self.loss != CDROP_SQUARED_ERROR
+        one_each = labels and self.loss == CDROP_SOFTMAX_CROSS_ENTROPY
+        rows, units = data.batch.n, self.shapes[-1][1]
+        out = np.empty(rows if one_each else (rows, units), np.int64 if labels else self.dtype)
+        cdef void *po
+        if labels:
+            po = <void *>_integers(out.reshape(-1))
+        else:
+            po = <void *>_address(out)
         cdef cdrop_status status
         with self.lock, nogil:
-            status = cdrop_network_predict(self.network, po, px, rows, probabilities, threads)
+            status = cdrop_network_predict(self.network, po, &data.batch, <cdrop_answer>kind, threads)
         _raise_on(status)
         return out
 

@@ -16,13 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from cdrop import _kernels, batches
 from cdrop._checks import (
     choice,
-    feature_matrix,
     finite_number,
     label_vector,
     row_weights,
     target_matrix,
     whole_number,
 )
+from cdrop._features import checked_rows, feature_matrix
 from cdrop.background import find_background
 from cdrop.initializers import INITIALIZERS, initial_weight
 from cdrop.optimizers import Optimizer, get_optimizer
@@ -34,6 +34,7 @@ _PARTS = ("weight", "state1", "state2")
 _SCALINGS = ("train", "test")
 _DTYPES = ("float32", "float64")
 _MOMENTS = ("fit_begin", "iteration", "fit_end")  # that callbacks are told of
+_PIECE = 2**22  # entries of the input that a prediction checks and converts at once
 _TINY = np.finfo(np.float64).tiny  # the kernels take smaller numbers for 0
 
 
@@ -202,8 +203,9 @@ class Network:
 
         Parameters
         ----------
-        X : array_like, shape (n, units[0])
-            Numbers, none NaN or infinite. Not copied if it is C-contiguous and of the network's dtype.
+        X : array_like or SciPy sparse matrix, shape (n, units[0])
+            Numbers, none NaN or infinite. Not copied if it is C-contiguous and of the network's dtype. A sparse one is
+            converted to CSR form, and trains to the same weights as its dense form does without a background.
         y : array_like
             For softmax cross-entropy labels, shape (n,), integers from 0 to units[-1] - 1; for sigmoid cross-entropy
             probabilities, shape (n, units[-1]); for squared error numbers, shape (n, units[-1]), or (n,) if that is 1.
@@ -250,13 +252,14 @@ class Network:
             )
         if epochs is None:
             total = whole_number("iterations", 1000 if iterations is None else iterations, 0, 2**62)
-            order = self._draws(data.x, batch_size, total)
+            order = self._draws(data, batch_size, total)
         else:
             passes = whole_number("epochs", epochs, 0, 2**62)
             total = passes * -(-len(data.x) // batch_size)
             order = self._epochs(len(data.x), batch_size, passes)
         if self._background is None:
-            self._set_background(find_background(data.x))
+            dense = isinstance(data.x, np.ndarray)
+            self._set_background(find_background(data.x) if dense else None)
         return self._run(data, order, hyper, total, callbacks)
 
     def _set_background(self, background: NDArray[Any] | None) -> None:
@@ -266,12 +269,12 @@ class Network:
         self._background = background
         self._engine.set_background(background)
 
-    def _draws(self, x: NDArray[Any], batch_size: int, total: int) -> Iterator[_Minibatch]:
+    def _draws(self, data: _kernels.Rows, batch_size: int, total: int) -> Iterator[_Minibatch]:
         """Draw fixed minibatches, whose lists are worth keeping if they come more than once."""
-        order, count = batches.fixed(len(x), self.seed), -(-len(x) // batch_size)
+        order, count = batches.fixed(len(data.x), self.seed), -(-len(data.x) // batch_size)
         kept = None
         if total >= 2 * count:
-            kept = self._engine.keep_batches(x, order, batch_size, self.threads or 0)
+            kept = self._engine.keep_batches(data, order, batch_size, self.threads or 0)
         for number in batches.drawn(count, self.seed, self.history.iterations, total):
             yield _Minibatch(order[number * batch_size : (number + 1) * batch_size], kept, number)
 
@@ -282,7 +285,7 @@ class Network:
 
     def _run(
         self,
-        data: _TrainingData,
+        data: _kernels.Rows,
         order: Iterator[_Minibatch],
         hyper: _Hyper,
         total: int,
@@ -332,8 +335,8 @@ class Network:
 
     def _training_data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
-    ) -> _TrainingData:
-        x = feature_matrix("X", X, self.units[0], self.dtype)
+    ) -> _kernels.Rows:
+        x = checked_rows("X", feature_matrix("X", X, self.units[0]), self.dtype)
         if not len(x):
             raise ValueError("X has 0 rows; expected at least 1")
         labels = targets = None
@@ -342,9 +345,8 @@ class Network:
         else:
             unit_interval = self.loss == "sigmoid_cross_entropy"
             targets = target_matrix("y", y, (len(x), self.units[-1]), self.dtype, unit_interval)
-        return _TrainingData(
-            x, labels, targets, row_weights("sample_weight", sample_weight, len(x))
-        )
+        weights = row_weights("sample_weight", sample_weight, len(x))
+        return _kernels.Rows(x, labels, targets, weights)
 
     def _use(self, optimizer: Optimizer) -> None:
         """Begin with a fresh optimiser state if the rule is another one than before."""
@@ -355,11 +357,11 @@ class Network:
             self._updates = 0
         self._optimizer = optimizer
 
-    def _step(self, data: _TrainingData, minibatch: _Minibatch, hyper: _Hyper) -> float:
+    def _step(self, data: _kernels.Rows, minibatch: _Minibatch, hyper: _Hyper) -> float:
         with self._turn:
             return self._step_alone(data, minibatch, hyper)
 
-    def _step_alone(self, data: _TrainingData, minibatch: _Minibatch, hyper: _Hyper) -> float:
+    def _step_alone(self, data: _kernels.Rows, minibatch: _Minibatch, hyper: _Hyper) -> float:
         step, rows = self.history.iterations + 1, minibatch.rows
         if data.weights is not None and rows is not None and not data.weights[rows].sum() >= _TINY:
             raise ValueError(
@@ -369,16 +371,7 @@ class Network:
         constants = hyper.optimizer.constants(hyper.learning_rate, hyper.l2, self._updates + 1)
         try:
             loss = self._engine.step(
-                data.x,
-                rows,
-                data.labels,
-                data.targets,
-                data.weights,
-                constants,
-                step,
-                self.threads or 0,
-                minibatch.kept,
-                minibatch.number,
+                data, rows, constants, step, self.threads or 0, minibatch.kept, minibatch.number
             )
         except FloatingPointError:
             raise FloatingPointError(
@@ -391,16 +384,29 @@ class Network:
 
     # ---- Prediction --------------------------------------------------------------------------------------------------
 
-    def _outputs(self, X: ArrayLike, *, probabilities: bool) -> NDArray[Any]:
-        x = feature_matrix("X", X, self.units[0], self.dtype)
-        return self._engine.predict(x, probabilities, self.threads or 0)
+    def _predicted(self, X: ArrayLike, answer: str) -> NDArray[Any]:
+        """Piece by piece: only a piece is ever copied, where X is not of the kind that the engine takes."""
+        x, piece = feature_matrix("X", X, self.units[0]), max(256, _PIECE // self.units[0])
+        rows = x.shape[0]
+        if rows <= piece:
+            return self._answers(x, 0, answer)
+        first = self._answers(x[:piece], 0, answer)
+        out = np.empty((rows, *first.shape[1:]), first.dtype)
+        out[:piece] = first
+        for i in range(piece, rows, piece):
+            out[i : i + piece] = self._answers(x[i : i + piece], i, answer)
+        return out
+
+    def _answers(self, x: Any, first_row: int, answer: str) -> NDArray[Any]:
+        data = _kernels.Rows(checked_rows("X", x, self.dtype, first_row))
+        return self._engine.predict(data, answer, self.threads or 0)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict without dropout.
 
         Parameters
         ----------
-        X : array_like, shape (n, units[0])
+        X : array_like or SciPy sparse matrix, shape (n, units[0])
 
         Returns
         -------
@@ -408,20 +414,14 @@ class Network:
             Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Squared
             error: the outputs, shape (n, units[-1]).
         """
-        outputs = self._outputs(X, probabilities=False)
-        if self.loss == "softmax_cross_entropy":
-            labels: NDArray[np.int64] = outputs.argmax(axis=1)
-            return labels
-        if self.loss == "sigmoid_cross_entropy":
-            return (outputs > 0).astype(np.int64)
-        return outputs
+        return self._predicted(X, "labels")
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Predict probabilities, without dropout.
 
         Parameters
         ----------
-        X : array_like, shape (n, units[0])
+        X : array_like or SciPy sparse matrix, shape (n, units[0])
 
         Returns
         -------
@@ -436,14 +436,14 @@ class Network:
             raise ValueError(
                 "predict_proba needs a cross-entropy loss; this network's is 'squared_error'"
             )
-        return self._outputs(X, probabilities=True)
+        return self._predicted(X, "probabilities")
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
         """Accuracy (all labels of a row right, if there are several), or R^2 for the squared error.
 
         Parameters
         ----------
-        X : array_like, shape (n, units[0])
+        X : array_like or SciPy sparse matrix, shape (n, units[0])
         y : array_like
             As for `fit`.
 
@@ -452,7 +452,7 @@ class Network:
         float
         """
         data = self._training_data(X, y, None)
-        predicted = self.predict(data.x)
+        predicted = self._engine.predict(data, "labels", self.threads or 0)
         if data.labels is not None:
             return float(np.mean(predicted == data.labels))
         assert data.targets is not None
@@ -625,16 +625,6 @@ def make_network(D: int, C: int, H: int = 100, **settings: Any) -> Network:
     Network([784, 256, 256, 10], dropout=0.5)
     """
     return Network([D, H, H, C], **settings)
-
-
-@dataclass(frozen=True)
-class _TrainingData:
-    """Checked arrays, as the engine takes them."""
-
-    x: NDArray[Any]
-    labels: NDArray[np.int64] | None
-    targets: NDArray[Any] | None
-    weights: NDArray[np.float64] | None
 
 
 class _Minibatch(NamedTuple):

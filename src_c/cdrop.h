@@ -151,9 +151,13 @@ typedef struct cdrop_kept cdrop_kept;
 
 typedef enum { CDROP_WEIGHT, CDROP_STATE1, CDROP_STATE2 } cdrop_part;
 
-/* A batch: rows `rows[0..n)` of the arrays, or their first n rows where rows is NULL. */
+/* A batch: rows `rows[0..n)` of the arrays, or their first n rows where rows is NULL. The input is dense, or with `indptr`
+ * sparse (CSR): row r has the entries x[indptr[r]] to below x[indptr[r + 1]], in the columns that `indices` has there,
+ * ascending and below units[0]. Both train to the same bits where the network has no background; sparse input takes none. */
 typedef struct {
-    const void *x; /* row-major, units[0] columns */
+    const void *x;         /* row-major, units[0] columns; or the stored entries */
+    const int64_t *indptr; /* or NULL */
+    const uint32_t *indices;
     const int64_t *rows;
     size_t n;
     const int64_t *labels;
@@ -175,11 +179,12 @@ void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part pa
  * Only for networks without input dropout. Changes results by rounding. */
 void cdrop_network_set_background(cdrop_network *network, const void *background);
 
-/* The lists of minibatches that come again: rows order[i * size .. (i + 1) * size) of x are the i-th, of n rows in all.
- * *kept stays NULL where they cannot help or would take more memory than those rows themselves. For steps of this
- * network only; steps ignore them after the background has changed. Results do not depend on them. */
-cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const void *x, const int64_t *order,
-                                size_t n, size_t size, int threads);
+/* The lists of minibatches that come again: the i-th has rows[i * size .. (i + 1) * size) of the batch `all`, of which
+ * only the input counts. *kept stays NULL where they cannot help, would take more memory than those rows themselves, or
+ * the input is sparse. For steps of this network only; steps ignore them after the background has changed. Results do
+ * not depend on them. */
+cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const cdrop_batch *all, size_t size,
+                                int threads);
 void cdrop_kept_free(cdrop_kept *kept);
 
 /* One training step: masks of `step`, forward, loss, backward, update in place. *loss is the batch's mean loss plus
@@ -203,9 +208,17 @@ typedef enum {
  * with on = 0. It costs a step about 2 %. CDROP_NO_MEMORY changes nothing. */
 cdrop_status cdrop_network_times(cdrop_network *network, int on, double seconds[CDROP_TIMES]);
 
-/* Outputs of the network without dropout for n rows of x: logits, or with `probabilities` their softmax or sigmoid (and
- * unchanged outputs for squared error). out: n x units[layers]. Works in chunks of fixed size. */
-cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const void *x, size_t n, int probabilities,
+/* What a prediction gives for each row, by the network's loss:
+ *
+ *                       softmax                      sigmoid                  squared error
+ *   CDROP_OUTPUTS       logits                       logits                   outputs
+ *   CDROP_PROBABILITIES softmax of them              sigmoid of them          outputs
+ *   CDROP_LABELS        int64, the first largest     int64 0 or 1 for each    outputs */
+typedef enum { CDROP_OUTPUTS, CDROP_PROBABILITIES, CDROP_LABELS } cdrop_answer;
+
+/* Predicts without dropout for the inputs of the batch; it needs no more than those. out: n x units[layers], but n for the
+ * labels of a softmax. Works in chunks of fixed size. */
+cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdrop_batch *batch, cdrop_answer answer,
                                    int threads);
 
 /* ---- Numbers (numbers.c): logarithms that are the same everywhere ---- */

@@ -70,14 +70,16 @@ typedef enum {
 /* The source of `compress`: rows of 64-unit blocks with one mask bit for each unit. */
 typedef struct {
     const void *data;
-    size_t pitch;         /* elements from row to row */
-    const int64_t *rows;  /* which row of data is line i, or NULL for i */
-    size_t columns;       /* units of a whole row */
-    size_t first_block;   /* data starts at this block of the row */
-    const uint64_t *mask; /* [line][words] of whole rows, or NULL to keep all */
-    size_t words;         /* mask words of a whole row */
-    const void *shift;    /* whole row that is subtracted from each row first, or NULL */
-    double scale;         /* what a kept value is multiplied by */
+    size_t pitch;            /* elements from row to row */
+    const int64_t *rows;     /* which row of data is line i, or NULL for i */
+    const int64_t *indptr;   /* of sparse rows, as in cdrop_batch; only for compress_sparse, */
+    const uint32_t *indices; /* which has use for neither pitch, first_block, shift, rule nor live */
+    size_t columns;          /* units of a whole row */
+    size_t first_block;      /* data starts at this block of the row */
+    const uint64_t *mask;    /* [line][words] of whole rows, or NULL to keep all */
+    size_t words;            /* mask words of a whole row */
+    const void *shift;       /* whole row that is subtracted from each row first, or NULL */
+    double scale;            /* what a kept value is multiplied by */
     cdrop_live_rule rule;
     uint64_t *live; /* [line][words] of whole rows: which entries were listed, or NULL */
 } cdrop_source;
@@ -110,6 +112,9 @@ typedef struct {
                           const void *x, size_t line_step, size_t index_step, size_t count, size_t lines, int resume);
     /* Lists blocks b0..b1 of lines l0..l1 of the source; returns the number of live entries. */
     size_t (*compress)(cdrop_lists *lists, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);
+    /* Lists the nonzero entries of lines l0..l1 of a sparse source, all blocks; returns their number. An empty list keeps the
+     * start it had. */
+    size_t (*compress_sparse)(cdrop_lists *lists, const cdrop_source *source, size_t l0, size_t l1);
     /* The same entries written out, zeros where not live; out begins at (l0, b0), columns padded to CDROP_LANES. */
     size_t (*densify)(void *out, size_t pitch, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);
     /* Lists the same entries by column: block `rows` (64 lines) of `lists` becomes block `rows` of lines
@@ -134,6 +139,10 @@ typedef struct {
     double (*squared_row)(void *doutputs, const void *outputs, const void *targets, size_t n, double factor);
     /* Probabilities of one row; may be in place. */
     void (*softmax)(void *out, const void *logits, size_t n);
+    /* The first largest of n >= 1 numbers; the first NaN if there is one. */
+    size_t (*largest)(const void *row, size_t n);
+    /* out[i] = row[i] > 0. */
+    void (*positive)(int64_t *out, const void *row, size_t n);
 } cdrop_kernels;
 
 typedef struct {

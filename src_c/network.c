@@ -294,8 +294,11 @@ typedef struct {
     cdrop_stopwatch *watch; /* this thread's, or NULL */
     cdrop_update weight_update, bias_update;
     void *out; /* predictions */
-    int probabilities;
+    cdrop_answer answer;
 } pass;
+
+/* Whether the first layer's products run on differences from the background. A sparse row's would be full. */
+static int shifted(const pass *s) { return s->n->has_background && !s->batch->indptr; }
 
 /* The source that lists the input of layer i from `data`: dropout, scale and, in training, what was live. */
 static cdrop_source input_source(const pass *s, size_t i, const void *data, size_t pitch)
@@ -312,7 +315,7 @@ static cdrop_source input_source(const pass *s, size_t i, const void *data, size
         .rule = i == 0 ? CDROP_LIVE_NONZERO
                 : relu ? CDROP_LIVE_POSITIVE
                        : CDROP_LIVE_KEPT,
-        .shift = i == 0 && s->n->has_background ? s->n->background : NULL,
+        .shift = i == 0 && shifted(s) ? s->n->background : NULL,
         .live = s->training && i ? l->live : NULL,
     };
 }
@@ -334,10 +337,15 @@ static void list_input(const pass *s, cdrop_team team)
     layer *l = &s->n->layer[0];
     const cdrop_left left = left_of(s, l);
     cdrop_source source = input_source(s, 0, s->batch->x, l->n_in);
+    const cdrop_kernels *k = s->n->k;
     size_t from, to;
     source.rows = s->batch->rows;
+    source.indptr = s->batch->indptr;
+    source.indices = s->batch->indices;
     cdrop_share(team, s->batch->n, &from, &to);
-    atomic_fetch_add(&l->live_count, cdrop_list_rows(s->n->k, &left, &l->inputs, &l->dense_inputs, &source, from, to));
+    atomic_fetch_add(&l->live_count, source.indptr
+                                         ? k->compress_sparse(&l->inputs, &source, from, to)
+                                         : cdrop_list_rows(k, &left, &l->inputs, &l->dense_inputs, &source, from, to));
     cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
@@ -348,7 +356,7 @@ static void start_of_first(const pass *s, cdrop_team team)
     const layer *l = &n->layer[0];
     const size_t size = n->k->size;
     size_t from, to;
-    if (!n->has_background)
+    if (!shifted(s))
         return;
     cdrop_share(team, l->weight.panels, &from, &to);
     for (size_t p = from; p < to; p++)
@@ -430,7 +438,7 @@ static void forward(pass *s, cdrop_team team)
         const layer *l = &s->n->layer[i];
         const cdrop_left left = left_of(s, l);
         s->index = i;
-        cdrop_product_rows(s->n->k, &l->out, i == 0 && s->n->has_background ? s->n->start : l->bias, &l->weight, &left,
+        cdrop_product_rows(s->n->k, &l->out, i == 0 && shifted(s) ? s->n->start : l->bias, &l->weight, &left,
                            s->batch->n, team, i + 1 < s->n->layers ? finish_hidden : finish_logits, s);
         if (i == 0 && s->training && !s->kept && !l->dense)
             scatter_input(s, team);
@@ -551,15 +559,15 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
     const cdrop_lists *columns = s->kept && i == 0 ? &s->kept->columns : &l->columns;
     const cdrop_left left = {.lists = columns, .dense = l->dense ? &l->dense_inputs : NULL, .entries = s->batch->n};
     const cdrop_background background = {.lists = &n->background_columns, .sums = l->bias_gradient};
-    const int shifted = i == 0 && n->has_background, states = cdrop_rule_states(s->weight_update.rule);
+    const int with_background = i == 0 && shifted(s), states = cdrop_rule_states(s->weight_update.rule);
     const cdrop_gradient_sink sink = {
         .take = update_units,
         .context = s,
         .touches = {&l->weight, states > 0 ? &l->state1 : NULL, states > 1 ? &l->state2 : NULL}};
     update_bias(s, team);
-    if (shifted) /* the background's share of the gradient needs all column sums */
+    if (with_background) /* the background's share of the gradient needs all column sums */
         wait_for_others(s, team);
-    cdrop_product_units(n->k, &left, shifted ? &background : NULL, &l->delta, l->n_in, s->batch->n,
+    cdrop_product_units(n->k, &left, with_background ? &background : NULL, &l->delta, l->n_in, s->batch->n,
                         n->scratch + (size_t)team.index * CDROP_BLOCK * n->k->panel * n->k->size, team, &sink);
 }
 
@@ -589,13 +597,16 @@ static double penalty(const pass *s)
     return 0.5 * s->weight_update.l2 * sum;
 }
 
-/* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. */
-static void choose_products(cdrop_network *n, const kept_batch *kept)
+/* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. Kept inputs are
+ * lists, and so are sparse ones however full they are: writing them out would cost what the dense product saves. */
+static void choose_products(cdrop_network *n, const cdrop_batch *batch, const kept_batch *kept)
 {
     for (size_t i = 0; i < n->layers; i++) {
-        n->layer[i].dense = (i || !kept) && n->layer[i].density > n->k->dense_above;
+        n->layer[i].dense = n->layer[i].density > n->k->dense_above;
         atomic_store(&n->layer[i].live_count, 0);
     }
+    if (batch->indptr || kept)
+        n->layer[0].dense = 0;
 }
 
 static void measure_density(cdrop_network *n, size_t rows, const kept_batch *kept)
@@ -654,7 +665,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
                  .n = n->layer[n->layers - 1].n_out,
                  .weight_sum = cdrop_weight_sum(batch->weights, batch->rows, batch->n)},
     };
-    choose_products(n, s.kept);
+    choose_products(n, batch, s.kept);
     cdrop_parallel(step_job, &s, threads);
     measure_density(n, batch->n, s.kept);
     return status;
@@ -682,13 +693,12 @@ static size_t keep_batch(kept_batch *to, cdrop_workspace *memory, cdrop_network 
     return bytes;
 }
 
-cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *n, const void *x, const int64_t *order, size_t rows,
-                                size_t size, int threads)
+cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *n, const cdrop_batch *all, size_t size, int threads)
 {
-    const size_t batches = (rows + size - 1) / size;
+    const size_t batches = (all->n + size - 1) / size;
     cdrop_kept *own = calloc(1, sizeof *own);
     *kept = NULL;
-    if (!own || reserve_training(n, cdrop_min(size, rows), useful_threads(n, size, 1, threads)) != CDROP_OK) {
+    if (!own || reserve_training(n, cdrop_min(size, all->n), useful_threads(n, size, 1, threads)) != CDROP_OK) {
         free(own);
         return CDROP_NO_MEMORY;
     }
@@ -696,9 +706,9 @@ cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *n, const void 
     own->batch = cdrop_take(&own->memory, batches, sizeof *own->batch);
     n->layer[0].dense = 0;
     size_t room = 0;
-    int good = own->batch && n->layer[0].keep == CDROP_KEEP_ALL;
+    int good = own->batch && !all->indptr && n->layer[0].keep == CDROP_KEEP_ALL;
     for (size_t i = 0; good && i < batches; i++) { /* dense rows end it at the first */
-        const cdrop_batch batch = {.x = x, .rows = order + i * size, .n = cdrop_min(size, rows - i * size)};
+        const cdrop_batch batch = {.x = all->x, .rows = all->rows + i * size, .n = cdrop_min(size, all->n - i * size)};
         const size_t bytes = keep_batch(&own->batch[i], &own->memory, n, &batch, threads);
         room += batch.n * n->layer[0].n_in * n->k->size;
         good = !own->memory.failed && bytes <= room;
@@ -732,44 +742,68 @@ cdrop_status cdrop_network_times(cdrop_network *n, int on, double seconds[CDROP_
 
 /* ---- Prediction ---- */
 
-static void copy_predictions(const pass *s, cdrop_team team)
+/* One row's answer from its outputs, at `out`, where answers of `units` numbers lie one after the other. */
+static void answer_row(const pass *s, size_t row, const void *outputs, size_t units)
 {
     const cdrop_kernels *k = s->n->k;
-    const layer *l = &s->n->layer[s->n->layers - 1];
-    size_t from, to;
-    cdrop_share(team, s->batch->n, &from, &to);
-    for (size_t i = from; i < to; i++) {
-        const void *logits = cdrop_panel_at(&l->out, k, 0, i);
-        char *out = (char *)s->out + i * l->n_out * k->size;
-        if (s->probabilities && s->n->loss == CDROP_SOFTMAX_CROSS_ENTROPY) {
-            k->softmax(out, logits, l->n_out);
-            continue;
-        }
-        memcpy(out, logits, l->n_out * k->size);
-        if (s->probabilities && s->n->loss == CDROP_SIGMOID_CROSS_ENTROPY)
-            k->activate(out, l->n_out, l->n_out, 1, CDROP_SIGMOID);
-    }
+    const cdrop_loss loss = s->n->loss;
+    char *out = (char *)s->out + row * units * k->size;
+    if (s->answer == CDROP_LABELS && loss == CDROP_SOFTMAX_CROSS_ENTROPY)
+        ((int64_t *)s->out)[row] = (int64_t)k->largest(outputs, units);
+    else if (s->answer == CDROP_LABELS && loss == CDROP_SIGMOID_CROSS_ENTROPY)
+        k->positive((int64_t *)s->out + row * units, outputs, units);
+    else if (s->answer == CDROP_PROBABILITIES && loss == CDROP_SOFTMAX_CROSS_ENTROPY)
+        k->softmax(out, outputs, units);
+    else
+        memcpy(out, outputs, units * k->size);
+    if (s->answer == CDROP_PROBABILITIES && loss == CDROP_SIGMOID_CROSS_ENTROPY)
+        k->activate(out, units, units, 1, CDROP_SIGMOID);
 }
 
 static void predict_job(void *argument, cdrop_team team)
 {
-    pass mine = *(const pass *)argument;
-    forward(&mine, team);
-    copy_predictions(&mine, team);
+    pass mine = *(const pass *)argument, *s = &mine;
+    const layer *last = &s->n->layer[s->n->layers - 1];
+    size_t from, to;
+    forward(s, team);
+    cdrop_share(team, s->batch->n, &from, &to);
+    for (size_t i = from; i < to; i++)
+        answer_row(s, i, cdrop_panel_at(&last->out, s->n->k, 0, i), last->n_out);
 }
 
-cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const void *x, size_t rows, int probabilities,
+/* Rows [first, first + n) of a batch's inputs. */
+static cdrop_batch part_of(const cdrop_network *net, const cdrop_batch *batch, size_t first, size_t n)
+{
+    cdrop_batch part = {.x = batch->x, .indptr = batch->indptr, .indices = batch->indices, .n = n};
+    if (batch->rows)
+        part.rows = batch->rows + first;
+    else if (batch->indptr)
+        part.indptr += first;
+    else
+        part.x = (const char *)batch->x + first * net->layer[0].n_in * net->k->size;
+    return part;
+}
+
+/* Bytes of a row's answer. */
+static size_t answer_size(const cdrop_network *n, cdrop_answer answer)
+{
+    const size_t units = n->layer[n->layers - 1].n_out;
+    if (answer != CDROP_LABELS || n->loss == CDROP_SQUARED_ERROR)
+        return units * n->k->size;
+    return (n->loss == CDROP_SOFTMAX_CROSS_ENTROPY ? 1 : units) * sizeof(int64_t);
+}
+
+cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const cdrop_batch *batch, cdrop_answer answer,
                                    int threads)
 {
     const size_t chunk = n->rows > PREDICT_ROWS ? n->rows : PREDICT_ROWS;
-    const size_t x_row = n->layer[0].n_in * n->k->size, out_row = n->layer[n->layers - 1].n_out * n->k->size;
-    if (reserve_forward(n, cdrop_min(rows, chunk)) != CDROP_OK)
+    if (reserve_forward(n, cdrop_min(batch->n, chunk)) != CDROP_OK)
         return CDROP_NO_MEMORY;
-    for (size_t done = 0; done < rows; done += chunk) {
-        const cdrop_batch batch = {.x = (const char *)x + done * x_row, .n = cdrop_min(chunk, rows - done)};
-        pass s = {.n = n, .batch = &batch, .out = (char *)out + done * out_row, .probabilities = probabilities};
-        choose_products(n, NULL);
-        cdrop_parallel(predict_job, &s, useful_threads(n, batch.n, 1, threads));
+    for (size_t done = 0; done < batch->n; done += chunk) {
+        const cdrop_batch part = part_of(n, batch, done, cdrop_min(chunk, batch->n - done));
+        pass s = {.n = n, .batch = &part, .out = (char *)out + done * answer_size(n, answer), .answer = answer};
+        choose_products(n, &part, NULL);
+        cdrop_parallel(predict_job, &s, useful_threads(n, part.n, 1, threads));
     }
     return CDROP_OK;
 }

@@ -47,6 +47,7 @@ static const cdrop_kernels KERNEL(kernels) = {
     .product = KERNEL(product),
     .product_dense = KERNEL(product_dense),
     .compress = KERNEL(compress),
+    .compress_sparse = KERNEL(compress_sparse),
     .densify = KERNEL(densify),
     .scatter = KERNEL(scatter),
     .activate = KERNEL(activate),
@@ -59,6 +60,8 @@ static const cdrop_kernels KERNEL(kernels) = {
     .sigmoid_row = KERNEL(sigmoid_row),
     .squared_row = KERNEL(squared_row),
     .softmax = KERNEL(softmax),
+    .largest = KERNEL(largest),
+    .positive = KERNEL(positive),
 };
 
 #undef PANEL

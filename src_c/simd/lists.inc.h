@@ -113,6 +113,40 @@ static size_t KERNEL(compress)(cdrop_lists *lists, const cdrop_source *s, size_t
     return KERNEL(compress_lines)(lists, s, b0, b1, l0, l1, CDROP_LIVE_KEPT);
 }
 
+/* Entry by entry: they are moved, not computed, and few share a block. */
+static inline size_t KERNEL(sparse_line)(cdrop_lists *lists, const cdrop_source *s, size_t line, REAL scale)
+{
+    const size_t row = s->rows ? (size_t)s->rows[line] : line, end = (size_t)s->indptr[row + 1];
+    const REAL *data = s->data;
+    REAL *values = lists->values;
+    const size_t first = lists->start[line]; /* packed: where block 0 begins, empty or not */
+    size_t at = first;
+    for (size_t i = (size_t)s->indptr[row]; i < end;) {
+        const size_t b = s->indices[i] / CDROP_BLOCK, list = b * lists->lines + line, from = at;
+        const uint64_t kept = s->mask ? s->mask[line * s->words + b] : ~UINT64_C(0);
+        for (; i < end && s->indices[i] / CDROP_BLOCK == b; i++) {
+            const unsigned unit = s->indices[i] % CDROP_BLOCK;
+            values[at] = data[i] * scale;
+            lists->index[at] = (uint16_t)unit;
+            at += (size_t)(kept >> unit & (data[i] != 0)); /* no branch: masks cannot be predicted */
+        }
+        lists->start[list] = from;
+        lists->count[list] = (uint16_t)(at - from);
+    }
+    return at - first;
+}
+
+static size_t KERNEL(compress_sparse)(cdrop_lists *lists, const cdrop_source *s, size_t l0, size_t l1)
+{
+    size_t total = 0;
+    for (size_t b = 0; b < lists->blocks; b++)
+        for (size_t line = l0; line < l1; line++)
+            lists->count[b * lists->lines + line] = 0;
+    for (size_t line = l0; line < l1; line++)
+        total += KERNEL(sparse_line)(lists, s, line, (REAL)s->scale);
+    return total;
+}
+
 static size_t KERNEL(densify)(void *out_, size_t pitch, const cdrop_source *s, size_t b0, size_t b1, size_t l0,
                               size_t l1)
 {

@@ -105,6 +105,23 @@ static void KERNEL(softmax)(void *out, const void *logits, size_t n)
     KERNEL(scale_row)(out, n, (REAL)(1 / (double)sum));
 }
 
+static size_t KERNEL(largest)(const void *row_, size_t n)
+{
+    const REAL *row = row_;
+    size_t best = 0;
+    for (size_t i = 1; i < n && row[best] == row[best]; i++)
+        if (!(row[i] <= row[best]))
+            best = i;
+    return best;
+}
+
+static void KERNEL(positive)(int64_t *out, const void *row_, size_t n)
+{
+    const REAL *row = row_;
+    for (size_t i = 0; i < n; i++)
+        out[i] = row[i] > 0;
+}
+
 /* max(x, 0) - x t + log(1 + exp(-|x|)), which is -t log s - (1 - t) log(1 - s) with s = sigmoid(x), for x of any size.
  */
 static double KERNEL(sigmoid_row)(void *dlogits_, const void *logits_, const void *targets_, size_t n, double factor)

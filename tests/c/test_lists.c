@@ -96,6 +96,52 @@ static void test_compress_rows(const cdrop_path *path, cdrop_dtype t, size_t col
     guarded_release();
 }
 
+/* The same rows from a sparse matrix, which holds some of the zeros, too. */
+static void test_compress_sparse(const cdrop_path *path, cdrop_dtype t, size_t columns, size_t lines, double density)
+{
+    const size_t all = lines + 2, size = all * columns;
+    void *dense = random_array(t, size, density, 2), *data = guarded(size * size_of(t));
+    int64_t *indptr = guarded((all + 1) * sizeof *indptr), *rows = guarded(lines * sizeof *rows), n = 0;
+    uint32_t *indices = guarded(size * sizeof *indices);
+    add_special_values(t, dense, size);
+    for (size_t i = 0; i < size; i++) {
+        const double value = get(t, dense, i);
+        if (i % columns == 0)
+            indptr[i / columns] = n;
+        if (value == 0 && random_below(2))
+            continue;
+        put(t, data, (size_t)n, value);
+        indices[n++] = (uint32_t)(i % columns);
+    }
+    indptr[all] = n;
+    for (size_t i = 0; i < lines; i++)
+        rows[i] = (int64_t)random_below(all);
+    for (int variant = 0; variant < 4; variant++) {
+        cdrop_source s = {
+            .data = data,
+            .rows = variant & 1 ? rows : NULL,
+            .indptr = indptr,
+            .indices = indices,
+            .mask = variant & 2 ? random_mask(lines, columns, density) : NULL,
+            .words = cdrop_words(columns),
+            .scale = variant & 1 ? 1 / 0.7 : 1,
+            .rule = CDROP_LIVE_NONZERO,
+        };
+        cdrop_lists l = make_lists(t, lines, columns, 1);
+        size_t listed = 0;
+        for (int time = 0; time < 2; time++) /* the second over what the first has left */
+            listed = kernels_of(path, t)->compress_sparse(&l, &s, 0, lines);
+        s.data = dense;
+        s.pitch = s.columns = columns;
+        for (size_t i = 0; i < lines * l.blocks; i++) {
+            check_list(t, &l, &s, i % lines, i / lines);
+            listed -= l.count[i];
+        }
+        CHECK(listed == 0, "%zu entries listed more than told", listed);
+    }
+    guarded_release();
+}
+
 /* Some blocks of some lines of a panel into slots, as a hidden layer is listed. */
 static void test_compress_panel(const cdrop_path *path, cdrop_dtype t, size_t columns, size_t lines, double density)
 {
@@ -124,8 +170,10 @@ static void test_compress(const cdrop_path *path, cdrop_dtype t)
         for (size_t d = 0; d < COUNT(densities); d++) {
             check_case("compress %zu columns, density %g, %s %s", columns, densities[d], path->name, DTYPE_NAME(t));
             test_compress_rows(path, t, columns, columns % 3, densities[d]);
-            if (columns)
-                test_compress_panel(path, t, columns, 1 + random_below(5), densities[d]);
+            if (!columns)
+                continue;
+            test_compress_sparse(path, t, columns, columns % 3, densities[d]);
+            test_compress_panel(path, t, columns, 1 + random_below(5), densities[d]);
         }
 }
 

@@ -176,7 +176,7 @@ static uint64_t hash_network(const cdrop_network *network, const run *r, cdrop_d
  * thread only. */
 static uint64_t train(const run *r, cdrop_dtype t, int threads, double *first, double *last)
 {
-    const void *x = t == CDROP_FLOAT32 ? (const void *)inputs_f32 : inputs;
+    const cdrop_batch all = {.x = t == CDROP_FLOAT32 ? (const void *)inputs_f32 : inputs, .n = SAMPLES};
     const size_t n_outputs = SAMPLES * r->units[r->layers];
     double *outputs = malloc(n_outputs * sizeof *outputs);
     cdrop_network *network = make_network(r, t);
@@ -189,7 +189,7 @@ static uint64_t train(const run *r, cdrop_dtype t, int threads, double *first, d
             *first = *last;
     }
     const uint64_t weights = hash_network(network, r, t);
-    failed |= cdrop_network_predict(network, outputs, x, SAMPLES, 1, threads) != CDROP_OK;
+    failed |= cdrop_network_predict(network, outputs, &all, CDROP_PROBABILITIES, threads) != CDROP_OK;
     hash = hash_bytes(hash, outputs, n_outputs * size_of(t));
     cdrop_network_free(network);
     free(outputs);
@@ -240,12 +240,13 @@ static void test_interruptions(const run *r, cdrop_dtype t)
     cdrop_network *plain = make_network(r, t), *disturbed = make_network(r, t);
     check_case("interruptions, %s", DTYPE_NAME(t));
     for (int step = 1; step <= r->steps; step++) {
+        const cdrop_batch some = {.x = x, .n = step < 10 ? 5 : ROWS};
         double loss, other_loss;
         CHECK(train_step(plain, r, t, step, 1, &loss) == CDROP_OK, "step %d", step);
         CHECK(train_step(disturbed, r, t, step, 1 + step % 4, &other_loss) == CDROP_OK, "step %d", step);
         CHECK(loss == other_loss, "step %d: loss %a and %a", step, loss, other_loss);
         if (step % 3 == 0) /* later on more rows than the batch: memory is taken anew */
-            cdrop_network_predict(disturbed, outputs, x, step < 10 ? 5 : ROWS, 0, step % 5);
+            cdrop_network_predict(disturbed, outputs, &some, CDROP_OUTPUTS, step % 5);
     }
     CHECK(hash_network(plain, r, t) == hash_network(disturbed, r, t), "other weights");
     cdrop_network_free(plain);

@@ -116,7 +116,7 @@ static void train_and_predict(data *d)
     const cdrop_optimizer sgd = {.rule = CDROP_SGD, .learning_rate = 0.1};
     double loss;
     CHECK(cdrop_network_step(d->network, &batch, &sgd, 1, 3, &loss) == CDROP_OK, "step");
-    CHECK(cdrop_network_predict(d->network, d->out, d->x, 100, 1, 3) == CDROP_OK, "predict");
+    CHECK(cdrop_network_predict(d->network, d->out, &batch, CDROP_PROBABILITIES, 3) == CDROP_OK, "predict");
 }
 
 /* Every public function that computes, on three threads where it takes some. */

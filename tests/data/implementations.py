@@ -88,7 +88,7 @@ def train_network(
         )
         losses.append(loss)
         flat.append(torch_cases.flatten((net.coefs_, net.intercepts_)))
-    logits = net._outputs(data.x[0], probabilities=False)
+    logits = net._predicted(data.x[0], "outputs")
     return torch_cases.Run(np.array(losses), flat[0], flat[-1], logits)
 
 
