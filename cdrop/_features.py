@@ -35,7 +35,7 @@ Features = NDArray[Any] | SparseRows
 def feature_matrix(name: str, value: Any, columns: int) -> Any:
     """Return an ndarray or a sparse matrix in CSR form, with `columns` columns; its entries are not looked at."""
     sparse = hasattr(value, "tocsr")
-    matrix = value if sparse else as_array(name, value)
+    matrix: Any = value if sparse else as_array(name, value)
     shape = tuple(matrix.shape)
     if len(shape) != 2 or shape[1] != columns:
         raise ValueError(f"{name} has shape {shape}; expected (rows, {columns})")

@@ -403,6 +403,19 @@ def random_words(n, *, seed=0, step=0, purpose=3, layer=0, block=0):
     return out
 
 
+def _first_words(size_t n, uint64_t seed, uint64_t step, uint32_t purpose):
+    """The first word of each of `n` streams, which differ in their step: `step`, `step` + 1, and so on."""
+    cdef uint64_t[::1] view
+    cdef size_t i
+    out = np.empty(n, np.uint64)
+    if n:
+        view = out
+        with nogil:
+            for i in range(n):
+                cdrop_random_words(&view[i], 1, seed, step + i, purpose, 0, 0)
+    return out
+
+
 def random_normal(n, *, seed=0, step=0, purpose=3, layer=0, block=0):
     """`n` standard normal numbers from a keyed stream, the same on every machine.
 

@@ -30,7 +30,7 @@ def find_background(x: NDArray[Any]) -> NDArray[Any] | None:
     Returns
     -------
     ndarray of the same dtype, shape (features,), or None
-        None too where the background is far above a column's spread, since the difference would lose digits.
+        0 in a column whose background is far above its spread, since the difference would lose digits.
 
     Examples
     --------
@@ -42,17 +42,14 @@ def find_background(x: NDArray[Any]) -> NDArray[Any] | None:
     zeros = (sample == 0).mean()
     if zeros > 1 - _WORTH:
         return None  # the kernels skip zeros as it is
-    background, share = _most_common(sample)
-    if 1 - share.mean() > _WORTH:
-        return None
+    background = _most_common(sample)
     spread = np.abs(sample - background).max(axis=0)
-    if (np.abs(background) > _CANCELS * spread)[spread > 0].any():
-        return None
-    return background
+    background[(np.abs(background) > _CANCELS * spread) & (spread > 0)] = 0
+    return background if (sample == background).mean() >= 1 - _WORTH else None
 
 
-def _most_common(sample: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Each column's background and the share of it there: its median, or what is most common in the whole sample.
+def _most_common(sample: NDArray[Any]) -> NDArray[Any]:
+    """Each column's background: its median, or what is most common in the whole sample.
 
     A value that is over half of a column is its median; one that is everywhere may be less than half of some columns.
     """
@@ -60,5 +57,4 @@ def _most_common(sample: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     everywhere = np.full(sample.shape[1], values[counts.argmax()], sample.dtype)
     middle = np.sort(sample, axis=0)[len(sample) // 2]
     of_middle, of_everywhere = (sample == middle).mean(axis=0), (sample == everywhere).mean(axis=0)
-    better = of_middle > of_everywhere
-    return np.where(better, middle, everywhere), np.where(better, of_middle, of_everywhere)
+    return np.where(of_middle > of_everywhere, middle, everywhere)

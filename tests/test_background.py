@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import THREADS, TOLERANCE, digest
 
-from cdrop import Network, kernels
+from cdrop import Network, kernels, reference
 from cdrop.background import find_background
 
 
@@ -57,6 +57,54 @@ def test_backgrounds_may_differ_from_feature_to_feature():
 )
 def test_no_background_where_it_would_not_pay_or_would_cost_digits(x):
     assert find_background(x) is None
+
+
+def test_a_column_far_above_its_spread_has_no_background_and_the_others_keep_theirs():
+    x = ink()
+    expected = np.full(70, x[0, 5])
+    x[:, 9] = np.where(x[:, 9] == expected[9], 1e4, 1e4 + 1)
+    expected[9] = 0
+    np.testing.assert_array_equal(find_background(x), expected)
+
+
+def errors_of(x, *, background, **settings):
+    """How far a step and a prediction in float32 are from the twin's in float64, relative to them."""
+    y, wide = labels(len(x)), x.astype("float64")
+    net = Network([x.shape[1], 33, 4], seed=3, **settings)
+    if not background:
+        net._set_background(None)
+    net.fit(x, y, iterations=0)
+    spec = reference.NetworkSpec(net.units, seed=3, **settings)
+    params = [[a.astype("float64") for a in part] for part in (net.coefs_, net.intercepts_)]
+    start, state = copy.deepcopy(params[0][0]), reference.initial_state(params, "sgd")
+    own, rate = net.coefs_[0], 1e3  # large steps, so that rounding the weights hides nothing
+    outputs = reference.forward(params, wide, spec)[-1]
+    error = np.abs(net._predicted(x, "outputs") - outputs).max() / np.abs(outputs).max()
+    net.train_step(x, y, optimizer="sgd", learning_rate=rate)
+    reference.train_step(params, state, wide, y, spec, step=1, learning_rate=rate)
+    moved = params[0][0] - start
+    return error, np.abs(net.coefs_[0] - own - moved).max() / np.abs(moved).max(), net
+
+
+# float32 rounds to 6e-8, and a sum of 300 such numbers to a few times that.
+@pytest.mark.parametrize(
+    ("make", "settings", "has_background", "limit"),
+    [
+        (ink, {}, True, 1e-6),
+        (ink, {"input_dropout": 0.2}, False, 1e-6),
+        (lambda: 1e4 + np.random.default_rng(2).standard_normal((300, 70)), {}, False, 1e-6),
+        (lambda: np.where(ink() > 0, 1e4 + 1, 1e4), {}, False, 1e-6),
+    ],
+    ids=["ink", "input dropout", "column mean 1e4", "ink on 1e4"],
+)
+def test_a_background_costs_no_accuracy(make, settings, has_background, limit):
+    x = make().astype("float32")
+    *errors, net = errors_of(x, background=True, **settings)
+    *without, _ = errors_of(x, background=False, **settings)
+    assert net._background.any() == has_background
+    for error, plain in zip(errors, without, strict=True):
+        assert error < limit
+        assert error < 2 * plain
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -25,7 +25,7 @@ from conftest import (
 )
 
 import cdrop
-from cdrop import Network, kernels, make_network, reference
+from cdrop import Network, batches, kernels, make_network, reference
 from cdrop.callbacks import Callback
 from cdrop.optimizers import get_optimizer
 
@@ -181,6 +181,15 @@ def test_a_fit_is_that_of_the_twin(loss, mode, dtype):
     assert history is net.history
     assert history.iterations == len(history.loss) == len(order)
     assert_same(net, twin, start, "run")
+
+
+@pytest.mark.parametrize("done", [0, 1000])
+def test_long_fits_draw_the_batches_of_the_twin(done):
+    cut = reference.fixed_batches(50, 7, seed=2**64 - 1)
+    drawn = batches.drawn(50, 7, 2**64 - 1, done, 2500)
+    for t, rows in enumerate(drawn, start=done + 1):
+        np.testing.assert_array_equal(rows, cut[reference.drawn_batch(len(cut), 2**64 - 1, t)])
+    assert t == done + 2500
 
 
 @pytest.mark.parametrize("initializer", ["he", "glorot"])
