@@ -186,9 +186,9 @@ def test_a_fit_is_that_of_the_twin(loss, mode, dtype):
 @pytest.mark.parametrize("done", [0, 1000])
 def test_long_fits_draw_the_batches_of_the_twin(done):
     cut = reference.fixed_batches(50, 7, seed=2**64 - 1)
-    drawn = batches.drawn(50, 7, 2**64 - 1, done, 2500)
-    for t, rows in enumerate(drawn, start=done + 1):
-        np.testing.assert_array_equal(rows, cut[reference.drawn_batch(len(cut), 2**64 - 1, t)])
+    np.testing.assert_array_equal(batches.fixed(50, 2**64 - 1), np.concatenate(cut))
+    for t, number in enumerate(batches.drawn(len(cut), 2**64 - 1, done, 2500), start=done + 1):
+        assert number == reference.drawn_batch(len(cut), 2**64 - 1, t)
     assert t == done + 2500
 
 
