@@ -124,6 +124,7 @@ typedef struct {
     double a, b;         /* momentum or rho or beta1; beta2 */
     double epsilon;
     double correction1, correction2; /* Adam's 1 - beta^t */
+    double max_norm;                 /* of a hidden unit's incoming weights, for steps of a network; 0 for no limit */
 } cdrop_optimizer;
 
 /* State arrays of a rule: 0, 1 or 2, each as large as the weights and zero at first. */
@@ -132,6 +133,11 @@ int cdrop_rule_states(cdrop_rule rule);
 /* One step on n elements, in place. */
 void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient, void *state1, void *state2, size_t n,
                           const cdrop_optimizer *optimizer);
+
+/* Max-norm (Srivastava et al. 2014, section 5.1), in place: a column of weight (n_in x n_out) whose Euclidean norm is above
+ * max_norm is multiplied by max_norm / norm; the others do not change in a bit. Norm and quotient are computed in double,
+ * from sums of squares of 64 lines each. A column whose sum of squares is NaN or infinite is left as it is. */
+cdrop_status cdrop_limit_norms(cdrop_dtype dtype, void *weight, size_t n_in, size_t n_out, double max_norm);
 
 /* ---- Networks (network.c) ---- */
 
@@ -187,7 +193,8 @@ cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const
                                 int threads);
 void cdrop_kept_free(cdrop_kept *kept);
 
-/* One training step: masks of `step`, forward, loss, backward, update in place. *loss is the batch's mean loss plus
+/* One training step: masks of `step`, forward, loss, backward, update in place, and then cdrop_limit_norms of each hidden
+ * layer's weights where the optimiser has a max_norm. *loss is the batch's mean loss plus
  * l2 / 2 times the sum of squares of the weights before the update. CDROP_NOT_FINITE leaves everything as it was.
  * Memory is taken at the first step, and when n or threads grow. threads 0 means cdrop_get_num_threads(). */
 cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch, const cdrop_optimizer *optimizer,

@@ -129,6 +129,15 @@ typedef struct {
     void (*column_sums)(void *out, const void *in, size_t pitch, size_t width, size_t lines);
     /* Sum of squares of a block of at most 64 columns through CDROP_LANES fixed partial sums. */
     double (*sum_squares)(const void *in, size_t pitch, size_t columns, size_t lines);
+    /* out[column] = sum over lines of squares, in double, each column one ascending chain. in and out do not overlap. */
+    void (*column_squares)(double *out, const void *in, size_t pitch, size_t width, size_t lines);
+    /* factors[column] = limit / norm where a column's norm is above the limit, else 1, for at most CDROP_BLOCK columns;
+     * returns how many are above. A norm^2 is the sum of `blocks` lines of `squares`, ascending. One that is NaN or
+     * infinite counts as not above, so that a diverged weight stays what it is and the next loss tells. */
+    size_t (*limit_factors)(void *factors, const double *squares, size_t pitch, size_t columns, size_t blocks,
+                            double limit);
+    /* in[line][column] *= factors[column], in place. width is a multiple of CDROP_LANES. */
+    void (*scale_columns)(void *in, size_t pitch, const void *factors, size_t width, size_t lines);
     /* The fused update rule on n elements. state1 and state2 may be NULL where the rule has none. */
     void (*update)(void *weight, const void *gradient, void *state1, void *state2, size_t n, const cdrop_update *rule);
     /* out[c][r] = in[r][c] for 64 x 64 blocks or less; both are padded to CDROP_LANES. */
@@ -165,6 +174,9 @@ extern const cdrop_path cdrop_path_neon;
 static inline size_t cdrop_blocks(size_t n) { return (n + CDROP_BLOCK - 1) / CDROP_BLOCK; }
 static inline size_t cdrop_pad(size_t n) { return (n + CDROP_LANES - 1) / CDROP_LANES * CDROP_LANES; }
 static inline size_t cdrop_min(size_t a, size_t b) { return a < b ? a : b; }
+
+/* How many of n entries stand in block b. */
+static inline size_t cdrop_in_block(size_t n, size_t b) { return cdrop_min(CDROP_BLOCK, n - b * CDROP_BLOCK); }
 
 /* The bits of block b that are units of a row of n. */
 static inline uint64_t cdrop_valid_bits(size_t n, size_t b)

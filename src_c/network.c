@@ -6,7 +6,8 @@
  *   forward, layer by layer: product, bias, then in the cache: activation, mask, lists by row, lists by unit
  *   loss and its gradient, lists of that gradient; every thread decides alike whether the loss is finite
  *   backward, layer by layer: gradient by input from the transposed weights, and in the same phase, for the layer above,
- *   gradient by weight with its update and the refresh of the transposed copy */
+ *   gradient by weight with its update and the refresh of the transposed copy
+ *   with max-norm: the hidden units whose weights are too long, in both copies */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@ typedef struct {
     void *bias_gradient;     /* its own: two layers may be updated in one phase */
     cdrop_panels transposed; /* of weight; not for the first layer */
     double *squares;         /* sums of squares of 64 x 64 weights, for the L2 term */
+    double *column_squares;  /* by column, for max-norm; of hidden layers */
     /* the batch */
     uint64_t *mask, *live; /* of the input: kept units, and those that were live */
     size_t words;
@@ -78,8 +80,9 @@ struct cdrop_network {
 
 static size_t square_blocks(const layer *l) { return cdrop_blocks(l->n_in) * cdrop_blocks(l->n_out); }
 
-static void take_state(cdrop_network *n, layer *l, int first)
+static void take_state(cdrop_network *n, size_t i)
 {
+    layer *l = &n->layer[i];
     const size_t width = cdrop_pad(l->n_out), size = n->k->size;
     l->weight = cdrop_take_panels(&n->state, n->k, l->n_in, l->n_out);
     l->state1 = cdrop_take_panels(&n->state, n->k, l->n_in, l->n_out);
@@ -89,7 +92,9 @@ static void take_state(cdrop_network *n, layer *l, int first)
     l->bias_state2 = cdrop_take(&n->state, width, size);
     l->bias_gradient = cdrop_take(&n->state, width, size);
     l->squares = cdrop_take(&n->state, square_blocks(l), sizeof *l->squares);
-    if (!first)
+    if (i + 1 < n->layers)
+        l->column_squares = cdrop_take_squares(&n->state, l->n_in, l->n_out);
+    if (i)
         l->transposed = cdrop_take_panels(&n->state, n->k, l->n_out, l->n_in);
 }
 
@@ -129,7 +134,7 @@ cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d
     n->layer = cdrop_take(&n->state, d->layers, sizeof *n->layer);
     for (size_t i = 0; i < d->layers && !n->state.failed; i++) {
         describe_layer(&n->layer[i], d, i);
-        take_state(n, &n->layer[i], i == 0);
+        take_state(n, i);
     }
     take_background(n, d->units[0], d->units[1]);
     if (n->state.failed) {
@@ -172,14 +177,19 @@ static const cdrop_panels *weight_part(const layer *l, cdrop_part part)
 
 /* The L2 term of a step's loss is that of the weights before it, so it is known before anything changes: the step that
  * wrote the weights has noted their squares, while they were in the cache. */
-static void note_squares(const cdrop_kernels *k, const layer *l, size_t p, size_t u0, size_t u1)
+static void note_squares(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block)
 {
-    const size_t pitch = cdrop_panel_pitch(&l->weight, p), columns = cdrop_min(k->panel, l->n_out - p * k->panel);
-    const char *weight = cdrop_panel_at(&l->weight, k, p, u0);
-    double *squares = l->squares + u0 / CDROP_BLOCK * cdrop_blocks(l->n_out) + p * k->panel / CDROP_BLOCK;
-    for (size_t c = 0; c < columns; c += CDROP_BLOCK)
-        squares[c / CDROP_BLOCK] =
-            k->sum_squares(weight + c * k->size, pitch, cdrop_min(CDROP_BLOCK, columns - c), u1 - u0);
+    const cdrop_tile tile = cdrop_tile_at(&l->weight, k, line_block, column_block);
+    l->squares[line_block * cdrop_blocks(l->n_out) + column_block] = k->sum_squares(
+        tile.data, tile.pitch, cdrop_in_block(l->n_out, column_block), cdrop_in_block(l->n_in, line_block));
+}
+
+/* What is kept of a block of weights beside them, after a change: its squares, and the transposed copy. */
+static void refresh_block(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block)
+{
+    note_squares(k, l, line_block, column_block);
+    if (l->transposed.data)
+        cdrop_transpose_block(&l->transposed, &l->weight, k, l->n_in, l->n_out, line_block, column_block);
 }
 
 void cdrop_network_set(cdrop_network *n, size_t index, cdrop_part part, const void *weight, const void *bias)
@@ -189,12 +199,10 @@ void cdrop_network_set(cdrop_network *n, size_t index, cdrop_part part, const vo
     memcpy(bias_part(l, part), bias, l->n_out * n->k->size);
     if (part != CDROP_WEIGHT)
         return;
-    if (index)
-        cdrop_transpose_panels(&l->transposed, &l->weight, n->k, l->n_in, l->n_out, 0, cdrop_blocks(l->n_out));
     const cdrop_fp_mode mode = cdrop_flush_denormals(); /* as in a step, which notes the same squares */
-    for (size_t p = 0; p < l->weight.panels; p++)
-        for (size_t u = 0; u < l->n_in; u += CDROP_BLOCK)
-            note_squares(n->k, l, p, u, cdrop_min(u + CDROP_BLOCK, l->n_in));
+    for (size_t line_block = 0; line_block < cdrop_blocks(l->n_in); line_block++)
+        for (size_t column_block = 0; column_block < cdrop_blocks(l->n_out); column_block++)
+            refresh_block(n->k, l, line_block, column_block);
     cdrop_restore_fp_mode(mode);
 }
 
@@ -293,7 +301,8 @@ typedef struct {
     cdrop_status *status;
     cdrop_stopwatch *watch; /* this thread's, or NULL */
     cdrop_update weight_update, bias_update;
-    void *out; /* predictions */
+    double max_norm; /* 0 for none */
+    void *out;       /* predictions */
     cdrop_answer answer;
 } pass;
 
@@ -507,6 +516,14 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
     cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
+/* Max-norm is for hidden units: the last layer has none. */
+static int limited(const pass *s) { return s->max_norm > 0 && s->index + 1 < s->n->layers; }
+
+static cdrop_norms norms_of(const layer *l)
+{
+    return (cdrop_norms){.weight = &l->weight, .lines = l->n_in, .columns = l->n_out, .squares = l->column_squares};
+}
+
 /* The gradient of 64 units of a panel: update them in place, note their new squares, and refresh the transposed copy, all
  * while the weights are in the cache. */
 static void update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient)
@@ -516,12 +533,33 @@ static void update_units(void *context, size_t p, size_t u0, size_t u1, const vo
     const layer *l = &s->n->layer[s->index];
     const size_t pitch = cdrop_panel_pitch(&l->weight, p), first = p * k->panel / CDROP_BLOCK;
     const size_t last = cdrop_min(first + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_out));
+    const cdrop_norms norms = norms_of(l);
     cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
     k->update(cdrop_panel_at(&l->weight, k, p, u0), gradient, cdrop_panel_at(&l->state1, k, p, u0),
               cdrop_panel_at(&l->state2, k, p, u0), (u1 - u0) * pitch, &s->weight_update);
-    note_squares(k, l, p, u0, u1);
-    for (size_t block = first; s->index && block < last; block++)
-        cdrop_transpose_block(&l->transposed, &l->weight, k, l->n_in, l->n_out, u0 / CDROP_BLOCK, block);
+    for (size_t block = first; block < last; block++) {
+        if (limited(s))
+            cdrop_note_norms(k, &norms, u0 / CDROP_BLOCK, block);
+        refresh_block(k, l, u0 / CDROP_BLOCK, block);
+    }
+    cdrop_lap(s->watch, CDROP_TIME_UPDATE);
+}
+
+static void refresh_limited(void *context, size_t line_block, size_t column_block)
+{
+    const pass *s = context;
+    refresh_block(s->n->k, &s->n->layer[s->index], line_block, column_block);
+}
+
+/* Max-norm, once the updates of all layers are there. */
+static void limit_layers(pass *s, cdrop_team team)
+{
+    if (s->max_norm > 0)
+        wait_for_others(s, team);
+    for (s->index = 0; limited(s); s->index++) {
+        const cdrop_norms norms = norms_of(&s->n->layer[s->index]);
+        cdrop_limit_blocks(s->n->k, &norms, s->max_norm, team, refresh_limited, s);
+    }
     cdrop_lap(s->watch, CDROP_TIME_UPDATE);
 }
 
@@ -583,6 +621,7 @@ static void backward(pass *s, cdrop_team team)
         }
     }
     update_layer(s, 0, team);
+    limit_layers(s, team);
 }
 
 /* l2 / 2 times the sum of squares, block by block in a fixed order. */
@@ -657,6 +696,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
         .status = &status,
         .weight_update = cdrop_update_of(optimizer, 0),
         .bias_update = cdrop_update_of(optimizer, 1),
+        .max_norm = optimizer->max_norm,
         .loss = {.loss = n->loss,
                  .rows = batch->rows,
                  .labels = batch->labels,

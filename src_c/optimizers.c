@@ -27,3 +27,65 @@ void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient,
     cdrop_kernels_of(dtype)->update(weight, gradient, state1, state2, n, &u);
     cdrop_restore_fp_mode(mode);
 }
+
+double *cdrop_take_squares(cdrop_workspace *w, size_t lines, size_t columns)
+{
+    return cdrop_take(w, cdrop_blocks(lines) * cdrop_pad(columns), sizeof(double));
+}
+
+void cdrop_note_norms(const cdrop_kernels *k, const cdrop_norms *n, size_t line_block, size_t column_block)
+{
+    const cdrop_tile tile = cdrop_tile_at(n->weight, k, line_block, column_block);
+    k->column_squares(n->squares + line_block * cdrop_pad(n->columns) + column_block * CDROP_BLOCK, tile.data,
+                      tile.pitch, cdrop_in_block(n->columns, column_block), cdrop_in_block(n->lines, line_block));
+}
+
+void cdrop_limit_blocks(const cdrop_kernels *k, const cdrop_norms *n, double limit, cdrop_team team,
+                        cdrop_block_sink sink, void *context)
+{
+    const size_t groups = cdrop_blocks(n->lines);
+    double factors[CDROP_BLOCK]; /* room for either element type */
+    size_t item, end;
+    cdrop_share(team, groups * cdrop_blocks(n->columns), &item, &end);
+    while (item < end) {
+        const size_t column_block = item / groups, next = cdrop_min(end, (column_block + 1) * groups);
+        const size_t columns = cdrop_in_block(cdrop_pad(n->columns), column_block);
+        const size_t above = k->limit_factors(factors, n->squares + column_block * CDROP_BLOCK, cdrop_pad(n->columns),
+                                              columns, groups, limit);
+        for (; above && item < next; item++) {
+            const cdrop_tile tile = cdrop_tile_at(n->weight, k, item % groups, column_block);
+            k->scale_columns(tile.data, tile.pitch, factors, columns, cdrop_in_block(n->lines, item % groups));
+            sink(context, item % groups, column_block);
+        }
+        item = next;
+    }
+}
+
+static void ignore_block(void *context, size_t line_block, size_t column_block)
+{
+    (void)context, (void)line_block, (void)column_block;
+}
+
+cdrop_status cdrop_limit_norms(cdrop_dtype dtype, void *weight, size_t n_in, size_t n_out, double max_norm)
+{
+    const cdrop_kernels *k = cdrop_kernels_of(dtype);
+    const cdrop_team alone = {.size = 1};
+    cdrop_workspace space = {0};
+    const cdrop_panels panels = cdrop_take_panels(&space, k, n_in, n_out);
+    const cdrop_norms norms = {
+        .weight = &panels, .lines = n_in, .columns = n_out, .squares = cdrop_take_squares(&space, n_in, n_out)};
+    if (space.failed) {
+        cdrop_release(&space);
+        return CDROP_NO_MEMORY;
+    }
+    cdrop_pack(&panels, k, weight, n_out, 0, n_in);
+    const cdrop_fp_mode mode = cdrop_flush_denormals();
+    for (size_t line_block = 0; line_block < cdrop_blocks(n_in); line_block++)
+        for (size_t column_block = 0; column_block < cdrop_blocks(n_out); column_block++)
+            cdrop_note_norms(k, &norms, line_block, column_block);
+    cdrop_limit_blocks(k, &norms, max_norm, alone, ignore_block, NULL);
+    cdrop_restore_fp_mode(mode);
+    cdrop_unpack(&panels, k, weight, n_out, 0, n_in);
+    cdrop_release(&space);
+    return CDROP_OK;
+}

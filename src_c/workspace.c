@@ -206,17 +206,13 @@ void cdrop_unpack(const cdrop_panels *m, const cdrop_kernels *k, void *rows, siz
     copy_lines(m, k, rows, columns, l0, l1, OUT_OF_PANELS);
 }
 
-/* Panels are whole blocks wide. */
 void cdrop_transpose_block(const cdrop_panels *out, const cdrop_panels *in, const cdrop_kernels *k, size_t lines,
                            size_t columns, size_t line_block, size_t column_block)
 {
-    const size_t per_panel = k->panel / CDROP_BLOCK, ip = column_block / per_panel, op = line_block / per_panel;
-    const size_t line = line_block * CDROP_BLOCK, column = column_block * CDROP_BLOCK;
-    char *to = cdrop_panel_at(out, k, op, column);
-    const char *from = cdrop_panel_at(in, k, ip, line);
-    k->transpose(to + line_block % per_panel * CDROP_BLOCK * k->size, cdrop_panel_pitch(out, op),
-                 from + column_block % per_panel * CDROP_BLOCK * k->size, cdrop_panel_pitch(in, ip),
-                 cdrop_min(CDROP_BLOCK, lines - line), cdrop_min(CDROP_BLOCK, columns - column));
+    const cdrop_tile to = cdrop_tile_at(out, k, column_block, line_block);
+    const cdrop_tile from = cdrop_tile_at(in, k, line_block, column_block);
+    k->transpose(to.data, to.pitch, from.data, from.pitch, cdrop_in_block(lines, line_block),
+                 cdrop_in_block(columns, column_block));
 }
 
 void cdrop_transpose_panels(const cdrop_panels *out, const cdrop_panels *in, const cdrop_kernels *k, size_t lines,

@@ -43,6 +43,22 @@ static inline void *cdrop_panel_at(const cdrop_panels *m, const cdrop_kernels *k
     return (char *)m->data + (p * m->step + line * cdrop_panel_pitch(m, p)) * k->size;
 }
 
+/* A block of CDROP_BLOCK x CDROP_BLOCK elements of a matrix, or what is left of it at the ends. */
+typedef struct {
+    void *data;
+    size_t pitch;
+} cdrop_tile;
+
+/* Panels are whole blocks wide. */
+static inline cdrop_tile cdrop_tile_at(const cdrop_panels *m, const cdrop_kernels *k, size_t line_block,
+                                       size_t column_block)
+{
+    const size_t per_panel = k->panel / CDROP_BLOCK, p = column_block / per_panel;
+    char *line = cdrop_panel_at(m, k, p, line_block * CDROP_BLOCK);
+    return (cdrop_tile){.data = line + column_block % per_panel * CDROP_BLOCK * k->size,
+                        .pitch = cdrop_panel_pitch(m, p)};
+}
+
 /* Copies lines [l0, l1) of a row-major matrix of `columns` columns into panels, and back. */
 void cdrop_pack(const cdrop_panels *m, const cdrop_kernels *k, const void *rows, size_t columns, size_t l0, size_t l1);
 void cdrop_unpack(const cdrop_panels *m, const cdrop_kernels *k, void *rows, size_t columns, size_t l0, size_t l1);

@@ -1,4 +1,5 @@
-/* The update rules on flat arrays, and the transpose that keeps the second copy of a weight matrix in step. */
+/* The update rules on flat arrays, the limit of column norms, and the transpose that keeps the second copy of a weight
+ * matrix in step. */
 
 typedef struct {
     VEC rate, l2, keep, a, b, one_a, one_b, epsilon, second;
@@ -93,6 +94,45 @@ static void KERNEL(update)(void *w, const void *g, void *s1, void *s2, size_t n,
         RULE(CDROP_ADAM, s1, s2)
     }
 #undef RULE
+}
+
+/* Plain text: the vocabulary does not widen. A product of two floats is exact in double, and none is contracted, so a
+ * compiler may vectorise over the columns as it likes. */
+static void KERNEL(column_squares)(double *out, const void *in, size_t pitch, size_t width, size_t lines)
+{
+    for (size_t c = 0; c < width; c++)
+        out[c] = 0;
+    for (size_t line = 0; line < lines; line++) {
+        const REAL *row = (const REAL *)in + line * pitch;
+        for (size_t c = 0; c < width; c++)
+            out[c] += (double)row[c] * (double)row[c];
+    }
+}
+
+static size_t KERNEL(limit_factors)(void *factors, const double *squares, size_t pitch, size_t columns, size_t blocks,
+                                    double limit)
+{
+    double sum[CDROP_BLOCK] = {0};
+    size_t above = 0;
+    for (size_t b = 0; b < blocks; b++)
+        for (size_t c = 0; c < columns; c++)
+            sum[c] += squares[b * pitch + c];
+    for (size_t c = 0; c < columns; c++) {
+        const double norm = sqrt(sum[c]);
+        const int over = norm > limit && norm < CDROP_INFINITY;
+        ((REAL *)factors)[c] = over ? (REAL)(limit / norm) : 1;
+        above += (size_t)over;
+    }
+    return above;
+}
+
+static void KERNEL(scale_columns)(void *in, size_t pitch, const void *factors, size_t width, size_t lines)
+{
+    for (size_t line = 0; line < lines; line++) {
+        REAL *row = (REAL *)in + line * pitch;
+        for (size_t c = 0; c < width; c += L)
+            V(vstore)(row + c, V(vmul)(V(vload)(row + c), V(vload)((const REAL *)factors + c)));
+    }
 }
 
 static void KERNEL(transpose)(void *out_, size_t out_pitch, const void *in_, size_t in_pitch, size_t lines,

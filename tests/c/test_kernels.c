@@ -211,6 +211,78 @@ static void test_sums(cdrop_dtype t)
         }
 }
 
+/* ---- Limit of norms ------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const void *in; /* squares, or factors */
+    size_t pitch, columns, lines;
+    double limit;
+} norm_call;
+
+/* Sums are doubles whatever the type of the elements: they are compared with what a plain loop gives. */
+static void test_column_squares(const cdrop_path *path, cdrop_dtype t, size_t columns, size_t lines)
+{
+    const size_t pitch = columns + random_below(4);
+    const void *in = any_array(t, lines ? (lines - 1) * pitch + columns : 0);
+    double *out = guarded(columns * sizeof *out);
+    check_case("column squares of %zu x %zu, %s %s", lines, columns, path->name, DTYPE_NAME(t));
+    kernels_of(path, t)->column_squares(out, in, pitch, columns, lines);
+    for (size_t c = 0; c < columns; c++) {
+        double wanted = 0;
+        for (size_t line = 0; line < lines; line++)
+            wanted += get(t, in, line * pitch + c) * get(t, in, line * pitch + c);
+        CHECK(first_difference(CDROP_FLOAT64, &out[c], &wanted, 1) == 1, "column %zu: %a, not %a", c, out[c], wanted);
+    }
+    guarded_release();
+}
+
+static double run_limit_factors(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const norm_call *c = arguments;
+    return (double)k->limit_factors(out[0], c->in, c->pitch, c->columns, c->lines, c->limit);
+}
+
+static double run_scale_columns(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const norm_call *c = arguments;
+    k->scale_columns(out[0], c->pitch, c->in, c->columns, c->lines);
+    return 0;
+}
+
+/* Of three columns only the one above the limit is scaled; NaN and infinity are left. */
+static void test_factors_by_hand(const cdrop_path *path, cdrop_dtype t)
+{
+    const double squares[] = {9, 1, 4, NAN, INFINITY, 16, 3, 0, 1, 1}, wanted[] = {0.4, 1, 1, 1, 1};
+    double factors[5];
+    check_case("factors by hand, %s %s", path->name, DTYPE_NAME(t));
+    const size_t above = kernels_of(path, t)->limit_factors(factors, squares, 5, 5, 2, 2);
+    CHECK(above == 1, "%zu columns above the limit", above);
+    for (size_t c = 0; c < COUNT(wanted); c++)
+        CHECK(get(t, factors, c) == rounded(t, wanted[c]), "column %zu: %g", c, get(t, factors, c));
+}
+
+static void test_norms(cdrop_dtype t)
+{
+    const size_t lines[] = {0, 1, 2, 63, 64};
+    for (size_t i = 0; i < n_paths; i++)
+        test_factors_by_hand(paths[i], t);
+    for (size_t l = 0; l < COUNT(lines); l++)
+        for (size_t columns = 0; columns <= CDROP_BLOCK; columns++) {
+            char name[100];
+            norm_call c = {.columns = columns, .lines = lines[l], .limit = sizes[random_below(COUNT(sizes))]};
+            c.pitch = columns + random_below(4);
+            const size_t n = c.lines ? (c.lines - 1) * c.pitch + columns : 0;
+            for (size_t i = 0; i < n_paths; i++)
+                test_column_squares(paths[i], t, columns, c.lines);
+            snprintf(name, sizeof name, "limit of %zu x %zu", c.lines, columns);
+            c.in = positive_array(CDROP_FLOAT64, n);
+            compare_paths(name, t, run_limit_factors, &c, (output[MOST_OUTPUTS]){{any_array(t, columns), columns}});
+            c.in = any_array(t, columns);
+            if (columns % CDROP_LANES == 0)
+                compare_paths(name, t, run_scale_columns, &c, (output[MOST_OUTPUTS]){{any_array(t, n), n}});
+        }
+}
+
 /* ---- Updates ------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -287,6 +359,7 @@ int main(void)
         test_activations(t);
         test_losses(t);
         test_sums(t);
+        test_norms(t);
         test_updates(t);
         for (size_t i = 0; i < n_paths; i++)
             test_transpose(paths[i], t);

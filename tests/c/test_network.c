@@ -21,7 +21,7 @@ typedef struct {
     cdrop_activation activation;
     cdrop_loss loss;
     cdrop_rule rule;
-    double rate, l2;
+    double rate, l2, max_norm;
     uint64_t golden[DTYPES];
 } run;
 
@@ -29,26 +29,32 @@ typedef struct {
 /* clang-format off */
 static const run runs[] = {
     {"relu rmsprop", 20, 3, {37, 50, 33, 10}, CDROP_KEEP_ALL, 1,
-     CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_RMSPROP, 0.01, 1e-3,
+     CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_RMSPROP, 0.01, 1e-3, 0,
      {UINT64_C(0xf5fd946462f7d2b8), UINT64_C(0xf9cd5c80aaede1d2)}},
     {"tanh adam", 20, 3, {37, 50, 33, 10}, 0xcccccccd, 1,
-     CDROP_TANH, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_ADAM, 0.01, 0,
+     CDROP_TANH, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_ADAM, 0.01, 0, 0,
      {UINT64_C(0x4f884069d0c8286d), UINT64_C(0x1a4e4f68aa389d62)}},
     {"sigmoid nesterov", 20, 3, {37, 50, 33, 10}, HALF, 0,
-     CDROP_SIGMOID, CDROP_SIGMOID_CROSS_ENTROPY, CDROP_NESTEROV, 0.01, 1e-4,
+     CDROP_SIGMOID, CDROP_SIGMOID_CROSS_ENTROPY, CDROP_NESTEROV, 0.01, 1e-4, 0,
      {UINT64_C(0x968db6f4465c3134), UINT64_C(0xe8f826beeee96368)}},
     {"leaky adagrad", 20, 3, {37, 50, 33, 10}, CDROP_KEEP_ALL, 1,
-     CDROP_LEAKY_RELU, CDROP_SQUARED_ERROR, CDROP_ADAGRAD, 0.01, 0,
+     CDROP_LEAKY_RELU, CDROP_SQUARED_ERROR, CDROP_ADAGRAD, 0.01, 0, 0,
      {UINT64_C(0xbea1e8b696eef783), UINT64_C(0xfdca65e659b9c6a8)}},
     {"linear sgd", 20, 1, {37, 10}, CDROP_KEEP_ALL, 1,
-     CDROP_IDENTITY, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_SGD, 0.3, 1e-3,
+     CDROP_IDENTITY, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_SGD, 0.3, 1e-3, 0,
      {UINT64_C(0x86f1653dec37a5bf), UINT64_C(0x7317d6b9ed86b44a)}},
     {"wide relu momentum", 4, 3, {100, 150, 200, 10}, 0xcccccccd, 1,
-     CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_MOMENTUM, 0.01, 1e-3,
+     CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_MOMENTUM, 0.01, 1e-3, 0,
      {UINT64_C(0xc531294a12d42998), UINT64_C(0x0c65daf6688fdb0f)}},
     {"wide sigmoid adam", 4, 3, {100, 150, 200, 130}, CDROP_KEEP_ALL, 1,
-     CDROP_SIGMOID, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_ADAM, 0.01, 1e-3,
+     CDROP_SIGMOID, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_ADAM, 0.01, 1e-3, 0,
      {UINT64_C(0x944705a475a61d47), UINT64_C(0xb1bc626fec697344)}},
+    {"limited relu rmsprop", 20, 3, {37, 50, 33, 10}, 0xcccccccd, 1,
+     CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_RMSPROP, 0.01, 1e-3, 1.25,
+     {UINT64_C(0xd5373eaa105b5d5b), UINT64_C(0x08fb9cc3c5e2b47d)}},
+    {"limited wide tanh momentum", 4, 3, {100, 150, 200, 130}, CDROP_KEEP_ALL, 1,
+     CDROP_TANH, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_MOMENTUM, 0.01, 1e-3, 1.4,
+     {UINT64_C(0xef4ac0385fc1a55a), UINT64_C(0xcdf4105915b65687)}},
 };
 /* clang-format on */
 
@@ -137,6 +143,7 @@ static cdrop_status train_step(cdrop_network *network, const run *r, cdrop_dtype
     optimizer.rule = r->rule;
     optimizer.learning_rate = r->rate;
     optimizer.l2 = r->l2;
+    optimizer.max_norm = r->max_norm;
     optimizer.correction1 = optimizer.correction2 = 1;
     for (int i = 0; i < step; i++) { /* 1 - beta^step, without the C library's pow */
         optimizer.correction1 *= optimizer.a;
@@ -253,6 +260,94 @@ static void test_interruptions(const run *r, cdrop_dtype t)
     cdrop_network_free(disturbed);
 }
 
+/* ---- Max-norm ------------------------------------------------------------------------------------------------ */
+
+static double column_norm(cdrop_dtype t, const void *weight, size_t lines, size_t columns, size_t c)
+{
+    double squares = 0;
+    for (size_t i = 0; i < lines; i++)
+        squares += get(t, weight, i * columns + c) * get(t, weight, i * columns + c);
+    return sqrt(squares);
+}
+
+/* No hidden unit is above its limit after a step, some are at it and some below; the output is not limited. */
+static void test_norms_of(const run *r, cdrop_dtype t)
+{
+    const double most = r->max_norm * (t == CDROP_FLOAT64 ? 1 + 1e-15 : 1 + 1.2e-7);
+    double *weight = malloc(MOST_WEIGHTS * sizeof *weight), bias[MOST_UNITS], loss;
+    cdrop_network *network = make_network(r, t);
+    check_case("norms of %s, %s", r->name, DTYPE_NAME(t));
+    for (int step = 1; step <= 3; step++) {
+        size_t at[2] = {0, 0}, below[2] = {0, 0}, above[2] = {0, 0}; /* of hidden units, of outputs */
+        CHECK(train_step(network, r, t, step, 1 + step, &loss) == CDROP_OK, "step %d", step);
+        for (size_t l = 0; l < r->layers; l++) {
+            const int last = l + 1 == r->layers;
+            cdrop_network_get(network, l, CDROP_WEIGHT, weight, bias);
+            for (size_t c = 0; c < r->units[l + 1]; c++) {
+                const double norm = column_norm(t, weight, r->units[l], r->units[l + 1], c);
+                above[last] += norm > most;
+                at[last] += norm <= most && norm > r->max_norm * (1 - 1e-6);
+                below[last] += norm <= r->max_norm * (1 - 1e-6);
+            }
+        }
+        CHECK(above[0] == 0 && at[0] && below[0], "%zu above, %zu at, %zu below", above[0], at[0], below[0]);
+        CHECK(above[1] && !at[1], "outputs: %zu above, %zu at the limit", above[1], at[1]);
+    }
+    cdrop_network_free(network);
+    free(weight);
+}
+
+/* The limit is part of the step alone: a step without it, then cdrop_limit_norms, gives the same weights. */
+static void test_limit_alone(const run *r, cdrop_dtype t)
+{
+    run unlimited = *r;
+    double *limited = malloc(MOST_WEIGHTS * sizeof *limited), *weight = malloc(MOST_WEIGHTS * sizeof *weight);
+    double bias[MOST_UNITS], loss;
+    cdrop_network *a = make_network(r, t), *b = make_network(r, t);
+    unlimited.max_norm = 0;
+    check_case("limit alone, %s, %s", r->name, DTYPE_NAME(t));
+    CHECK(train_step(a, r, t, 1, 2, &loss) == CDROP_OK, "limited");
+    CHECK(train_step(b, &unlimited, t, 1, 2, &loss) == CDROP_OK, "unlimited");
+    for (size_t l = 0; l < r->layers; l++) {
+        const size_t n = r->units[l] * r->units[l + 1];
+        cdrop_network_get(a, l, CDROP_WEIGHT, limited, bias);
+        cdrop_network_get(b, l, CDROP_WEIGHT, weight, bias);
+        if (l + 1 < r->layers)
+            CHECK(cdrop_limit_norms(t, weight, r->units[l], r->units[l + 1], r->max_norm) == CDROP_OK, "layer %zu", l);
+        const size_t differs = first_difference(t, limited, weight, n);
+        CHECK(differs == n, "layer %zu, element %zu", l, differs);
+    }
+    cdrop_network_free(a);
+    cdrop_network_free(b);
+    free(limited);
+    free(weight);
+}
+
+/* A network whose weights are set again has the same squares and the same transposed copy as one that has trained. */
+static void test_limited_weights_set_again(const run *r, cdrop_dtype t)
+{
+    double *weight = malloc(MOST_WEIGHTS * sizeof *weight), bias[MOST_UNITS];
+    cdrop_network *trained = make_network(r, t), *copy = make_network(r, t);
+    check_case("limited weights set again, %s, %s", r->name, DTYPE_NAME(t));
+    for (int step = 1; step <= 4; step++) {
+        double loss, copied_loss;
+        for (size_t l = 0; l < r->layers; l++)
+            for (int part = CDROP_WEIGHT; part <= CDROP_STATE2; part++) {
+                cdrop_network_get(trained, l, (cdrop_part)part, weight, bias);
+                cdrop_network_set(copy, l, (cdrop_part)part, weight, bias);
+            }
+        CHECK(train_step(trained, r, t, step, 3, &loss) == CDROP_OK, "step %d", step);
+        CHECK(train_step(copy, r, t, step, 1, &copied_loss) == CDROP_OK, "step %d", step);
+        CHECK(loss == copied_loss, "step %d: loss %a and %a", step, loss, copied_loss);
+        CHECK(hash_network(trained, r, t) == hash_network(copy, r, t), "step %d: other weights", step);
+    }
+    cdrop_network_free(trained);
+    cdrop_network_free(copy);
+    free(weight);
+}
+
+/* ---- Several networks ---------------------------------------------------------------------------------------- */
+
 typedef struct {
     const run *r;
     uint64_t hash;
@@ -287,8 +382,14 @@ int main(void)
     make_data();
     cdrop_set_cpus(2); /* so that teams of two spin, and larger ones yield */
     for (cdrop_dtype t = 0; t < DTYPES; t++) {
-        for (size_t i = 0; i < COUNT(runs); i++)
+        for (size_t i = 0; i < COUNT(runs); i++) {
             test_run(&runs[i], t);
+            if (runs[i].max_norm == 0)
+                continue;
+            test_norms_of(&runs[i], t);
+            test_limit_alone(&runs[i], t);
+            test_limited_weights_set_again(&runs[i], t);
+        }
         test_not_finite(&runs[0], t);
         test_interruptions(&runs[0], t);
     }
