@@ -53,6 +53,7 @@ cdef extern from "cdrop.h" nogil:
         double epsilon
         double correction1
         double correction2
+        double max_norm
 
     ctypedef struct cdrop_design:
         cdrop_dtype dtype

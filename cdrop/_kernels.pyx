@@ -697,6 +697,7 @@ cdef cdrop_optimizer _optimizer(constants) except *:
     name, o.learning_rate, o.l2, o.weight_decay, o.a, o.b, o.epsilon, o.correction1, o.correction2 = constants
     cdef int rule = _RULES[name]
     o.rule = <cdrop_rule>rule
+    o.max_norm = 0
     return o
 
 
