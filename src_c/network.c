@@ -566,7 +566,7 @@ static double penalty(const pass *s)
 }
 
 /* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. Sparse inputs are
- * listed however full they are: writing them out would cost what the dense product saves. */
+ * always listed. */
 static void choose_products(cdrop_network *n, const cdrop_batch *batch)
 {
     for (size_t i = 0; i < n->layers; i++) {
