@@ -212,7 +212,7 @@ cdef const int64_t *_integers(array) except? NULL:
 
 cdef const uint32_t *_columns(array) except? NULL:
     cdef const uint32_t[::1] view
-    if array.size == 0:
+    if array is None or array.size == 0:
         return NULL
     view = array
     return &view[0]
@@ -753,8 +753,8 @@ cdef class Rows:
         dense = isinstance(x, np.ndarray)
         self.x, self.labels, self.targets, self.weights = x, labels, targets, weights
         self.batch.x = _address(x if dense else x.data)
-        self.batch.indptr = NULL if dense else _integers(x.indptr)
-        self.batch.indices = NULL if dense else _columns(x.indices)
+        self.batch.indptr = _integers(None if dense else x.indptr)
+        self.batch.indices = _columns(None if dense else x.indices)
         self.batch.rows = NULL
         self.batch.n = len(x)
         self.batch.labels = _integers(labels)
