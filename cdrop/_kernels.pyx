@@ -221,7 +221,7 @@ cdef const int64_t *_integers(array) except? NULL:
 
 cdef const uint32_t *_columns(array) except? NULL:
     cdef const uint32_t[::1] view
-    if array.size == 0:
+    if array is None or array.size == 0:
         return NULL
     view = array
     return &view[0]

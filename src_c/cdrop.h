@@ -157,9 +157,10 @@ typedef struct cdrop_kept cdrop_kept;
 
 typedef enum { CDROP_WEIGHT, CDROP_STATE1, CDROP_STATE2 } cdrop_part;
 
-/* A batch: rows `rows[0..n)` of the arrays, or their first n rows where rows is NULL. The input is dense, or with `indptr`
- * sparse (CSR): row r has the entries x[indptr[r]] to below x[indptr[r + 1]], in the columns that `indices` has there,
- * ascending and below units[0]. Both train to the same bits where the network has no background; sparse input takes none. */
+/* A batch: rows `rows[0..n)` of the arrays, or their first n rows where rows is NULL. The input is dense, or with
+ * `indptr` sparse (CSR): row r has the entries x[indptr[r]] to below x[indptr[r + 1]], in the columns that `indices` has
+ * there, ascending and below units[0]. Both train to the same bits where the network has no background; sparse input
+ * takes none. */
 typedef struct {
     const void *x;         /* row-major, units[0] columns; or the stored entries */
     const int64_t *indptr; /* or NULL */
@@ -223,8 +224,8 @@ cdrop_status cdrop_network_times(cdrop_network *network, int on, double seconds[
  *   CDROP_LABELS        int64, the first largest     int64 0 or 1 for each    outputs */
 typedef enum { CDROP_OUTPUTS, CDROP_PROBABILITIES, CDROP_LABELS } cdrop_answer;
 
-/* Predicts without dropout for the inputs of the batch; it needs no more than those. out: n x units[layers], but n for the
- * labels of a softmax. Works in chunks of fixed size. */
+/* Predicts without dropout for the inputs of the batch; it needs no more than those. out: n x units[layers], but n for
+ * the labels of a softmax. Works in chunks of fixed size. */
 cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdrop_batch *batch, cdrop_answer answer,
                                    int threads);
 

@@ -112,8 +112,8 @@ typedef struct {
                           const void *x, size_t line_step, size_t index_step, size_t count, size_t lines, int resume);
     /* Lists blocks b0..b1 of lines l0..l1 of the source; returns the number of live entries. */
     size_t (*compress)(cdrop_lists *lists, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);
-    /* Lists the nonzero entries of lines l0..l1 of a sparse source, all blocks; returns their number. An empty list keeps the
-     * start it had. */
+    /* Lists the nonzero entries of lines l0..l1 of a sparse source, all blocks; returns their number. An empty list keeps
+     * the start it had. */
     size_t (*compress_sparse)(cdrop_lists *lists, const cdrop_source *source, size_t l0, size_t l1);
     /* The same entries written out, zeros where not live; out begins at (l0, b0), columns padded to CDROP_LANES. */
     size_t (*densify)(void *out, size_t pitch, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);

@@ -636,8 +636,8 @@ static double penalty(const pass *s)
     return 0.5 * s->weight_update.l2 * sum;
 }
 
-/* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. Kept inputs are
- * lists, and so are sparse ones however full they are: writing them out would cost what the dense product saves. */
+/* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. Inputs that are kept
+ * or sparse are always listed. */
 static void choose_products(cdrop_network *n, const cdrop_batch *batch, const kept_batch *kept)
 {
     for (size_t i = 0; i < n->layers; i++) {

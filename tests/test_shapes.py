@@ -1,4 +1,4 @@
-"""Any shape: a step and a prediction in sizes that are no multiple of anything, tiny, wide and larger than the caches."""
+"""Any shape: a step and a prediction in sizes that are odd, tiny, wide and larger than the caches."""
 
 import numpy as np
 import pytest
