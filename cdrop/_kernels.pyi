@@ -77,6 +77,7 @@ def squared_error(
 def _update(
     weight: _Floats, gradient: ArrayLike, state: Sequence[_Floats], constants: _Constants
 ) -> None: ...
+def _limit_norms(weight: _Floats, max_norm: float) -> None: ...
 
 @disjoint_base
 class Engine:
@@ -105,6 +106,7 @@ class Engine:
         targets: _Floats | None,
         weights: NDArray[np.float64] | None,
         constants: _Constants,
+        max_norm: float,
         step: int,
         threads: int,
     ) -> float: ...

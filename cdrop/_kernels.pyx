@@ -662,6 +662,7 @@ cdef cdrop_optimizer _optimizer(constants) except *:
     name, o.learning_rate, o.l2, o.weight_decay, o.a, o.b, o.epsilon, o.correction1, o.correction2 = constants
     cdef int rule = _RULES[name]
     o.rule = <cdrop_rule>rule
+    o.max_norm = 0
     return o
 
 
@@ -709,6 +710,20 @@ def _update(weight, gradient, state, constants):
     cdef cdrop_dtype dtype = _dtype_of(weight)
     with nogil:
         cdrop_update_weights(dtype, pw, pg, p1, p2, n, &o)
+
+
+def _limit_norms(weight, double max_norm):
+    if not isinstance(weight, np.ndarray):
+        raise TypeError(f"weight is a {type(weight).__name__}; expected an ndarray, which is changed in place")
+    if weight.ndim != 2:
+        raise ValueError(f"weight has shape {weight.shape}; expected (inputs, units)")
+    cdef void *pw = _in_place("weight", weight, weight)
+    cdef cdrop_dtype dtype = _dtype_of(weight)
+    cdef size_t n_in = weight.shape[0], n_out = weight.shape[1]
+    cdef cdrop_status status
+    with nogil:
+        status = cdrop_limit_norms(dtype, pw, n_in, n_out, max_norm)
+    _raise_on(status)
 
 
 # ---- Networks ------------------------------------------------------------------------------------------------------
@@ -769,12 +784,16 @@ cdef class Engine:
         with self.lock:
             cdrop_network_set_background(self.network, _address(background))
 
-    def step(self, x, rows, labels, targets, weights, constants, uint64_t step, int threads):
-        """One training step on `rows` of the arrays (or all of them); the loss, or FloatingPointError and no change."""
+    def step(self, x, rows, labels, targets, weights, constants, double max_norm, uint64_t step, int threads):
+        """One training step on `rows` of the arrays (or all of them); the loss, or FloatingPointError and no change.
+
+        `max_norm` 0 is no limit.
+        """
         cdef cdrop_batch batch
         cdef cdrop_optimizer o = _optimizer(constants)
         cdef cdrop_status status
         cdef double loss
+        o.max_norm = max_norm
         batch.x = _address(x)
         batch.rows = _integers(rows)
         batch.n = x.shape[0] if rows is None else rows.shape[0]
