@@ -43,19 +43,20 @@ def whole_number(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
-def finite_number(name: str, value: Any) -> float:
-    """Return `value` as a finite float of at least 0."""
+def finite_number(name: str, value: Any, *, positive: bool = False) -> float:
+    """Return `value` as a finite float of at least 0, or with `positive` above 0."""
+    expected = f"a finite number {'above' if positive else 'of at least'} 0"
     no_number = (bool, np.bool_, str, bytes, complex, np.complexfloating)
     if isinstance(value, no_number) or not hasattr(value, "__float__") or np.ndim(value):
-        raise TypeError(f"{name} is {value!r}; expected a finite number of at least 0")
+        raise TypeError(f"{name} is {value!r}; expected {expected}")
     try:
         number = float(value)
     except OverflowError:
-        raise ValueError(f"{name} is too large; expected a finite number of at least 0") from None
+        raise ValueError(f"{name} is too large; expected {expected}") from None
     except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}; expected a finite number of at least 0") from None
-    if not (np.isfinite(number) and number >= 0):
-        raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0")
+        raise TypeError(f"{name} is {value!r}; expected {expected}") from None
+    if not (np.isfinite(number) and (number > 0 if positive else number >= 0)):
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
     return number
 
 

@@ -114,6 +114,7 @@ cdef extern from "cdrop.h" nogil:
     int cdrop_rule_states(cdrop_rule rule)
     void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient, void *state1, void *state2,
                               size_t n, const cdrop_optimizer *optimizer)
+    cdrop_status cdrop_limit_norms(cdrop_dtype dtype, void *weight, size_t n_in, size_t n_out, double max_norm)
     cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *design)
     void cdrop_network_free(cdrop_network *network)
     void cdrop_network_set(cdrop_network *network, size_t layer, cdrop_part part, const void *weight, const void *bias)

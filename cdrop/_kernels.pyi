@@ -78,6 +78,7 @@ def squared_error(
 def _update(
     weight: _Floats, gradient: ArrayLike, state: Sequence[_Floats], constants: _Constants
 ) -> None: ...
+def _limit_norms(weight: _Floats, max_norm: float) -> None: ...
 
 @disjoint_base
 class KeptBatches: ...
@@ -124,6 +125,7 @@ class Engine:
         data: Rows,
         rows: NDArray[np.int64] | None,
         constants: _Constants,
+        max_norm: float,
         step: int,
         threads: int,
         kept: KeptBatches | None = None,

@@ -747,6 +747,20 @@ def _update(weight, gradient, state, constants):
         cdrop_update_weights(dtype, pw, pg, p1, p2, n, &o)
 
 
+def _limit_norms(weight, double max_norm):
+    if not isinstance(weight, np.ndarray):
+        raise TypeError(f"weight is a {type(weight).__name__}; expected an ndarray, which is changed in place")
+    if weight.ndim != 2:
+        raise ValueError(f"weight has shape {weight.shape}; expected (inputs, units)")
+    cdef void *pw = _in_place("weight", weight, weight)
+    cdef cdrop_dtype dtype = _dtype_of(weight)
+    cdef size_t n_in = weight.shape[0], n_out = weight.shape[1]
+    cdef cdrop_status status
+    with nogil:
+        status = cdrop_limit_norms(dtype, pw, n_in, n_out, max_norm)
+    _raise_on(status)
+
+
 # ---- Networks ------------------------------------------------------------------------------------------------------
 
 
@@ -847,15 +861,16 @@ cdef class Engine:
         _raise_on(status)
         return kept
 
-    def step(self, Rows data not None, rows, constants, uint64_t step, int threads,
+    def step(self, Rows data not None, rows, constants, double max_norm, uint64_t step, int threads,
              KeptBatches kept=None, size_t number=0):
         """One training step on `rows` of the data (or all of them); the loss, or FloatingPointError and no change.
 
-        With `kept`, these rows are its minibatch `number`."""
+        `max_norm` 0 is no limit. With `kept`, these rows are its minibatch `number`."""
         cdef cdrop_batch batch = data.batch
         cdef cdrop_optimizer o = _optimizer(constants)
         cdef cdrop_status status
         cdef double loss
+        o.max_norm = max_norm
         if rows is not None:
             batch.rows = _integers(rows)
             batch.n = rows.shape[0]

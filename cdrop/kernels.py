@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cdrop._checks import finite_number, whole_number
 from cdrop._kernels import (
+    _limit_norms,
     _update,
     bernoulli_mask,
     drawn_keep,
@@ -32,6 +33,7 @@ from cdrop.reference import pack_mask, unpack_mask
 __all__ = [
     "bernoulli_mask",
     "drawn_keep",
+    "limit_norms",
     "masked_gemm",
     "masked_gradients",
     "pack_mask",
@@ -97,3 +99,38 @@ def update(
     rate, decay = finite_number("learning_rate", learning_rate), finite_number("l2", l2)
     constants = rule.constants(rate, decay, whole_number("step", step, 1, 2**64))
     _update(weight, gradient, state, constants)
+
+
+def limit_norms(weight: NDArray[Any], max_norm: float) -> None:
+    """Scale the columns of `weight` whose Euclidean norm is above `max_norm` to that norm, in place (max-norm).
+
+    A column holds the incoming weights of one unit. The others do not change in a bit, and neither does a column with
+    a weight that is NaN or infinite. `cdrop.Network` does the same after a step, for hidden units.
+
+    Parameters
+    ----------
+    weight : ndarray of float32 or float64, shape (n_in, n_out)
+        C-contiguous.
+    max_norm : float
+        Above 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype, shape or value is not as above.
+
+    References
+    ----------
+    Srivastava et al., "Dropout", JMLR 15 (2014), section 5.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cdrop.kernels import limit_norms
+    >>> weight = np.array([[3.0, 0.5], [4.0, 0.5]])
+    >>> limit_norms(weight, 2.5)
+    >>> weight
+    array([[1.5, 0.5],
+           [2. , 0.5]])
+    """
+    _limit_norms(weight, finite_number("max_norm", max_norm, positive=True))

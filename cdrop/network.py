@@ -194,6 +194,7 @@ class Network:
         optimizer: str | Optimizer = "rmsprop",
         learning_rate: float = 1e-3,
         l2: float = 0.0,
+        max_norm: float | None = None,
         batch_size: int = 256,
         iterations: int | None = None,
         epochs: int | None = None,
@@ -216,6 +217,10 @@ class Network:
         learning_rate : float, default 1e-3
         l2 : float, default 0.0
             Adds l2 / 2 times the sum of squares of the weights (not of the biases) to the loss.
+        max_norm : float, optional
+            Above 0: the largest Euclidean norm of a hidden unit's incoming weights. After each update the weights of a
+            hidden unit above it are scaled to it (max-norm, often 3 to 4 beside dropout); outputs and biases have no
+            limit. Default: none.
         batch_size : int, default 256
         iterations : int, optional
             Number of minibatches: the rows are shuffled once and cut into fixed minibatches, and each iteration draws
@@ -241,9 +246,13 @@ class Network:
         -----
         Ctrl-C ends the fit after the current step: `History.interrupted` says so, and the network can be used and
         trained further. A second Ctrl-C is raised at once.
+
+        References
+        ----------
+        Srivastava et al., "Dropout", JMLR 15 (2014), section 5.1: training, and max-norm.
         """
         data = self._training_data(X, y, sample_weight)
-        hyper = _hyper(optimizer, learning_rate, l2)
+        hyper = _hyper(optimizer, learning_rate, l2, max_norm)
         batch_size = whole_number("batch_size", batch_size, 1, 2**48)
         callbacks = _check_callbacks(callbacks)
         if iterations is not None and epochs is not None:
@@ -318,6 +327,7 @@ class Network:
         optimizer: str | Optimizer = "rmsprop",
         learning_rate: float = 1e-3,
         l2: float = 0.0,
+        max_norm: float | None = None,
     ) -> float:
         """Make one update on the given rows as one minibatch.
 
@@ -329,7 +339,7 @@ class Network:
             The loss before the update, with its L2 term.
         """
         data = self._training_data(X, y, sample_weight)
-        hyper = _hyper(optimizer, learning_rate, l2)
+        hyper = _hyper(optimizer, learning_rate, l2, max_norm)
         self._use(hyper.optimizer)
         return self._step(data, _Minibatch(), hyper)
 
@@ -371,7 +381,14 @@ class Network:
         constants = hyper.optimizer.constants(hyper.learning_rate, hyper.l2, self._updates + 1)
         try:
             loss = self._engine.step(
-                data, rows, constants, step, self.threads or 0, minibatch.kept, minibatch.number
+                data,
+                rows,
+                constants,
+                hyper.max_norm,
+                step,
+                self.threads or 0,
+                minibatch.kept,
+                minibatch.number,
             )
         except FloatingPointError:
             raise FloatingPointError(
@@ -640,13 +657,18 @@ class _Hyper:
     optimizer: Optimizer
     learning_rate: float
     l2: float
+    max_norm: float  # 0 for none, as the engine takes it
 
 
-def _hyper(optimizer: str | Optimizer, learning_rate: float, l2: float) -> _Hyper:
-    rate = finite_number("learning_rate", learning_rate)
-    if rate == 0:
-        raise ValueError("learning_rate is 0; expected a finite number above 0")
-    hyper = _Hyper(get_optimizer(optimizer), rate, finite_number("l2", l2))
+def _hyper(
+    optimizer: str | Optimizer, learning_rate: float, l2: float, max_norm: float | None
+) -> _Hyper:
+    hyper = _Hyper(
+        get_optimizer(optimizer),
+        finite_number("learning_rate", learning_rate, positive=True),
+        finite_number("l2", l2),
+        0.0 if max_norm is None else finite_number("max_norm", max_norm, positive=True),
+    )
     hyper.optimizer.constants(hyper.learning_rate, hyper.l2, 1)  # tells what does not go together
     return hyper
 

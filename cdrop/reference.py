@@ -641,6 +641,39 @@ def update(
     )
 
 
+def limit_norms(weight: Array, max_norm: float) -> None:
+    """Scale the columns of ``weight`` whose Euclidean norm is above ``max_norm`` to it, in place.
+
+    A column holds the incoming weights of one unit. Norms are computed in float64, and the factor
+    ``max_norm / norm`` is rounded to the weights' dtype once; other columns are left alone, and
+    so are those whose norm is NaN or infinite.
+
+    Parameters
+    ----------
+    weight : array (n_in, n_out)
+    max_norm : float
+        Above 0.
+
+    References
+    ----------
+    Srivastava et al. 2014, section 5.1.
+
+    Examples
+    --------
+    >>> weight = np.array([[3.0, 0.5], [4.0, 0.5]])
+    >>> limit_norms(weight, 2.5)
+    >>> weight
+    array([[1.5, 0.5],
+           [2. , 0.5]])
+    """
+    _floats(("weight", weight, 2))
+    if not 0 < max_norm < math.inf:
+        raise ValueError(f"max_norm must be finite and > 0, got {max_norm}")
+    norms = np.sqrt((weight.astype(float) ** 2).sum(axis=0))
+    above = (norms > max_norm) & (norms < math.inf)
+    weight[:, above] *= (max_norm / norms[above]).astype(weight.dtype)
+
+
 # ---- Networks ------------------------------------------------------------------------------
 
 
@@ -836,11 +869,12 @@ def train_step(
     step: int,
     learning_rate: float = 1e-3,
     l2: float = 0.0,
+    max_norm: float | None = None,
     sample_weight: ArrayLike | None = None,
     masks: Sequence[Array | None] | None = None,
     **hyper: float,
 ) -> float:
-    """Train on one batch, in place: draw masks, run forward, run the gradients, update.
+    """Train on one batch, in place: draw masks, run forward, run the gradients, update, limit.
 
     Parameters
     ----------
@@ -856,6 +890,8 @@ def train_step(
         From 1 over the life of the net: the key of the masks.
     learning_rate, l2, **hyper : float
         As in `update`. Biases are never regularised: neither l2 nor weight_decay touches them.
+    max_norm : float, optional
+        `limit_norms` of the updated weights of every layer but the last: of the hidden units.
     sample_weight : array (rows,), optional
     masks : list of packed masks or None, optional
         Used instead of ``keyed_masks(spec, rows, step)``.
@@ -889,6 +925,9 @@ def train_step(
         rule["weight_decay"] = 0.0
     for b, g, slots in zip(params[1], gradients[1], state.biases, strict=True):
         update(b, g, slots, optimizer=state.optimizer, **rule)
+    if max_norm is not None:
+        for w in params[0][:-1]:
+            limit_norms(w, max_norm)
     state.updates += 1
     return loss
 

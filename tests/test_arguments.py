@@ -67,6 +67,7 @@ BAD_LAYER = {
     "activation": NO_NAME,
     **BAD_THREADS,
 }
+NO_MAX_NORM = [*NO_NUMBER, NAN, INF, -0.1, 0, 0.0, HUGE]
 NO_SETTING = ["0.5", None, True, [0.5], 1j, NAN, INF, -0.1]
 
 
@@ -226,6 +227,14 @@ KERNELS = {
             "weight_decay": [*NO_SETTING, 1.0],
         },
     ),
+    "limit_norms": Call(
+        kernels.limit_norms,
+        {"weight": np.ones((2, 3)), "max_norm": 1.0},
+        {
+            "weight": [*NO_KERNEL_MATRIX, [[1.0]], np.ones((3, 2)).T, read_only(np.ones((2, 3)))],
+            "max_norm": NO_MAX_NORM,
+        },
+    ),
     "get_optimizer": Call(
         optimizers.get_optimizer,
         {"optimizer": "rmsprop"},
@@ -297,6 +306,7 @@ RULE = {
     "optimizer": [None, 3, "", "SGD", "nonsense", optimizers.SGD, ["sgd"], True],
     "learning_rate": [*NO_NUMBER, NAN, INF, -0.1, 0, 0.0, HUGE],
     "l2": [*NO_NUMBER, NAN, INF, -1e-9, HUGE],
+    "max_norm": [value for value in NO_MAX_NORM if value is not None],
 }
 FIT = {
     "batch_size": [*NO_WHOLE, 0, -1, 2**48],

@@ -54,6 +54,10 @@ RUNS = {
         {"units": [9, 8, 64, 1, 65, 7, 3], "dropout": 0.25, "seed": 4},
         {"optimizer": "momentum", "batch_size": 300, "iterations": 30, "l2": 0.01},
     ),
+    "limited": (
+        {"units": [70, 131, 65, 10], "dropout": 0.5, "input_dropout": 0.2, "seed": 6},
+        {"l2": 1e-3, "max_norm": 1.2, "batch_size": 77, "iterations": 25},
+    ),
     "linear": (
         {"units": [300, 3], "activation": "identity", "seed": 5},
         {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 5, "iterations": 200},

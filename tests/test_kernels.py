@@ -25,7 +25,9 @@ KIND = {  # how results are compared
     "sigmoid_cross_entropy": "loss",
     "squared_error": "loss",
     "update": "update",
+    "limit_norms": "update",
 }
+IN_PLACE = {"update", "limit_norms"}
 OWN = {"threads", "first_row", "settings", "hyper"}  # arguments that only one side has
 
 sizes = st.sampled_from(EDGES) | st.integers(0, 140)
@@ -98,6 +100,13 @@ def updates(draw, dtype):
     return [array(*shape), array(*shape), state], options
 
 
+@st.composite
+def norms(draw, dtype):
+    weight = Draw(draw, dtype)(*draw(st.tuples(sizes, sizes)))
+    weight *= weight.dtype.type(draw(st.sampled_from([1e-3, 1, 1e15])))
+    return [weight, draw(st.sampled_from([1e-6, 0.5, 5, 1e16, 1e300]))], {}
+
+
 def arguments(name, dtype):
     """Return a strategy for the arguments of a function of `cdrop.kernels`."""
     if name == "bernoulli_mask":
@@ -108,6 +117,8 @@ def arguments(name, dtype):
         return st.tuples(st.tuples(sizes), key())
     if name.startswith("masked"):
         return layers(dtype, name == "masked_gradients")
+    if name == "limit_norms":
+        return norms(dtype)
     return updates(dtype) if name == "update" else losses(dtype, name)
 
 
@@ -127,14 +138,14 @@ def test_kernels_are_their_twins(name, dtype, simd, data):
     mine, twins = copy.deepcopy((args, options)), copy.deepcopy((args, options))
     actual = flat(getattr(kernels, name)(*mine[0], **mine[1]))
     expected = flat(getattr(reference, name)(*twins[0], **twins[1]))
-    if name == "update":  # in place: the arguments are the results
-        actual, expected = flat(mine), flat(twins)
+    if name in IN_PLACE:
+        actual, expected = flat(mine), flat(twins)  # the arguments are the results
     else:
         np.testing.assert_equal(mine, (args, options))  # inputs are left alone
     for a, b in zip(actual, expected, strict=True):
         if KIND[name] == EXACT or not isinstance(b, (np.ndarray, float)):
             np.testing.assert_array_equal(a, b, strict=isinstance(b, np.ndarray))
-        elif isinstance(b, float) and name != "update":
+        elif isinstance(b, float) and name not in IN_PLACE:
             assert type(a) is float
             assert a == pytest.approx(b, rel=TOLERANCE["loss"][dtype], abs=1e-13)
         else:

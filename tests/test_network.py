@@ -155,6 +155,91 @@ def test_training_is_that_of_pytorch_on_every_path(name, simd):
         assert_close(own, recorded, "normal")
 
 
+# ---- Max-norm ------------------------------------------------------------------------------
+
+
+def norms_of(net):
+    """Return the norms of the incoming weights, unit by unit, in each layer."""
+    return [np.linalg.norm(w.astype("float64"), axis=0) for w in net.coefs_]
+
+
+def most(limit, dtype):
+    """Return what a rounded weight vector of norm `limit` may have."""
+    return limit * (1 + 4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("number", range(len(DESIGNS)))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_limited_steps_are_those_of_the_twin(optimizer, number, dtype, simd):
+    net, rates, batches, weights = training(number, "relu", LOSSES[0], optimizer, dtype)
+    twin, start = Twin(net, optimizer), parameters(net)
+    rates["max_norm"] = float(np.median(norms_of(net)[0]))
+    net.threads = 1 + number % 3
+    for i, ((x, y), w) in enumerate(zip(batches, weights, strict=True)):
+        net.train_step(x, y, w, optimizer=optimizer, **rates)
+        twin.train_step(x, y, w, **rates)
+        for norms in norms_of(net)[:-1]:
+            assert norms.max() <= most(rates["max_norm"], dtype)
+        if i == 0:
+            assert_same(net, twin, start, "step")
+    assert_same(net, twin, start, "run")
+
+
+def test_hidden_units_above_the_limit_alone_are_touched(dtype, simd, threads):
+    design = {"units": [70, 131, 65, 10], "dropout": 0.5, "seed": 3, "dtype": dtype}
+    x, y = problem(design["units"], dtype=dtype)
+    free, limited = Network(**design), Network(**design)
+    free.train_step(x, y)
+    limited.train_step(x, y, max_norm=1.4)
+    for layer, (a, b) in enumerate(zip(free.coefs_, limited.coefs_, strict=True)):
+        above = norms_of(free)[layer] > 1.4
+        assert 0 < above.sum() < above.size
+        if layer == 2:  # outputs have no limit
+            above[:] = False
+        np.testing.assert_array_equal(a[:, ~above], b[:, ~above])
+        np.testing.assert_allclose(norms_of(limited)[layer][above], 1.4, 4 * np.finfo(dtype).eps)
+        if layer < 2:
+            kernels.limit_norms(a, 1.4)
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(free.intercepts_, limited.intercepts_, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("limit", [1e6, 1e300])
+def test_a_huge_limit_is_none(limit, dtype, simd):
+    nets = [Network([70, 131, 65, 10], dropout=0.5, dtype=dtype) for _ in range(2)]
+    x, y = problem(nets[0].units, dtype=dtype)
+    nets[0].fit(x, y, iterations=5, l2=0.01)
+    nets[1].fit(x, y, iterations=5, l2=0.01, max_norm=limit)
+    assert digest(nets[0]) == digest(nets[1])
+
+
+def test_a_limited_network_loaded_midway_goes_on_byte_for_byte(dtype, simd):
+    """The noted squares and the transposed copy are those of the limited weights."""
+    net, other = (Network([70, 131, 65, 10], dropout=0.5, dtype=dtype) for _ in range(2))
+    x, y = problem(net.units, dtype=dtype)
+    for _ in range(4):
+        net.train_step(x, y, l2=0.5, max_norm=1.2)
+        other.load_state_dict(net.state_dict())
+        squares = sum(np.sum(w.astype("float64") ** 2) for w in net.coefs_)
+        without, penalised = copy.deepcopy(net), copy.deepcopy(net)
+        penalty = penalised.train_step(x, y, l2=0.5) - without.train_step(x, y)
+        assert penalty == pytest.approx(0.25 * squares, rel=1e-5 if dtype == "float32" else 1e-12)
+        net.train_step(x, y, l2=0.5, max_norm=1.2)
+        other.train_step(x, y, l2=0.5, max_norm=1.2)
+        assert digest(other) == digest(net)
+
+
+def test_the_limit_may_come_and_go():
+    net, x_y = Network([9, 8, 3], seed=1), problem([9, 8, 3])
+    net.train_step(*x_y, max_norm=0.5)
+    assert norms_of(net)[0].max() <= most(0.5, "float32")
+    net.fit(*x_y, learning_rate=0.05, iterations=20)
+    assert norms_of(net)[0].max() > 0.6
+    net.fit(*x_y, max_norm=0.25, iterations=1)
+    assert norms_of(net)[0].max() <= most(0.25, "float32")
+
+
 def softmax(z):
     e = np.exp(z - z.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)

@@ -528,6 +528,29 @@ def test_without_dropout_no_mask_is_drawn():
     assert spec.scales(training=True) == spec.scales(training=False) == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_norms_are_limited_by_column(dtype):
+    weight = np.array([[3, 3, 0, 30, NAN, math.inf], [4, 4, 0, -40, 9, 9]], dtype)
+    weight[0, 1] = np.nextafter(weight[0, 1], 0)  # just below the limit
+    before = weight.copy()
+    ref.limit_norms(weight, 5)
+    np.testing.assert_allclose(weight[:, 3], [3, -4], rtol=1e-6 if dtype == "float32" else 1e-15)
+    np.testing.assert_array_equal(np.delete(weight, 3, 1), np.delete(before, 3, 1))
+
+
+def test_a_step_limits_hidden_units_after_the_update():
+    spec, params, data, batch = small_net("relu", "squared_error", "train")
+    loss, free = step_on_copies(spec, params, data, batch, 0.1)
+    limited_loss, limited = step_on_copies(spec, params, data, {**batch, "max_norm": 0.9}, 0.1)
+    assert limited_loss == loss
+    for w in free[0][:-1]:
+        norms = np.linalg.norm(w, axis=0)
+        assert (norms > 0.9).any()
+        w *= np.minimum(1, 0.9 / norms)
+    for a, b in zip(itertools.chain(*limited), itertools.chain(*free), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-14)
+
+
 @pytest.mark.parametrize(("optimizer", "extra"), [("sgd", {"l2": 0.5}), ("adamw", {})])
 def test_biases_are_not_regularised(optimizer, extra):
     params = ([np.ones((2, 2))], [np.ones(2)])
@@ -683,6 +706,10 @@ ERRORS = [
     (ValueError, "sizes", lambda: ref.NetworkSpec([2, 0, 1])),
     (ValueError, "loss", lambda: ref.NetworkSpec([2, 1], [], loss="hinge")),
     (ValueError, "scaling", lambda: ref.NetworkSpec([2, 1], [], scaling="both")),
+    (ValueError, "max_norm", lambda: ref.limit_norms(W.copy(), 0.0)),
+    (ValueError, "max_norm", lambda: ref.limit_norms(W.copy(), math.inf)),
+    (ValueError, "weight", lambda: ref.limit_norms(W[0].copy(), 1.0)),
+    (TypeError, "weight", lambda: ref.limit_norms(W.astype(int), 1.0)),
     (ValueError, "initializer", lambda: ref.initial_weights([2, 1], "zeros")),
 ]
 UPDATE_ERRORS = [
