@@ -19,6 +19,7 @@ def train_reference(
     initial: tuple[list[torch_cases.Array], list[torch_cases.Array]],
     data: torch_cases.Batches,
     dtype: str,
+    max_norm: float | None = None,
 ) -> torch_cases.Run:
     """Train the NumPy twin with keyed masks."""
     spec = reference.NetworkSpec(
@@ -43,6 +44,7 @@ def train_reference(
             step=i + 1,
             learning_rate=case.learning_rate,
             l2=case.l2,
+            max_norm=max_norm,
             sample_weight=None if data.sample_weight is None else data.sample_weight[i],
             **case.hyper,
         )
@@ -57,6 +59,7 @@ def train_network(
     initial: tuple[list[torch_cases.Array], list[torch_cases.Array]],
     data: torch_cases.Batches,
     dtype: str,
+    max_norm: float | None = None,
 ) -> torch_cases.Run:
     """Train `cdrop.Network` from the same weights, on three threads."""
     net = Network(
@@ -85,6 +88,7 @@ def train_network(
             optimizer=get_optimizer(case.optimizer, **case.hyper),
             learning_rate=case.learning_rate,
             l2=case.l2,
+            max_norm=max_norm,
         )
         losses.append(loss)
         flat.append(torch_cases.flatten((net.coefs_, net.intercepts_)))

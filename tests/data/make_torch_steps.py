@@ -9,6 +9,7 @@ term of the loss, so autograd differentiates it; AdamW decays weights, not biase
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -90,8 +91,19 @@ def row_losses(case: Case, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tens
             return 0.5 * ((outputs - y) ** 2).sum(1)
 
 
+def limit_norms(weights: Tensors, max_norm: float) -> None:
+    """Scale columns above the limit to it; `torch.renorm` adds 1e-7 to their norms, and is no peer."""
+    with torch.no_grad():
+        for weight in weights:
+            weight *= (max_norm / weight.norm(dim=0)).clamp(max=1)
+
+
 def train_torch(
-    case: Case, initial: tuple[list[Array], list[Array]], data: Batches, dtype: str
+    case: Case,
+    initial: tuple[list[Array], list[Array]],
+    data: Batches,
+    dtype: str,
+    max_norm: float = math.inf,
 ) -> Run:
     """Train with autograd under the same keyed masks as cdrop."""
     number = getattr(torch, dtype)
@@ -112,6 +124,7 @@ def train_torch(
         rule.zero_grad()
         loss.backward()
         rule.step()
+        limit_norms(weights[:-1], max_norm)
         losses.append(loss.item())
         flat.append(
             flatten(([a.detach().numpy() for a in weights], [a.detach().numpy() for a in biases]))

@@ -72,6 +72,19 @@ def test_small_nets_in_float32(name, implementation):
     compare(run, expected, initial, 2e-6)
 
 
+@implementations
+@pytest.mark.parametrize("name", cases.SMALL)
+def test_small_nets_with_max_norm(name, implementation):
+    case, initial, data, free = peer_run(name, 1000, "float64")
+    limit = 0.8 if case.initializer == "glorot" else 1.2
+    expected = peer.train_torch(case, initial, data, "float64", limit)
+    assert np.linalg.norm(expected.last - free.last) > 0.01 * np.linalg.norm(free.last)
+    run = IMPLEMENTATIONS[implementation](case, initial, data, "float64", limit)
+    for part in fields(run):
+        actual, wanted = getattr(run, part.name), getattr(expected, part.name)
+        np.testing.assert_allclose(actual, wanted, rtol=1e-10, atol=1e-13, err_msg=part.name)
+
+
 @functools.cache
 def article_data():
     """Return initial weights and batches at real size, on pixels as sparse as MNIST's."""
