@@ -9,8 +9,10 @@ from statistics import median
 
 __all__ = ["Result", "alternate", "burst"]
 
-# Seconds between two contestants: the threads of the last one stop spinning meanwhile.
-PAUSE = 0.03
+# Seconds of one look whether the process is idle, and the longest wait for it.
+LOOK, LONGEST = 0.01, 2.0
+# Seconds below which waking the threads would be much of a run.
+SHORT = 0.3
 
 
 @dataclass
@@ -31,20 +33,34 @@ class Result:
         return self.median(peer) / self.median()
 
 
+def settle() -> None:
+    """Wait until no thread of the process spins: those of a BLAS do for a while, on the CPU that the next one needs."""
+    for _ in range(round(LONGEST / LOOK)):
+        before = time.process_time()
+        time.sleep(LOOK)
+        if time.process_time() - before < LOOK / 10:
+            return
+
+
 def burst(call: Callable[[], object], least: float = 0.02) -> Callable[[], float]:
     """Return a contestant that makes `call` as often as fills `least` seconds, and gives the time of one."""
-    call()
-    start = time.perf_counter()
-    call()
-    count = max(1, round(least / max(time.perf_counter() - start, 1e-7)))
 
-    def run() -> float:
+    def calls(count: int) -> float:
         begin = time.perf_counter()
         for _ in range(count):
             call()
         return (time.perf_counter() - begin) / count
 
-    return run
+    calls(1)
+    count = max(1, round(least / max(calls(1), 1e-7)))
+    return lambda: calls(count)
+
+
+def awake(run: Callable[[], float]) -> float:
+    """Time one contestant: what is short runs twice, once until its threads are awake and have a CPU each."""
+    begin = time.perf_counter()
+    seconds = run()
+    return seconds if time.perf_counter() - begin > SHORT else run()
 
 
 def alternate(
@@ -59,8 +75,8 @@ def alternate(
     result = Result(group, name, per, {who: [] for who in contestants})
     for turn in range(-1, rounds):
         for who, run in contestants.items():
-            time.sleep(PAUSE)
-            seconds = run()
+            settle()
+            seconds = awake(run)
             if turn >= 0:
                 result.seconds[who].append(seconds)
     return result
