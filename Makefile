@@ -25,7 +25,7 @@ CYTHON    := $(wildcard cdrop/*.pyx cdrop/*.pxd cdrop/*.pxi)
 
 # ---- The main job and the tests -----------------------------------------------------------------------------------
 
-.PHONY: help compare test test-isa test-c test-peers test-sdist sanitize bench lint types format check clean FORCE
+.PHONY: help compare test test-isa test-c test-peers test-sdist sanitize bench guard lint types format check clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -51,6 +51,9 @@ sanitize: c-sanitize ## Run the C tests under the address and undefined behaviou
 
 bench: $(STAMPS)/packages-bench $(STAMPS)/extension ## Time cdrop beside PyTorch, JAX, scikit-learn and NumPy (installs them)
 	@$(PY) -m benchmarks $(ARGS)
+
+guard: $(STAMPS)/venv ## Count each kernel's instructions (valgrind), and fail where they have grown by 10 %
+	@$(PY) -m benchmarks.guard $(ARGS)
 
 check: lint types test ## All that must be green before a change goes in: lint, types, test
 
@@ -156,7 +159,7 @@ $(STAMPS)/extension: $(STAMPS)/packages-build $(STAMPS)/compiler setup.py pyproj
 # What Cython adds to a module, as regular expressions for stubtest.
 NOT_IN_STUB := 'cdrop\._kernels\.__test__' 'cdrop\._kernels\..*\.__(reduce|setstate)_cython__'
 
-C_STYLED := $(C_FILES) $(C_HEADERS) $(C_TESTS)
+C_STYLED := $(C_FILES) $(C_HEADERS) $(C_TESTS) benchmarks/guard/kernels.c
 
 lint: $(STAMPS)/packages-lint $(STAMPS)/packages-build ## Check the style, and that gcc and clang compile without a warning
 	@$(VENV)/bin/ruff check .
@@ -219,7 +222,9 @@ run-c-tests: $(C_PROGRAMS:%=$(OBJ)/%)
 
 .SECONDARY:
 $(OBJ)/test_%: $(OBJ)/tests/c/test_%.o $(OBJECTS)
-	@$(CC) $(C_FLAGS) $^ -lm -o $@
+	@$(CC) $(C_FLAGS) $(C_LINK) $^ -lm -o $@
+
+$(OBJ)/test_allocations: C_LINK := -Wl,--wrap=malloc,--wrap=calloc
 
 $(OBJ)/%.o: %.c Makefile setup.py
 	@mkdir -p $(@D)

@@ -1,0 +1,95 @@
+/* A step takes memory once: the first of its shape does, and no later one. The linker sends every allocation of the
+ * library through the counters below (--wrap, see the Makefile). */
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "check.h"
+
+enum { INPUTS = 200, ROWS = 130, LAYERS = 3, CLASSES = 10 };
+
+static atomic_int taken;
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t n, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t n, size_t bytes);
+
+void *__wrap_malloc(size_t bytes)
+{
+    atomic_fetch_add(&taken, 1);
+    return __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t n, size_t bytes)
+{
+    atomic_fetch_add(&taken, 1);
+    return __real_calloc(n, bytes);
+}
+
+static cdrop_network *make_network(cdrop_dtype t, uint64_t input_keep)
+{
+    const size_t units[LAYERS + 1] = {INPUTS, 150, 100, CLASSES};
+    const uint64_t half = CDROP_KEEP_ALL / 2, keep[LAYERS] = {input_keep, half, half};
+    const cdrop_design design = {.dtype = t,
+                                 .layers = LAYERS,
+                                 .units = units,
+                                 .keep = keep,
+                                 .scale_in_training = 1,
+                                 .activation = CDROP_RELU,
+                                 .loss = CDROP_SOFTMAX_CROSS_ENTROPY,
+                                 .seed = 1};
+    cdrop_network *n;
+    CHECK(cdrop_network_create(&n, &design) == CDROP_OK, "create");
+    for (size_t l = 0; l < LAYERS; l++)
+        cdrop_network_set(n, l, CDROP_WEIGHT, random_array(t, units[l] * units[l + 1], 1, 0.1),
+                          random_array(t, units[l + 1], 1, 0.1));
+    return n;
+}
+
+/* How often `steps` steps take memory. */
+static int taken_by_steps(cdrop_network *n, const cdrop_batch *batch, int steps, int threads)
+{
+    const cdrop_optimizer adam = {.rule = CDROP_ADAM,
+                                  .learning_rate = 1e-3,
+                                  .a = 0.9,
+                                  .b = 0.999,
+                                  .epsilon = 1e-8,
+                                  .correction1 = 1,
+                                  .correction2 = 1,
+                                  .max_norm = 2};
+    const int before = atomic_load(&taken);
+    double loss;
+    for (int step = 0; step < steps; step++)
+        CHECK(cdrop_network_step(n, batch, &adam, (uint64_t)step, threads, &loss) == CDROP_OK, "step %d", step);
+    return atomic_load(&taken) - before;
+}
+
+static void test_steps(cdrop_dtype t, uint64_t input_keep, double density)
+{
+    int64_t labels[ROWS];
+    for (size_t i = 0; i < ROWS; i++)
+        labels[i] = (int64_t)random_below(CLASSES);
+    cdrop_batch batch = {.x = random_array(t, ROWS * INPUTS, density, 1), .n = ROWS, .labels = labels};
+    cdrop_network *n = make_network(t, input_keep);
+    for (int threads = 1; threads <= 3; threads++) {
+        CHECK(taken_by_steps(n, &batch, 1, threads) > 0 || threads > 1, "the first step: is anything counted?");
+        CHECK(taken_by_steps(n, &batch, 20, threads) == 0, "steps with %d threads", threads);
+    }
+    batch.n = ROWS / 2;
+    CHECK(taken_by_steps(n, &batch, 20, 1) == 0, "steps on fewer rows");
+    cdrop_network_free(n);
+    guarded_release();
+}
+
+int main(void)
+{
+    for (cdrop_dtype t = 0; t < DTYPES; t++) {
+        check_case("sparse rows, %s", DTYPE_NAME(t));
+        test_steps(t, CDROP_KEEP_ALL, 0.2);
+        check_case("dense rows, %s", DTYPE_NAME(t));
+        test_steps(t, CDROP_KEEP_ALL, 1);
+        check_case("input dropout, %s", DTYPE_NAME(t));
+        test_steps(t, CDROP_KEEP_ALL / 5 * 4, 1);
+    }
+    return check_report();
+}
