@@ -1,0 +1,1 @@
+"""The regression guard: instructions of each kernel, against those on record."""
