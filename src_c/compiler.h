@@ -13,19 +13,16 @@
     CDROP_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define CDROP_TARGET_END CDROP_PRAGMA(clang attribute pop)
 #define CDROP_UNROLL CDROP_PRAGMA(clang loop unroll(full))
-#define CDROP_UNROLL_4 CDROP_PRAGMA(clang loop unroll_count(4))
 #define CDROP_INLINE __attribute__((always_inline))
 #elif defined(__GNUC__)
 #define CDROP_TARGET_BEGIN(features) CDROP_PRAGMA(GCC push_options) CDROP_PRAGMA(GCC target(features))
 #define CDROP_TARGET_END CDROP_PRAGMA(GCC pop_options)
 #define CDROP_UNROLL CDROP_PRAGMA(GCC unroll 16)
-#define CDROP_UNROLL_4 CDROP_PRAGMA(GCC unroll 4)
 #define CDROP_INLINE __attribute__((always_inline))
 #else
 #define CDROP_TARGET_BEGIN(features)
 #define CDROP_TARGET_END
 #define CDROP_UNROLL
-#define CDROP_UNROLL_4
 #define CDROP_INLINE
 #endif
 

@@ -32,9 +32,10 @@ static features detect(void)
     f.fma = (c & bit_FMA) && (c & bit_AVX) && (saved & SAVES_YMM) == SAVES_YMM;
     if (!f.fma || !popcnt || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
         return f;
-    f.avx2 = (b & bit_AVX2) != 0;
-    const unsigned wanted = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL | bit_BMI | bit_BMI2;
-    f.avx512 = f.avx2 && (b & wanted) == wanted && (c & bit_AVX512VBMI2) && (saved & SAVES_ZMM) == SAVES_ZMM;
+    const unsigned for_avx2 = bit_AVX2 | bit_BMI;
+    const unsigned for_avx512 = for_avx2 | bit_BMI2 | bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    f.avx2 = (b & for_avx2) == for_avx2;
+    f.avx512 = (b & for_avx512) == for_avx512 && (saved & SAVES_ZMM) == SAVES_ZMM;
     return f;
 }
 

@@ -4,7 +4,7 @@
  *
  * Lists. A *line* (a row of a batch, or one unit seen over the rows of a batch) is cut into blocks of CDROP_BLOCK
  * entries; for each block the live entries (kept by dropout, not zeroed by the ReLU) are listed as values and as
- * indices inside the block, ascending. Nothing else of the line is ever touched again.
+ * bits of a word. Nothing else of the line is ever touched again.
  *
  * Panels. The matrix that the lists select rows of is cut into panels of `panel` columns, each stored line after line,
  * so that one block of one panel stays in L1 while all lists run over it.
@@ -26,18 +26,18 @@
 enum {
     CDROP_BLOCK = 64,     /* entries of a list block, rows of a generator block: one mask word */
     CDROP_LANES = 16,     /* columns are padded to this; reductions use this many partial sums on every path */
-    CDROP_SPARE = 16,     /* a compress stores whole vectors, and indices of a whole block: room behind whole blocks */
+    CDROP_SPARE = 16,     /* a compress stores whole vectors: room behind whole blocks */
     CDROP_SLOT = 64 + 16, /* room of one list: an odd number of cache lines, so that lists spread over the cache sets */
 };
 
-/* Lists of live entries. The list of (block, line) holds count[block * lines + line] entries from
- * start[block * lines + line] on. Rows of the user's input are packed (a line's blocks follow each other); lists that
+/* Lists of live entries. Bit j of live[block * lines + line] says that entry j of the block is in the list of (block,
+ * line); its values stand from start[block * lines + line] on, in the order of the bits. (A kernel finds the next set bit
+ * faster than it reads an index.) Rows of the user's input are packed (a line's blocks follow each other); lists that
  * several threads fill at once have fixed slots. */
 typedef struct {
-    void *values;   /* element type, the entry times its dropout scale */
-    uint8_t *index; /* unit or row inside the block, 0 to 63 */
+    void *values; /* element type, the entry times its dropout scale */
+    uint64_t *live;
     size_t *start;
-    uint8_t *count;
     size_t lines;
     size_t blocks;
     int packed;
@@ -183,6 +183,12 @@ static inline uint64_t cdrop_valid_bits(size_t n, size_t b)
 {
     const size_t rest = n - b * CDROP_BLOCK;
     return rest >= CDROP_BLOCK ? ~UINT64_C(0) : (UINT64_C(1) << rest) - 1;
+}
+
+/* Entries of a list. */
+static inline size_t cdrop_listed(const cdrop_lists *l, size_t list)
+{
+    return (size_t)__builtin_popcountll(l->live[list]);
 }
 
 static inline size_t cdrop_panel_pitch(const cdrop_panels *m, size_t p)

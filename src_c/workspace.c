@@ -103,12 +103,11 @@ cdrop_lists cdrop_take_lists(cdrop_workspace *w, const cdrop_kernels *k, size_t 
     const size_t room = packed ? product(lines, line_room) : product(product(lines, blocks), CDROP_SLOT);
     cdrop_lists l = {.lines = lines, .blocks = blocks, .packed = packed};
     l.values = cdrop_take(w, room, k->size);
-    l.index = cdrop_take(w, room, sizeof *l.index);
+    l.live = cdrop_take(w, product(lines, blocks), sizeof *l.live);
     l.start = cdrop_take(w, product(lines, blocks), sizeof *l.start);
-    l.count = cdrop_take(w, product(lines, blocks), sizeof *l.count);
     if (w->failed || w->measuring)
         return l;
-    memset(l.count, 0, lines * blocks * sizeof *l.count);
+    memset(l.live, 0, lines * blocks * sizeof *l.live);
     for (size_t b = 0; b < blocks; b++)
         for (size_t line = 0; line < lines; line++)
             l.start[b * lines + line] = packed ? line * line_room : (b * lines + line) * CDROP_SLOT;
@@ -116,15 +115,11 @@ cdrop_lists cdrop_take_lists(cdrop_workspace *w, const cdrop_kernels *k, size_t 
 }
 
 /* In pieces of one size, which compile to moves; both lists have room behind them. */
-static void copy_list(const cdrop_lists *to, size_t at, const cdrop_lists *from, size_t first, size_t n, size_t size)
+static void copy_values(char *to, const char *from, size_t bytes)
 {
-    enum { PIECE = 16 };
-    for (size_t i = 0; i < n; i += PIECE)
-        memcpy(to->index + at + i, from->index + first + i, PIECE);
-    char *values = (char *)to->values + at * size;
-    const char *from_values = (const char *)from->values + first * size;
-    for (size_t i = 0; i < n * size; i += PIECE * sizeof(float))
-        memcpy(values + i, from_values + i, PIECE * sizeof(float));
+    enum { PIECE = CDROP_SPARE * sizeof(float) };
+    for (size_t i = 0; i < bytes; i += PIECE)
+        memcpy(to + i, from + i, PIECE);
 }
 
 cdrop_lists cdrop_take_copy(cdrop_workspace *w, const cdrop_kernels *k, const cdrop_lists *lists, size_t lines,
@@ -134,17 +129,17 @@ cdrop_lists cdrop_take_copy(cdrop_workspace *w, const cdrop_kernels *k, const cd
     size_t entries = 0;
     for (size_t b = 0; b < blocks; b++)
         for (size_t line = 0; line < lines; line++)
-            entries += lists->count[b * lists->lines + line];
+            entries += cdrop_listed(lists, b * lists->lines + line);
     copy.values = cdrop_take(w, entries + CDROP_SPARE, k->size);
-    copy.index = cdrop_take(w, entries + CDROP_SPARE, sizeof *copy.index);
+    copy.live = cdrop_take(w, lines * blocks, sizeof *copy.live);
     copy.start = cdrop_take(w, lines * blocks, sizeof *copy.start);
-    copy.count = cdrop_take(w, lines * blocks, sizeof *copy.count);
-    *bytes += entries * (k->size + sizeof *copy.index) + lines * blocks * (sizeof *copy.start + sizeof *copy.count);
-    for (size_t list = 0, at = 0; !w->failed && list < lines * blocks; at += copy.count[list++]) {
-        const size_t from = list / lines * lists->lines + list % lines, first = lists->start[from];
+    *bytes += entries * k->size + lines * blocks * (sizeof *copy.live + sizeof *copy.start);
+    for (size_t list = 0, at = 0; !w->failed && list < lines * blocks; at += cdrop_listed(&copy, list++)) {
+        const size_t from = list / lines * lists->lines + list % lines;
         copy.start[list] = at;
-        copy.count[list] = lists->count[from];
-        copy_list(&copy, at, lists, first, lists->count[from], k->size);
+        copy.live[list] = lists->live[from];
+        copy_values((char *)copy.values + at * k->size, (const char *)lists->values + lists->start[from] * k->size,
+                    cdrop_listed(&copy, list) * k->size);
     }
     return copy;
 }

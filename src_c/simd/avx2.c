@@ -4,7 +4,7 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 
-CDROP_TARGET_BEGIN("avx2,fma,popcnt")
+CDROP_TARGET_BEGIN("avx2,fma,popcnt,bmi")
 #define PATH avx2
 #include "vec_avx2.h"
 #define VEC_CHAINS_BYTES 256

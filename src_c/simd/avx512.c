@@ -4,7 +4,7 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 
-CDROP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi2,avx2,fma,popcnt,bmi,bmi2")
+CDROP_TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,popcnt,bmi,bmi2")
 #define PATH avx512
 #include "vec_avx512.h"
 #define VEC_CHAINS_BYTES 512

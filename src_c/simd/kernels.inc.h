@@ -12,7 +12,6 @@
  *   vbits_le vbits_eq vselect         comparisons as bits (bit i = lane i); vselect(bits, a, b) = bit ? a : b
  *   vscale2(a, n)                     a 2^k, where k stands in the lowest mantissa bits of n
  *   vcompress(values, a, bits)        the lanes with a set bit, packed; may write L
- *   wset_bits(index, word)            the numbers of the set bits of 64, one byte each; may write 64
  *   vtranspose(out, pitch, in, pitch) an L x L tile
  *
  * The order of operations below is part of the library's promise (same seed, same weights): a change of it is a change

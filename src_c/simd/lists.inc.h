@@ -50,8 +50,8 @@ static inline KERNEL(block) KERNEL(source_block)(const cdrop_source *s, size_t l
 /* Lists the live entries of the first n columns of one block of one row, and returns which they were. `rule`, and n
  * where it is CDROP_BLOCK, are constants at every call. All comparisons come first: where each vector's entries go is
  * then known without waiting for those before it. */
-static inline CDROP_INLINE uint64_t KERNEL(compress_first)(REAL *values, uint8_t *index, const KERNEL(block) * k,
-                                                           size_t n, VEC scale, cdrop_live_rule rule)
+static inline CDROP_INLINE uint64_t KERNEL(compress_first)(REAL *values, const KERNEL(block) * k, size_t n, VEC scale,
+                                                           cdrop_live_rule rule)
 {
     VEC v[CDROP_BLOCK / V(VEC_LANES)];
     uint64_t live = 0;
@@ -66,16 +66,15 @@ static inline CDROP_INLINE uint64_t KERNEL(compress_first)(REAL *values, uint8_t
         V(vcompress)(values, V(vmul)(v[i / L], scale), LANE_BITS(live, i));
         values += __builtin_popcount(LANE_BITS(live, i));
     }
-    wset_bits(index, live);
     return live;
 }
 
-static inline CDROP_INLINE uint64_t KERNEL(compress_block)(REAL *values, uint8_t *index, const KERNEL(block) * k,
-                                                           VEC scale, cdrop_live_rule rule)
+static inline CDROP_INLINE uint64_t KERNEL(compress_block)(REAL *values, const KERNEL(block) * k, VEC scale,
+                                                           cdrop_live_rule rule)
 {
     if (k->n == CDROP_BLOCK)
-        return KERNEL(compress_first)(values, index, k, CDROP_BLOCK, scale, rule);
-    return KERNEL(compress_first)(values, index, k, k->n, scale, rule);
+        return KERNEL(compress_first)(values, k, CDROP_BLOCK, scale, rule);
+    return KERNEL(compress_first)(values, k, k->n, scale, rule);
 }
 
 static inline CDROP_INLINE size_t KERNEL(compress_lines)(cdrop_lists *lists, const cdrop_source *s, size_t b0,
@@ -92,13 +91,13 @@ static inline CDROP_INLINE size_t KERNEL(compress_lines)(cdrop_lists *lists, con
                 lists->start[list] = at;
             else
                 at = lists->start[list];
-            const uint64_t live =
-                KERNEL(compress_block)((REAL *)lists->values + at, lists->index + at, &k, scale, rule);
-            lists->count[list] = (uint8_t)__builtin_popcountll(live);
+            const uint64_t live = KERNEL(compress_block)((REAL *)lists->values + at, &k, scale, rule);
+            const size_t count = (size_t)__builtin_popcountll(live);
+            lists->live[list] = live;
             if (s->live)
                 s->live[line * s->words + b] = live;
-            at += lists->count[list];
-            total += lists->count[list];
+            at += count;
+            total += count;
         }
     }
     return total;
@@ -124,14 +123,16 @@ static inline size_t KERNEL(sparse_line)(cdrop_lists *lists, const cdrop_source 
     for (size_t i = (size_t)s->indptr[row]; i < end;) {
         const size_t b = s->indices[i] / CDROP_BLOCK, list = b * lists->lines + line, from = at;
         const uint64_t kept = s->mask ? s->mask[line * s->words + b] : ~UINT64_C(0);
+        uint64_t live = 0;
         for (; i < end && s->indices[i] / CDROP_BLOCK == b; i++) {
             const unsigned unit = s->indices[i] % CDROP_BLOCK;
+            const uint64_t listed = kept >> unit & (data[i] != 0); /* no branch: masks cannot be predicted */
             values[at] = data[i] * scale;
-            lists->index[at] = (uint16_t)unit;
-            at += (size_t)(kept >> unit & (data[i] != 0)); /* no branch: masks cannot be predicted */
+            at += (size_t)listed;
+            live |= listed << unit;
         }
         lists->start[list] = from;
-        lists->count[list] = (uint16_t)(at - from);
+        lists->live[list] = live;
     }
     return at - first;
 }
@@ -141,7 +142,7 @@ static size_t KERNEL(compress_sparse)(cdrop_lists *lists, const cdrop_source *s,
     size_t total = 0;
     for (size_t b = 0; b < lists->blocks; b++)
         for (size_t line = l0; line < l1; line++)
-            lists->count[b * lists->lines + line] = 0;
+            lists->live[b * lists->lines + line] = 0;
     for (size_t line = l0; line < l1; line++)
         total += KERNEL(sparse_line)(lists, s, line, (REAL)s->scale);
     return total;
@@ -179,21 +180,20 @@ static void KERNEL(scatter)(cdrop_lists *out, const cdrop_lists *lists, size_t b
     for (size_t b = b0; b < b1; b++) {
         const size_t line0 = b * CDROP_BLOCK, column = rows * out->lines + line0;
         const size_t units = cdrop_min(CDROP_BLOCK, out->lines - line0);
+        uint64_t *out_live = out->live + column;
         size_t end[CDROP_BLOCK];
-        for (size_t k = 0; k < units; k++)
+        for (size_t k = 0; k < units; k++) {
             end[k] = out->start[column + k];
+            out_live[k] = 0;
+        }
         for (size_t r = first; r < last; r++) {
-            const size_t list = b * lists->lines + r, count = lists->count[list];
-            const REAL *values = in_values + lists->start[list];
-            const uint8_t *index = lists->index + lists->start[list];
-            for (size_t i = 0; i < count; i++) {
-                const size_t at = end[index[i]]++;
-                out_values[at] = values[i];
-                out->index[at] = (uint8_t)(r - first);
+            const REAL *values = in_values + lists->start[b * lists->lines + r];
+            for (uint64_t live = lists->live[b * lists->lines + r]; live; live &= live - 1) {
+                const int k = __builtin_ctzll(live);
+                out_values[end[k]++] = *values++;
+                out_live[k] |= UINT64_C(1) << (r - first);
             }
         }
-        for (size_t k = 0; k < units; k++)
-            out->count[column + k] = (uint8_t)(end[k] - out->start[column + k]);
     }
 }
 

@@ -28,9 +28,8 @@ static inline CDROP_INLINE void KERNEL(product_pass)(const size_t groups, REAL *
     for (size_t b = b0; b < b1; b++) {
         const REAL *block = panel + b * CDROP_BLOCK * pitch;
         for (size_t line = l0; line < l1; line++) {
-            const size_t list = b * lists->lines + line, count = lists->count[list];
+            const size_t list = b * lists->lines + line;
             const REAL *values = all_values + lists->start[list];
-            const uint8_t *index = lists->index + lists->start[list];
             REAL *row = out + (line - l0) * out_pitch;
             if (ahead)
                 KERNEL(fetch_ahead)(ahead, share, (b - b0) * (l1 - l0) + line - l0);
@@ -39,10 +38,9 @@ static inline CDROP_INLINE void KERNEL(product_pass)(const size_t groups, REAL *
             CDROP_UNROLL
             for (size_t v = 0; v < groups * CDROP_LANES / L; v++)
                 sum[v] = from ? V(vload)(from + v * L) : V(vset)(0);
-            CDROP_UNROLL_4
-            for (size_t i = 0; i < count; i++) {
-                const REAL *w = block + index[i] * pitch;
-                const VEC x = V(vset)(values[i]);
+            for (uint64_t live = lists->live[list]; live; live &= live - 1) {
+                const REAL *w = block + (size_t)__builtin_ctzll(live) * pitch;
+                const VEC x = V(vset)(*values++);
                 CDROP_UNROLL
                 for (size_t v = 0; v < groups * CDROP_LANES / L; v++)
                     sum[v] = V(vfma)(x, V(vload)(w + v * L), sum[v]);

@@ -1,10 +1,8 @@
-/* Which bits of a word are set, for the paths without a compress instruction. */
+/* Which bits of a byte are set, for the paths without a compress instruction. */
 #ifndef CDROP_SET_BITS_H
 #define CDROP_SET_BITS_H
 
-#include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 /* Byte i of entry `bits` is the number of its i-th set bit.
  * Filled at compile time from the bits themselves: COMPRESS_n(b) appends lane n where bit n of b is set, by shifting
@@ -20,17 +18,5 @@
 #define ORDER16(b) ORDER4(b), ORDER4((b) + 4), ORDER4((b) + 8), ORDER4((b) + 12)
 #define ORDER64(b) ORDER16(b), ORDER16((b) + 16), ORDER16((b) + 32), ORDER16((b) + 48)
 static const uint64_t set_bits_order[256] = {ORDER64(0u), ORDER64(64u), ORDER64(128u), ORDER64(192u)};
-
-/* wset_bits of kernels.inc.h; writes up to 8 bytes beyond the last. */
-static inline void wset_bits(uint8_t *index, uint64_t word)
-{
-    for (unsigned first = 0; first < 64; first += 8) {
-        const unsigned bits = (unsigned)(word >> first) & 255;
-        const uint64_t set = set_bits_order[bits] + first * UINT64_C(0x0101010101010101);
-        for (unsigned i = 0; i < 8; i++) /* one store where bytes stand in this order */
-            index[i] = (uint8_t)(set >> 8 * i);
-        index += __builtin_popcount(bits);
-    }
-}
 
 #endif

@@ -1,5 +1,4 @@
-/* The vector vocabulary on AVX-512 (F, BW, DQ, VL, VBMI2): 16 floats or 8 doubles. kernels.inc.h says what each name
- * means. */
+/* The vector vocabulary on AVX-512 (F, BW, DQ, VL): 16 floats or 8 doubles. kernels.inc.h says what each name means. */
 #ifndef CDROP_VEC_AVX512_H
 #define CDROP_VEC_AVX512_H
 
@@ -112,15 +111,6 @@ static inline void vcompress_f32(float *values, vec_f32 a, unsigned bits)
 static inline void vcompress_f64(double *values, vec_f64 a, unsigned bits)
 {
     _mm512_storeu_pd(values, _mm512_maskz_compress_pd((__mmask8)bits, a));
-}
-
-static inline void wset_bits(uint8_t *index, uint64_t word)
-{
-    static const uint8_t all[64] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
-                                    16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31,
-                                    32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47,
-                                    48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
-    _mm512_storeu_si512(index, _mm512_maskz_compress_epi8(word, _mm512_loadu_si512(all)));
 }
 
 /* 128-bit lane L of the result holds in[4 L + row][0..3]: a transpose inside the lanes then makes whole columns. */

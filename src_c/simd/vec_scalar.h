@@ -65,7 +65,6 @@
 SCALAR_VOCABULARY(f32, float, uint32_t, 23, __builtin_fmaf, __builtin_sqrtf, __builtin_fabsf, __builtin_copysignf)
 SCALAR_VOCABULARY(f64, double, uint64_t, 52, __builtin_fma, __builtin_sqrt, __builtin_fabs, __builtin_copysign)
 
-#include "set_bits.h"
 #include "words_plain.h"
 
 #endif
