@@ -3,7 +3,13 @@
 
 #include "products.h"
 
-enum { FEW_LINES = 16 }; /* fewer do not touch most of a block of weights */
+enum {
+    FEW_LINES = 16,  /* fewer do not touch most of a block of weights */
+    /* Of 64 rows and of 64 summed entries: the sums of as many rows and the weights of as many entries stay in a
+     * second-level cache together, the left side's entries in a third-level cache from panel to panel. */
+    MANY_GROUPS = 4,
+    MANY_BLOCKS = 16,
+};
 
 /* Where one panel's product stands. */
 typedef struct {
@@ -43,37 +49,51 @@ static void run_blocks(const panel_product *q, void *out, size_t out_pitch, size
     }
 }
 
-/* Row groups [g0, g1) of one panel. All but the last block of the sum run over all rows, so that a block of weights is
- * read once; the last runs group by group, so that the epilogue finds its rows in the cache. */
-static void product_panel(const panel_product *q, const cdrop_panels *out, size_t rows, size_t p, size_t g0, size_t g1,
-                          cdrop_epilogue epilogue, void *context)
+/* What a thread computes in one go: row groups [g0, g1), blocks [b0, b1) of the sum, of which `last` is the last. */
+typedef struct {
+    const cdrop_panels *out;
+    size_t rows, g0, g1, b0, b1;
+    int last;
+    cdrop_epilogue epilogue;
+    void *context;
+} part;
+
+/* A part of panel p. Where it ends the sum, its last block runs group by group, so that the epilogue finds its rows in
+ * the cache; all others run over all rows, so that a block of weights is read once. */
+static void run_part(const panel_product *q, const part *t, size_t p)
 {
-    const size_t blocks = q->left->entries ? cdrop_blocks(q->left->entries) : 1, pitch = cdrop_panel_pitch(out, p);
-    const size_t l0 = g0 * CDROP_BLOCK, l1 = cdrop_min(g1 * CDROP_BLOCK, rows);
-    run_blocks(q, cdrop_panel_at(out, q->k, p, l0), pitch, 0, blocks - 1, l0, l1);
-    for (size_t l = l0; l < l1; l += CDROP_BLOCK) {
+    const size_t pitch = cdrop_panel_pitch(t->out, p), common = t->b1 - (t->last != 0);
+    const size_t l0 = t->g0 * CDROP_BLOCK, l1 = cdrop_min(t->g1 * CDROP_BLOCK, t->rows);
+    run_blocks(q, cdrop_panel_at(t->out, q->k, p, l0), pitch, t->b0, common, l0, l1);
+    for (size_t l = l0; t->last && l < l1; l += CDROP_BLOCK) {
         const size_t end = cdrop_min(l + CDROP_BLOCK, l1);
-        run_blocks(q, cdrop_panel_at(out, q->k, p, l), pitch, blocks - 1, blocks, l, end);
-        epilogue(context, p, l, end);
+        run_blocks(q, cdrop_panel_at(t->out, q->k, p, l), pitch, common, t->b1, l, end);
+        t->epilogue(t->context, p, l, end);
     }
 }
 
 void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
                         const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context)
 {
-    const size_t groups = cdrop_blocks(rows);
-    size_t item, end;
-    cdrop_share(team, panels->panels * groups, &item, &end);
-    while (item < end) {
-        const size_t p = item / groups, g0 = item % groups, g1 = cdrop_min(groups, g0 + end - item);
-        const panel_product q = {.k = k,
-                                 .left = left,
-                                 .start = start ? (const char *)start + p * k->panel * k->size : NULL,
-                                 .panel = cdrop_panel_at(panels, k, p, 0),
-                                 .pitch = cdrop_panel_pitch(panels, p),
-                                 .width = cdrop_panel_width(panels, p, k->panel)};
-        product_panel(&q, out, rows, p, g0, g1, epilogue, context);
-        item += g1 - g0;
+    const size_t groups = cdrop_blocks(rows), blocks = left->entries ? cdrop_blocks(left->entries) : 1;
+    part t = {.out = out, .rows = rows, .epilogue = epilogue, .context = context};
+    size_t first, end;
+    cdrop_share(team, panels->panels * groups, &first, &end);
+    for (t.b0 = 0; t.b0 < blocks; t.b0 = t.b1) {
+        t.b1 = cdrop_min(t.b0 + MANY_BLOCKS, blocks);
+        t.last = t.b1 == blocks;
+        for (size_t item = first; item < end; item += t.g1 - t.g0) {
+            const size_t p = item / groups;
+            const panel_product q = {.k = k,
+                                     .left = left,
+                                     .start = start ? (const char *)start + p * k->panel * k->size : NULL,
+                                     .panel = cdrop_panel_at(panels, k, p, 0),
+                                     .pitch = cdrop_panel_pitch(panels, p),
+                                     .width = cdrop_panel_width(panels, p, k->panel)};
+            t.g0 = item % groups;
+            t.g1 = cdrop_min(cdrop_min(groups, t.g0 + end - item), t.g0 + MANY_GROUPS);
+            run_part(&q, &t, p);
+        }
     }
 }
 
@@ -104,7 +124,7 @@ typedef struct {
     const cdrop_kernels *k;
     void *out, *start;
     const void *w;
-    cdrop_panels panels, result, dense;
+    cdrop_panels panels, result, dense, as_it_stands;
     cdrop_lists lists;
     cdrop_left left;
     cdrop_source source;
@@ -131,7 +151,8 @@ static void gemm_job(void *argument, cdrop_team team)
     cdrop_share(team, g->source.columns, &from, &to);
     cdrop_pack(&g->panels, g->k, g->w, g->n_out, from, to);
     cdrop_share(team, g->rows, &from, &to);
-    cdrop_list_rows(g->k, &g->left, &g->lists, &g->dense, &g->source, from, to);
+    if (g->left.dense != &g->as_it_stands)
+        cdrop_list_rows(g->k, &g->left, &g->lists, &g->dense, &g->source, from, to);
     cdrop_barrier(team);
     cdrop_product_rows(g->k, &g->result, g->start, &g->panels, &g->left, g->rows, team, finish_rows, g);
 }
@@ -163,11 +184,12 @@ cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, cons
     if (cdrop_open(&space) != CDROP_OK)
         return CDROP_NO_MEMORY;
     take_gemm(&g, &space, bias != NULL);
+    g.as_it_stands = cdrop_view_rows(k, x, n_in);
     if (bias)
         memcpy(g.start, bias, n_out * k->size);
     g.left = (cdrop_left){.lists = &g.lists, .entries = n_in};
     if (cdrop_sampled_density(k, &g.source, &g.lists, rows) > k->dense_above)
-        g.left.dense = &g.dense;
+        g.left.dense = cdrop_as_it_stands(&g.source) ? &g.as_it_stands : &g.dense;
     cdrop_parallel(gemm_job, &g, cdrop_useful_threads(threads, (double)rows * (double)n_in * (double)n_out));
     cdrop_release(&space);
     return CDROP_OK;

@@ -22,6 +22,12 @@ typedef struct {
 void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
                         const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context);
 
+/* Whether the source's rows, multiplied densely, need no copy: all is kept as it is. */
+static inline int cdrop_as_it_stands(const cdrop_source *s)
+{
+    return !s->mask && !s->rows && !s->shift && s->scale == 1 && s->rule == CDROP_LIVE_NONZERO;
+}
+
 /* Rows [l0, l1) of a source, as lists or dense, whichever `left` is; the number of live entries. */
 size_t cdrop_list_rows(const cdrop_kernels *k, const cdrop_left *left, cdrop_lists *lists, const cdrop_panels *dense,
                        const cdrop_source *source, size_t l0, size_t l1);

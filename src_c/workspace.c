@@ -174,6 +174,15 @@ cdrop_panels cdrop_take_rows(cdrop_workspace *w, const cdrop_kernels *k, size_t 
     return m;
 }
 
+cdrop_panels cdrop_view_rows(const cdrop_kernels *k, const void *rows, size_t columns)
+{
+    cdrop_panels m = shape(k, columns);
+    m.data = (void *)rows;
+    m.step = k->panel;
+    m.pitch = m.tail_pitch = columns;
+    return m;
+}
+
 typedef enum { INTO_PANELS, OUT_OF_PANELS } direction;
 
 static void copy_lines(const cdrop_panels *m, const cdrop_kernels *k, char *rows, size_t columns, size_t l0, size_t l1,

@@ -37,6 +37,9 @@ cdrop_panels cdrop_take_panels(cdrop_workspace *w, const cdrop_kernels *k, size_
 /* The same where whole rows must lie in one piece: panels of a row-major matrix. */
 cdrop_panels cdrop_take_rows(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t columns);
 
+/* Row-major rows of a caller, as panels to read from. */
+cdrop_panels cdrop_view_rows(const cdrop_kernels *k, const void *rows, size_t columns);
+
 /* Where (line, first column) of panel p stands. */
 static inline void *cdrop_panel_at(const cdrop_panels *m, const cdrop_kernels *k, size_t p, size_t line)
 {

@@ -207,12 +207,25 @@ static void test_threads(cdrop_dtype t)
         }
 }
 
+/* More rows, and more summed entries, than a product takes at once; dense, as the rows stand (variants 0 and 21) or under
+ * a mask, and as lists. */
+static void test_large(cdrop_dtype t)
+{
+    const int variants[] = {0, 21, 4, 8};
+    for (size_t i = 0; i < COUNT(variants); i++)
+        for (size_t d = 1; d < COUNT(densities); d += 2) {
+            const problem p = make_problem(t, 270, 1100, 3, densities[d], variants[i]);
+            run_problem(&p, 1);
+        }
+}
+
 int main(void)
 {
     cdrop_set_cpus(2); /* so that teams of two spin, and larger ones yield */
     for (cdrop_dtype t = 0; t < DTYPES; t++) {
         test_small(t);
         test_threads(t);
+        test_large(t);
     }
     return check_report();
 }
