@@ -4,7 +4,7 @@
 #include "products.h"
 
 enum {
-    FEW_LINES = 16,  /* fewer do not touch most of a block of weights */
+    FEW_LINES = 16, /* fewer do not touch most of a block of weights */
     /* Of 64 rows and of 64 summed entries: the sums of as many rows and the weights of as many entries stay in a
      * second-level cache together, the left side's entries in a third-level cache from panel to panel. */
     MANY_GROUPS = 4,
