@@ -1,0 +1,183 @@
+/* The forward pass of a network: masks, lists of the input, and layer by layer product, activation and lists. */
+#include "network.h"
+
+int cdrop_threads_for(const cdrop_network *n, size_t rows, int products, int asked)
+{
+    double work = 0;
+    for (size_t i = 0; i < n->layers; i++)
+        work += products * (double)rows * (double)n->layer[i].n_in * (double)n->layer[i].n_out;
+    return cdrop_useful_threads(asked, work);
+}
+
+/* Everything of the old capacity is given back first, so that memory does not double. */
+cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows)
+{
+    if (rows <= n->rows)
+        return CDROP_OK;
+    cdrop_release(&n->training);
+    cdrop_release(&n->batch);
+    n->rows = n->training_rows = 0;
+    for (size_t i = 0; i < n->layers; i++) {
+        layer *l = &n->layer[i];
+        l->inputs = cdrop_take_lists(&n->batch, n->k, rows, l->n_in, i == 0);
+        l->dense_inputs = cdrop_take_panels(&n->batch, n->k, rows, l->n_in);
+        l->out = i + 1 < n->layers ? cdrop_take_panels(&n->batch, n->k, rows, l->n_out)
+                                   : cdrop_take_rows(&n->batch, n->k, rows, l->n_out);
+    }
+    if (n->batch.failed) {
+        cdrop_release(&n->batch);
+        return CDROP_NO_MEMORY;
+    }
+    n->rows = rows;
+    return CDROP_OK;
+}
+
+void cdrop_choose_products(cdrop_network *n, const cdrop_batch *batch, const kept_batch *kept)
+{
+    for (size_t i = 0; i < n->layers; i++) {
+        n->layer[i].dense = n->layer[i].density > n->k->dense_above;
+        atomic_store(&n->layer[i].live_count, 0);
+    }
+    if (batch->indptr || kept)
+        n->layer[0].dense = 0;
+}
+
+/* The source that lists the input of layer i from `data`: dropout, scale and, in training, what was live. */
+static cdrop_source input_source(const pass *s, size_t i, const void *data, size_t pitch)
+{
+    const layer *l = &s->n->layer[i];
+    const int relu = s->n->activation == CDROP_RELU;
+    return (cdrop_source){
+        .data = data,
+        .pitch = pitch,
+        .columns = l->n_in,
+        .mask = s->training ? l->mask : NULL,
+        .words = l->words,
+        .scale = s->training ? l->train_scale : l->test_scale,
+        .rule = i == 0 ? CDROP_LIVE_NONZERO
+                : relu ? CDROP_LIVE_POSITIVE
+                       : CDROP_LIVE_KEPT,
+        .shift = i == 0 && cdrop_shifted(s) ? s->n->background : NULL,
+        .live = s->training && i ? l->live : NULL,
+    };
+}
+
+static cdrop_left left_of(const pass *s, const layer *l)
+{
+    const cdrop_lists *lists = s->kept && l == s->n->layer ? &s->kept->inputs : &l->inputs;
+    return (cdrop_left){.lists = lists, .dense = l->dense ? &l->dense_inputs : NULL, .entries = l->n_in};
+}
+
+void cdrop_list_input(const pass *s, cdrop_team team)
+{
+    layer *l = &s->n->layer[0];
+    const cdrop_left left = left_of(s, l);
+    cdrop_source source = input_source(s, 0, s->batch->x, l->n_in);
+    const cdrop_kernels *k = s->n->k;
+    size_t from, to;
+    source.rows = s->batch->rows;
+    source.indptr = s->batch->indptr;
+    source.indices = s->batch->indices;
+    cdrop_share(team, s->batch->n, &from, &to);
+    atomic_fetch_add(&l->live_count, source.indptr
+                                         ? k->compress_sparse(&l->inputs, &source, from, to)
+                                         : cdrop_list_rows(k, &left, &l->inputs, &l->dense_inputs, &source, from, to));
+    cdrop_lap(s->watch, CDROP_TIME_LISTS);
+}
+
+/* What the sums of the first layer start from: the bias, and the background's share. */
+static void start_of_first(const pass *s, cdrop_team team)
+{
+    const cdrop_network *n = s->n;
+    const layer *l = &n->layer[0];
+    const size_t size = n->k->size;
+    size_t from, to;
+    if (!cdrop_shifted(s))
+        return;
+    cdrop_share(team, l->weight.panels, &from, &to);
+    for (size_t p = from; p < to; p++)
+        n->k->product((char *)n->start + p * n->k->panel * size, 0, (char *)l->bias + p * n->k->panel * size,
+                      cdrop_panel_at(&l->weight, n->k, p, 0), cdrop_panel_pitch(&l->weight, p),
+                      cdrop_panel_width(&l->weight, p, n->k->panel), &n->background_row, 0, n->background_row.blocks, 0,
+                      1, 0, NULL);
+    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
+}
+
+static void draw_masks(const pass *s, cdrop_team team)
+{
+    for (size_t i = 0; i < s->n->layers; i++) {
+        const layer *l = &s->n->layer[i];
+        size_t from, to;
+        cdrop_share(team, cdrop_blocks(s->batch->n), &from, &to);
+        if (l->keep == CDROP_KEEP_ALL || from == to)
+            continue;
+        from *= CDROP_BLOCK;
+        to = cdrop_min(to * CDROP_BLOCK, s->batch->n);
+        cdrop_bernoulli_mask(l->mask + from * l->words, from, to - from, l->n_in, l->keep, s->n->seed, s->step,
+                             (uint32_t)i);
+    }
+    cdrop_lap(s->watch, CDROP_TIME_MASKS);
+}
+
+/* A hidden layer's rows are complete in one panel: activation, then the lists that the next layer's products run on. */
+static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
+{
+    const pass *s = context;
+    const cdrop_kernels *k = s->n->k;
+    const layer *l = &s->n->layer[s->index];
+    layer *next = &s->n->layer[s->index + 1];
+    const size_t pitch = cdrop_panel_pitch(&l->out, p), b0 = p * k->panel / CDROP_BLOCK;
+    const size_t b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, next->inputs.blocks);
+    const size_t columns = cdrop_min(k->panel, l->n_out - p * k->panel);
+    cdrop_source source = input_source(s, s->index + 1, cdrop_panel_at(&l->out, k, p, 0), pitch);
+    source.first_block = b0;
+    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
+    if (s->n->activation != CDROP_RELU && s->n->activation != CDROP_IDENTITY) /* the ReLU is the rule of the lists */
+        k->activate(cdrop_panel_at(&l->out, k, p, l0), pitch, columns, l1 - l0, s->n->activation);
+    const size_t live = next->dense ? k->densify(cdrop_panel_at(&next->dense_inputs, k, p, l0),
+                                                 cdrop_panel_pitch(&next->dense_inputs, p), &source, b0, b1, l0, l1)
+                                    : k->compress(&next->inputs, &source, b0, b1, l0, l1);
+    atomic_fetch_add_explicit(&next->live_count, live, memory_order_relaxed);
+    if (s->training && !next->dense)
+        k->scatter(&next->columns, &next->inputs, b0, b1, l0 / CDROP_BLOCK, l1);
+    cdrop_lap(s->watch, CDROP_TIME_LISTS);
+}
+
+static void finish_logits(void *context, size_t p, size_t l0, size_t l1)
+{
+    const pass *s = context;
+    (void)p, (void)l0, (void)l1;
+    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
+}
+
+void cdrop_scatter_input(const pass *s, cdrop_team team)
+{
+    layer *l = &s->n->layer[0];
+    size_t from, to;
+    cdrop_share(team, l->inputs.blocks, &from, &to);
+    for (size_t rows = 0; rows < cdrop_blocks(s->batch->n); rows++)
+        s->n->k->scatter(&l->columns, &l->inputs, from, to, rows, s->batch->n);
+    cdrop_lap(s->watch, CDROP_TIME_LISTS);
+}
+
+void cdrop_forward(pass *s, cdrop_team team)
+{
+    if (s->training)
+        draw_masks(s, team);
+    if (s->training && s->n->layer[0].mask) /* the input's lists read masks that other threads draw */
+        cdrop_meet(s, team);
+    if (!s->kept)
+        cdrop_list_input(s, team);
+    start_of_first(s, team);
+    cdrop_meet(s, team);
+    for (size_t i = 0; i < s->n->layers; i++) {
+        const layer *l = &s->n->layer[i];
+        const cdrop_left left = left_of(s, l);
+        s->index = i;
+        cdrop_product_rows(s->n->k, &l->out, i == 0 && cdrop_shifted(s) ? s->n->start : l->bias, &l->weight, &left,
+                           s->batch->n, team, i + 1 < s->n->layers ? finish_hidden : finish_logits, s);
+        if (i == 0 && s->training && !s->kept && !l->dense)
+            cdrop_scatter_input(s, team);
+        cdrop_meet(s, team);
+    }
+}
