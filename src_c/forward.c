@@ -42,6 +42,12 @@ void cdrop_choose_products(cdrop_network *n, const cdrop_batch *batch, const kep
         n->layer[0].dense = 0;
 }
 
+static const uint64_t *masks_of(const pass *s, size_t i)
+{
+    const uint64_t *masks = s->masks ? s->masks[i] : NULL;
+    return masks && s->given ? masks + s->step * s->n->layer[i].words : masks;
+}
+
 /* The source that lists the input of layer i from `data`: dropout, scale and, in training, what was live. */
 static cdrop_source input_source(const pass *s, size_t i, const void *data, size_t pitch)
 {
@@ -51,9 +57,9 @@ static cdrop_source input_source(const pass *s, size_t i, const void *data, size
         .data = data,
         .pitch = pitch,
         .columns = l->n_in,
-        .mask = s->training ? l->mask : NULL,
-        .words = l->words,
-        .scale = s->training ? l->train_scale : l->test_scale,
+        .mask = masks_of(s, i),
+        .words = s->given ? 0 : l->words,
+        .scale = s->masks ? l->train_scale : l->test_scale,
         .rule = i == 0 ? CDROP_LIVE_NONZERO
                 : relu ? CDROP_LIVE_POSITIVE
                        : CDROP_LIVE_KEPT,
@@ -103,20 +109,42 @@ static void start_of_first(const pass *s, cdrop_team team)
     cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
 }
 
+/* This thread's rows, where blocks of them stay whole: a block's masks come from one stream. */
+static void share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to)
+{
+    cdrop_share(team, cdrop_blocks(s->batch->n), from, to);
+    *from *= CDROP_BLOCK;
+    *to = cdrop_min(*to * CDROP_BLOCK, s->batch->n);
+}
+
 static void draw_masks(const pass *s, cdrop_team team)
 {
-    for (size_t i = 0; i < s->n->layers; i++) {
+    size_t from, to;
+    share_blocks(s, team, &from, &to);
+    for (size_t i = 0; i < s->n->layers && from < to; i++) {
         const layer *l = &s->n->layer[i];
-        size_t from, to;
-        cdrop_share(team, cdrop_blocks(s->batch->n), &from, &to);
-        if (l->keep == CDROP_KEEP_ALL || from == to)
-            continue;
-        from *= CDROP_BLOCK;
-        to = cdrop_min(to * CDROP_BLOCK, s->batch->n);
-        cdrop_bernoulli_mask(l->mask + from * l->words, from, to - from, l->n_in, l->keep, s->n->seed, s->step,
-                             (uint32_t)i);
+        if (s->masks[i])
+            cdrop_bernoulli_mask(s->masks[i] + from * l->words, s->first_row + from, to - from, l->n_in, l->keep,
+                                 s->seed, s->step, s->purpose, (uint32_t)i);
     }
     cdrop_lap(s->watch, CDROP_TIME_MASKS);
+}
+
+/* The lists of layer i's input that its products run on, from lines [l0, l1) of panel p of the activations below. */
+static void list_hidden(const pass *s, size_t i, size_t p, size_t l0, size_t l1)
+{
+    const cdrop_kernels *k = s->n->k;
+    const cdrop_panels *a = &s->n->layer[i - 1].out;
+    layer *l = &s->n->layer[i];
+    const size_t b0 = p * k->panel / CDROP_BLOCK, b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, l->inputs.blocks);
+    cdrop_source source = input_source(s, i, cdrop_panel_at(a, k, p, 0), cdrop_panel_pitch(a, p));
+    source.first_block = b0;
+    const size_t live = l->dense ? k->densify(cdrop_panel_at(&l->dense_inputs, k, p, l0),
+                                              cdrop_panel_pitch(&l->dense_inputs, p), &source, b0, b1, l0, l1)
+                                 : k->compress(&l->inputs, &source, b0, b1, l0, l1);
+    atomic_fetch_add_explicit(&l->live_count, live, memory_order_relaxed);
+    if (s->training && !l->dense)
+        k->scatter(&l->columns, &l->inputs, b0, b1, l0 / CDROP_BLOCK, l1);
 }
 
 /* A hidden layer's rows are complete in one panel: activation, then the lists that the next layer's products run on. */
@@ -125,21 +153,13 @@ static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
     const pass *s = context;
     const cdrop_kernels *k = s->n->k;
     const layer *l = &s->n->layer[s->index];
-    layer *next = &s->n->layer[s->index + 1];
-    const size_t pitch = cdrop_panel_pitch(&l->out, p), b0 = p * k->panel / CDROP_BLOCK;
-    const size_t b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, next->inputs.blocks);
     const size_t columns = cdrop_min(k->panel, l->n_out - p * k->panel);
-    cdrop_source source = input_source(s, s->index + 1, cdrop_panel_at(&l->out, k, p, 0), pitch);
-    source.first_block = b0;
     cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
     if (s->n->activation != CDROP_RELU && s->n->activation != CDROP_IDENTITY) /* the ReLU is the rule of the lists */
-        k->activate(cdrop_panel_at(&l->out, k, p, l0), pitch, columns, l1 - l0, s->n->activation);
-    const size_t live = next->dense ? k->densify(cdrop_panel_at(&next->dense_inputs, k, p, l0),
-                                                 cdrop_panel_pitch(&next->dense_inputs, p), &source, b0, b1, l0, l1)
-                                    : k->compress(&next->inputs, &source, b0, b1, l0, l1);
-    atomic_fetch_add_explicit(&next->live_count, live, memory_order_relaxed);
-    if (s->training && !next->dense)
-        k->scatter(&next->columns, &next->inputs, b0, b1, l0 / CDROP_BLOCK, l1);
+        k->activate(cdrop_panel_at(&l->out, k, p, l0), cdrop_panel_pitch(&l->out, p), columns, l1 - l0,
+                    s->n->activation);
+    if (s->index + 1 != s->relisted)
+        list_hidden(s, s->index + 1, p, l0, l1);
     cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
@@ -160,17 +180,10 @@ void cdrop_scatter_input(const pass *s, cdrop_team team)
     cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
-void cdrop_forward(pass *s, cdrop_team team)
+/* Layers [from, to), whose input has been listed. */
+static void run_layers(pass *s, size_t from, size_t to, cdrop_team team)
 {
-    if (s->training)
-        draw_masks(s, team);
-    if (s->training && s->n->layer[0].mask) /* the input's lists read masks that other threads draw */
-        cdrop_meet(s, team);
-    if (!s->kept)
-        cdrop_list_input(s, team);
-    start_of_first(s, team);
-    cdrop_meet(s, team);
-    for (size_t i = 0; i < s->n->layers; i++) {
+    for (size_t i = from; i < to; i++) {
         const layer *l = &s->n->layer[i];
         const cdrop_left left = left_of(s, l);
         s->index = i;
@@ -180,4 +193,52 @@ void cdrop_forward(pass *s, cdrop_team team)
             cdrop_scatter_input(s, team);
         cdrop_meet(s, team);
     }
+}
+
+static void begin_first(const pass *s, cdrop_team team)
+{
+    if (s->masks && s->masks[0] && !s->given) /* the input's lists read masks that other threads draw */
+        cdrop_meet(s, team);
+    if (!s->kept)
+        cdrop_list_input(s, team);
+    start_of_first(s, team);
+    cdrop_meet(s, team);
+}
+
+void cdrop_forward(pass *s, cdrop_team team)
+{
+    if (s->masks)
+        draw_masks(s, team);
+    begin_first(s, team);
+    run_layers(s, 0, s->n->layers, team);
+}
+
+void cdrop_forward_below(pass *s, cdrop_team team)
+{
+    if (s->relisted)
+        begin_first(s, team);
+    run_layers(s, 0, s->relisted, team);
+}
+
+/* A thread lists the rows whose masks it has drawn itself. */
+static void list_again(const pass *s, cdrop_team team)
+{
+    const cdrop_panels *a = &s->n->layer[s->relisted - 1].out;
+    size_t from, to;
+    share_blocks(s, team, &from, &to);
+    for (size_t p = 0; p < a->panels && from < to; p++)
+        list_hidden(s, s->relisted, p, from, to);
+    cdrop_lap(s->watch, CDROP_TIME_LISTS);
+    cdrop_meet(s, team);
+}
+
+void cdrop_forward_above(pass *s, cdrop_team team)
+{
+    if (!s->given)
+        draw_masks(s, team);
+    if (s->relisted)
+        list_again(s, team);
+    else
+        begin_first(s, team);
+    run_layers(s, s->relisted, s->n->layers, team);
 }

@@ -168,8 +168,8 @@ static void take_training(cdrop_network *n, size_t i)
     cdrop_workspace *w = &n->training;
     layer *l = &n->layer[i];
     l->columns = cdrop_take_lists(w, n->k, l->n_in, n->rows, 0);
-    if (l->keep != CDROP_KEEP_ALL)
-        l->mask = cdrop_take(w, n->rows * l->words, sizeof *l->mask);
+    if (l->keep != CDROP_KEEP_ALL && n->masks)
+        n->masks[i] = cdrop_take(w, n->rows * l->words, sizeof **n->masks);
     if (i) {
         l->live = cdrop_take(w, n->rows * l->words, sizeof *l->live);
         l->deltas = cdrop_take_lists(w, n->k, n->rows, l->n_out, 0);
@@ -186,6 +186,7 @@ static cdrop_status reserve_training(cdrop_network *n, size_t rows, int threads)
         return CDROP_OK;
     cdrop_release(&n->training);
     n->training_rows = 0;
+    n->masks = cdrop_take(&n->training, n->layers, sizeof *n->masks);
     for (size_t i = 0; i < n->layers; i++)
         take_training(n, i);
     n->row_loss = cdrop_take(&n->training, n->rows, sizeof *n->row_loss);
@@ -422,7 +423,10 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
         .n = n,
         .batch = batch,
         .kept = kept_lists(n, batch),
+        .masks = n->masks,
+        .seed = n->seed,
         .step = step,
+        .purpose = CDROP_FOR_MASKS,
         .training = 1,
         .total = loss,
         .status = &status,

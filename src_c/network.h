@@ -1,4 +1,4 @@
-/* What the files of a network share: its memory, and the forward pass, which training and prediction run alike. */
+/* What the files of a network share: its memory, and the forward pass, which training, prediction and sampling run alike. */
 #ifndef CDROP_NETWORK_H
 #define CDROP_NETWORK_H
 
@@ -23,8 +23,8 @@ typedef struct {
     double *squares;         /* sums of squares of 64 x 64 weights, for the L2 term */
     double *column_squares;  /* by column, for max-norm; of hidden layers */
     /* the batch */
-    uint64_t *mask, *live; /* of the input: kept units, and those that were live */
-    size_t words;
+    uint64_t *live; /* of the input: which units were live */
+    size_t words;   /* of its masks */
     atomic_size_t live_count;
     double density;              /* share of the input that was live in the last step */
     int dense;                   /* whether the products with the input run on it as it is */
@@ -50,6 +50,7 @@ struct cdrop_network {
     int threads;                /* that the scratch was made for */
     char *scratch;              /* for each thread: a block of gradient lines */
     double *row_loss;
+    uint64_t **masks;         /* of each layer's input, or NULL where nothing is dropped */
     cdrop_stopwatch *watches; /* for each thread, or NULL: nothing is measured */
     cdrop_workspace timing;
     /* What the input mostly is, feature by feature. It is carried as one more row: products run on input minus
@@ -67,8 +68,14 @@ typedef struct {
     cdrop_network *n;
     const cdrop_batch *batch;
     const kept_batch *kept; /* its lists, or NULL: they are to be made */
-    uint64_t step;
-    size_t index; /* the layer being worked on */
+    /* Dropout: NULL for none. Masks are drawn by their key, or given: then row `step` of them is every row's. */
+    uint64_t *const *masks;
+    int given;
+    uint64_t seed, step;
+    cdrop_purpose purpose;
+    size_t first_row; /* of the batch, in the call */
+    size_t relisted;  /* sampling: the layer whose input is listed pass by pass, or 0 for none but the first */
+    size_t index;     /* the layer being worked on */
     int training;
     cdrop_loss_rows loss;
     double *total;
@@ -107,6 +114,11 @@ void cdrop_scatter_input(const pass *s, cdrop_team team);
 
 /* From the input to the last layer's outputs; every thread of the team has come to the end. */
 void cdrop_forward(pass *s, cdrop_team team);
+
+/* The same in two parts, of which the second may run again under other masks: up to the activations that are the input of
+ * layer `relisted`, and from there on. */
+void cdrop_forward_below(pass *s, cdrop_team team);
+void cdrop_forward_above(pass *s, cdrop_team team);
 
 /* ---- predict.c ---- */
 
