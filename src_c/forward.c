@@ -74,17 +74,15 @@ static cdrop_left left_of(const pass *s, const layer *l)
     return (cdrop_left){.lists = lists, .dense = l->dense ? &l->dense_inputs : NULL, .entries = l->n_in};
 }
 
-void cdrop_list_input(const pass *s, cdrop_team team)
+void cdrop_list_input(const pass *s, size_t from, size_t to)
 {
     layer *l = &s->n->layer[0];
     const cdrop_left left = left_of(s, l);
     cdrop_source source = input_source(s, 0, s->batch->x, l->n_in);
     const cdrop_kernels *k = s->n->k;
-    size_t from, to;
     source.rows = s->batch->rows;
     source.indptr = s->batch->indptr;
     source.indices = s->batch->indices;
-    cdrop_share(team, s->batch->n, &from, &to);
     atomic_fetch_add(&l->live_count, source.indptr
                                          ? k->compress_sparse(&l->inputs, &source, from, to)
                                          : cdrop_list_rows(k, &left, &l->inputs, &l->dense_inputs, &source, from, to));
@@ -109,18 +107,15 @@ static void start_of_first(const pass *s, cdrop_team team)
     cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
 }
 
-/* This thread's rows, where blocks of them stay whole: a block's masks come from one stream. */
-static void share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to)
+void cdrop_share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to)
 {
     cdrop_share(team, cdrop_blocks(s->batch->n), from, to);
-    *from *= CDROP_BLOCK;
+    *from = cdrop_min(*from * CDROP_BLOCK, s->batch->n);
     *to = cdrop_min(*to * CDROP_BLOCK, s->batch->n);
 }
 
-static void draw_masks(const pass *s, cdrop_team team)
+static void draw_masks(const pass *s, size_t from, size_t to)
 {
-    size_t from, to;
-    share_blocks(s, team, &from, &to);
     for (size_t i = 0; i < s->n->layers && from < to; i++) {
         const layer *l = &s->n->layer[i];
         if (s->masks[i])
@@ -180,65 +175,73 @@ void cdrop_scatter_input(const pass *s, cdrop_team team)
     cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
-/* Layers [from, to), whose input has been listed. */
-static void run_layers(pass *s, size_t from, size_t to, cdrop_team team)
+static const void *start_of(const pass *s, const layer *l)
 {
-    for (size_t i = from; i < to; i++) {
-        const layer *l = &s->n->layer[i];
+    return l == s->n->layer && cdrop_shifted(s) ? s->n->start : l->bias;
+}
+
+static cdrop_epilogue epilogue_of(const pass *s) { return s->index + 1 < s->n->layers ? finish_hidden : finish_logits; }
+
+/* The first `layers` layers, whose input has been listed. */
+static void run_layers(pass *s, size_t layers, cdrop_team team)
+{
+    for (s->index = 0; s->index < layers; s->index++) {
+        const layer *l = &s->n->layer[s->index];
         const cdrop_left left = left_of(s, l);
-        s->index = i;
-        cdrop_product_rows(s->n->k, &l->out, i == 0 && cdrop_shifted(s) ? s->n->start : l->bias, &l->weight, &left,
-                           s->batch->n, team, i + 1 < s->n->layers ? finish_hidden : finish_logits, s);
-        if (i == 0 && s->training && !s->kept && !l->dense)
+        cdrop_product_rows(s->n->k, &l->out, start_of(s, l), &l->weight, &left, s->batch->n, team, epilogue_of(s), s);
+        if (s->index == 0 && s->training && !s->kept && !l->dense)
             cdrop_scatter_input(s, team);
         cdrop_meet(s, team);
     }
 }
 
-static void begin_first(const pass *s, cdrop_team team)
-{
-    if (s->masks && s->masks[0] && !s->given) /* the input's lists read masks that other threads draw */
-        cdrop_meet(s, team);
-    if (!s->kept)
-        cdrop_list_input(s, team);
-    start_of_first(s, team);
-    cdrop_meet(s, team);
-}
-
 void cdrop_forward(pass *s, cdrop_team team)
 {
-    if (s->masks)
-        draw_masks(s, team);
-    begin_first(s, team);
-    run_layers(s, 0, s->n->layers, team);
+    size_t from, to;
+    if (s->masks) {
+        cdrop_share_blocks(s, team, &from, &to);
+        draw_masks(s, from, to);
+        if (s->masks[0]) /* the input's lists read masks that other threads draw */
+            cdrop_meet(s, team);
+    }
+    cdrop_share(team, s->batch->n, &from, &to);
+    if (!s->kept)
+        cdrop_list_input(s, from, to);
+    start_of_first(s, team);
+    cdrop_meet(s, team);
+    run_layers(s, s->n->layers, team);
 }
 
 void cdrop_forward_below(pass *s, cdrop_team team)
 {
+    size_t from, to;
+    cdrop_share(team, s->batch->n, &from, &to);
     if (s->relisted)
-        begin_first(s, team);
-    run_layers(s, 0, s->relisted, team);
+        cdrop_list_input(s, from, to);
+    start_of_first(s, team);
+    cdrop_meet(s, team);
+    run_layers(s, s->relisted, team);
 }
 
-/* A thread lists the rows whose masks it has drawn itself. */
-static void list_again(const pass *s, cdrop_team team)
+/* The input of layer `relisted`, from the activations below. */
+static void list_again(const pass *s, size_t from, size_t to)
 {
-    const cdrop_panels *a = &s->n->layer[s->relisted - 1].out;
-    size_t from, to;
-    share_blocks(s, team, &from, &to);
-    for (size_t p = 0; p < a->panels && from < to; p++)
+    for (size_t p = 0; p < s->n->layer[s->relisted - 1].out.panels; p++)
         list_hidden(s, s->relisted, p, from, to);
     cdrop_lap(s->watch, CDROP_TIME_LISTS);
-    cdrop_meet(s, team);
 }
 
-void cdrop_forward_above(pass *s, cdrop_team team)
+void cdrop_forward_above(pass *s, size_t from, size_t to)
 {
     if (!s->given)
-        draw_masks(s, team);
+        draw_masks(s, from, to);
     if (s->relisted)
-        list_again(s, team);
+        list_again(s, from, to);
     else
-        begin_first(s, team);
-    run_layers(s, s->relisted, s->n->layers, team);
+        cdrop_list_input(s, from, to);
+    for (s->index = s->relisted; s->index < s->n->layers; s->index++) {
+        const layer *l = &s->n->layer[s->index];
+        const cdrop_left left = left_of(s, l);
+        cdrop_product_groups(s->n->k, &l->out, start_of(s, l), &l->weight, &left, from, to, epilogue_of(s), s);
+    }
 }

@@ -452,7 +452,9 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
 static void list_batch_job(void *argument, cdrop_team team)
 {
     const pass *s = argument;
-    cdrop_list_input(s, team);
+    size_t from, to;
+    cdrop_share(team, s->batch->n, &from, &to);
+    cdrop_list_input(s, from, to);
     cdrop_barrier(team);
     cdrop_scatter_input(s, team);
 }

@@ -74,7 +74,7 @@ typedef struct {
     uint64_t seed, step;
     cdrop_purpose purpose;
     size_t first_row; /* of the batch, in the call */
-    size_t relisted;  /* sampling: the layer whose input is listed pass by pass, or 0 for none but the first */
+    size_t relisted;  /* sampling: the layer whose input is listed pass by pass; 0 elsewhere */
     size_t index;     /* the layer being worked on */
     int training;
     cdrop_loss_rows loss;
@@ -108,17 +108,20 @@ cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows);
  * or sparse are always listed. */
 void cdrop_choose_products(cdrop_network *n, const cdrop_batch *batch, const kept_batch *kept);
 
-/* This thread's part of the lists of the input, by row and by unit. */
-void cdrop_list_input(const pass *s, cdrop_team team);
+/* This thread's rows, where blocks of them stay whole: a block's masks come from one stream. */
+void cdrop_share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to);
+
+/* Lists of the input: of rows [from, to), and this thread's part of those by unit. */
+void cdrop_list_input(const pass *s, size_t from, size_t to);
 void cdrop_scatter_input(const pass *s, cdrop_team team);
 
 /* From the input to the last layer's outputs; every thread of the team has come to the end. */
 void cdrop_forward(pass *s, cdrop_team team);
 
-/* The same in two parts, of which the second may run again under other masks: up to the activations that are the input of
- * layer `relisted`, and from there on. */
+/* The same in two parts. First up to the activations that are the input of layer `relisted`; then from there on, for rows
+ * [from, to) on this thread alone, from a multiple of 64: again and again, under other masks. */
 void cdrop_forward_below(pass *s, cdrop_team team);
-void cdrop_forward_above(pass *s, cdrop_team team);
+void cdrop_forward_above(pass *s, size_t from, size_t to);
 
 /* ---- predict.c ---- */
 

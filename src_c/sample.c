@@ -1,19 +1,20 @@
 /* Predictions under many masks, and what they tell together (Monte Carlo dropout).
  *
  * Rows come in chunks of fixed size; of a chunk only sums over the passes are kept, so memory grows neither with the rows
- * nor with the passes. What lies below the first dropped-out layer is computed once a chunk. Each pass then is, with a
- * barrier between any two phases:
+ * nor with the passes. What lies below the first dropped-out layer is computed once a chunk, by all threads together. Then
+ * each thread takes whole blocks of rows through all passes, without waiting for the others:
  *
- *   masks of all layers and the first of them applied: lists of what is left
+ *   masks of all layers; the first of them applied: lists of what is left
  *   forward from there, layer by layer
  *   each row's outputs into its sums
  *
- * Sums are in double, whatever the network's type: information is a small difference of entropies. A row's belong to one
- * thread, which takes the passes in ascending order. */
+ * Sums are in double, whatever the network's type: information is a small difference of entropies. */
 #include <string.h>
 
 #include "cpu.h"
 #include "network.h"
+
+enum { THREAD_ROWS = 2 * CDROP_BLOCK };
 
 typedef struct {
     pass pass;
@@ -143,12 +144,8 @@ static void finish_row(const sampling *q, size_t row, size_t at)
 
 /* ---- A chunk of rows ---- */
 
-static void add_rows(const sampling *q, cdrop_team team)
+static void add_rows(const sampling *q, size_t from, size_t to, double *scratch)
 {
-    const size_t units = outputs(q->pass.n);
-    double *scratch = q->scratch + (size_t)team.index * 2 * cdrop_pad(units);
-    size_t from, to;
-    cdrop_share(team, q->pass.batch->n, &from, &to);
     for (size_t row = from; row < to; row++)
         add_row(q, row, scratch);
     cdrop_lap(q->pass.watch, CDROP_TIME_LOSS);
@@ -165,15 +162,18 @@ static void sample_job(void *argument, cdrop_team team)
 {
     sampling mine = *(const sampling *)argument;
     pass *s = &mine.pass;
+    double *scratch = mine.scratch + (size_t)team.index * 2 * cdrop_pad(outputs(s->n));
     size_t from, to;
     s->watch = s->n->watches ? &s->n->watches[team.index] : NULL;
     cdrop_start_watch(s->watch);
-    cdrop_share(team, s->batch->n, &from, &to);
-    begin_rows(&mine, from, to);
     cdrop_forward_below(s, team);
+    cdrop_share_blocks(s, team, &from, &to);
+    if (from == to)
+        return;
+    begin_rows(&mine, from, to);
     for (s->step = 0; s->step < mine.how->passes; s->step++) {
-        cdrop_forward_above(s, team);
-        add_rows(&mine, team);
+        cdrop_forward_above(s, from, to);
+        add_rows(&mine, from, to, scratch);
     }
     for (size_t row = from; row < to; row++)
         finish_row(&mine, row, mine.done + row);
@@ -213,15 +213,21 @@ static size_t first_masked(const pass *s)
     return i;
 }
 
+/* Rows at once: some blocks for each thread, and as many as there is room for. */
+static size_t chunk_rows(const cdrop_network *n, size_t rows, int *threads)
+{
+    *threads = cdrop_threads_for(n, rows, 1, *threads);
+    const size_t wanted = (size_t)*threads * THREAD_ROWS, room = n->rows / CDROP_BLOCK * CDROP_BLOCK;
+    return wanted > room ? wanted : room;
+}
+
 cdrop_status cdrop_network_sample(cdrop_network *n, const cdrop_uncertainty *out, const cdrop_batch *batch,
                                   const cdrop_sampling *how, int threads)
 {
-    const size_t chunk = n->rows > CDROP_PREDICT_ROWS ? n->rows / CDROP_BLOCK * CDROP_BLOCK : CDROP_PREDICT_ROWS;
-    const size_t rows = cdrop_min(batch->n, chunk);
+    const size_t chunk = chunk_rows(n, batch->n, &threads), rows = cdrop_min(batch->n, chunk);
     cdrop_workspace space = CDROP_MEASURE;
     sampling q = {.how = how, .out = *out};
     q.pass = (pass){.n = n, .given = how->masks != NULL, .seed = how->seed, .purpose = CDROP_FOR_SAMPLES};
-    threads = cdrop_threads_for(n, rows, 1, threads);
     if (cdrop_reserve_forward(n, rows) != CDROP_OK)
         return CDROP_NO_MEMORY;
     take_sampling(&q, &space, rows, threads);
