@@ -1,5 +1,5 @@
 /* Predictions under many masks: the same bytes on every path, at any number of threads and however they are cut, as
- * recorded on x86-64; results of the right size; and no memory that grows with passes or rows. */
+ * recorded on x86-64, and results of the right size. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,11 +23,11 @@ typedef struct {
 /* clang-format off */
 static const design designs[] = {
     {"all, softmax", {0xcccccccd, HALF, HALF}, CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY,
-     {UINT64_C(0), UINT64_C(0)}},
+     {UINT64_C(0x9a73be330a746c17), UINT64_C(0x0e0b0c09cebf94df)}},
     {"hidden, sigmoid", {CDROP_KEEP_ALL, HALF, 0xcccccccd}, CDROP_TANH, CDROP_SIGMOID_CROSS_ENTROPY,
-     {UINT64_C(0), UINT64_C(0)}},
+     {UINT64_C(0x2fb22e041011f9eb), UINT64_C(0xe030c3b64853204b)}},
     {"last, squared error", {CDROP_KEEP_ALL, CDROP_KEEP_ALL, HALF}, CDROP_LEAKY_RELU, CDROP_SQUARED_ERROR,
-     {UINT64_C(0), UINT64_C(0)}},
+     {UINT64_C(0x18608b5e20c67906), UINT64_C(0xb76f10b52c046a58)}},
 };
 /* clang-format on */
 
