@@ -470,6 +470,41 @@ class Network:
             return self._predicted(X, "probabilities")
         return self._sampled(X, mc_samples, seed, ("mean",))["mean"]
 
+    def _check_probabilities(self, caller: str) -> None:
+        if self.loss == "squared_error":
+            raise ValueError(
+                f"{caller} needs a cross-entropy loss; this network's is 'squared_error'"
+            )
+
+    def score(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Accuracy (all labels of a row right, if there are several), or R^2 for the squared error.
+
+        Parameters
+        ----------
+        X : array_like or SciPy sparse matrix, shape (n, units[0])
+        y : array_like
+            As for `fit`.
+
+        Returns
+        -------
+        float
+        """
+        data = self._training_data(X, y, None)
+        predicted = self._engine.predict(data, "labels", self.threads or 0)
+        if data.labels is not None:
+            return float(np.mean(predicted == data.labels))
+        assert data.targets is not None
+        if self.loss == "sigmoid_cross_entropy":
+            return float(np.mean((predicted == (data.targets > 0.5)).all(axis=1)))
+        truth = data.targets.astype(np.float64)
+        residual = ((truth - predicted) ** 2).sum(axis=0)
+        spread = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
+        if not spread.all():
+            raise ValueError("y is constant in a column; R^2 needs targets that vary")
+        return float(np.mean(1 - residual / spread))
+
+    # ---- Prediction under dropout ------------------------------------------------------------------------------------
+
     def predict_uncertainty(
         self, X: ArrayLike, mc_samples: int = 50, *, seed: int | None = None
     ) -> uncertainty.Uncertainty:
@@ -505,15 +540,12 @@ class Network:
         --------
         >>> import numpy as np
         >>> from cdrop import Network
-        >>> X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-        >>> net = Network([2, 64, 2], dropout=0.2, seed=1)
-        >>> history = net.fit(X, np.array([0, 1, 1, 0]), learning_rate=0.01, iterations=300)
-        >>> told = net.predict_uncertainty(X, mc_samples=200)
-        >>> told.mean.argmax(axis=1)
-        array([0, 1, 1, 0])
-        >>> far = net.predict_uncertainty([[0.5, 0.5]], mc_samples=200)
-        >>> bool(far.mutual_information > told.mutual_information.max())
-        True
+        >>> X = np.linspace(-1.0, 1.0, 40)[:, None]
+        >>> net = Network([1, 64, 64, 1], dropout=0.1, loss="squared_error", seed=1)
+        >>> history = net.fit(X, X**2, learning_rate=0.003, iterations=2000)
+        >>> told = net.predict_uncertainty([[0.5], [4.0]])  # the second is far from all that it has seen
+        >>> told.std.shape, bool(told.std[1] > 10 * told.std[0])
+        ((2, 1), True)
         """
         return self._uncertainty(X, mc_samples, seed)
 
@@ -541,12 +573,6 @@ class Network:
         self._check_dropped_out("subnetworks")
         count = whole_number("count", count, 1, 2**32)
         return Subnetworks(self, count, self._mask_seed(seed))
-
-    def _check_probabilities(self, caller: str) -> None:
-        if self.loss == "squared_error":
-            raise ValueError(
-                f"{caller} needs a cross-entropy loss; this network's is 'squared_error'"
-            )
 
     def _check_dropped_out(self, what: str) -> None:
         if min(self._keeps()) == 1:
@@ -588,33 +614,6 @@ class Network:
             part = {name: array[i : i + piece] for name, array in out.items()}
             self._engine.sample(data, part, passes, seed, i, masks, self.threads or 0)
         return out
-
-    def score(self, X: ArrayLike, y: ArrayLike) -> float:
-        """Accuracy (all labels of a row right, if there are several), or R^2 for the squared error.
-
-        Parameters
-        ----------
-        X : array_like or SciPy sparse matrix, shape (n, units[0])
-        y : array_like
-            As for `fit`.
-
-        Returns
-        -------
-        float
-        """
-        data = self._training_data(X, y, None)
-        predicted = self._engine.predict(data, "labels", self.threads or 0)
-        if data.labels is not None:
-            return float(np.mean(predicted == data.labels))
-        assert data.targets is not None
-        if self.loss == "sigmoid_cross_entropy":
-            return float(np.mean((predicted == (data.targets > 0.5)).all(axis=1)))
-        truth = data.targets.astype(np.float64)
-        residual = ((truth - predicted) ** 2).sum(axis=0)
-        spread = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
-        if not spread.all():
-            raise ValueError("y is constant in a column; R^2 needs targets that vary")
-        return float(np.mean(1 - residual / spread))
 
     # ---- State -------------------------------------------------------------------------------------------------------
 
