@@ -49,52 +49,81 @@ static void run_blocks(const panel_product *q, void *out, size_t out_pitch, size
     }
 }
 
-/* What a thread computes in one go: row groups [g0, g1), blocks [b0, b1) of the sum, of which `last` is the last. */
+static panel_product product_of(const cdrop_kernels *k, const void *start, const cdrop_panels *panels,
+                                const cdrop_left *left, size_t p)
+{
+    return (panel_product){.k = k,
+                           .left = left,
+                           .start = start ? (const char *)start + p * k->panel * k->size : NULL,
+                           .panel = cdrop_panel_at(panels, k, p, 0),
+                           .pitch = cdrop_panel_pitch(panels, p),
+                           .width = cdrop_panel_width(panels, p, k->panel)};
+}
+
+/* A product, and the blocks [b0, b1) of its sums that are worked on. */
 typedef struct {
     const cdrop_panels *out;
-    size_t rows, g0, g1, b0, b1;
-    int last;
+    size_t rows, blocks, b0, b1;
     cdrop_epilogue epilogue;
     void *context;
-} part;
+} work;
 
-/* A part of panel p. Where it ends the sum, its last block runs group by group, so that the epilogue finds its rows in
- * the cache; all others run over all rows, so that a block of weights is read once. */
-static void run_part(const panel_product *q, const part *t, size_t p)
+static size_t sum_blocks(const cdrop_left *left) { return left->entries ? cdrop_blocks(left->entries) : 1; }
+
+static int next_blocks(work *w)
 {
-    const size_t pitch = cdrop_panel_pitch(t->out, p), common = t->b1 - (t->last != 0);
-    const size_t l0 = t->g0 * CDROP_BLOCK, l1 = cdrop_min(t->g1 * CDROP_BLOCK, t->rows);
-    run_blocks(q, cdrop_panel_at(t->out, q->k, p, l0), pitch, t->b0, common, l0, l1);
-    for (size_t l = l0; t->last && l < l1; l += CDROP_BLOCK) {
+    w->b0 = w->b1;
+    w->b1 = cdrop_min(w->b0 + MANY_BLOCKS, w->blocks);
+    return w->b0 < w->blocks;
+}
+
+/* Row groups [g0, g1) of panel p. Where the sums end, their last block runs group by group, so that the epilogue finds its
+ * rows in the cache; all others run over all these rows, so that a block of weights is read once. */
+static void run_few_groups(const panel_product *q, const work *w, size_t p, size_t g0, size_t g1)
+{
+    const int last = w->b1 == w->blocks;
+    const size_t pitch = cdrop_panel_pitch(w->out, p), common = w->b1 - (size_t)last;
+    const size_t l0 = g0 * CDROP_BLOCK, l1 = cdrop_min(g1 * CDROP_BLOCK, w->rows);
+    run_blocks(q, cdrop_panel_at(w->out, q->k, p, l0), pitch, w->b0, common, l0, l1);
+    for (size_t l = l0; last && l < l1; l += CDROP_BLOCK) {
         const size_t end = cdrop_min(l + CDROP_BLOCK, l1);
-        run_blocks(q, cdrop_panel_at(t->out, q->k, p, l), pitch, common, t->b1, l, end);
-        t->epilogue(t->context, p, l, end);
+        run_blocks(q, cdrop_panel_at(w->out, q->k, p, l), pitch, common, w->b1, l, end);
+        w->epilogue(w->context, p, l, end);
     }
+}
+
+static void run_groups(const panel_product *q, const work *w, size_t p, size_t g0, size_t g1)
+{
+    for (size_t g = g0; g < g1; g += MANY_GROUPS)
+        run_few_groups(q, w, p, g, cdrop_min(g + MANY_GROUPS, g1));
 }
 
 void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
                         const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context)
 {
-    const size_t groups = cdrop_blocks(rows), blocks = left->entries ? cdrop_blocks(left->entries) : 1;
-    part t = {.out = out, .rows = rows, .epilogue = epilogue, .context = context};
-    size_t first, end;
+    const size_t groups = cdrop_blocks(rows);
+    work w = {.out = out, .rows = rows, .blocks = sum_blocks(left), .epilogue = epilogue, .context = context};
+    size_t first, end, n;
     cdrop_share(team, panels->panels * groups, &first, &end);
-    for (t.b0 = 0; t.b0 < blocks; t.b0 = t.b1) {
-        t.b1 = cdrop_min(t.b0 + MANY_BLOCKS, blocks);
-        t.last = t.b1 == blocks;
-        for (size_t item = first; item < end; item += t.g1 - t.g0) {
-            const size_t p = item / groups;
-            const panel_product q = {.k = k,
-                                     .left = left,
-                                     .start = start ? (const char *)start + p * k->panel * k->size : NULL,
-                                     .panel = cdrop_panel_at(panels, k, p, 0),
-                                     .pitch = cdrop_panel_pitch(panels, p),
-                                     .width = cdrop_panel_width(panels, p, k->panel)};
-            t.g0 = item % groups;
-            t.g1 = cdrop_min(cdrop_min(groups, t.g0 + end - item), t.g0 + MANY_GROUPS);
-            run_part(&q, &t, p);
+    while (next_blocks(&w))
+        for (size_t item = first; item < end; item += n) {
+            const size_t p = item / groups, g = item % groups;
+            const panel_product q = product_of(k, start, panels, left, p);
+            n = cdrop_min(groups - g, end - item);
+            run_groups(&q, &w, p, g, g + n);
         }
-    }
+}
+
+void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const void *start,
+                          const cdrop_panels *panels, const cdrop_left *left, size_t from, size_t to,
+                          cdrop_epilogue epilogue, void *context)
+{
+    work w = {.out = out, .rows = to, .blocks = sum_blocks(left), .epilogue = epilogue, .context = context};
+    while (next_blocks(&w))
+        for (size_t p = 0; p < panels->panels; p++) {
+            const panel_product q = product_of(k, start, panels, left, p);
+            run_groups(&q, &w, p, from / CDROP_BLOCK, cdrop_blocks(to));
+        }
 }
 
 size_t cdrop_list_rows(const cdrop_kernels *k, const cdrop_left *left, cdrop_lists *lists, const cdrop_panels *dense,

@@ -22,6 +22,11 @@ typedef struct {
 void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
                         const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context);
 
+/* The same for rows [from, to) on this thread alone, from a multiple of 64. */
+void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const void *start,
+                          const cdrop_panels *panels, const cdrop_left *left, size_t from, size_t to,
+                          cdrop_epilogue epilogue, void *context);
+
 /* Whether the source's rows, multiplied densely, need no copy: all is kept as it is. */
 static inline int cdrop_as_it_stands(const cdrop_source *s)
 {
