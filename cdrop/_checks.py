@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cdrop._kernels import _all_finite
+
 __all__ = [
-    "all_finite",
     "as_array",
     "cast",
     "choice",
@@ -81,19 +82,13 @@ def real_numbers(
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
     array = cast(array, dtype)
-    if not all_finite(array):
+    if not _all_finite(array):
         bad = np.argwhere(~np.isfinite(array))[0]
         where = ", ".join(map(str, (first + bad[0], *bad[1:])))
         raise ValueError(
             f"{name}[{where}] is {array[tuple(bad)]}; expected finite numbers of {dtype}"
         )
     return array
-
-
-def all_finite(array: NDArray[Any]) -> bool:
-    """Piece by piece: a mask of the whole array would take a quarter of its memory again."""
-    flat, piece = array.reshape(-1), 2**20
-    return all(np.isfinite(flat[i : i + piece]).all() for i in range(0, flat.size, piece))
 
 
 def label_vector(name: str, value: ArrayLike, rows: int, classes: int) -> NDArray[np.int64]:

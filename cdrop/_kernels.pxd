@@ -108,6 +108,7 @@ cdef extern from "cdrop.h" nogil:
     int cdrop_get_num_threads()
     void cdrop_set_num_threads(int threads)
     void cdrop_set_cpus(int cpus)
+    int cdrop_all_finite(cdrop_dtype dtype, const void *x, size_t n)
     void cdrop_random_words(uint64_t *out, size_t n, uint64_t seed, uint64_t step, uint32_t purpose,
                             uint32_t layer, uint64_t block)
     void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, uint32_t purpose,

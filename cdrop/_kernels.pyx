@@ -227,6 +227,18 @@ cdef const uint32_t *_columns(array) except? NULL:
     return &view[0]
 
 
+def _all_finite(array):
+    """Whether none of a native, C-contiguous array's numbers, float32 or float64, is NaN or infinite."""
+    flat = array.reshape(-1)
+    cdef const void *address = _address(flat)
+    cdef cdrop_dtype dtype = _dtype_of(flat)
+    cdef size_t n = flat.size
+    cdef bint finite
+    with nogil:
+        finite = cdrop_all_finite(dtype, address, n)
+    return finite
+
+
 # ---- SIMD and threads ----------------------------------------------------------------------------------------------
 
 

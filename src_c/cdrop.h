@@ -268,7 +268,12 @@ typedef struct {
 cdrop_status cdrop_network_sample(cdrop_network *network, const cdrop_uncertainty *out, const cdrop_batch *batch,
                                   const cdrop_sampling *how, int threads);
 
-/* ---- Numbers (numbers.c): logarithms that are the same everywhere ---- */
+/* ---- Numbers (numbers.c) ---- */
+
+/* Whether none of n numbers is NaN or infinite. */
+int cdrop_all_finite(cdrop_dtype dtype, const void *x, size_t n);
+
+/* Logarithms that are the same everywhere. */
 
 double cdrop_log(double x);   /* x > 0; NaN for others */
 double cdrop_log1p(double x); /* 0 <= x <= 1 */

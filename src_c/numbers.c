@@ -34,3 +34,21 @@ double cdrop_log(double x)
     }
     return k * 0x1.62e42fefp-1 + (k * 0x1.473de6af278edp-34 + 2 * atanh_small((m - 1) / (m + 1)));
 }
+
+/* x - x is 0 for a finite number and NaN for the others: no branch, so that compilers vectorise it. */
+#define ALL_FINITE(name, REAL)                                                                                         \
+    static int name(const REAL *x, size_t n)                                                                           \
+    {                                                                                                                  \
+        int bad = 0;                                                                                                   \
+        for (size_t i = 0; i < n; i++)                                                                                 \
+            bad |= !(x[i] - x[i] == 0);                                                                                \
+        return !bad;                                                                                                   \
+    }
+
+ALL_FINITE(all_finite_f32, float)
+ALL_FINITE(all_finite_f64, double)
+
+int cdrop_all_finite(cdrop_dtype dtype, const void *x, size_t n)
+{
+    return dtype == CDROP_FLOAT32 ? all_finite_f32(x, n) : all_finite_f64(x, n);
+}
