@@ -15,9 +15,12 @@ __all__ = [
     "choice",
     "finite_number",
     "label_vector",
+    "parameter_array",
     "real_numbers",
+    "row_numbers",
     "row_weights",
     "target_matrix",
+    "truth_value",
     "whole_number",
 ]
 
@@ -60,6 +63,13 @@ def finite_number(name: str, value: Any, *, positive: bool = False) -> float:
     return number
 
 
+def truth_value(name: str, value: Any) -> bool:
+    """Return `value`, a bool of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}; expected True or False")
+    return bool(value)
+
+
 def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
     """Return `value` as an array."""
     try:
@@ -94,6 +104,32 @@ def all_finite(array: NDArray[Any]) -> bool:
     """Piece by piece: a mask of the whole array would take a quarter of its memory again."""
     flat, piece = array.reshape(-1), 2**20
     return all(np.isfinite(flat[i : i + piece]).all() for i in range(0, flat.size, piece))
+
+
+def parameter_array(
+    name: str, value: ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return an array of `shape` and `dtype`; infinite numbers and NaN are let through."""
+    array = as_array(name, value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
+    return cast(array, dtype)
+
+
+def row_numbers(name: str, value: ArrayLike, rows: int) -> NDArray[np.int64]:
+    """Return a vector of at least one row number from 0 to `rows` - 1, a copy: the kernels index with them."""
+    array = as_array(name, value)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"{name} has shape {array.shape}; expected one dimension, at least 1 row")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected integers, the numbers of rows")
+    if not (array.min() >= 0 and array.max() < rows):
+        raise ValueError(
+            f"{name} runs from {array.min()} to {array.max()}; expected row numbers from 0 to {rows - 1}"
+        )
+    return np.array(array, np.int64, order="C")
 
 
 def label_vector(name: str, value: ArrayLike, rows: int, classes: int) -> NDArray[np.int64]:
