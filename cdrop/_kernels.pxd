@@ -86,6 +86,19 @@ cdef extern from "cdrop.h" nogil:
         const cdrop_kept *kept
         size_t number
 
+    ctypedef struct cdrop_uncertainty:
+        void *mean
+        void *deviation
+        void *predictive_entropy
+        void *expected_entropy
+        void *mutual_information
+
+    ctypedef struct cdrop_sampling:
+        size_t passes
+        uint64_t seed
+        size_t first_row
+        const uint64_t *const *masks
+
     int CDROP_MAX_THREADS
     size_t cdrop_words(size_t units)
     cdrop_status cdrop_select_simd(const char *name)
@@ -100,7 +113,7 @@ cdef extern from "cdrop.h" nogil:
     void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, uint32_t purpose,
                              uint32_t layer, uint64_t block)
     void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep,
-                              uint64_t seed, uint64_t step, uint32_t layer)
+                              uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer)
     cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, const void *w, const void *bias,
                                    const uint64_t *mask, size_t rows, size_t n_in, size_t n_out, double scale,
                                    cdrop_activation activation, int threads)
@@ -128,3 +141,5 @@ cdef extern from "cdrop.h" nogil:
     cdrop_status cdrop_network_times(cdrop_network *network, int on, double *seconds)
     cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdrop_batch *batch,
                                        cdrop_answer answer, int threads)
+    cdrop_status cdrop_network_sample(cdrop_network *network, const cdrop_uncertainty *out, const cdrop_batch *batch,
+                                      const cdrop_sampling *how, int threads)

@@ -38,6 +38,7 @@ def bernoulli_mask(
     step: int = 0,
     layer: int = 0,
     first_row: int = 0,
+    purpose: int = 0,
 ) -> _Words: ...
 def random_words(
     n: int, *, seed: int = 0, step: int = 0, purpose: int = 3, layer: int = 0, block: int = 0
@@ -136,3 +137,13 @@ class Engine:
     ) -> KeptBatches: ...
     def times(self, on: bool) -> dict[str, float]: ...
     def predict(self, data: Rows, answer: str, threads: int) -> NDArray[Any]: ...
+    def sample(
+        self,
+        data: Rows,
+        out: dict[str, _Floats],
+        passes: int,
+        seed: int,
+        first_row: int,
+        masks: Sequence[_Words | None] | None,
+        threads: int,
+    ) -> None: ...

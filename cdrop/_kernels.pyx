@@ -318,8 +318,8 @@ def drawn_keep(keep):
     return _keep_units(keep) / _KEEP_UNITS
 
 
-def bernoulli_mask(rows, width, keep, *, seed=0, step=0, layer=0, first_row=0):
-    """Packed Bernoulli masks, a function of (seed, step, layer, row, unit), `keep` and `width` alone.
+def bernoulli_mask(rows, width, keep, *, seed=0, step=0, layer=0, first_row=0, purpose=0):
+    """Packed Bernoulli masks, a function of (seed, step, purpose, layer, row, unit), `keep` and `width` alone.
 
     Parameters
     ----------
@@ -333,6 +333,8 @@ def bernoulli_mask(rows, width, keep, *, seed=0, step=0, layer=0, first_row=0):
         0 to 2**32 - 1.
     first_row : int, default 0
         A multiple of 64: the call returns rows ``first_row`` to ``first_row + rows - 1`` of the mask.
+    purpose : int, default 0
+        0 for training, 4 for predictions under dropout (step is then the pass, from 0), 5 for subnetworks (a row each).
 
     Returns
     -------
@@ -359,7 +361,7 @@ def bernoulli_mask(rows, width, keep, *, seed=0, step=0, layer=0, first_row=0):
     cdef size_t n_units = _whole("width", width, 0, 2**48)
     cdef size_t first = _whole("first_row", first_row, 0, 2**62)
     cdef uint64_t units = _keep_units(keep), key = _whole("seed", seed, 0, 2**64), at = _whole("step", step, 0, 2**64)
-    cdef uint32_t of_layer = _whole("layer", layer, 0, 2**32)
+    cdef uint32_t of_layer = _whole("layer", layer, 0, 2**32), use = _whole("purpose", purpose, 0, 2**32)
     cdef uint64_t[:, ::1] view
     if first % 64:
         raise ValueError(f"first_row is {first_row}; expected a multiple of 64, where a generator block begins")
@@ -367,7 +369,7 @@ def bernoulli_mask(rows, width, keep, *, seed=0, step=0, layer=0, first_row=0):
     if mask.size:
         view = mask
         with nogil:
-            cdrop_bernoulli_mask(&view[0, 0], first, n_rows, n_units, units, key, at, of_layer)
+            cdrop_bernoulli_mask(&view[0, 0], first, n_rows, n_units, units, key, at, use, of_layer)
     return mask
 
 
@@ -385,7 +387,7 @@ def random_words(n, *, seed=0, step=0, purpose=3, layer=0, block=0):
     seed, step, layer, block : int, default 0
         The key; `block` is below 2**61, `layer` below 2**32.
     purpose : int, default 3
-        0 masks, 1 initial weights, 2 batch order; from 3 on, to below 2**32, free for users.
+        0 masks, 1 initial weights, 2 batch order, 4 masks of predictions, 5 of subnetworks; 3 is free for users.
 
     Returns
     -------
@@ -906,6 +908,27 @@ cdef class Engine:
             status = cdrop_network_predict(self.network, po, &data.batch, <cdrop_answer>kind, threads)
         _raise_on(status)
         return out
+
+    def sample(self, Rows data not None, dict out, size_t passes, uint64_t seed, size_t first_row, masks, int threads):
+        """Fills arrays with what passes under dropout tell together: see cdrop_uncertainty in cdrop.h, whose names they have.
+
+        `masks` are given (one a layer, or None where nothing is dropped), or None."""
+        cdef cdrop_uncertainty results
+        cdef cdrop_sampling how
+        cdef size_t[::1] addresses
+        cdef cdrop_status status
+        results.mean = <void *>_address(out.get("mean"))
+        results.deviation = <void *>_address(out.get("std"))
+        results.predictive_entropy = <void *>_address(out.get("predictive_entropy"))
+        results.expected_entropy = <void *>_address(out.get("expected_entropy"))
+        results.mutual_information = <void *>_address(out.get("mutual_information"))
+        how.passes, how.seed, how.first_row, how.masks = passes, seed, first_row, NULL
+        if masks is not None:
+            addresses = np.array([<size_t>_mask_address(mask) for mask in masks], np.uintp)
+            how.masks = <const uint64_t *const *>&addresses[0]
+        with self.lock, nogil:
+            status = cdrop_network_sample(self.network, &results, &data.batch, &how, threads)
+        _raise_on(status)
 
 
 _select_simd(os.environ.get("CDROP_SIMD") or None)

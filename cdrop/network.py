@@ -9,12 +9,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels, batches
+from cdrop import _kernels, batches, uncertainty
 from cdrop._checks import (
     choice,
     finite_number,
@@ -32,6 +32,9 @@ from cdrop.initializers import INITIALIZERS, initial_weight
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Epoch, Schedule, get_schedule
 
+if TYPE_CHECKING:
+    from cdrop.subnetworks import Subnetworks
+
 __all__ = ["Evaluation", "History", "Network", "make_network"]
 
 _KEEP_UNITS = 2**32  # the kernels take probabilities in units of 2**-32
@@ -40,6 +43,8 @@ _SCALINGS = ("train", "test")
 _DTYPES = ("float32", "float64")
 _MOMENTS = ("fit_begin", "iteration", "epoch_end", "fit_end")  # that callbacks are told of
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
+_PASSED_ROWS = 2**20  # rows times masks between two moments when Ctrl-C is heard
+_Masks = Sequence[NDArray[np.uint64] | None] | None  # of each layer's input; None: drawn
 _TINY = np.finfo(np.float64).tiny  # the kernels take smaller numbers for 0
 _CURVES = ("epoch_loss", "validation_loss", "validation_score")
 
@@ -498,8 +503,8 @@ class Network:
 
     def _predicted(self, X: ArrayLike, answer: str) -> NDArray[Any]:
         """Piece by piece: only a piece is ever copied, where X is not of the kind that the engine takes."""
-        x, piece = feature_matrix("X", X, self.units[0]), max(256, _PIECE // self.units[0])
-        rows = x.shape[0]
+        x = feature_matrix("X", X, self.units[0])
+        rows, piece = x.shape[0], self._piece()
         if rows <= piece:
             return self._answers(x, 0, answer)
         first = self._answers(x[:piece], 0, answer)
@@ -508,6 +513,10 @@ class Network:
         for i in range(piece, rows, piece):
             out[i : i + piece] = self._answers(x[i : i + piece], i, answer)
         return out
+
+    def _piece(self) -> int:
+        """Rows at once: whole blocks of masks."""
+        return max(256, _PIECE // self.units[0] // 64 * 64)
 
     def _answers(self, x: Any, first_row: int, answer: str) -> NDArray[Any]:
         data = _kernels.Rows(checked_rows("X", x, self.dtype, first_row))
@@ -528,12 +537,18 @@ class Network:
         """
         return self._predicted(X, "labels")
 
-    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Predict probabilities, without dropout.
+    def predict_proba(
+        self, X: ArrayLike, mc_samples: int | None = None, *, seed: int | None = None
+    ) -> NDArray[Any]:
+        """Predict probabilities, without dropout or as the mean over many masks of it.
 
         Parameters
         ----------
         X : array_like or SciPy sparse matrix, shape (n, units[0])
+        mc_samples : int, optional
+            How many masks to average over, as in `predict_uncertainty`. Default: no dropout.
+        seed : int, optional
+            Of those masks, 0 to 2**64 - 1. Default: the network's.
 
         Returns
         -------
@@ -541,14 +556,133 @@ class Network:
 
         Raises
         ------
-        ValueError
-            If the loss is the squared error, whose outputs are no probabilities.
+        TypeError, ValueError
+            If an argument is not as above; if the loss is the squared error, whose outputs are no probabilities; with
+            `mc_samples`, if all dropout rates are 0.
         """
+        self._check_probabilities("predict_proba")
+        if mc_samples is None:
+            return self._predicted(X, "probabilities")
+        return self._sampled(X, mc_samples, seed, ("mean",))["mean"]
+
+    def predict_uncertainty(
+        self, X: ArrayLike, mc_samples: int = 50, *, seed: int | None = None
+    ) -> uncertainty.Uncertainty:
+        """Predict under many masks of dropout, and tell how far the predictions agree (Monte Carlo dropout).
+
+        Parameters
+        ----------
+        X : array_like or SciPy sparse matrix, shape (n, units[0])
+        mc_samples : int, default 50
+            At least 1: how many masks to draw for each row, as in training. Time grows with it, memory does not. What
+            lies below the first dropped-out layer is computed once for all.
+        seed : int, optional
+            Of the masks, 0 to 2**64 - 1. Default: the network's; they never meet those of training. The same seed gives
+            the same bytes, at any number of threads and on every SIMD path. Masks go by a row's place in `X`.
+
+        Returns
+        -------
+        ClassificationUncertainty or RegressionUncertainty
+            For the cross-entropy losses mean probabilities, entropies and mutual information; for the squared error
+            mean and standard deviation.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or if all dropout rates are 0: all passes would agree, right or wrong.
+
+        References
+        ----------
+        Gal and Ghahramani, "Dropout as a Bayesian approximation: representing model uncertainty in deep learning", ICML
+        2016.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cdrop import Network
+        >>> X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+        >>> net = Network([2, 64, 2], dropout=0.2, seed=1)
+        >>> history = net.fit(X, np.array([0, 1, 1, 0]), learning_rate=0.01, iterations=300)
+        >>> told = net.predict_uncertainty(X, mc_samples=200)
+        >>> told.mean.argmax(axis=1)
+        array([0, 1, 1, 0])
+        >>> far = net.predict_uncertainty([[0.5, 0.5]], mc_samples=200)
+        >>> bool(far.mutual_information > told.mutual_information.max())
+        True
+        """
+        return self._uncertainty(X, mc_samples, seed)
+
+    def subnetworks(self, count: int, *, seed: int | None = None) -> Subnetworks:
+        """Draw thinned networks: fixed masks over the units, to be used again and again.
+
+        Parameters
+        ----------
+        count : int
+            At least 1.
+        seed : int, optional
+            Of the masks, 0 to 2**64 - 1. Default: the network's. More of them begin with the same ones.
+
+        Returns
+        -------
+        Subnetworks
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or if all dropout rates are 0.
+        """
+        from cdrop.subnetworks import Subnetworks  # which knows this module
+
+        self._check_dropped_out("subnetworks")
+        count = whole_number("count", count, 1, 2**32)
+        return Subnetworks(self, count, self._mask_seed(seed))
+
+    def _check_probabilities(self, caller: str) -> None:
         if self.loss == "squared_error":
             raise ValueError(
-                "predict_proba needs a cross-entropy loss; this network's is 'squared_error'"
+                f"{caller} needs a cross-entropy loss; this network's is 'squared_error'"
             )
-        return self._predicted(X, "probabilities")
+
+    def _check_dropped_out(self, what: str) -> None:
+        if min(self._keeps()) == 1:
+            raise ValueError(
+                f"{what} needs dropout, and all rates of this network are 0: every pass would give the same, and "
+                "nothing would ever look uncertain; expected a network with dropout or input_dropout above 0"
+            )
+
+    def _keeps(self) -> list[float]:
+        """Probabilities of keeping, as masks are drawn: of the input, then of the hidden layers."""
+        return [_keep_units(rate) / _KEEP_UNITS for rate in (self.input_dropout, *self.dropout)]
+
+    def _mask_seed(self, seed: int | None) -> int:
+        return self.seed if seed is None else whole_number("seed", seed, 0, 2**64)
+
+    def _uncertainty(
+        self, X: ArrayLike, passes: int, seed: int | None, masks: _Masks = None
+    ) -> uncertainty.Uncertainty:
+        names = tuple(uncertainty.shapes(self.loss, 0, 0))
+        return uncertainty.kind_of(self.loss)(**self._sampled(X, passes, seed, names, masks))
+
+    def _sampled(
+        self,
+        X: ArrayLike,
+        passes: int,
+        seed: int | None,
+        names: Sequence[str],
+        masks: _Masks = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Predict under masks, drawn or given, and return the arrays that `names` ask for; piece by piece."""
+        self._check_dropped_out("mc_samples")
+        passes = whole_number("mc_samples", passes, 1, 2**32)
+        seed, x = self._mask_seed(seed), feature_matrix("X", X, self.units[0])
+        rows, shapes = x.shape[0], uncertainty.shapes(self.loss, x.shape[0], self.units[-1])
+        out = {name: np.empty(shapes[name], self.dtype) for name in names}
+        piece = min(self._piece(), max(256, _PASSED_ROWS // passes // 64 * 64))
+        for i in range(0, max(rows, 1), piece):
+            data = _kernels.Rows(checked_rows("X", x[i : i + piece], self.dtype, i))
+            part = {name: array[i : i + piece] for name, array in out.items()}
+            self._engine.sample(data, part, passes, seed, i, masks, self.threads or 0)
+        return out
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy (all labels of a row right, if there are several), or R^2 for the squared error.

@@ -37,7 +37,7 @@ Array = NDArray[Any]
 Params = tuple[list[Array], list[Array]]
 _T = TypeVar("_T")
 
-MASKS, WEIGHTS, ORDER, USER = range(4)  # the purposes of a stream
+MASKS, WEIGHTS, ORDER, USER, SAMPLES, SUBNETWORKS = range(6)  # the purposes of a stream
 BLOCK_ROWS = 64  # rows of a mask that share one stream
 LANES = 8  # generators in a stream, words in a draw
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, the increment of SplitMix64
@@ -107,7 +107,8 @@ def random_words(
 ) -> NDArray[np.uint64]:
     """Return the first ``n`` words of a keyed stream, (n,) uint64.
 
-    Purposes: 0 masks, 1 initial weights, 2 batch order, 3 free for users.
+    Purposes: 0 masks of training, 1 initial weights, 2 batch order, 3 free for users, 4 masks of
+    predictions, 5 masks of subnetworks.
 
     References
     ----------
@@ -176,7 +177,14 @@ def drawn_keep(keep: float) -> float:
 
 
 def bernoulli_mask(
-    rows: int, width: int, keep: float, *, seed: int = 0, step: int = 0, layer: int = 0
+    rows: int,
+    width: int,
+    keep: float,
+    *,
+    seed: int = 0,
+    step: int = 0,
+    layer: int = 0,
+    purpose: int = MASKS,
 ) -> NDArray[np.uint64]:
     """Draw the packed mask of one layer and step; each unit is kept with ``drawn_keep(keep)``.
 
@@ -189,7 +197,7 @@ def bernoulli_mask(
         Samples and units. Row ``r`` is the same whatever ``rows`` is.
     keep : float in [0, 1]
         Probability of keeping a unit; 0 and 1 consume no random words.
-    seed, step, layer : int
+    seed, step, layer, purpose : int
         The key, as in `random_words`. Every 64 rows have their own stream.
 
     Returns
@@ -210,7 +218,7 @@ def bernoulli_mask(
     k = round(drawn_keep(keep) * 2**32)
     n_words, n_blocks = -(-width // 64), -(-rows // BLOCK_ROWS)
     row = pack_mask(np.ones((1, width), bool))
-    state = _streams(np.arange(n_blocks, dtype=np.uint64), seed, step, MASKS, layer)
+    state = _streams(np.arange(n_blocks, dtype=np.uint64), seed, step, purpose, layer)
     if k in (0, 2**32) or rows == 0 or width == 0:
         return np.tile(row if k else np.zeros_like(row), (rows, 1))
     valid = np.tile(row, (BLOCK_ROWS, 1)).reshape(-1, LANES)
@@ -768,10 +776,16 @@ def initial_weights(
     return weights, biases
 
 
-def keyed_masks(spec: NetworkSpec, rows: int, step: int) -> list[Array | None]:
-    """Draw the masks of one step (from 1): layer 0 is the input, None stands for no dropout."""
+def keyed_masks(
+    spec: NetworkSpec, rows: int, step: int, *, seed: int | None = None, purpose: int = MASKS
+) -> list[Array | None]:
+    """Draw the masks of one step (from 1): layer 0 is the input, None stands for no dropout.
+
+    ``seed`` is the spec's where it is not given.
+    """
+    key = {"seed": spec.seed if seed is None else seed, "step": step, "purpose": purpose}
     return [
-        bernoulli_mask(rows, width, 1 - rate, seed=spec.seed, step=step, layer=layer)
+        bernoulli_mask(rows, width, 1 - rate, layer=layer, **key)
         if drawn_keep(1 - rate) < 1
         else None
         for layer, (width, rate) in enumerate(zip(spec.sizes[:-1], spec.rates, strict=True))
@@ -808,6 +822,74 @@ def forward(
             masked_gemm(outputs[-1], weight, bias, mask=mask, scale=scale, activation=activation)
         )
     return outputs
+
+
+def uncertainty(
+    params: Params,
+    x: ArrayLike,
+    spec: NetworkSpec,
+    passes: int,
+    *,
+    seed: int | None = None,
+    masks: Sequence[Array | None] | None = None,
+) -> dict[str, Array]:
+    """Predict under ``passes`` masks of dropout and return what the predictions tell together.
+
+    Pass ``t`` from 0 is `forward` under ``keyed_masks(spec, rows, t, purpose=SAMPLES)``: scaled as
+    in training. Everything after the outputs is computed in float64 and rounded once.
+
+    Parameters
+    ----------
+    params, x, spec
+        As in `forward`.
+    passes : int
+    seed : int, optional
+        Of the masks; the spec's by default.
+    masks : list of packed masks (passes, words) or None, one for each layer's input, optional
+        Used instead: row ``t`` is the mask of all rows in pass ``t``.
+
+    Returns
+    -------
+    dict of arrays
+        ``mean`` (rows, outputs) of the probabilities, or for the squared error of the outputs, and
+        with it ``std`` (rows, outputs), the population's over the passes. Else, in nats,
+        ``predictive_entropy`` H(mean), ``expected_entropy``, the mean of the passes' H, and
+        ``mutual_information``, their difference: (rows,) for softmax, (rows, outputs) for sigmoid,
+        where every output has an entropy of its own.
+
+    References
+    ----------
+    Gal and Ghahramani, "Dropout as a Bayesian approximation", ICML 2016, section 4; Houlsby et al.,
+    "Bayesian active learning for classification and preference learning", 2011, equation 2.
+    """
+    rows, dtype = len(np.asarray(x)), params[0][0].dtype
+    outputs = []
+    for t in range(passes):
+        drawn = (
+            keyed_masks(spec, rows, t, seed=seed, purpose=SAMPLES)
+            if masks is None
+            else [None if m is None else np.repeat(m[t : t + 1], rows, axis=0) for m in masks]
+        )
+        outputs.append(forward(params, x, spec, masks=drawn)[-1].astype(float))
+    z = np.stack(outputs)
+    if spec.loss == "squared_error":
+        return {"mean": z.mean(axis=0).astype(dtype), "std": z.std(axis=0).astype(dtype)}
+    if spec.loss == "softmax_cross_entropy":
+        p = np.exp(z - z.max(axis=2, keepdims=True))
+        p /= p.sum(axis=2, keepdims=True)
+        predictive, each = (_p_log_p(q).sum(axis=-1) for q in (p.mean(axis=0), p))
+    else:
+        p = _sigmoid(z)
+        predictive, each = (_p_log_p(q) + _p_log_p(1 - q) for q in (p.mean(axis=0), p))
+    told = {"mean": p.mean(axis=0), "predictive_entropy": predictive}
+    told["expected_entropy"] = each.mean(axis=0)
+    told["mutual_information"] = np.maximum(predictive - told["expected_entropy"], 0)
+    return {name: array.astype(dtype) for name, array in told.items()}
+
+
+def _p_log_p(p: Array) -> Array:
+    """Return ``-p log p``, 0 where ``p`` is."""
+    return np.asarray(-p * np.log(np.where(p > 0, p, 1)))
 
 
 def loss_and_gradients(

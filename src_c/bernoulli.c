@@ -83,7 +83,7 @@ static void fill_ones(uint64_t *mask, size_t rows, size_t units)
 }
 
 void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep, uint64_t seed,
-                          uint64_t step, uint32_t layer)
+                          uint64_t step, uint32_t purpose, uint32_t layer)
 {
     const size_t words = cdrop_words(units);
     if (!words || !rows)
@@ -97,7 +97,7 @@ void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t 
     const uint64_t valid = cdrop_valid_bits(units, words - 1);
     for (size_t row = 0; row < rows; row += CDROP_BLOCK) {
         uint64_t state[32];
-        cdrop_stream_state(state, seed, step, CDROP_FOR_MASKS, layer, (first_row + row) / CDROP_BLOCK);
+        cdrop_stream_state(state, seed, step, purpose, layer, (first_row + row) / CDROP_BLOCK);
         cdrop_active_path()->mask_block(mask + row * words, cdrop_min(CDROP_BLOCK, rows - row) * words, words, valid,
                                         keep, state);
     }

@@ -37,7 +37,14 @@ typedef enum { CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_SIGMOID_CROSS_ENTROPY, CDROP_S
 typedef enum { CDROP_SGD, CDROP_MOMENTUM, CDROP_NESTEROV, CDROP_ADAGRAD, CDROP_RMSPROP, CDROP_ADAM } cdrop_rule;
 
 /* What a generator stream is for: streams of different purposes never meet. Any other number is free, too. */
-typedef enum { CDROP_FOR_MASKS, CDROP_FOR_WEIGHTS, CDROP_FOR_ORDER, CDROP_FOR_USER } cdrop_purpose;
+typedef enum {
+    CDROP_FOR_MASKS, /* of training */
+    CDROP_FOR_WEIGHTS,
+    CDROP_FOR_ORDER,
+    CDROP_FOR_USER,
+    CDROP_FOR_SAMPLES,     /* masks of predictions under dropout: step is the pass, from 0 */
+    CDROP_FOR_SUBNETWORKS, /* masks of subnetworks: row is the subnetwork, step 0 */
+} cdrop_purpose;
 
 #define CDROP_LEAK 0.01 /* slope of the leaky ReLU below 0 */
 #define CDROP_KEEP_ALL (UINT64_C(1) << 32)
@@ -79,9 +86,9 @@ void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, ui
                          uint64_t block);
 
 /* Mask of rows [first_row, first_row + rows) of a call, first_row a multiple of 64. mask: rows x cdrop_words(units).
- * The bits are a function of (seed, step, layer, row, unit, units, keep) and nothing else. */
+ * The bits are a function of (seed, step, purpose, layer, row, unit, units, keep) and nothing else. */
 void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep, uint64_t seed,
-                          uint64_t step, uint32_t layer);
+                          uint64_t step, uint32_t purpose, uint32_t layer);
 
 /* ---- Masked products (masked_gemm.c, masked_grad.c) ---- */
 
@@ -139,7 +146,7 @@ void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient,
  * from sums of squares of 64 lines each. A column whose sum of squares is NaN or infinite is left as it is. */
 cdrop_status cdrop_limit_norms(cdrop_dtype dtype, void *weight, size_t n_in, size_t n_out, double max_norm);
 
-/* ---- Networks (network.c) ---- */
+/* ---- Networks (network.c, forward.c, predict.c, sample.c) ---- */
 
 typedef struct {
     cdrop_dtype dtype;
@@ -228,6 +235,38 @@ typedef enum { CDROP_OUTPUTS, CDROP_PROBABILITIES, CDROP_LABELS } cdrop_answer;
  * the labels of a softmax. Works in chunks of fixed size. */
 cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdrop_batch *batch, cdrop_answer answer,
                                    int threads);
+
+/* Monte Carlo dropout (Gal and Ghahramani 2016): `passes` forward passes as in training, each under masks of its own, and
+ * what they tell together. With p_t the probabilities that pass t gives, or for the squared error its outputs, and H the
+ * entropy in nats:
+ *
+ *   mean                 mean of p_t over the passes                           n x units[layers]
+ *   deviation            squared error: sqrt(mean of (p_t - mean)^2)           n x units[layers]
+ *   predictive_entropy   H(mean)                                               n; sigmoid: n x units[layers], label by label
+ *   expected_entropy     mean of H(p_t)                                        likewise
+ *   mutual_information   their difference, of output and weights; at least 0   likewise
+ *
+ * Arrays have the network's type; one that is NULL is not wanted, and the loss must have those that are. Sums are in double,
+ * over passes in ascending order. */
+typedef struct {
+    void *mean, *deviation, *predictive_entropy, *expected_entropy, *mutual_information;
+} cdrop_uncertainty;
+
+/* The masks of layer l in pass t are those of cdrop_bernoulli_mask for (seed, t, CDROP_FOR_SAMPLES, l), whose row is
+ * first_row + i for row i of the batch: so a call may be cut into several, at multiples of 64. Or they are given: masks[l]
+ * has `passes` rows of cdrop_words(units[l]) words, of which row t is the mask of all rows in pass t, or is NULL where
+ * nothing is dropped. Neither may leave all layers without dropout. */
+typedef struct {
+    size_t passes; /* at least 1 */
+    uint64_t seed;
+    size_t first_row;             /* a multiple of 64 */
+    const uint64_t *const *masks; /* NULL, or one for each layer's input */
+} cdrop_sampling;
+
+/* Works in chunks of fixed size: needs no more memory for more rows or passes. What lies below the first layer that is
+ * dropped out is computed once for all passes. Only the inputs of the batch count. */
+cdrop_status cdrop_network_sample(cdrop_network *network, const cdrop_uncertainty *out, const cdrop_batch *batch,
+                                  const cdrop_sampling *how, int threads);
 
 /* ---- Numbers (numbers.c): logarithms that are the same everywhere ---- */
 

@@ -58,6 +58,17 @@ static void product_panel(const panel_product *q, const cdrop_panels *out, size_
     }
 }
 
+static panel_product product_of(const cdrop_kernels *k, const void *start, const cdrop_panels *panels,
+                                const cdrop_left *left, size_t p)
+{
+    return (panel_product){.k = k,
+                           .left = left,
+                           .start = start ? (const char *)start + p * k->panel * k->size : NULL,
+                           .panel = cdrop_panel_at(panels, k, p, 0),
+                           .pitch = cdrop_panel_pitch(panels, p),
+                           .width = cdrop_panel_width(panels, p, k->panel)};
+}
+
 void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
                         const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context)
 {
@@ -66,14 +77,19 @@ void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const v
     cdrop_share(team, panels->panels * groups, &item, &end);
     while (item < end) {
         const size_t p = item / groups, g0 = item % groups, g1 = cdrop_min(groups, g0 + end - item);
-        const panel_product q = {.k = k,
-                                 .left = left,
-                                 .start = start ? (const char *)start + p * k->panel * k->size : NULL,
-                                 .panel = cdrop_panel_at(panels, k, p, 0),
-                                 .pitch = cdrop_panel_pitch(panels, p),
-                                 .width = cdrop_panel_width(panels, p, k->panel)};
+        const panel_product q = product_of(k, start, panels, left, p);
         product_panel(&q, out, rows, p, g0, g1, epilogue, context);
         item += g1 - g0;
+    }
+}
+
+void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const void *start,
+                          const cdrop_panels *panels, const cdrop_left *left, size_t from, size_t to,
+                          cdrop_epilogue epilogue, void *context)
+{
+    for (size_t p = 0; p < panels->panels; p++) {
+        const panel_product q = product_of(k, start, panels, left, p);
+        product_panel(&q, out, to, p, from / CDROP_BLOCK, cdrop_blocks(to), epilogue, context);
     }
 }
 

@@ -215,7 +215,7 @@ cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweig
     if (mask)
         memcpy(g.kept, mask, rows * g.words * sizeof *mask);
     else
-        cdrop_bernoulli_mask(g.kept, 0, rows, n_in, CDROP_KEEP_ALL, 0, 0, 0);
+        cdrop_bernoulli_mask(g.kept, 0, rows, n_in, CDROP_KEEP_ALL, 0, 0, CDROP_FOR_MASKS, 0);
     choose_sides(&g);
     cdrop_parallel(gradients_job, &g, threads);
     if (dbias)

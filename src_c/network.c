@@ -8,72 +8,17 @@
  *   backward, layer by layer: gradient by input from the transposed weights, and in the same phase, for the layer above,
  *   gradient by weight with its update and the refresh of the transposed copy
  *   with max-norm: the hidden units whose weights are too long, in both copies */
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "losses.h"
-#include "optimizers.h"
-#include "products.h"
-#include "stopwatch.h"
+#include "network.h"
 
-enum { PREDICT_ROWS = 256, LOSS_ROWS = 16 };
-
-typedef struct {
-    size_t n_in, n_out;
-    uint64_t keep; /* of this layer's input */
-    double train_scale, test_scale;
-    /* state: weights and the optimiser's memory of them, and padded rows for the biases */
-    cdrop_panels weight, state1, state2;
-    void *bias, *bias_state1, *bias_state2;
-    void *bias_gradient;     /* its own: two layers may be updated in one phase */
-    cdrop_panels transposed; /* of weight; not for the first layer */
-    double *squares;         /* sums of squares of 64 x 64 weights, for the L2 term */
-    double *column_squares;  /* by column, for max-norm; of hidden layers */
-    /* the batch */
-    uint64_t *mask, *live; /* of the input: kept units, and those that were live */
-    size_t words;
-    atomic_size_t live_count;
-    double density;              /* share of the input that was live in the last step */
-    int dense;                   /* whether the products with the input run on it as it is */
-    cdrop_panels dense_inputs;   /* the input after dropout, and */
-    cdrop_lists inputs, columns; /* its live entries by row and by unit: one of the two is filled */
-    cdrop_panels out, delta;     /* activations or logits; gradient by the layer's pre-activation */
-    cdrop_lists deltas;          /* the gradient's live entries by row */
-} layer;
-
-typedef struct {
-    cdrop_lists inputs, columns;
-} kept_batch;
+enum { LOSS_ROWS = 16 };
 
 struct cdrop_kept {
     cdrop_workspace memory;
     kept_batch *batch;
     unsigned background; /* the network's count when the lists were made */
-};
-
-struct cdrop_network {
-    const cdrop_kernels *k;
-    size_t layers;
-    layer *layer;
-    cdrop_activation activation;
-    cdrop_loss loss;
-    uint64_t seed;
-    cdrop_workspace state, batch, training;
-    size_t rows, training_rows; /* capacity */
-    int threads;                /* that the scratch was made for */
-    char *scratch;              /* for each thread: a block of gradient lines */
-    double *row_loss;
-    cdrop_stopwatch *watches; /* for each thread, or NULL: nothing is measured */
-    cdrop_workspace timing;
-    /* What the input mostly is, feature by feature. It is carried as one more row: products run on input minus
-     * background, and the background's own products are added once for all rows. */
-    int has_background;
-    void *background;               /* padded row */
-    cdrop_lists background_row;     /* its nonzero entries, as a row */
-    cdrop_lists background_columns; /* and by unit */
-    void *start;                    /* bias + background w, padded row */
-    unsigned backgrounds;           /* how many have been set */
 };
 
 /* ---- Making a network, its state in and out ---- */
@@ -156,15 +101,6 @@ void cdrop_network_free(cdrop_network *n)
     free(n);
 }
 
-/* Threads for so many products of each layer. Results do not depend on it. */
-static int useful_threads(const cdrop_network *n, size_t rows, int products, int asked)
-{
-    double work = 0;
-    for (size_t i = 0; i < n->layers; i++)
-        work += products * (double)rows * (double)n->layer[i].n_in * (double)n->layer[i].n_out;
-    return cdrop_useful_threads(asked, work);
-}
-
 static void *bias_part(const layer *l, cdrop_part part)
 {
     return part == CDROP_WEIGHT ? l->bias : part == CDROP_STATE1 ? l->bias_state1 : l->bias_state2;
@@ -227,36 +163,13 @@ void cdrop_network_set_background(cdrop_network *n, const void *background)
 
 /* ---- Memory of a batch ---- */
 
-/* What forward needs. Everything of the old capacity is given back first, so that memory does not double. */
-static cdrop_status reserve_forward(cdrop_network *n, size_t rows)
-{
-    if (rows <= n->rows)
-        return CDROP_OK;
-    cdrop_release(&n->training);
-    cdrop_release(&n->batch);
-    n->rows = n->training_rows = 0;
-    for (size_t i = 0; i < n->layers; i++) {
-        layer *l = &n->layer[i];
-        l->inputs = cdrop_take_lists(&n->batch, n->k, rows, l->n_in, i == 0);
-        l->dense_inputs = cdrop_take_panels(&n->batch, n->k, rows, l->n_in);
-        l->out = i + 1 < n->layers ? cdrop_take_panels(&n->batch, n->k, rows, l->n_out)
-                                   : cdrop_take_rows(&n->batch, n->k, rows, l->n_out);
-    }
-    if (n->batch.failed) {
-        cdrop_release(&n->batch);
-        return CDROP_NO_MEMORY;
-    }
-    n->rows = rows;
-    return CDROP_OK;
-}
-
 static void take_training(cdrop_network *n, size_t i)
 {
     cdrop_workspace *w = &n->training;
     layer *l = &n->layer[i];
     l->columns = cdrop_take_lists(w, n->k, l->n_in, n->rows, 0);
-    if (l->keep != CDROP_KEEP_ALL)
-        l->mask = cdrop_take(w, n->rows * l->words, sizeof *l->mask);
+    if (l->keep != CDROP_KEEP_ALL && n->masks)
+        n->masks[i] = cdrop_take(w, n->rows * l->words, sizeof **n->masks);
     if (i) {
         l->live = cdrop_take(w, n->rows * l->words, sizeof *l->live);
         l->deltas = cdrop_take_lists(w, n->k, n->rows, l->n_out, 0);
@@ -267,12 +180,13 @@ static void take_training(cdrop_network *n, size_t i)
 
 static cdrop_status reserve_training(cdrop_network *n, size_t rows, int threads)
 {
-    if (reserve_forward(n, rows) != CDROP_OK)
+    if (cdrop_reserve_forward(n, rows) != CDROP_OK)
         return CDROP_NO_MEMORY;
     if (n->training_rows >= rows && n->threads >= threads)
         return CDROP_OK;
     cdrop_release(&n->training);
     n->training_rows = 0;
+    n->masks = cdrop_take(&n->training, n->layers, sizeof *n->masks);
     for (size_t i = 0; i < n->layers; i++)
         take_training(n, i);
     n->row_loss = cdrop_take(&n->training, n->rows, sizeof *n->row_loss);
@@ -284,175 +198,6 @@ static cdrop_status reserve_training(cdrop_network *n, size_t rows, int threads)
     n->training_rows = n->rows;
     n->threads = threads;
     return CDROP_OK;
-}
-
-/* ---- Forward ---- */
-
-/* What a pass works on. The batch and the layer are told apart from the network: they change from call to call. */
-typedef struct {
-    cdrop_network *n;
-    const cdrop_batch *batch;
-    const kept_batch *kept; /* its lists, or NULL: they are to be made */
-    uint64_t step;
-    size_t index; /* the layer being worked on */
-    int training;
-    cdrop_loss_rows loss;
-    double *total;
-    cdrop_status *status;
-    cdrop_stopwatch *watch; /* this thread's, or NULL */
-    cdrop_update weight_update, bias_update;
-    double max_norm; /* 0 for none */
-    void *out;       /* predictions */
-    cdrop_answer answer;
-} pass;
-
-/* Whether the first layer's products run on differences from the background. A sparse row's would be full. */
-static int shifted(const pass *s) { return s->n->has_background && !s->batch->indptr; }
-
-/* The source that lists the input of layer i from `data`: dropout, scale and, in training, what was live. */
-static cdrop_source input_source(const pass *s, size_t i, const void *data, size_t pitch)
-{
-    const layer *l = &s->n->layer[i];
-    const int relu = s->n->activation == CDROP_RELU;
-    return (cdrop_source){
-        .data = data,
-        .pitch = pitch,
-        .columns = l->n_in,
-        .mask = s->training ? l->mask : NULL,
-        .words = l->words,
-        .scale = s->training ? l->train_scale : l->test_scale,
-        .rule = i == 0 ? CDROP_LIVE_NONZERO
-                : relu ? CDROP_LIVE_POSITIVE
-                       : CDROP_LIVE_KEPT,
-        .shift = i == 0 && shifted(s) ? s->n->background : NULL,
-        .live = s->training && i ? l->live : NULL,
-    };
-}
-
-static cdrop_left left_of(const pass *s, const layer *l)
-{
-    const cdrop_lists *lists = s->kept && l == s->n->layer ? &s->kept->inputs : &l->inputs;
-    return (cdrop_left){.lists = lists, .dense = l->dense ? &l->dense_inputs : NULL, .entries = l->n_in};
-}
-
-static void wait_for_others(const pass *s, cdrop_team team)
-{
-    cdrop_barrier(team);
-    cdrop_lap(s->watch, CDROP_TIME_WAITING);
-}
-
-static void list_input(const pass *s, cdrop_team team)
-{
-    layer *l = &s->n->layer[0];
-    const cdrop_left left = left_of(s, l);
-    cdrop_source source = input_source(s, 0, s->batch->x, l->n_in);
-    const cdrop_kernels *k = s->n->k;
-    size_t from, to;
-    source.rows = s->batch->rows;
-    source.indptr = s->batch->indptr;
-    source.indices = s->batch->indices;
-    cdrop_share(team, s->batch->n, &from, &to);
-    atomic_fetch_add(&l->live_count, source.indptr
-                                         ? k->compress_sparse(&l->inputs, &source, from, to)
-                                         : cdrop_list_rows(k, &left, &l->inputs, &l->dense_inputs, &source, from, to));
-    cdrop_lap(s->watch, CDROP_TIME_LISTS);
-}
-
-/* What the sums of the first layer start from: the bias, and the background's share. */
-static void start_of_first(const pass *s, cdrop_team team)
-{
-    const cdrop_network *n = s->n;
-    const layer *l = &n->layer[0];
-    const size_t size = n->k->size;
-    size_t from, to;
-    if (!shifted(s))
-        return;
-    cdrop_share(team, l->weight.panels, &from, &to);
-    for (size_t p = from; p < to; p++)
-        n->k->product((char *)n->start + p * n->k->panel * size, 0, (char *)l->bias + p * n->k->panel * size,
-                      cdrop_panel_at(&l->weight, n->k, p, 0), cdrop_panel_pitch(&l->weight, p),
-                      cdrop_panel_width(&l->weight, p, n->k->panel), &n->background_row, 0, n->background_row.blocks, 0,
-                      1, 0, NULL);
-    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
-}
-
-static void draw_masks(const pass *s, cdrop_team team)
-{
-    for (size_t i = 0; i < s->n->layers; i++) {
-        const layer *l = &s->n->layer[i];
-        size_t from, to;
-        cdrop_share(team, cdrop_blocks(s->batch->n), &from, &to);
-        if (l->keep == CDROP_KEEP_ALL || from == to)
-            continue;
-        from *= CDROP_BLOCK;
-        to = cdrop_min(to * CDROP_BLOCK, s->batch->n);
-        cdrop_bernoulli_mask(l->mask + from * l->words, from, to - from, l->n_in, l->keep, s->n->seed, s->step,
-                             (uint32_t)i);
-    }
-    cdrop_lap(s->watch, CDROP_TIME_MASKS);
-}
-
-/* A hidden layer's rows are complete in one panel: activation, then the lists that the next layer's products run on. */
-static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
-{
-    const pass *s = context;
-    const cdrop_kernels *k = s->n->k;
-    const layer *l = &s->n->layer[s->index];
-    layer *next = &s->n->layer[s->index + 1];
-    const size_t pitch = cdrop_panel_pitch(&l->out, p), b0 = p * k->panel / CDROP_BLOCK;
-    const size_t b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, next->inputs.blocks);
-    const size_t columns = cdrop_min(k->panel, l->n_out - p * k->panel);
-    cdrop_source source = input_source(s, s->index + 1, cdrop_panel_at(&l->out, k, p, 0), pitch);
-    source.first_block = b0;
-    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
-    if (s->n->activation != CDROP_RELU && s->n->activation != CDROP_IDENTITY) /* the ReLU is the rule of the lists */
-        k->activate(cdrop_panel_at(&l->out, k, p, l0), pitch, columns, l1 - l0, s->n->activation);
-    const size_t live = next->dense ? k->densify(cdrop_panel_at(&next->dense_inputs, k, p, l0),
-                                                 cdrop_panel_pitch(&next->dense_inputs, p), &source, b0, b1, l0, l1)
-                                    : k->compress(&next->inputs, &source, b0, b1, l0, l1);
-    atomic_fetch_add_explicit(&next->live_count, live, memory_order_relaxed);
-    if (s->training && !next->dense)
-        k->scatter(&next->columns, &next->inputs, b0, b1, l0 / CDROP_BLOCK, l1);
-    cdrop_lap(s->watch, CDROP_TIME_LISTS);
-}
-
-static void finish_logits(void *context, size_t p, size_t l0, size_t l1)
-{
-    const pass *s = context;
-    (void)p, (void)l0, (void)l1;
-    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
-}
-
-static void scatter_input(const pass *s, cdrop_team team)
-{
-    layer *l = &s->n->layer[0];
-    size_t from, to;
-    cdrop_share(team, l->inputs.blocks, &from, &to);
-    for (size_t rows = 0; rows < cdrop_blocks(s->batch->n); rows++)
-        s->n->k->scatter(&l->columns, &l->inputs, from, to, rows, s->batch->n);
-    cdrop_lap(s->watch, CDROP_TIME_LISTS);
-}
-
-static void forward(pass *s, cdrop_team team)
-{
-    if (s->training)
-        draw_masks(s, team);
-    if (s->training && s->n->layer[0].mask) /* the input's lists read masks that other threads draw */
-        wait_for_others(s, team);
-    if (!s->kept)
-        list_input(s, team);
-    start_of_first(s, team);
-    wait_for_others(s, team);
-    for (size_t i = 0; i < s->n->layers; i++) {
-        const layer *l = &s->n->layer[i];
-        const cdrop_left left = left_of(s, l);
-        s->index = i;
-        cdrop_product_rows(s->n->k, &l->out, i == 0 && shifted(s) ? s->n->start : l->bias, &l->weight, &left,
-                           s->batch->n, team, i + 1 < s->n->layers ? finish_hidden : finish_logits, s);
-        if (i == 0 && s->training && !s->kept && !l->dense)
-            scatter_input(s, team);
-        wait_for_others(s, team);
-    }
 }
 
 /* ---- Loss and backward ---- */
@@ -555,7 +300,7 @@ static void refresh_limited(void *context, size_t line_block, size_t column_bloc
 static void limit_layers(pass *s, cdrop_team team)
 {
     if (s->max_norm > 0)
-        wait_for_others(s, team);
+        cdrop_meet(s, team);
     for (s->index = 0; limited(s); s->index++) {
         const cdrop_norms norms = norms_of(&s->n->layer[s->index]);
         cdrop_limit_blocks(s->n->k, &norms, s->max_norm, team, refresh_limited, s);
@@ -597,14 +342,14 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
     const cdrop_lists *columns = s->kept && i == 0 ? &s->kept->columns : &l->columns;
     const cdrop_left left = {.lists = columns, .dense = l->dense ? &l->dense_inputs : NULL, .entries = s->batch->n};
     const cdrop_background background = {.lists = &n->background_columns, .sums = l->bias_gradient};
-    const int with_background = i == 0 && shifted(s), states = cdrop_rule_states(s->weight_update.rule);
+    const int with_background = i == 0 && cdrop_shifted(s), states = cdrop_rule_states(s->weight_update.rule);
     const cdrop_gradient_sink sink = {
         .take = update_units,
         .context = s,
         .touches = {&l->weight, states > 0 ? &l->state1 : NULL, states > 1 ? &l->state2 : NULL}};
     update_bias(s, team);
     if (with_background) /* the background's share of the gradient needs all column sums */
-        wait_for_others(s, team);
+        cdrop_meet(s, team);
     cdrop_product_units(n->k, &left, with_background ? &background : NULL, &l->delta, l->n_in, s->batch->n,
                         n->scratch + (size_t)team.index * CDROP_BLOCK * n->k->panel * n->k->size, team, &sink);
 }
@@ -617,7 +362,7 @@ static void backward(pass *s, cdrop_team team)
             update_layer(s, i + 1, team);
         if (i) {
             propagate(s, i, team);
-            wait_for_others(s, team);
+            cdrop_meet(s, team);
         }
     }
     update_layer(s, 0, team);
@@ -636,18 +381,6 @@ static double penalty(const pass *s)
     return 0.5 * s->weight_update.l2 * sum;
 }
 
-/* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. Inputs that are kept
- * or sparse are always listed. */
-static void choose_products(cdrop_network *n, const cdrop_batch *batch, const kept_batch *kept)
-{
-    for (size_t i = 0; i < n->layers; i++) {
-        n->layer[i].dense = n->layer[i].density > n->k->dense_above;
-        atomic_store(&n->layer[i].live_count, 0);
-    }
-    if (batch->indptr || kept)
-        n->layer[0].dense = 0;
-}
-
 static void measure_density(cdrop_network *n, size_t rows, const kept_batch *kept)
 {
     for (size_t i = kept != NULL; i < n->layers; i++)
@@ -660,11 +393,11 @@ static void step_job(void *argument, cdrop_team team)
     pass mine = *(const pass *)argument, *s = &mine;
     s->watch = s->n->watches ? &s->n->watches[team.index] : NULL;
     cdrop_start_watch(s->watch);
-    forward(s, team);
+    cdrop_forward(s, team);
     losses(s, team);
-    wait_for_others(s, team);
+    cdrop_meet(s, team);
     const double loss = batch_loss(s) + penalty(s); /* the same sum on every thread */
-    wait_for_others(s, team);                       /* before the squares change */
+    cdrop_meet(s, team);                            /* before the squares change */
     if (team.index == 0) {
         *s->total = loss;
         *s->status = isfinite(loss) ? CDROP_OK : CDROP_NOT_FINITE;
@@ -683,14 +416,17 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
                                 uint64_t step, int threads, double *loss)
 {
     cdrop_status status;
-    threads = useful_threads(n, batch->n, 3, threads);
+    threads = cdrop_threads_for(n, batch->n, 3, threads);
     if (reserve_training(n, batch->n, threads) != CDROP_OK)
         return CDROP_NO_MEMORY;
     pass s = {
         .n = n,
         .batch = batch,
         .kept = kept_lists(n, batch),
+        .masks = n->masks,
+        .seed = n->seed,
         .step = step,
+        .purpose = CDROP_FOR_MASKS,
         .training = 1,
         .total = loss,
         .status = &status,
@@ -705,7 +441,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
                  .n = n->layer[n->layers - 1].n_out,
                  .weight_sum = cdrop_weight_sum(batch->weights, batch->rows, batch->n)},
     };
-    choose_products(n, batch, s.kept);
+    cdrop_choose_products(n, batch, s.kept);
     cdrop_parallel(step_job, &s, threads);
     measure_density(n, batch->n, s.kept);
     return status;
@@ -716,9 +452,11 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
 static void list_batch_job(void *argument, cdrop_team team)
 {
     const pass *s = argument;
-    list_input(s, team);
+    size_t from, to;
+    cdrop_share(team, s->batch->n, &from, &to);
+    cdrop_list_input(s, from, to);
     cdrop_barrier(team);
-    scatter_input(s, team);
+    cdrop_scatter_input(s, team);
 }
 
 static size_t keep_batch(kept_batch *to, cdrop_workspace *memory, cdrop_network *n, const cdrop_batch *batch,
@@ -727,7 +465,7 @@ static size_t keep_batch(kept_batch *to, cdrop_workspace *memory, cdrop_network 
     const layer *l = &n->layer[0];
     pass s = {.n = n, .batch = batch};
     size_t bytes = 0;
-    cdrop_parallel(list_batch_job, &s, useful_threads(n, batch->n, 1, threads));
+    cdrop_parallel(list_batch_job, &s, cdrop_threads_for(n, batch->n, 1, threads));
     to->inputs = cdrop_take_copy(memory, n->k, &l->inputs, batch->n, l->inputs.blocks, &bytes);
     to->columns = cdrop_take_copy(memory, n->k, &l->columns, l->n_in, cdrop_blocks(batch->n), &bytes);
     return bytes;
@@ -738,7 +476,7 @@ cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *n, const cdrop
     const size_t batches = (all->n + size - 1) / size;
     cdrop_kept *own = calloc(1, sizeof *own);
     *kept = NULL;
-    if (!own || reserve_training(n, cdrop_min(size, all->n), useful_threads(n, size, 1, threads)) != CDROP_OK) {
+    if (!own || reserve_training(n, cdrop_min(size, all->n), cdrop_threads_for(n, size, 1, threads)) != CDROP_OK) {
         free(own);
         return CDROP_NO_MEMORY;
     }
@@ -778,72 +516,4 @@ cdrop_status cdrop_network_times(cdrop_network *n, int on, double seconds[CDROP_
     cdrop_release(&n->timing);
     n->watches = on ? cdrop_take(&n->timing, CDROP_MAX_THREADS, sizeof *n->watches) : NULL;
     return on && !n->watches ? CDROP_NO_MEMORY : CDROP_OK;
-}
-
-/* ---- Prediction ---- */
-
-/* One row's answer from its outputs, at `out`, where answers of `units` numbers lie one after the other. */
-static void answer_row(const pass *s, size_t row, const void *outputs, size_t units)
-{
-    const cdrop_kernels *k = s->n->k;
-    const cdrop_loss loss = s->n->loss;
-    char *out = (char *)s->out + row * units * k->size;
-    if (s->answer == CDROP_LABELS && loss == CDROP_SOFTMAX_CROSS_ENTROPY)
-        ((int64_t *)s->out)[row] = (int64_t)k->largest(outputs, units);
-    else if (s->answer == CDROP_LABELS && loss == CDROP_SIGMOID_CROSS_ENTROPY)
-        k->positive((int64_t *)s->out + row * units, outputs, units);
-    else if (s->answer == CDROP_PROBABILITIES && loss == CDROP_SOFTMAX_CROSS_ENTROPY)
-        k->softmax(out, outputs, units);
-    else
-        memcpy(out, outputs, units * k->size);
-    if (s->answer == CDROP_PROBABILITIES && loss == CDROP_SIGMOID_CROSS_ENTROPY)
-        k->activate(out, units, units, 1, CDROP_SIGMOID);
-}
-
-static void predict_job(void *argument, cdrop_team team)
-{
-    pass mine = *(const pass *)argument, *s = &mine;
-    const layer *last = &s->n->layer[s->n->layers - 1];
-    size_t from, to;
-    forward(s, team);
-    cdrop_share(team, s->batch->n, &from, &to);
-    for (size_t i = from; i < to; i++)
-        answer_row(s, i, cdrop_panel_at(&last->out, s->n->k, 0, i), last->n_out);
-}
-
-/* Rows [first, first + n) of a batch's inputs. */
-static cdrop_batch part_of(const cdrop_network *net, const cdrop_batch *batch, size_t first, size_t n)
-{
-    cdrop_batch part = {.x = batch->x, .indptr = batch->indptr, .indices = batch->indices, .n = n};
-    if (batch->rows)
-        part.rows = batch->rows + first;
-    else if (batch->indptr)
-        part.indptr += first;
-    else
-        part.x = (const char *)batch->x + first * net->layer[0].n_in * net->k->size;
-    return part;
-}
-
-/* Bytes of a row's answer. */
-static size_t answer_size(const cdrop_network *n, cdrop_answer answer)
-{
-    const size_t units = n->layer[n->layers - 1].n_out;
-    if (answer != CDROP_LABELS || n->loss == CDROP_SQUARED_ERROR)
-        return units * n->k->size;
-    return (n->loss == CDROP_SOFTMAX_CROSS_ENTROPY ? 1 : units) * sizeof(int64_t);
-}
-
-cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const cdrop_batch *batch, cdrop_answer answer,
-                                   int threads)
-{
-    const size_t chunk = n->rows > PREDICT_ROWS ? n->rows : PREDICT_ROWS;
-    if (reserve_forward(n, cdrop_min(batch->n, chunk)) != CDROP_OK)
-        return CDROP_NO_MEMORY;
-    for (size_t done = 0; done < batch->n; done += chunk) {
-        const cdrop_batch part = part_of(n, batch, done, cdrop_min(chunk, batch->n - done));
-        pass s = {.n = n, .batch = &part, .out = (char *)out + done * answer_size(n, answer), .answer = answer};
-        choose_products(n, &part, NULL);
-        cdrop_parallel(predict_job, &s, useful_threads(n, part.n, 1, threads));
-    }
-    return CDROP_OK;
 }

@@ -22,6 +22,11 @@ typedef struct {
 void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
                         const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context);
 
+/* The same for rows [from, to) on this thread alone, from a multiple of 64. */
+void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const void *start,
+                          const cdrop_panels *panels, const cdrop_left *left, size_t from, size_t to,
+                          cdrop_epilogue epilogue, void *context);
+
 /* Rows [l0, l1) of a source, as lists or dense, whichever `left` is; the number of live entries. */
 size_t cdrop_list_rows(const cdrop_kernels *k, const cdrop_left *left, cdrop_lists *lists, const cdrop_panels *dense,
                        const cdrop_source *source, size_t l0, size_t l1);

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import cdrop
-from cdrop import _kernels, kernels
+from cdrop import _kernels, kernels, reference
 
 settings.register_profile(
     "cdrop",
@@ -97,6 +97,22 @@ def problem(units, loss="softmax_cross_entropy", rows=40, seed=0, dtype="float32
     if loss == "softmax_cross_entropy":
         return x.astype(dtype), draw.integers(0, units[-1], rows)
     return x.astype(dtype), draw.random((rows, units[-1])).astype(dtype)
+
+
+def spec_of(net):
+    """Return the twin's description of a network."""
+    names = ("dropout", "input_dropout", "activation", "loss", "scaling", "seed")
+    return reference.NetworkSpec(net.units, **{name: getattr(net, name) for name in names})
+
+
+def with_biases(net, seed=0):
+    """Give a network biases that are not 0: those after the first step would hide little."""
+    state, draw = net.state_dict(), np.random.default_rng(seed)
+    for name, array in state["arrays"].items():
+        if name.startswith("bias"):
+            array[:] = draw.standard_normal(array.shape) / 2
+    net.load_state_dict(state)
+    return net
 
 
 def run_python(code, timeout=60, flags=("-W", "error"), **environment):

@@ -111,6 +111,7 @@ KERNELS = {
             "keep": [*NO_NUMBER, -1e-9, 1 + 1e-9, NAN, INF, -INF, HUGE],
             **BAD_KEY,
             "first_row": [*NO_WHOLE, -64, 1, 63, 2**62],
+            "purpose": [*NO_WHOLE, -1, 2**32],
         },
     ),
     "drawn_keep": Call(
@@ -308,6 +309,8 @@ RULE = {
     "l2": [*NO_NUMBER, NAN, INF, -1e-9, HUGE],
     "max_norm": [value for value in NO_MAX_NORM if value is not None],
 }
+NO_SEED = [value for value in NO_KEY if value is not None]
+NO_SAMPLES = [*[value for value in NO_WHOLE if value is not None], 0, -1, 2**32, HUGE]
 FIT = {
     "batch_size": [*NO_WHOLE, 0, -1, 2**48],
     "iterations": [*[v for v in NO_WHOLE if v is not None], -1, 2**62],
@@ -383,6 +386,24 @@ METHODS = {
     "predict": Call(partial(on_network, "predict", LOSSES[0]), {"X": np.ones((2, 5))}, {"X": NO_X}),
     "predict_proba": Call(
         partial(on_network, "predict_proba", LOSSES[1]), {"X": np.ones((2, 5))}, {"X": NO_X}
+    ),
+    "predict_proba-samples": Call(
+        partial(on_network, "predict_proba", LOSSES[0]),
+        {"X": np.ones((2, 5)), "mc_samples": 2},
+        {"X": NO_X, "mc_samples": NO_SAMPLES, "seed": NO_SEED},
+    ),
+    "predict_uncertainty": Call(
+        partial(on_network, "predict_uncertainty", LOSSES[2]),
+        {"X": np.ones((2, 5)), "mc_samples": 2},
+        {"X": NO_X, "mc_samples": [*NO_SAMPLES, None], "seed": NO_SEED},
+    ),
+    "subnetworks": Call(
+        partial(on_network, "subnetworks", LOSSES[0]),
+        {"count": 2},
+        {"count": [*NO_SAMPLES, None], "seed": NO_SEED},
+    ),
+    "extract": Call(
+        trained().subnetworks(3).extract, {"index": 2}, {"index": [*NO_WHOLE, -1, 3, HUGE]}
     ),
     "load_state_dict": Call(
         loading,

@@ -36,7 +36,7 @@ def test_recorded_streams(record, simd):
 def test_recorded_masks(simd):
     assert len(GOLDEN["masks"]) > 100
     for record in GOLDEN["masks"]:
-        key = {name: record[name] for name in ("seed", "step", "layer")}
+        key = {name: record[name] for name in ("seed", "step", "layer", "purpose")}
         mask = kernels.bernoulli_mask(record["rows"], record["width"], record["keep"], **key)
         assert [f"{w:x}" for w in mask.ravel()[:2]] == record["first"], record
         assert make_masks.sha256(mask.ravel().tolist()) == record["sha256"], record
@@ -49,9 +49,10 @@ def test_recorded_masks(simd):
     seed=st.integers(0, 2**64 - 1),
     step=st.integers(0, 2**64 - 1),
     layer=st.integers(0, 2**32 - 1),
+    purpose=st.integers(0, 2**32 - 1),
 )
-def test_masks_follow_their_definition(simd, rows, width, keep, seed, step, layer):
-    key = {"seed": seed, "step": step, "layer": layer}
+def test_masks_follow_their_definition(simd, rows, width, keep, seed, step, layer, purpose):
+    key = {"seed": seed, "step": step, "layer": layer, "purpose": purpose}
     mask = kernels.bernoulli_mask(rows, width, keep, **key)
     assert mask.shape == (rows, -(-width // 64))
     assert mask.dtype == np.uint64
@@ -88,7 +89,7 @@ def test_rows_do_not_depend_on_how_they_are_drawn(width, keep, simd):
             np.testing.assert_array_equal(part, whole[first : first + rows])
 
 
-@pytest.mark.parametrize("other", [{"seed": 2}, {"step": 2}, {"layer": 2}, "block"])
+@pytest.mark.parametrize("other", [{"seed": 2}, {"step": 2}, {"layer": 2}, {"purpose": 4}, "block"])
 def test_masks_of_different_keys_are_independent(other):
     def units(**key):
         return kernels.unpack_mask(kernels.bernoulli_mask(2048, 512, 0.5, **key), 512)
@@ -101,7 +102,7 @@ def test_masks_of_different_keys_are_independent(other):
 
 def test_defaults_of_the_key_are_zero():
     mask = kernels.bernoulli_mask(70, 70, 0.5)
-    zero = kernels.bernoulli_mask(70, 70, 0.5, seed=0, step=0, layer=0, first_row=0)
+    zero = kernels.bernoulli_mask(70, 70, 0.5, seed=0, step=0, layer=0, first_row=0, purpose=0)
     np.testing.assert_array_equal(mask, zero)
     words = kernels.random_words(9, seed=0, step=0, purpose=3, layer=0, block=0)
     np.testing.assert_array_equal(kernels.random_words(9), words)

@@ -22,6 +22,8 @@ from conftest import (
     parameters,
     problem,
     run_python,
+    spec_of,
+    with_biases,
 )
 
 import cdrop
@@ -34,21 +36,6 @@ sys.path.append(str(DATA))
 torch_cases = importlib.import_module("torch_cases")
 train_network = importlib.import_module("implementations").train_network
 TORCH = np.load(DATA / "torch_steps.npz")
-
-
-def spec_of(net):
-    names = ("dropout", "input_dropout", "activation", "loss", "scaling", "seed")
-    return reference.NetworkSpec(net.units, **{name: getattr(net, name) for name in names})
-
-
-def with_biases(net, seed=0):
-    """Give a network biases that are not 0: those after the first step would hide little."""
-    state, draw = net.state_dict(), np.random.default_rng(seed)
-    for name, array in state["arrays"].items():
-        if name.startswith("bias"):
-            array[:] = draw.standard_normal(array.shape) / 2
-    net.load_state_dict(state)
-    return net
 
 
 class Twin:

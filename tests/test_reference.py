@@ -97,7 +97,7 @@ def test_normals_have_the_moments_of_a_normal():
 
 def test_recorded_masks():
     for record in GOLDEN["masks"]:
-        key = {name: record[name] for name in ("seed", "step", "layer")}
+        key = {name: record[name] for name in ("seed", "step", "layer", "purpose")}
         mask = ref.bernoulli_mask(record["rows"], record["width"], record["keep"], **key)
         assert [f"{w:x}" for w in mask.ravel()[:2]] == record["first"], record
         assert make_masks.sha256(mask.ravel().tolist()) == record["sha256"], record

@@ -50,7 +50,7 @@ static void fill(void *p, size_t n, unsigned percent)
         ((float *)p)[i] = random_bits() % 100 < percent ? (float)(random_bits() % 2000) * 1e-3f - 1 : 0;
 }
 
-static void draw_mask(bench *b) { cdrop_bernoulli_mask(b->mask, 0, LINES, UNITS, b->keep, 1, 0, 0); }
+static void draw_mask(bench *b) { cdrop_bernoulli_mask(b->mask, 0, LINES, UNITS, b->keep, 1, 0, CDROP_FOR_MASKS, 0); }
 
 static void compress(bench *b) { b->k->compress(&b->lists, &b->source, 0, b->lists.blocks, 0, LINES); }
 

@@ -1,4 +1,5 @@
-/* A step takes memory once: the first of its shape does, and no later one. The linker sends every allocation of the
+/* A step takes memory once: the first of its shape does, and no later one; so does a prediction under many masks, for any
+ * number of rows and of masks. The linker sends every allocation of the
  * library through the counters below (--wrap, see the Makefile). */
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -81,6 +82,36 @@ static void test_steps(cdrop_dtype t, uint64_t input_keep, double density)
     guarded_release();
 }
 
+/* How often a prediction takes memory; the rows come again and again. */
+static int taken_by_sample(cdrop_network *n, cdrop_dtype t, const void *x, size_t rows, size_t passes, int threads)
+{
+    int64_t *number = malloc(rows * sizeof *number);
+    void *mean = malloc(rows * CLASSES * size_of(t)), *information = malloc(rows * size_of(t));
+    const cdrop_batch batch = {.x = x, .rows = number, .n = rows};
+    const cdrop_uncertainty out = {.mean = mean, .mutual_information = information};
+    const cdrop_sampling how = {.passes = passes, .seed = 1};
+    for (size_t i = 0; i < rows; i++)
+        number[i] = (int64_t)(i % ROWS);
+    const int before = atomic_load(&taken);
+    CHECK(cdrop_network_sample(n, &out, &batch, &how, threads) == CDROP_OK, "%zu rows", rows);
+    const int count = atomic_load(&taken) - before;
+    free(number), free(mean), free(information);
+    return count;
+}
+
+static void test_samples(cdrop_dtype t, uint64_t input_keep)
+{
+    const void *x = random_array(t, ROWS * INPUTS, 0.5, 1);
+    for (int threads = 1; threads <= 3; threads++) {
+        cdrop_network *n = make_network(t, input_keep);
+        CHECK(taken_by_sample(n, t, x, 1000, 1, threads) > 0, "the first: is anything counted?");
+        CHECK(taken_by_sample(n, t, x, 1000, 50, threads) == 0, "more passes, %d threads", threads);
+        CHECK(taken_by_sample(n, t, x, 4000, 2, threads) == 0, "more rows, %d threads", threads);
+        cdrop_network_free(n);
+    }
+    guarded_release();
+}
+
 int main(void)
 {
     for (cdrop_dtype t = 0; t < DTYPES; t++) {
@@ -90,6 +121,9 @@ int main(void)
         test_steps(t, CDROP_KEEP_ALL, 1);
         check_case("input dropout, %s", DTYPE_NAME(t));
         test_steps(t, CDROP_KEEP_ALL / 5 * 4, 1);
+        check_case("predictions under masks, %s", DTYPE_NAME(t));
+        test_samples(t, CDROP_KEEP_ALL);
+        test_samples(t, CDROP_KEEP_ALL / 5 * 4);
     }
     return check_report();
 }

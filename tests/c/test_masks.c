@@ -158,11 +158,11 @@ static void check_mask(size_t rows, size_t units, uint64_t keep, uint64_t step)
     const size_t words = cdrop_words(units);
     const uint64_t *defined = defined_mask(rows, units, keep, step);
     uint64_t *mask = guarded(rows * words * sizeof *mask);
-    cdrop_bernoulli_mask(mask, 0, rows, units, keep, 2026, step, 1);
+    cdrop_bernoulli_mask(mask, 0, rows, units, keep, 2026, step, CDROP_FOR_MASKS, 1);
     CHECK(!memcmp(mask, defined, rows * words * sizeof *mask), "differs from the definition");
     if (rows > 64) { /* the rows of the second block alone */
         uint64_t *tail = guarded((rows - 64) * words * sizeof *tail);
-        cdrop_bernoulli_mask(tail, 64, rows - 64, units, keep, 2026, step, 1);
+        cdrop_bernoulli_mask(tail, 64, rows - 64, units, keep, 2026, step, CDROP_FOR_MASKS, 1);
         CHECK(!memcmp(tail, defined + 64 * words, (rows - 64) * words * sizeof *tail), "depends on the cut");
     }
     guarded_release();
@@ -179,8 +179,8 @@ static void test_masks(const char *path)
                 check_mask(rows[r], widths[w], keeps[k], r);
             }
     check_case("empty masks");
-    cdrop_bernoulli_mask(guarded(0), 0, 0, 5, 1, 0, 0, 0);
-    cdrop_bernoulli_mask(guarded(0), 0, 5, 0, 1, 0, 0, 0);
+    cdrop_bernoulli_mask(guarded(0), 0, 0, 5, 1, 0, 0, CDROP_FOR_MASKS, 0);
+    cdrop_bernoulli_mask(guarded(0), 0, 5, 0, 1, 0, 0, CDROP_FOR_MASKS, 0);
     guarded_release();
 }
 
@@ -206,7 +206,7 @@ static void test_frequency(void)
     for (size_t i = 0; i < COUNT(keeps); i++) {
         const double n = (double)ROWS * UNITS, keep = (double)(uint64_t)(keeps[i] * 0x1p32) * 0x1p-32;
         double kept = 0;
-        cdrop_bernoulli_mask(mask, 0, ROWS, UNITS, (uint64_t)(keeps[i] * 0x1p32), 3, 1, 2);
+        cdrop_bernoulli_mask(mask, 0, ROWS, UNITS, (uint64_t)(keeps[i] * 0x1p32), 3, 1, CDROP_FOR_MASKS, 2);
         for (size_t w = 0; w < COUNT(mask); w++)
             kept += __builtin_popcountll(mask[w]);
         check_case("frequency at keep %g", keep);

@@ -87,7 +87,14 @@ def random_normal(n: int, **key: int) -> list[float]:
 
 
 def mask_words(
-    rows: int, width: int, keep: float, *, seed: int = 0, step: int = 0, layer: int = 0
+    rows: int,
+    width: int,
+    keep: float,
+    *,
+    seed: int = 0,
+    step: int = 0,
+    layer: int = 0,
+    purpose: int = 0,
 ) -> list[int]:
     """Return the words of a packed mask, row-major."""
     k, per_row = round(keep * 2**32), -(-width // 64)
@@ -96,7 +103,7 @@ def mask_words(
         return [word if k else 0 for _ in range(rows) for word in valid]
     words: list[int] = []
     for block in range(-(-rows // 64)):
-        source = draws(seed, step, 0, layer, block)
+        source = draws(seed, step, purpose, layer, block)
         padding = valid * 64
         for group in range(0, len(padding), 8):
             words += group_words(source, padding[group : group + 8], k)
@@ -129,6 +136,7 @@ KEEPS = [0.0, 2.0**-32, 1 / 16 + 2.0**-32, 0.1, 0.5, 0.75, 0.8, 1 - 2.0**-32, 1.
 WIDTHS = [1, 10, 64, 65, 200, 784, 1030]
 ROWS = [1, 64, 130]
 KEYS = [(0, 1, 0), (1, 1, 1), (1, 2, 1), (42, 2**32 + 5, 2), (2**64 - 1, 2**64 - 1, 2**32 - 1)]
+PURPOSES = [4, 5]  # predictions under dropout, subnetworks
 STREAMS = [
     {"seed": 0, "step": 0, "purpose": 1, "layer": 0, "block": 0},
     {"seed": 1, "step": 7, "purpose": 2, "layer": 0, "block": 0},
@@ -137,11 +145,13 @@ STREAMS = [
 ]
 
 
-def mask_record(rows: int, width: int, keep: float, key: tuple[int, int, int]) -> dict[str, object]:
+def mask_record(
+    rows: int, width: int, keep: float, key: tuple[int, int, int], purpose: int = 0
+) -> dict[str, object]:
     seed, step, layer = key
-    words = mask_words(rows, width, keep, seed=seed, step=step, layer=layer)
+    words = mask_words(rows, width, keep, seed=seed, step=step, layer=layer, purpose=purpose)
     record = {"rows": rows, "width": width, "keep": keep}
-    record |= {"seed": seed, "step": step, "layer": layer}
+    record |= {"seed": seed, "step": step, "layer": layer, "purpose": purpose}
     return record | {"first": [f"{w:x}" for w in words[:2]], "sha256": sha256(words)}
 
 
@@ -156,6 +166,7 @@ def main() -> None:
     keys = itertools.cycle(KEYS)
     shapes = itertools.product(KEEPS, WIDTHS, ROWS)
     masks = [mask_record(rows, width, keep, next(keys)) for keep, width, rows in shapes]
+    masks += [mask_record(130, 200, 0.75, key, p) for p in PURPOSES for key in KEYS]
     streams = [stream_record(key) for key in STREAMS]
     made_by = "tests/data/make_masks.py; words in hexadecimal, digests of little-endian bytes"
     lines = ",\n".join(json.dumps(record) for record in masks)

@@ -1,0 +1,195 @@
+"""Thinned networks that stay: masks drawn once, used in many calls, and each of them a smaller network of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cdrop import _kernels
+from cdrop._checks import whole_number
+from cdrop.network import Network
+from cdrop.reference import SUBNETWORKS, unpack_mask
+from cdrop.uncertainty import Uncertainty
+
+__all__ = ["Subnetworks"]
+
+
+class Subnetworks:
+    """Thinned networks of a network with dropout: fixed masks over its units. Made by `Network.subnetworks`.
+
+    Only masks are kept, a bit a unit: predictions use the weights that the network has at the call. A network that is
+    extracted has weights of its own.
+
+    Parameters
+    ----------
+    network : Network
+        With a dropout rate above 0.
+    count : int
+    seed : int
+
+    Attributes
+    ----------
+    masks : tuple of ndarray of uint64, shape (count, ceil(units / 64)), or None
+        Of the input and of each hidden layer, packed as in `cdrop.kernels`: row i is of subnetwork i, 1 is kept.
+        Read-only; None where nothing is dropped.
+
+    References
+    ----------
+    Srivastava et al., "Dropout", JMLR 15 (2014), section 7.5: averages over sampled thinned networks. Gal and
+    Ghahramani, "Dropout as a Bayesian approximation", ICML 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cdrop import Network
+    >>> subs = Network([2, 64, 3], dropout=0.5, seed=1).subnetworks(20)
+    >>> X = np.array([[0.5, -1.0]])
+    >>> len(subs), subs.predict_proba(X).shape
+    (20, (1, 3))
+    >>> subs[0]
+    Network([2, 33, 3], seed=1)
+    >>> mean = sum(net.predict_proba(X) for net in subs) / 20
+    >>> bool(np.allclose(mean, subs.predict_proba(X)))
+    True
+    """
+
+    def __init__(self, network: Network, count: int, seed: int) -> None:
+        self._network = network
+        self._count = count
+        self._seed = seed
+        self.masks = tuple(
+            self._drawn(layer, width, keep)
+            for layer, (width, keep) in enumerate(
+                zip(network.units[:-1], network._keeps(), strict=True)
+            )
+        )
+
+    def _drawn(self, layer: int, width: int, keep: float) -> NDArray[np.uint64] | None:
+        if keep == 1:
+            return None
+        mask = _kernels.bernoulli_mask(
+            self._count, width, keep, seed=self._seed, layer=layer, purpose=SUBNETWORKS
+        )
+        mask.flags.writeable = False
+        return mask
+
+    def __len__(self) -> int:
+        """Return the number of subnetworks."""
+        return self._count
+
+    def __repr__(self) -> str:
+        """Return the call that draws them."""
+        return f"{self._network!r}.subnetworks({self._count}, seed={self._seed})"
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Predict from the mean over the subnetworks.
+
+        Parameters
+        ----------
+        X : array_like or SciPy sparse matrix, shape (n, units[0])
+
+        Returns
+        -------
+        ndarray
+            Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Squared
+            error: the mean of the outputs, shape (n, units[-1]).
+        """
+        mean = self._mean(X)
+        if self._network.loss == "softmax_cross_entropy":
+            return mean.argmax(axis=1)
+        return (mean > 0.5).astype(np.int64) if self._classifies() else mean
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the mean of the subnetworks' probabilities.
+
+        Parameters
+        ----------
+        X : array_like or SciPy sparse matrix, shape (n, units[0])
+
+        Returns
+        -------
+        ndarray of the network's dtype, shape (n, units[-1])
+
+        Raises
+        ------
+        ValueError
+            If the loss is the squared error: `predict` has the mean of the outputs.
+        """
+        self._network._check_probabilities("predict_proba")
+        return self._mean(X)
+
+    def predict_uncertainty(self, X: ArrayLike) -> Uncertainty:
+        """Tell how far the subnetworks agree, as `Network.predict_uncertainty` does; all rows see the same masks.
+
+        Parameters
+        ----------
+        X : array_like or SciPy sparse matrix, shape (n, units[0])
+
+        Returns
+        -------
+        ClassificationUncertainty or RegressionUncertainty
+        """
+        return self._network._uncertainty(X, self._count, self._seed, self.masks)
+
+    def _classifies(self) -> bool:
+        return self._network.loss != "squared_error"
+
+    def _mean(self, X: ArrayLike) -> NDArray[Any]:
+        return self._network._sampled(X, self._count, self._seed, ("mean",), self.masks)["mean"]
+
+    def __getitem__(self, index: int) -> Network:
+        """Extract a subnetwork; negative numbers count from the end."""
+        at = whole_number("index", index, -(2**63), 2**63)
+        if not -self._count <= at < self._count:
+            raise IndexError(f"index is {at}; there are {self._count} subnetworks")
+        return self.extract(at % self._count)
+
+    def extract(self, index: int) -> Network:
+        """Make one subnetwork a network of its own: smaller, dense, without dropout, untrained as to its optimiser.
+
+        Parameters
+        ----------
+        index : int
+            0 to below the number of subnetworks.
+
+        Returns
+        -------
+        Network
+            Its hidden layers have the kept units alone, whose outgoing weights bear the scale of training (1 / keep
+            with scaling "train"). The input keeps its width: a dropped input's weights are 0. A hidden layer that keeps
+            no unit gets one whose outgoing weights are 0. Predictions are those of the masked network to rounding.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `index` is not as above.
+        """
+        index = whole_number("index", index, 0, self._count)
+        whole, kept = self._network, self._kept(index)
+        units = [np.flatnonzero(layer) if layer.any() else np.array([0]) for layer in kept]
+        units[0] = np.arange(whole.units[0])
+        widths = [len(layer) for layer in units]
+        smaller = Network(
+            **{**whole._settings(), "units": widths, "dropout": 0.0, "input_dropout": 0.0},
+            threads=whole.threads,
+        )
+        for i, keep in enumerate(whole._keeps()):
+            weight, bias = whole._engine.get(i, 0)
+            scale = whole.dtype.type(1 / keep if whole.scaling == "train" else 1)
+            factor = (kept[i] * scale)[units[i], None]
+            smaller._engine.set(
+                i, 0, weight[np.ix_(units[i], units[i + 1])] * factor, bias[units[i + 1]]
+            )
+        if whole._background is not None:
+            smaller._set_background(whole._background.copy())
+        return smaller
+
+    def _kept(self, index: int) -> list[NDArray[np.bool_]]:
+        """Which units of the input, the hidden layers and the output this subnetwork has."""
+        kept = [np.ones(width, np.bool_) for width in self._network.units]
+        for i, mask in enumerate(self.masks):
+            if mask is not None:
+                kept[i] = unpack_mask(mask[index : index + 1], len(kept[i]))[0]
+        return kept

@@ -1,0 +1,247 @@
+/* The forward pass of a network: masks, lists of the input, and layer by layer product, activation and lists. */
+#include "network.h"
+
+int cdrop_threads_for(const cdrop_network *n, size_t rows, int products, int asked)
+{
+    double work = 0;
+    for (size_t i = 0; i < n->layers; i++)
+        work += products * (double)rows * (double)n->layer[i].n_in * (double)n->layer[i].n_out;
+    return cdrop_useful_threads(asked, work);
+}
+
+/* Everything of the old capacity is given back first, so that memory does not double. */
+cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows)
+{
+    if (rows <= n->rows)
+        return CDROP_OK;
+    cdrop_release(&n->training);
+    cdrop_release(&n->batch);
+    n->rows = n->training_rows = 0;
+    for (size_t i = 0; i < n->layers; i++) {
+        layer *l = &n->layer[i];
+        l->inputs = cdrop_take_lists(&n->batch, n->k, rows, l->n_in, i == 0);
+        l->dense_inputs = cdrop_take_panels(&n->batch, n->k, rows, l->n_in);
+        l->out = i + 1 < n->layers ? cdrop_take_panels(&n->batch, n->k, rows, l->n_out)
+                                   : cdrop_take_rows(&n->batch, n->k, rows, l->n_out);
+    }
+    if (n->batch.failed) {
+        cdrop_release(&n->batch);
+        return CDROP_NO_MEMORY;
+    }
+    n->rows = rows;
+    return CDROP_OK;
+}
+
+void cdrop_choose_products(cdrop_network *n, const cdrop_batch *batch, const kept_batch *kept)
+{
+    for (size_t i = 0; i < n->layers; i++) {
+        n->layer[i].dense = n->layer[i].density > n->k->dense_above;
+        atomic_store(&n->layer[i].live_count, 0);
+    }
+    if (batch->indptr || kept)
+        n->layer[0].dense = 0;
+}
+
+static const uint64_t *masks_of(const pass *s, size_t i)
+{
+    const uint64_t *masks = s->masks ? s->masks[i] : NULL;
+    return masks && s->given ? masks + s->step * s->n->layer[i].words : masks;
+}
+
+/* The source that lists the input of layer i from `data`: dropout, scale and, in training, what was live. */
+static cdrop_source input_source(const pass *s, size_t i, const void *data, size_t pitch)
+{
+    const layer *l = &s->n->layer[i];
+    const int relu = s->n->activation == CDROP_RELU;
+    return (cdrop_source){
+        .data = data,
+        .pitch = pitch,
+        .columns = l->n_in,
+        .mask = masks_of(s, i),
+        .words = s->given ? 0 : l->words,
+        .scale = s->masks ? l->train_scale : l->test_scale,
+        .rule = i == 0 ? CDROP_LIVE_NONZERO
+                : relu ? CDROP_LIVE_POSITIVE
+                       : CDROP_LIVE_KEPT,
+        .shift = i == 0 && cdrop_shifted(s) ? s->n->background : NULL,
+        .live = s->training && i ? l->live : NULL,
+    };
+}
+
+static cdrop_left left_of(const pass *s, const layer *l)
+{
+    const cdrop_lists *lists = s->kept && l == s->n->layer ? &s->kept->inputs : &l->inputs;
+    return (cdrop_left){.lists = lists, .dense = l->dense ? &l->dense_inputs : NULL, .entries = l->n_in};
+}
+
+void cdrop_list_input(const pass *s, size_t from, size_t to)
+{
+    layer *l = &s->n->layer[0];
+    const cdrop_left left = left_of(s, l);
+    cdrop_source source = input_source(s, 0, s->batch->x, l->n_in);
+    const cdrop_kernels *k = s->n->k;
+    source.rows = s->batch->rows;
+    source.indptr = s->batch->indptr;
+    source.indices = s->batch->indices;
+    atomic_fetch_add(&l->live_count, source.indptr
+                                         ? k->compress_sparse(&l->inputs, &source, from, to)
+                                         : cdrop_list_rows(k, &left, &l->inputs, &l->dense_inputs, &source, from, to));
+    cdrop_lap(s->watch, CDROP_TIME_LISTS);
+}
+
+/* What the sums of the first layer start from: the bias, and the background's share. */
+static void start_of_first(const pass *s, cdrop_team team)
+{
+    const cdrop_network *n = s->n;
+    const layer *l = &n->layer[0];
+    const size_t size = n->k->size;
+    size_t from, to;
+    if (!cdrop_shifted(s))
+        return;
+    cdrop_share(team, l->weight.panels, &from, &to);
+    for (size_t p = from; p < to; p++)
+        n->k->product((char *)n->start + p * n->k->panel * size, 0, (char *)l->bias + p * n->k->panel * size,
+                      cdrop_panel_at(&l->weight, n->k, p, 0), cdrop_panel_pitch(&l->weight, p),
+                      cdrop_panel_width(&l->weight, p, n->k->panel), &n->background_row, 0, n->background_row.blocks, 0,
+                      1, 0, NULL);
+    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
+}
+
+void cdrop_share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to)
+{
+    cdrop_share(team, cdrop_blocks(s->batch->n), from, to);
+    *from = cdrop_min(*from * CDROP_BLOCK, s->batch->n);
+    *to = cdrop_min(*to * CDROP_BLOCK, s->batch->n);
+}
+
+static void draw_masks(const pass *s, size_t from, size_t to)
+{
+    for (size_t i = 0; i < s->n->layers && from < to; i++) {
+        const layer *l = &s->n->layer[i];
+        if (s->masks[i])
+            cdrop_bernoulli_mask(s->masks[i] + from * l->words, s->first_row + from, to - from, l->n_in, l->keep,
+                                 s->seed, s->step, s->purpose, (uint32_t)i);
+    }
+    cdrop_lap(s->watch, CDROP_TIME_MASKS);
+}
+
+/* The lists of layer i's input that its products run on, from lines [l0, l1) of panel p of the activations below. */
+static void list_hidden(const pass *s, size_t i, size_t p, size_t l0, size_t l1)
+{
+    const cdrop_kernels *k = s->n->k;
+    const cdrop_panels *a = &s->n->layer[i - 1].out;
+    layer *l = &s->n->layer[i];
+    const size_t b0 = p * k->panel / CDROP_BLOCK, b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, l->inputs.blocks);
+    cdrop_source source = input_source(s, i, cdrop_panel_at(a, k, p, 0), cdrop_panel_pitch(a, p));
+    source.first_block = b0;
+    const size_t live = l->dense ? k->densify(cdrop_panel_at(&l->dense_inputs, k, p, l0),
+                                              cdrop_panel_pitch(&l->dense_inputs, p), &source, b0, b1, l0, l1)
+                                 : k->compress(&l->inputs, &source, b0, b1, l0, l1);
+    atomic_fetch_add_explicit(&l->live_count, live, memory_order_relaxed);
+    if (s->training && !l->dense)
+        k->scatter(&l->columns, &l->inputs, b0, b1, l0 / CDROP_BLOCK, l1);
+}
+
+/* A hidden layer's rows are complete in one panel: activation, then the lists that the next layer's products run on. */
+static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
+{
+    const pass *s = context;
+    const cdrop_kernels *k = s->n->k;
+    const layer *l = &s->n->layer[s->index];
+    const size_t columns = cdrop_min(k->panel, l->n_out - p * k->panel);
+    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
+    if (s->n->activation != CDROP_RELU && s->n->activation != CDROP_IDENTITY) /* the ReLU is the rule of the lists */
+        k->activate(cdrop_panel_at(&l->out, k, p, l0), cdrop_panel_pitch(&l->out, p), columns, l1 - l0,
+                    s->n->activation);
+    if (s->index + 1 != s->relisted)
+        list_hidden(s, s->index + 1, p, l0, l1);
+    cdrop_lap(s->watch, CDROP_TIME_LISTS);
+}
+
+static void finish_logits(void *context, size_t p, size_t l0, size_t l1)
+{
+    const pass *s = context;
+    (void)p, (void)l0, (void)l1;
+    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
+}
+
+void cdrop_scatter_input(const pass *s, cdrop_team team)
+{
+    layer *l = &s->n->layer[0];
+    size_t from, to;
+    cdrop_share(team, l->inputs.blocks, &from, &to);
+    for (size_t rows = 0; rows < cdrop_blocks(s->batch->n); rows++)
+        s->n->k->scatter(&l->columns, &l->inputs, from, to, rows, s->batch->n);
+    cdrop_lap(s->watch, CDROP_TIME_LISTS);
+}
+
+static const void *start_of(const pass *s, const layer *l)
+{
+    return l == s->n->layer && cdrop_shifted(s) ? s->n->start : l->bias;
+}
+
+static cdrop_epilogue epilogue_of(const pass *s) { return s->index + 1 < s->n->layers ? finish_hidden : finish_logits; }
+
+/* The first `layers` layers, whose input has been listed. */
+static void run_layers(pass *s, size_t layers, cdrop_team team)
+{
+    for (s->index = 0; s->index < layers; s->index++) {
+        const layer *l = &s->n->layer[s->index];
+        const cdrop_left left = left_of(s, l);
+        cdrop_product_rows(s->n->k, &l->out, start_of(s, l), &l->weight, &left, s->batch->n, team, epilogue_of(s), s);
+        if (s->index == 0 && s->training && !s->kept && !l->dense)
+            cdrop_scatter_input(s, team);
+        cdrop_meet(s, team);
+    }
+}
+
+void cdrop_forward(pass *s, cdrop_team team)
+{
+    size_t from, to;
+    if (s->masks) {
+        cdrop_share_blocks(s, team, &from, &to);
+        draw_masks(s, from, to);
+        if (s->masks[0]) /* the input's lists read masks that other threads draw */
+            cdrop_meet(s, team);
+    }
+    cdrop_share(team, s->batch->n, &from, &to);
+    if (!s->kept)
+        cdrop_list_input(s, from, to);
+    start_of_first(s, team);
+    cdrop_meet(s, team);
+    run_layers(s, s->n->layers, team);
+}
+
+void cdrop_forward_below(pass *s, cdrop_team team)
+{
+    size_t from, to;
+    cdrop_share(team, s->batch->n, &from, &to);
+    if (s->relisted)
+        cdrop_list_input(s, from, to);
+    start_of_first(s, team);
+    cdrop_meet(s, team);
+    run_layers(s, s->relisted, team);
+}
+
+/* The input of layer `relisted`, from the activations below. */
+static void list_again(const pass *s, size_t from, size_t to)
+{
+    for (size_t p = 0; p < s->n->layer[s->relisted - 1].out.panels; p++)
+        list_hidden(s, s->relisted, p, from, to);
+    cdrop_lap(s->watch, CDROP_TIME_LISTS);
+}
+
+void cdrop_forward_above(pass *s, size_t from, size_t to)
+{
+    if (!s->given)
+        draw_masks(s, from, to);
+    if (s->relisted)
+        list_again(s, from, to);
+    else
+        cdrop_list_input(s, from, to);
+    for (s->index = s->relisted; s->index < s->n->layers; s->index++) {
+        const layer *l = &s->n->layer[s->index];
+        const cdrop_left left = left_of(s, l);
+        cdrop_product_groups(s->n->k, &l->out, start_of(s, l), &l->weight, &left, from, to, epilogue_of(s), s);
+    }
+}

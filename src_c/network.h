@@ -1,0 +1,131 @@
+/* What the files of a network share: its memory, and the forward pass, which training, prediction and sampling run alike. */
+#ifndef CDROP_NETWORK_H
+#define CDROP_NETWORK_H
+
+#include <stdatomic.h>
+
+#include "losses.h"
+#include "optimizers.h"
+#include "products.h"
+#include "stopwatch.h"
+
+enum { CDROP_PREDICT_ROWS = 256 }; /* at least so many at once, where there are more */
+
+typedef struct {
+    size_t n_in, n_out;
+    uint64_t keep; /* of this layer's input */
+    double train_scale, test_scale;
+    /* state: weights and the optimiser's memory of them, and padded rows for the biases */
+    cdrop_panels weight, state1, state2;
+    void *bias, *bias_state1, *bias_state2;
+    void *bias_gradient;     /* its own: two layers may be updated in one phase */
+    cdrop_panels transposed; /* of weight; not for the first layer */
+    double *squares;         /* sums of squares of 64 x 64 weights, for the L2 term */
+    double *column_squares;  /* by column, for max-norm; of hidden layers */
+    /* the batch */
+    uint64_t *live; /* of the input: which units were live */
+    size_t words;   /* of its masks */
+    atomic_size_t live_count;
+    double density;              /* share of the input that was live in the last step */
+    int dense;                   /* whether the products with the input run on it as it is */
+    cdrop_panels dense_inputs;   /* the input after dropout, and */
+    cdrop_lists inputs, columns; /* its live entries by row and by unit: one of the two is filled */
+    cdrop_panels out, delta;     /* activations or logits; gradient by the layer's pre-activation */
+    cdrop_lists deltas;          /* the gradient's live entries by row */
+} layer;
+
+typedef struct {
+    cdrop_lists inputs, columns;
+} kept_batch;
+
+struct cdrop_network {
+    const cdrop_kernels *k;
+    size_t layers;
+    layer *layer;
+    cdrop_activation activation;
+    cdrop_loss loss;
+    uint64_t seed;
+    cdrop_workspace state, batch, training;
+    size_t rows, training_rows; /* capacity */
+    int threads;                /* that the scratch was made for */
+    char *scratch;              /* for each thread: a block of gradient lines */
+    double *row_loss;
+    uint64_t **masks;         /* of each layer's input, or NULL where nothing is dropped */
+    cdrop_stopwatch *watches; /* for each thread, or NULL: nothing is measured */
+    cdrop_workspace timing;
+    /* What the input mostly is, feature by feature. It is carried as one more row: products run on input minus
+     * background, and the background's own products are added once for all rows. */
+    int has_background;
+    void *background;               /* padded row */
+    cdrop_lists background_row;     /* its nonzero entries, as a row */
+    cdrop_lists background_columns; /* and by unit */
+    void *start;                    /* bias + background w, padded row */
+    unsigned backgrounds;           /* how many have been set */
+};
+
+/* What a pass works on. The batch and the layer are told apart from the network: they change from call to call. */
+typedef struct {
+    cdrop_network *n;
+    const cdrop_batch *batch;
+    const kept_batch *kept; /* its lists, or NULL: they are to be made */
+    /* Dropout: NULL for none. Masks are drawn by their key, or given: then row `step` of them is every row's. */
+    uint64_t *const *masks;
+    int given;
+    uint64_t seed, step;
+    cdrop_purpose purpose;
+    size_t first_row; /* of the batch, in the call */
+    size_t relisted;  /* sampling: the layer whose input is listed pass by pass; 0 elsewhere */
+    size_t index;     /* the layer being worked on */
+    int training;
+    cdrop_loss_rows loss;
+    double *total;
+    cdrop_status *status;
+    cdrop_stopwatch *watch; /* this thread's, or NULL */
+    cdrop_update weight_update, bias_update;
+    double max_norm; /* 0 for none */
+    void *out;       /* predictions */
+    cdrop_answer answer;
+} pass;
+
+/* Whether the first layer's products run on differences from the background. A sparse row's would be full. */
+static inline int cdrop_shifted(const pass *s) { return s->n->has_background && !s->batch->indptr; }
+
+static inline void cdrop_meet(const pass *s, cdrop_team team)
+{
+    cdrop_barrier(team);
+    cdrop_lap(s->watch, CDROP_TIME_WAITING);
+}
+
+/* ---- forward.c ---- */
+
+/* Threads for so many products of each layer. Results do not depend on it. */
+int cdrop_threads_for(const cdrop_network *n, size_t rows, int products, int asked);
+
+/* Memory that forward needs. */
+cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows);
+
+/* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. Inputs that are kept
+ * or sparse are always listed. */
+void cdrop_choose_products(cdrop_network *n, const cdrop_batch *batch, const kept_batch *kept);
+
+/* This thread's rows, where blocks of them stay whole: a block's masks come from one stream. */
+void cdrop_share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to);
+
+/* Lists of the input: of rows [from, to), and this thread's part of those by unit. */
+void cdrop_list_input(const pass *s, size_t from, size_t to);
+void cdrop_scatter_input(const pass *s, cdrop_team team);
+
+/* From the input to the last layer's outputs; every thread of the team has come to the end. */
+void cdrop_forward(pass *s, cdrop_team team);
+
+/* The same in two parts. First up to the activations that are the input of layer `relisted`; then from there on, for rows
+ * [from, to) on this thread alone, from a multiple of 64: again and again, under other masks. */
+void cdrop_forward_below(pass *s, cdrop_team team);
+void cdrop_forward_above(pass *s, size_t from, size_t to);
+
+/* ---- predict.c ---- */
+
+/* Rows [first, first + n) of a batch's inputs. */
+cdrop_batch cdrop_part_of(const cdrop_network *net, const cdrop_batch *batch, size_t first, size_t n);
+
+#endif

@@ -1,0 +1,69 @@
+/* Prediction without dropout, in chunks of rows of fixed size. */
+#include <string.h>
+
+#include "network.h"
+
+/* One row's answer from its outputs, at `out`, where answers of `units` numbers lie one after the other. */
+static void answer_row(const pass *s, size_t row, const void *outputs, size_t units)
+{
+    const cdrop_kernels *k = s->n->k;
+    const cdrop_loss loss = s->n->loss;
+    char *out = (char *)s->out + row * units * k->size;
+    if (s->answer == CDROP_LABELS && loss == CDROP_SOFTMAX_CROSS_ENTROPY)
+        ((int64_t *)s->out)[row] = (int64_t)k->largest(outputs, units);
+    else if (s->answer == CDROP_LABELS && loss == CDROP_SIGMOID_CROSS_ENTROPY)
+        k->positive((int64_t *)s->out + row * units, outputs, units);
+    else if (s->answer == CDROP_PROBABILITIES && loss == CDROP_SOFTMAX_CROSS_ENTROPY)
+        k->softmax(out, outputs, units);
+    else
+        memcpy(out, outputs, units * k->size);
+    if (s->answer == CDROP_PROBABILITIES && loss == CDROP_SIGMOID_CROSS_ENTROPY)
+        k->activate(out, units, units, 1, CDROP_SIGMOID);
+}
+
+static void predict_job(void *argument, cdrop_team team)
+{
+    pass mine = *(const pass *)argument, *s = &mine;
+    const layer *last = &s->n->layer[s->n->layers - 1];
+    size_t from, to;
+    cdrop_forward(s, team);
+    cdrop_share(team, s->batch->n, &from, &to);
+    for (size_t i = from; i < to; i++)
+        answer_row(s, i, cdrop_panel_at(&last->out, s->n->k, 0, i), last->n_out);
+}
+
+cdrop_batch cdrop_part_of(const cdrop_network *net, const cdrop_batch *batch, size_t first, size_t n)
+{
+    cdrop_batch part = {.x = batch->x, .indptr = batch->indptr, .indices = batch->indices, .n = n};
+    if (batch->rows)
+        part.rows = batch->rows + first;
+    else if (batch->indptr)
+        part.indptr += first;
+    else
+        part.x = (const char *)batch->x + first * net->layer[0].n_in * net->k->size;
+    return part;
+}
+
+/* Bytes of a row's answer. */
+static size_t answer_size(const cdrop_network *n, cdrop_answer answer)
+{
+    const size_t units = n->layer[n->layers - 1].n_out;
+    if (answer != CDROP_LABELS || n->loss == CDROP_SQUARED_ERROR)
+        return units * n->k->size;
+    return (n->loss == CDROP_SOFTMAX_CROSS_ENTROPY ? 1 : units) * sizeof(int64_t);
+}
+
+cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const cdrop_batch *batch, cdrop_answer answer,
+                                   int threads)
+{
+    const size_t chunk = n->rows > CDROP_PREDICT_ROWS ? n->rows : CDROP_PREDICT_ROWS;
+    if (cdrop_reserve_forward(n, cdrop_min(batch->n, chunk)) != CDROP_OK)
+        return CDROP_NO_MEMORY;
+    for (size_t done = 0; done < batch->n; done += chunk) {
+        const cdrop_batch part = cdrop_part_of(n, batch, done, cdrop_min(chunk, batch->n - done));
+        pass s = {.n = n, .batch = &part, .out = (char *)out + done * answer_size(n, answer), .answer = answer};
+        cdrop_choose_products(n, &part, NULL);
+        cdrop_parallel(predict_job, &s, cdrop_threads_for(n, part.n, 1, threads));
+    }
+    return CDROP_OK;
+}

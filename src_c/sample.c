@@ -1,0 +1,247 @@
+/* Predictions under many masks, and what they tell together (Monte Carlo dropout).
+ *
+ * Rows come in chunks of fixed size; of a chunk only sums over the passes are kept, so memory grows neither with the rows
+ * nor with the passes. What lies below the first dropped-out layer is computed once a chunk, by all threads together. Then
+ * each thread takes whole blocks of rows through all passes, without waiting for the others:
+ *
+ *   masks of all layers; the first of them applied: lists of what is left
+ *   forward from there, layer by layer
+ *   each row's outputs into its sums
+ *
+ * Sums are in double, whatever the network's type: information is a small difference of entropies. */
+#include <string.h>
+
+#include "cpu.h"
+#include "network.h"
+
+enum { THREAD_ROWS = 2 * CDROP_BLOCK };
+
+typedef struct {
+    pass pass;
+    const cdrop_sampling *how;
+    size_t done;     /* rows before this chunk */
+    double *mean;    /* by row and output: sums of probabilities, or means of outputs */
+    double *second;  /* by row, and where outputs stand apart by output: sums of entropies, or of squared differences */
+    double *scratch; /* for each thread: two rows */
+    cdrop_uncertainty out;
+} sampling;
+
+static size_t outputs(const cdrop_network *n) { return n->layer[n->layers - 1].n_out; }
+
+/* Numbers that are not a mean, for each row. */
+static size_t statistics(const cdrop_network *n) { return n->loss == CDROP_SOFTMAX_CROSS_ENTROPY ? 1 : outputs(n); }
+
+static double real_at(const cdrop_network *n, const void *row, size_t i)
+{
+    return n->k->size == sizeof(float) ? (double)((const float *)row)[i] : ((const double *)row)[i];
+}
+
+/* An output that is not wanted is NULL. */
+static void put_real(const cdrop_network *n, void *out, size_t i, double value)
+{
+    if (!out)
+        return;
+    if (n->k->size == sizeof(float))
+        ((float *)out)[i] = (float)value;
+    else
+        ((double *)out)[i] = value;
+}
+
+/* ---- One pass of one row ---- */
+
+/* Adds softmax(z) to mean and returns its entropy, log(sum exp(z_i - z_max)) - sum p_i (z_i - z_max): one logarithm, and
+ * the largest probability is 1 / sum. */
+static double add_softmax(double *mean, double *p, const double *z, size_t n)
+{
+    const cdrop_kernels *k = cdrop_kernels_of(CDROP_FLOAT64);
+    const size_t best = k->largest(z, n);
+    k->softmax(p, z, n);
+    double entropy = -cdrop_log(p[best]);
+    for (size_t i = 0; i < n; i++) {
+        mean[i] += p[i];
+        if (p[i] != 0) /* its logit may be infinitely far away */
+            entropy += p[i] * (z[best] - z[i]);
+    }
+    return entropy;
+}
+
+/* Each label by itself: with q the smaller of its two probabilities, log(1 + exp(-|z|)) + q |z|, and exp(-|z|) is
+ * q / (1 - q). */
+static void add_sigmoid(double *mean, double *entropy, double *q, const double *z, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        q[i] = -fabs(z[i]);
+    cdrop_kernels_of(CDROP_FLOAT64)->activate(q, n, n, 1, CDROP_SIGMOID);
+    for (size_t i = 0; i < n; i++) {
+        mean[i] += z[i] > 0 ? 1 - q[i] : q[i];
+        entropy[i] += cdrop_log1p(q[i] / (1 - q[i])) + q[i] * fabs(z[i]);
+    }
+}
+
+/* Welford (1962): no difference of large sums. */
+static void add_outputs(double *mean, double *squares, const double *x, size_t n, double passes)
+{
+    for (size_t i = 0; i < n; i++) {
+        const double before = x[i] - mean[i];
+        mean[i] += before / passes;
+        squares[i] += before * (x[i] - mean[i]);
+    }
+}
+
+static void add_row(const sampling *q, size_t row, double *scratch)
+{
+    const cdrop_network *n = q->pass.n;
+    const size_t units = outputs(n);
+    const void *out = cdrop_panel_at(&n->layer[n->layers - 1].out, n->k, 0, row);
+    double *mean = q->mean + row * units, *second = q->second + row * statistics(n);
+    double *z = scratch, *p = scratch + cdrop_pad(units);
+    for (size_t i = 0; i < units; i++)
+        z[i] = real_at(n, out, i);
+    if (n->loss == CDROP_SOFTMAX_CROSS_ENTROPY)
+        *second += add_softmax(mean, p, z, units);
+    else if (n->loss == CDROP_SIGMOID_CROSS_ENTROPY)
+        add_sigmoid(mean, second, p, z, units);
+    else
+        add_outputs(mean, second, z, units, (double)(q->pass.step + 1));
+}
+
+/* ---- The results of one row ---- */
+
+/* Rounding may take a difference below 0; NaN stays. */
+static double at_least_zero(double x) { return x <= 0 ? 0 : x; }
+
+static double minus_p_log_p(double p) { return p == 0 ? 0 : -p * cdrop_log(p); }
+
+static void put_entropies(const sampling *q, size_t at, double predictive, double expected)
+{
+    const cdrop_network *n = q->pass.n;
+    predictive = at_least_zero(predictive);
+    put_real(n, q->out.predictive_entropy, at, predictive);
+    put_real(n, q->out.expected_entropy, at, expected);
+    put_real(n, q->out.mutual_information, at, at_least_zero(predictive - expected));
+}
+
+/* `at` is the row's place in the results. */
+static void finish_row(const sampling *q, size_t row, size_t at)
+{
+    const cdrop_network *n = q->pass.n;
+    const size_t units = outputs(n), apart = statistics(n);
+    const double passes = (double)q->how->passes, *second = q->second + row * apart;
+    double *mean = q->mean + row * units, entropy = 0;
+    for (size_t i = 0; i < units; i++) {
+        const double p = n->loss == CDROP_SQUARED_ERROR ? mean[i] : mean[i] / passes;
+        put_real(n, q->out.mean, at * units + i, p);
+        if (n->loss == CDROP_SQUARED_ERROR)
+            put_real(n, q->out.deviation, at * units + i, sqrt(second[i] / passes));
+        else if (n->loss == CDROP_SIGMOID_CROSS_ENTROPY)
+            put_entropies(q, at * units + i, minus_p_log_p(p) + minus_p_log_p(1 - p), second[i] / passes);
+        else
+            entropy += minus_p_log_p(p);
+    }
+    if (n->loss == CDROP_SOFTMAX_CROSS_ENTROPY)
+        put_entropies(q, at, entropy, second[0] / passes);
+}
+
+/* ---- A chunk of rows ---- */
+
+static void add_rows(const sampling *q, size_t from, size_t to, double *scratch)
+{
+    for (size_t row = from; row < to; row++)
+        add_row(q, row, scratch);
+    cdrop_lap(q->pass.watch, CDROP_TIME_LOSS);
+}
+
+static void begin_rows(const sampling *q, size_t from, size_t to)
+{
+    const size_t units = outputs(q->pass.n), apart = statistics(q->pass.n);
+    memset(q->mean + from * units, 0, (to - from) * units * sizeof *q->mean);
+    memset(q->second + from * apart, 0, (to - from) * apart * sizeof *q->second);
+}
+
+static void sample_job(void *argument, cdrop_team team)
+{
+    sampling mine = *(const sampling *)argument;
+    pass *s = &mine.pass;
+    double *scratch = mine.scratch + (size_t)team.index * 2 * cdrop_pad(outputs(s->n));
+    size_t from, to;
+    s->watch = s->n->watches ? &s->n->watches[team.index] : NULL;
+    cdrop_start_watch(s->watch);
+    cdrop_forward_below(s, team);
+    cdrop_share_blocks(s, team, &from, &to);
+    if (from == to)
+        return;
+    begin_rows(&mine, from, to);
+    for (s->step = 0; s->step < mine.how->passes; s->step++) {
+        cdrop_forward_above(s, from, to);
+        add_rows(&mine, from, to, scratch);
+    }
+    for (size_t row = from; row < to; row++)
+        finish_row(&mine, row, mine.done + row);
+}
+
+/* ---- All rows ---- */
+
+/* Of each layer's input: those given, or room to draw a chunk's. */
+static uint64_t **take_masks(cdrop_workspace *space, const cdrop_network *n, const cdrop_sampling *how, size_t rows)
+{
+    uint64_t **masks = cdrop_take(space, n->layers, sizeof *masks);
+    for (size_t i = 0; i < n->layers; i++) {
+        const layer *l = &n->layer[i];
+        uint64_t *drawn =
+            how->masks || l->keep == CDROP_KEEP_ALL ? NULL : cdrop_take(space, rows * l->words, sizeof **masks);
+        if (masks)
+            masks[i] = how->masks ? (uint64_t *)how->masks[i] : drawn;
+    }
+    return masks;
+}
+
+static void take_sampling(sampling *q, cdrop_workspace *space, size_t rows, int threads)
+{
+    const cdrop_network *n = q->pass.n;
+    q->pass.masks = take_masks(space, n, q->how, rows);
+    q->mean = cdrop_take(space, rows * outputs(n), sizeof *q->mean);
+    q->second = cdrop_take(space, rows * statistics(n), sizeof *q->second);
+    q->scratch = cdrop_take(space, (size_t)threads * 2 * cdrop_pad(outputs(n)), sizeof *q->scratch);
+}
+
+/* The first layer whose input is dropped out. */
+static size_t first_masked(const pass *s)
+{
+    size_t i = 0;
+    while (!s->masks[i])
+        i++;
+    return i;
+}
+
+/* Rows at once: some blocks for each thread, and as many as there is room for. */
+static size_t chunk_rows(const cdrop_network *n, size_t rows, int *threads)
+{
+    *threads = cdrop_threads_for(n, rows, 1, *threads);
+    const size_t wanted = (size_t)*threads * THREAD_ROWS, room = n->rows / CDROP_BLOCK * CDROP_BLOCK;
+    return wanted > room ? wanted : room;
+}
+
+cdrop_status cdrop_network_sample(cdrop_network *n, const cdrop_uncertainty *out, const cdrop_batch *batch,
+                                  const cdrop_sampling *how, int threads)
+{
+    const size_t chunk = chunk_rows(n, batch->n, &threads), rows = cdrop_min(batch->n, chunk);
+    cdrop_workspace space = CDROP_MEASURE;
+    sampling q = {.how = how, .out = *out};
+    q.pass = (pass){.n = n, .given = how->masks != NULL, .seed = how->seed, .purpose = CDROP_FOR_SAMPLES};
+    if (cdrop_reserve_forward(n, rows) != CDROP_OK)
+        return CDROP_NO_MEMORY;
+    take_sampling(&q, &space, rows, threads);
+    if (cdrop_open(&space) != CDROP_OK)
+        return CDROP_NO_MEMORY;
+    take_sampling(&q, &space, rows, threads);
+    q.pass.relisted = first_masked(&q.pass);
+    for (q.done = 0; q.done < batch->n; q.done += chunk) {
+        const cdrop_batch part = cdrop_part_of(n, batch, q.done, cdrop_min(chunk, batch->n - q.done));
+        q.pass.batch = &part;
+        q.pass.first_row = how->first_row + q.done;
+        cdrop_choose_products(n, &part, NULL);
+        cdrop_parallel(sample_job, &q, threads);
+    }
+    cdrop_release(&space);
+    return CDROP_OK;
+}
