@@ -1,6 +1,8 @@
 """Dropout training on CPUs that touches only the living units."""
 
-from cdrop import callbacks, datasets, kernels, optimizers, reference
+from typing import Any
+
+from cdrop import callbacks, datasets, kernels, optimizers, reference, schedules
 from cdrop._kernels import get_num_threads, set_num_threads
 from cdrop.network import History, Network, make_network
 from cdrop.subnetworks import Subnetworks
@@ -21,7 +23,25 @@ __all__ = [
     "make_network",
     "optimizers",
     "reference",
+    "schedules",
     "set_num_threads",
 ]
 
+_ESTIMATORS = (
+    "DropoutMLPClassifier",
+    "DropoutMLPRegressor",
+)  # imported, with scikit-learn, when asked for
+
 _install_threads()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ESTIMATORS:
+        raise AttributeError(f"module 'cdrop' has no attribute {name!r}")
+    from cdrop import estimators
+
+    return getattr(estimators, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ESTIMATORS])

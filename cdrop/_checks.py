@@ -175,7 +175,7 @@ def row_weights(name: str, value: ArrayLike | None, rows: int) -> NDArray[np.flo
     array = real_numbers(name, array, np.dtype(np.float64))
     if not (array >= 0).all() or not (array > 0).any():
         raise ValueError(
-            f"{name} is negative or 0 everywhere; expected weights of at least 0, one above"
+            f"{name} is negative or zero everywhere; expected weights of at least 0, one above"
         )
     with np.errstate(over="ignore"):
         total = array.sum()
