@@ -126,8 +126,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     -----
     What differs from MLPClassifier: the solvers and what is said of them above; initial weights (He's for ReLUs, else
     Glorot's, normal, with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm
-    start keeps the optimiser's state, and needs the same network; early stopping stratifies by all classes; `coefs_` and
-    `intercepts_` are copies, set by ``network_.set_weights``. Rows of weight 0 count as left out.
+    start keeps the optimiser's state, and needs the same network; early stopping stratifies by all classes; `coefs_`
+    and `intercepts_` are copies, set by ``network_.set_weights``. Rows of weight 0 count as left out.
 
     References
     ----------
@@ -391,7 +391,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     def _strata(self, targets: NDArray[Any]) -> NDArray[Any] | None:
         if self._multilabel:
             return None
-        return targets if targets.ndim == 1 else targets[:, 0].astype(bool)
+        return targets if targets.ndim == 1 else targets.astype(bool)
 
     def __sklearn_tags__(self) -> Any:
         """Several labels are welcome."""
