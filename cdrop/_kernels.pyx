@@ -387,7 +387,7 @@ def random_words(n, *, seed=0, step=0, purpose=3, layer=0, block=0):
     seed, step, layer, block : int, default 0
         The key; `block` is below 2**61, `layer` below 2**32.
     purpose : int, default 3
-        0 masks, 1 initial weights, 2 batch order, 4 masks of predictions, 5 of subnetworks; 3 is free for users.
+        0 masks, 1 initial weights, 2 batch order, 4 masks of predictions, 5 of subnetworks; others are free.
 
     Returns
     -------
@@ -910,9 +910,9 @@ cdef class Engine:
         return out
 
     def sample(self, Rows data not None, dict out, size_t passes, uint64_t seed, size_t first_row, masks, int threads):
-        """Fills arrays with what passes under dropout tell together: see cdrop_uncertainty in cdrop.h, whose names they have.
+        """Fills arrays with what passes under dropout tell together; see cdrop_uncertainty in cdrop.h.
 
-        `masks` are given (one a layer, or None where nothing is dropped), or None."""
+        `masks` are given (one a layer, or None where nothing is dropped), or None: they are drawn."""
         cdef cdrop_uncertainty results
         cdef cdrop_sampling how
         cdef size_t[::1] addresses

@@ -565,124 +565,11 @@ class Network:
             return self._predicted(X, "probabilities")
         return self._sampled(X, mc_samples, seed, ("mean",))["mean"]
 
-    def predict_uncertainty(
-        self, X: ArrayLike, mc_samples: int = 50, *, seed: int | None = None
-    ) -> uncertainty.Uncertainty:
-        """Predict under many masks of dropout, and tell how far the predictions agree (Monte Carlo dropout).
-
-        Parameters
-        ----------
-        X : array_like or SciPy sparse matrix, shape (n, units[0])
-        mc_samples : int, default 50
-            At least 1: how many masks to draw for each row, as in training. Time grows with it, memory does not. What
-            lies below the first dropped-out layer is computed once for all.
-        seed : int, optional
-            Of the masks, 0 to 2**64 - 1. Default: the network's; they never meet those of training. The same seed gives
-            the same bytes, at any number of threads and on every SIMD path. Masks go by a row's place in `X`.
-
-        Returns
-        -------
-        ClassificationUncertainty or RegressionUncertainty
-            For the cross-entropy losses mean probabilities, entropies and mutual information; for the squared error
-            mean and standard deviation.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not as above, or if all dropout rates are 0: all passes would agree, right or wrong.
-
-        References
-        ----------
-        Gal and Ghahramani, "Dropout as a Bayesian approximation: representing model uncertainty in deep learning", ICML
-        2016.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from cdrop import Network
-        >>> X = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-        >>> net = Network([2, 64, 2], dropout=0.2, seed=1)
-        >>> history = net.fit(X, np.array([0, 1, 1, 0]), learning_rate=0.01, iterations=300)
-        >>> told = net.predict_uncertainty(X, mc_samples=200)
-        >>> told.mean.argmax(axis=1)
-        array([0, 1, 1, 0])
-        >>> far = net.predict_uncertainty([[0.5, 0.5]], mc_samples=200)
-        >>> bool(far.mutual_information > told.mutual_information.max())
-        True
-        """
-        return self._uncertainty(X, mc_samples, seed)
-
-    def subnetworks(self, count: int, *, seed: int | None = None) -> Subnetworks:
-        """Draw thinned networks: fixed masks over the units, to be used again and again.
-
-        Parameters
-        ----------
-        count : int
-            At least 1.
-        seed : int, optional
-            Of the masks, 0 to 2**64 - 1. Default: the network's. More of them begin with the same ones.
-
-        Returns
-        -------
-        Subnetworks
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not as above, or if all dropout rates are 0.
-        """
-        from cdrop.subnetworks import Subnetworks  # which knows this module
-
-        self._check_dropped_out("subnetworks")
-        count = whole_number("count", count, 1, 2**32)
-        return Subnetworks(self, count, self._mask_seed(seed))
-
     def _check_probabilities(self, caller: str) -> None:
         if self.loss == "squared_error":
             raise ValueError(
                 f"{caller} needs a cross-entropy loss; this network's is 'squared_error'"
             )
-
-    def _check_dropped_out(self, what: str) -> None:
-        if min(self._keeps()) == 1:
-            raise ValueError(
-                f"{what} needs dropout, and all rates of this network are 0: every pass would give the same, and "
-                "nothing would ever look uncertain; expected a network with dropout or input_dropout above 0"
-            )
-
-    def _keeps(self) -> list[float]:
-        """Probabilities of keeping, as masks are drawn: of the input, then of the hidden layers."""
-        return [_keep_units(rate) / _KEEP_UNITS for rate in (self.input_dropout, *self.dropout)]
-
-    def _mask_seed(self, seed: int | None) -> int:
-        return self.seed if seed is None else whole_number("seed", seed, 0, 2**64)
-
-    def _uncertainty(
-        self, X: ArrayLike, passes: int, seed: int | None, masks: _Masks = None
-    ) -> uncertainty.Uncertainty:
-        names = tuple(uncertainty.shapes(self.loss, 0, 0))
-        return uncertainty.kind_of(self.loss)(**self._sampled(X, passes, seed, names, masks))
-
-    def _sampled(
-        self,
-        X: ArrayLike,
-        passes: int,
-        seed: int | None,
-        names: Sequence[str],
-        masks: _Masks = None,
-    ) -> dict[str, NDArray[Any]]:
-        """Predict under masks, drawn or given, and return the arrays that `names` ask for; piece by piece."""
-        self._check_dropped_out("mc_samples")
-        passes = whole_number("mc_samples", passes, 1, 2**32)
-        seed, x = self._mask_seed(seed), feature_matrix("X", X, self.units[0])
-        rows, shapes = x.shape[0], uncertainty.shapes(self.loss, x.shape[0], self.units[-1])
-        out = {name: np.empty(shapes[name], self.dtype) for name in names}
-        piece = min(self._piece(), max(256, _PASSED_ROWS // passes // 64 * 64))
-        for i in range(0, max(rows, 1), piece):
-            data = _kernels.Rows(checked_rows("X", x[i : i + piece], self.dtype, i))
-            part = {name: array[i : i + piece] for name, array in out.items()}
-            self._engine.sample(data, part, passes, seed, i, masks, self.threads or 0)
-        return out
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy (all labels of a row right, if there are several), or R^2 for the squared error.
@@ -760,6 +647,118 @@ class Network:
             right = (predicted == (data.targets > 0.5)).all(axis=1)
             return float(np.average(right, weights=data.weights))
         return _r2(data.targets.astype(np.float64), predicted, data.weights)
+
+    # ---- Prediction under dropout ------------------------------------------------------------------------------------
+
+    def predict_uncertainty(
+        self, X: ArrayLike, mc_samples: int = 50, *, seed: int | None = None
+    ) -> uncertainty.Uncertainty:
+        """Predict under many masks of dropout, and tell how far the predictions agree (Monte Carlo dropout).
+
+        Parameters
+        ----------
+        X : array_like or SciPy sparse matrix, shape (n, units[0])
+        mc_samples : int, default 50
+            At least 1: how many masks to draw for each row, as in training. Time grows with it, memory does not. What
+            lies below the first dropped-out layer is computed once for all.
+        seed : int, optional
+            Of the masks, 0 to 2**64 - 1. Default: the network's; they never meet those of training. The same seed gives
+            the same bytes, at any number of threads and on every SIMD path. Masks go by a row's place in `X`.
+
+        Returns
+        -------
+        ClassificationUncertainty or RegressionUncertainty
+            For the cross-entropy losses mean probabilities, entropies and mutual information; for the squared error
+            mean and standard deviation.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or if all dropout rates are 0: all passes would agree, right or wrong.
+
+        References
+        ----------
+        Gal and Ghahramani, "Dropout as a Bayesian approximation: representing model uncertainty in deep learning", ICML
+        2016.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cdrop import Network
+        >>> X = np.linspace(-1.0, 1.0, 40)[:, None]
+        >>> net = Network([1, 64, 64, 1], dropout=0.1, loss="squared_error", seed=1)
+        >>> history = net.fit(X, X**2, learning_rate=0.003, iterations=2000)
+        >>> told = net.predict_uncertainty([[0.5], [4.0]])  # the second is far from all that it has seen
+        >>> told.std.shape, bool(told.std[1] > 10 * told.std[0])
+        ((2, 1), True)
+        """
+        return self._uncertainty(X, mc_samples, seed)
+
+    def subnetworks(self, count: int, *, seed: int | None = None) -> Subnetworks:
+        """Draw thinned networks: fixed masks over the units, to be used again and again.
+
+        Parameters
+        ----------
+        count : int
+            At least 1.
+        seed : int, optional
+            Of the masks, 0 to 2**64 - 1. Default: the network's. More of them begin with the same ones.
+
+        Returns
+        -------
+        Subnetworks
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or if all dropout rates are 0.
+        """
+        from cdrop.subnetworks import Subnetworks  # which knows this module
+
+        self._check_dropped_out("subnetworks")
+        count = whole_number("count", count, 1, 2**32)
+        return Subnetworks(self, count, self._mask_seed(seed))
+
+    def _check_dropped_out(self, what: str) -> None:
+        if min(self._keeps()) == 1:
+            raise ValueError(
+                f"{what} needs dropout, and all rates of this network are 0: every pass would give the same, and "
+                "nothing would ever look uncertain; expected a network with dropout or input_dropout above 0"
+            )
+
+    def _keeps(self) -> list[float]:
+        """Probabilities of keeping, as masks are drawn: of the input, then of the hidden layers."""
+        return [_keep_units(rate) / _KEEP_UNITS for rate in (self.input_dropout, *self.dropout)]
+
+    def _mask_seed(self, seed: int | None) -> int:
+        return self.seed if seed is None else whole_number("seed", seed, 0, 2**64)
+
+    def _uncertainty(
+        self, X: ArrayLike, passes: int, seed: int | None, masks: _Masks = None
+    ) -> uncertainty.Uncertainty:
+        names = tuple(uncertainty.shapes(self.loss, 0, 0))
+        return uncertainty.kind_of(self.loss)(**self._sampled(X, passes, seed, names, masks))
+
+    def _sampled(
+        self,
+        X: ArrayLike,
+        passes: int,
+        seed: int | None,
+        names: Sequence[str],
+        masks: _Masks = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Predict under masks, drawn or given, and return the arrays that `names` ask for; piece by piece."""
+        self._check_dropped_out("mc_samples")
+        passes = whole_number("mc_samples", passes, 1, 2**32)
+        seed, x = self._mask_seed(seed), feature_matrix("X", X, self.units[0])
+        rows, shapes = x.shape[0], uncertainty.shapes(self.loss, x.shape[0], self.units[-1])
+        out = {name: np.empty(shapes[name], self.dtype) for name in names}
+        piece = min(self._piece(), max(256, _PASSED_ROWS // passes // 64 * 64))
+        for i in range(0, max(rows, 1), piece):
+            data = _kernels.Rows(checked_rows("X", x[i : i + piece], self.dtype, i))
+            part = {name: array[i : i + piece] for name, array in out.items()}
+            self._engine.sample(data, part, passes, seed, i, masks, self.threads or 0)
+        return out
 
     # ---- State -------------------------------------------------------------------------------------------------------
 
@@ -893,7 +892,7 @@ class Network:
         self._updates = updates
         self._schedule, self._schedule_state = schedule, schedule_state
         self._epoch = epoch
-        self.history = History(losses, **curves)
+        self.history = History(losses, *curves)
 
     def _check_state(self, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         expected = self.state_dict()
@@ -982,7 +981,8 @@ def make_network(D: int, C: int, H: int = 100, **settings: Any) -> Network:
     return Network([D, H, H, C], **settings)
 
 
-class _Cut(NamedTuple):
+@dataclass(frozen=True)
+class _Cut:
     """How n rows, all or those chosen, become minibatches."""
 
     n: int
@@ -1103,12 +1103,12 @@ def _state_schedule(
     return schedule, tuple(state)
 
 
-def _state_curves(curves: Mapping[str, Any]) -> dict[str, list[float]]:
+def _state_curves(curves: Mapping[str, Any]) -> list[list[float]]:
     _state_mapping("the state's curves", curves)
     if set(curves) != set(_CURVES):
         raise ValueError(f"the state's curves are {list(curves)}; expected {list(_CURVES)}")
-    lists = {name: _state_losses("curves", curves[name]) for name in _CURVES}
-    if len(set(map(len, lists.values()))) > 1:
+    lists = [_state_losses("curves", curves[name]) for name in _CURVES]
+    if len(set(map(len, lists))) > 1:
         raise ValueError("the state's curves are of different lengths; expected an entry an epoch")
     return lists
 

@@ -49,7 +49,7 @@ class Subnetworks:
     >>> len(subs), subs.predict_proba(X).shape
     (20, (1, 3))
     >>> subs[0]
-    Network([2, 33, 3], seed=1)
+    Network([2, 35, 3], seed=1)
     >>> mean = sum(net.predict_proba(X) for net in subs) / 20
     >>> bool(np.allclose(mean, subs.predict_proba(X)))
     True
@@ -96,10 +96,10 @@ class Subnetworks:
             Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Squared
             error: the mean of the outputs, shape (n, units[-1]).
         """
-        mean = self._mean(X)
-        if self._network.loss == "softmax_cross_entropy":
-            return mean.argmax(axis=1)
-        return (mean > 0.5).astype(np.int64) if self._classifies() else mean
+        mean, loss = self._mean(X), self._network.loss
+        if loss == "softmax_cross_entropy":
+            return np.asarray(mean.argmax(axis=1))
+        return (mean > 0.5).astype(np.int64) if loss == "sigmoid_cross_entropy" else mean
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Return the mean of the subnetworks' probabilities.
@@ -132,9 +132,6 @@ class Subnetworks:
         ClassificationUncertainty or RegressionUncertainty
         """
         return self._network._uncertainty(X, self._count, self._seed, self.masks)
-
-    def _classifies(self) -> bool:
-        return self._network.loss != "squared_error"
 
     def _mean(self, X: ArrayLike) -> NDArray[Any]:
         return self._network._sampled(X, self._count, self._seed, ("mean",), self.masks)["mean"]

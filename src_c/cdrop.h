@@ -219,8 +219,8 @@ typedef enum {
     CDROP_TIMES,        /* how many */
 } cdrop_time;
 
-/* Seconds by part since the last call, summed over threads and training steps; measured from a call with on = 1 to one
- * with on = 0. It costs a step about 2 %. CDROP_NO_MEMORY changes nothing. */
+/* Seconds by part since the last call, summed over threads, training steps and predictions under masks; measured from a
+ * call with on = 1 to one with on = 0. It costs a step about 2 %. CDROP_NO_MEMORY changes nothing. */
 cdrop_status cdrop_network_times(cdrop_network *network, int on, double seconds[CDROP_TIMES]);
 
 /* What a prediction gives for each row, by the network's loss:

@@ -14,6 +14,7 @@
 #include "cpu.h"
 #include "network.h"
 
+/* Rows of a thread in a chunk: their lists and activations stay in its cache over the passes. */
 enum { THREAD_ROWS = 2 * CDROP_BLOCK };
 
 typedef struct {
@@ -181,7 +182,7 @@ static void sample_job(void *argument, cdrop_team team)
 
 /* ---- All rows ---- */
 
-/* Of each layer's input: those given, or room to draw a chunk's. */
+/* Of each layer's input: those given, which nothing writes to, or room to draw a chunk's. */
 static uint64_t **take_masks(cdrop_workspace *space, const cdrop_network *n, const cdrop_sampling *how, size_t rows)
 {
     uint64_t **masks = cdrop_take(space, n->layers, sizeof *masks);
@@ -213,7 +214,7 @@ static size_t first_masked(const pass *s)
     return i;
 }
 
-/* Rows at once: some blocks for each thread, and as many as there is room for. */
+/* Rows at once, whole blocks: THREAD_ROWS for each of the threads that are of use, or as many as there is room for. */
 static size_t chunk_rows(const cdrop_network *n, size_t rows, int *threads)
 {
     *threads = cdrop_threads_for(n, rows, 1, *threads);
