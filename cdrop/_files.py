@@ -1,4 +1,4 @@
-"""Result files: refused before the work when they cannot be written, whole or absent after it."""
+"""Files on the way out: refused before the work when they cannot be written, whole or absent after it."""
 
 from __future__ import annotations
 
