@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels, batches
+from cdrop import _kernels, batches, storage
 from cdrop._checks import (
     choice,
     finite_number,
@@ -524,12 +526,11 @@ class Network:
                 weight, bias = self._engine.get(i, number)
                 prefix = "" if number == 0 else f"{part}."
                 arrays[f"{prefix}weight.{i}"], arrays[f"{prefix}bias.{i}"] = weight, bias
-        rule = self._optimizer
         return {
             "settings": self._settings(),
             "arrays": arrays,
             "background": None if self._background is None else self._background.copy(),
-            "optimizer": None if rule is None else {"name": rule.name, **dataclasses.asdict(rule)},
+            "optimizer": _optimizer_settings(self._optimizer),
             "updates": self._updates,
             "epoch": self._epoch,
             "losses": list(self.history.loss),
@@ -611,6 +612,53 @@ class Network:
             )
         return array.copy()
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one file, whole or not at all, from which `cdrop.load` goes on bit for bit.
+
+        Parameters
+        ----------
+        path : path
+            An existing file is replaced. It is a safetensors file, whatever its name; see `cdrop.storage`.
+
+        Raises
+        ------
+        ImportError
+            If safetensors is not installed: ``pip install 'cdrop[io]'``.
+        OSError
+            If the file cannot be written; what was there before is still there.
+
+        Notes
+        -----
+        A file of a callback's making, in the middle of ``fit(iterations=...)``, goes on where it was made. In the
+        middle of an epoch it goes on with the next one, since ``fit(epochs=...)`` begins with a whole epoch.
+        """
+        storage.save(self, path)
+
+    def _to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Give what `cdrop.storage` writes."""
+        with self._turn:  # between the steps of other threads
+            state, interrupted = self.state_dict(), self.history.interrupted
+        arrays = {"losses": np.array(state.pop("losses"), np.float64), **state.pop("arrays")}
+        background = state.pop("background")
+        if background is not None:
+            arrays["background"] = background
+        return {**state, "interrupted": interrupted, "threads": self.threads}, arrays
+
+    @classmethod
+    def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Network:
+        """Take what `cdrop.storage` has read, which may be anything; see there."""
+        _check_part_names(settings, arrays)
+        state, arrays = dict(settings), dict(arrays)
+        state["losses"], state["background"] = arrays.pop("losses"), arrays.pop("background", None)
+        state["arrays"] = arrays
+        _check_part_sizes(state["settings"].get("units"), arrays)
+        net = cls(**state["settings"], threads=state["threads"])
+        net.load_state_dict(state)
+        if _optimizer_settings(net._optimizer) != state["optimizer"]:
+            raise ValueError(f"the optimizer lacks settings: {state['optimizer']}")
+        net.history.interrupted = state["interrupted"]
+        return net
+
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy through `state_dict`."""
         return {"state": self.state_dict(), "threads": self.threads}
@@ -678,6 +726,10 @@ def _state_mapping(name: str, value: Any) -> None:
         raise TypeError(f"{name} is {value!r}; expected a mapping, as in what state_dict gives")
 
 
+def _optimizer_settings(rule: Optimizer | None) -> dict[str, Any] | None:
+    return None if rule is None else {"name": rule.name, **dataclasses.asdict(rule)}
+
+
 def _state_optimizer(settings: Mapping[str, Any] | None) -> Optimizer | None:
     if settings is None:
         return None
@@ -687,6 +739,29 @@ def _state_optimizer(settings: Mapping[str, Any] | None) -> Optimizer | None:
     return get_optimizer(
         **{"optimizer" if name == "name" else name: value for name, value in settings.items()}
     )
+
+
+def _check_part_names(settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    expected = {"settings", "optimizer", "updates", "epoch", "interrupted", "threads"}
+    if set(settings) != expected:
+        raise ValueError(f"the settings are {sorted(settings)}; expected {sorted(expected)}")
+    _state_mapping("the part settings", settings["settings"])
+    if not isinstance(settings["interrupted"], bool):
+        raise TypeError(f"interrupted is {settings['interrupted']!r}; expected a bool")
+    if "losses" not in arrays or arrays["losses"].dtype != np.float64:
+        raise ValueError("there are no losses, or not of float64")
+
+
+def _check_part_sizes(units: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Compare the widths with what is there, before a network of these widths takes memory."""
+    shapes = list(pairwise(_check_units(units)))
+    numbers = len(_PARTS) * sum((fan_in + 1) * fan_out for fan_in, fan_out in shapes)
+    there = sum(array.size for array in arrays.values())
+    if there != numbers or len(arrays) != 2 * len(_PARTS) * len(shapes):
+        raise ValueError(
+            f"there are {there} numbers in {len(arrays)} arrays; expected {numbers} in "
+            f"{2 * len(_PARTS) * len(shapes)} for these units"
+        )
 
 
 def _state_losses(losses: Sequence[float]) -> list[float]:
