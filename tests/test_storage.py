@@ -2,15 +2,12 @@
 
 import copy
 import hashlib
-import json
 import math
 import os
 import pickle
 import random
 import struct
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +15,13 @@ import pytest
 from conftest import ACTIVATIONS, LOSSES, OPTIMIZERS, digest, problem, run_python
 from hypothesis import given
 from hypothesis import strategies as st
+from model_files import OPENING, check_killed, forged, kill_while_saving, parts, sign
 
 import cdrop
 from cdrop import Network, load, storage
 from cdrop.storage import ModelFileError
 
 pytest.importorskip("safetensors")
-
-OPENING = b'{"__metadata__":{"cdrop":"{\\"sha256\\": \\"'
-DIGITS = slice(8 + len(OPENING), 8 + len(OPENING) + 64)
 
 
 def trained(units=(6, 9, 8, 3), optimizer="rmsprop", iterations=7, rows=40, **settings):
@@ -39,39 +34,6 @@ def trained(units=(6, 9, 8, 3), optimizer="rmsprop", iterations=7, rows=40, **se
 def saved(net, path):
     net.save(path)
     return load(path)
-
-
-def sign(content):
-    """Set the digest right: what an attacker would do, written anew from the format's description."""
-    zeroed = content[: DIGITS.start] + b"0" * 64 + content[DIGITS.stop :]
-    return (
-        content[: DIGITS.start]
-        + hashlib.sha256(zeroed).hexdigest().encode()
-        + zeroed[DIGITS.stop :]
-    )
-
-
-def parts(content):
-    """Return a file's entry of metadata, its arrays as {name: [dtype, shape, bytes]}."""
-    length = struct.unpack("<Q", content[:8])[0]
-    header, data = json.loads(content[8 : 8 + length]), content[8 + length :]
-    about = json.loads(header.pop("__metadata__")["cdrop"])
-    arrays = {
-        name: [h["dtype"], h["shape"], data[slice(*h["data_offsets"])]]
-        for name, h in header.items()
-    }
-    return about, arrays
-
-
-def forged(about, arrays):
-    """Make a file of any entry and arrays, with its digest right."""
-    header, data = {"__metadata__": {"cdrop": json.dumps({"sha256": "0" * 64, **about})}}, b""
-    for name, (dtype, shape, content) in arrays.items():
-        offsets = [len(data), len(data) + len(content)]
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}
-        data += content
-    text = json.dumps(header, separators=(",", ":")).encode()
-    return sign(struct.pack("<Q", len(text)) + text + data)
 
 
 def refuses(path, content, match=None):
@@ -546,47 +508,23 @@ def test_what_an_attacker_writes_is_refused_or_right(tmp_path, small, changes):
 
 # ---- Killed ------------------------------------------------------------------------------------
 
-SAVER = """
-import sys
-import numpy as np
-from cdrop import Network, load
-path = sys.argv[1]
-x, y = np.eye(6), [0, 1, 2, 0, 1, 2]
-net = Network([6, 300, 3], dropout=0.5, seed=6)
-while True:
-    net.fit(x, y, batch_size=2, iterations=3)
-    net.save(path)
-    print(net.history.iterations, flush=True)
-"""
-
-
-def kill_while_saving(path, delay):
-    """Save in a loop, kill after a while; return how many updates the last acknowledged file had."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SAVER, str(path)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        process.stdout.readline()
-        time.sleep(delay)
-        process.kill()
-        rest = process.stdout.read().split()
-    return int(rest[-1]) if rest else 3
-
-
-def check_killed(path, acknowledged):
-    """Check that the file is whole, no older than acknowledged, alone, and goes on as if nothing had been."""
-    net = load(path)
-    done = net.history.iterations
-    assert done in (acknowledged, acknowledged + 3)
-    assert os.listdir(path.parent) == [path.name]
-    whole = Network([6, 300, 3], dropout=0.5, seed=6)
-    x, y = np.eye(6), [0, 1, 2, 0, 1, 2]
-    for n, more in ((whole, done + 3), (net, 3)):
-        n.fit(x, y, batch_size=2, iterations=more)
-    assert digest(net) == digest(whole)
-
 
 def test_a_kill_while_saving_loses_nothing(tmp_path):
     draw = random.Random(0)
     for _ in range(5):
         check_killed(tmp_path / "m", kill_while_saving(tmp_path / "m", 0.05 * draw.random()))
         (tmp_path / "m").unlink()
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path, net = tmp_path / "m", trained()
+    net.save(path)
+    process = run_python(
+        "import resource\n"
+        "from cdrop import Network\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+        f"Network([100, 100]).save({str(path)!r})\n"
+    )
+    assert "OSError" in process.stderr
+    assert digest(load(path)) == digest(net)
+    assert os.listdir(tmp_path) == ["m"]
