@@ -1,6 +1,6 @@
 """Dropout training on CPUs that touches only the living units."""
 
-from cdrop import callbacks, datasets, kernels, optimizers, reference, storage
+from cdrop import callbacks, convert, datasets, kernels, optimizers, reference, storage
 from cdrop._kernels import get_num_threads, set_num_threads
 from cdrop.network import History, Network, make_network
 from cdrop.storage import load
@@ -11,6 +11,7 @@ __all__ = [
     "History",
     "Network",
     "callbacks",
+    "convert",
     "datasets",
     "get_num_threads",
     "kernels",
