@@ -54,7 +54,7 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
     TypeError
         If `model` is of another kind, or its classes are neither integers nor strings.
     ValueError
-        If a weight is not finite in float32.
+        If a weight is not finite in float32, or there is only one class.
     OSError
         If the file cannot be written; what was there before is still there.
 
@@ -101,22 +101,20 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
 
 def _network_of(model: Any) -> tuple[Network, NDArray[Any] | None]:
     """Return a model's network, and the classes its labels stand for."""
-    net = model if isinstance(model, Network) else getattr(model, "_network", None)
+    net = model if isinstance(model, Network) else getattr(model, "network_", None)
     if not isinstance(net, Network):
         raise TypeError(f"model is {model!r}; expected a Network or a fitted estimator of cdrop")
     classes = getattr(model, "classes_", None)
-    if classes is None or _is_multilabel(net, classes):
+    if classes is None or model._multilabel:
         return net, None
     classes = np.asarray(classes)
+    if len(classes) == 1:
+        raise ValueError(f"classes_ is {classes!r}; expected at least two classes to tell apart")
     if classes.dtype.kind in "iub":
         return net, classes.astype(np.int64)
     if not all(isinstance(name, str) for name in classes):
         raise TypeError(f"classes_ is {classes!r}; expected integers or strings")
     return net, classes.astype(str)
-
-
-def _is_multilabel(net: Network, classes: Any) -> bool:
-    return net.loss == "sigmoid_cross_entropy" and len(classes) == net.units[-1]
 
 
 def _folded(net: Network) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:

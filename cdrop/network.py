@@ -526,11 +526,12 @@ class Network:
                 weight, bias = self._engine.get(i, number)
                 prefix = "" if number == 0 else f"{part}."
                 arrays[f"{prefix}weight.{i}"], arrays[f"{prefix}bias.{i}"] = weight, bias
+        rule = self._optimizer
         return {
             "settings": self._settings(),
             "arrays": arrays,
             "background": None if self._background is None else self._background.copy(),
-            "optimizer": _optimizer_settings(self._optimizer),
+            "optimizer": None if rule is None else {"name": rule.name, **dataclasses.asdict(rule)},
             "updates": self._updates,
             "epoch": self._epoch,
             "losses": list(self.history.loss),
@@ -647,15 +648,15 @@ class Network:
     @classmethod
     def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Network:
         """Take what `cdrop.storage` has read, which may be anything; see there."""
-        _check_part_names(settings, arrays)
         state, arrays = dict(settings), dict(arrays)
         state["losses"], state["background"] = arrays.pop("losses"), arrays.pop("background", None)
         state["arrays"] = arrays
-        _check_part_sizes(state["settings"].get("units"), arrays)
+        if not isinstance(state["interrupted"], bool):
+            raise TypeError(f"interrupted is {state['interrupted']!r}; expected a bool")
+        _state_mapping("the state's settings", state["settings"])
+        _check_sizes(state["settings"]["units"], arrays)
         net = cls(**state["settings"], threads=state["threads"])
         net.load_state_dict(state)
-        if _optimizer_settings(net._optimizer) != state["optimizer"]:
-            raise ValueError(f"the optimizer lacks settings: {state['optimizer']}")
         net.history.interrupted = state["interrupted"]
         return net
 
@@ -726,10 +727,6 @@ def _state_mapping(name: str, value: Any) -> None:
         raise TypeError(f"{name} is {value!r}; expected a mapping, as in what state_dict gives")
 
 
-def _optimizer_settings(rule: Optimizer | None) -> dict[str, Any] | None:
-    return None if rule is None else {"name": rule.name, **dataclasses.asdict(rule)}
-
-
 def _state_optimizer(settings: Mapping[str, Any] | None) -> Optimizer | None:
     if settings is None:
         return None
@@ -741,27 +738,13 @@ def _state_optimizer(settings: Mapping[str, Any] | None) -> Optimizer | None:
     )
 
 
-def _check_part_names(settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    expected = {"settings", "optimizer", "updates", "epoch", "interrupted", "threads"}
-    if set(settings) != expected:
-        raise ValueError(f"the settings are {sorted(settings)}; expected {sorted(expected)}")
-    _state_mapping("the part settings", settings["settings"])
-    if not isinstance(settings["interrupted"], bool):
-        raise TypeError(f"interrupted is {settings['interrupted']!r}; expected a bool")
-    if "losses" not in arrays or arrays["losses"].dtype != np.float64:
-        raise ValueError("there are no losses, or not of float64")
-
-
-def _check_part_sizes(units: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
+def _check_sizes(units: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Compare the widths with what is there, before a network of these widths takes memory."""
-    shapes = list(pairwise(_check_units(units)))
-    numbers = len(_PARTS) * sum((fan_in + 1) * fan_out for fan_in, fan_out in shapes)
+    layers = pairwise(_check_units(units))
+    expected = len(_PARTS) * sum((fan_in + 1) * fan_out for fan_in, fan_out in layers)
     there = sum(array.size for array in arrays.values())
-    if there != numbers or len(arrays) != 2 * len(_PARTS) * len(shapes):
-        raise ValueError(
-            f"there are {there} numbers in {len(arrays)} arrays; expected {numbers} in "
-            f"{2 * len(_PARTS) * len(shapes)} for these units"
-        )
+    if there != expected:
+        raise ValueError(f"there are {there} numbers; expected {expected} for these units")
 
 
 def _state_losses(losses: Sequence[float]) -> list[float]:

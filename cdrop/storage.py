@@ -12,15 +12,16 @@ safetensors writes several in random order: the same model gives the same bytes.
 
 The digest tells accidents, not attacks: whoever can change a file can also change its digest. So nothing in a file can
 run code, memory is taken in proportion to what the file really holds, and a model's class checks each setting and array
-as it checks its arguments.
+as it checks its arguments. Then the model is taken apart again, and must give what the file says: nothing in a file is
+passed over, and nothing that it lacks is made up.
 
 A class that can be stored is listed in ``_KINDS``, with its module, and has
 
 - ``_to_parts(self) -> tuple[dict, dict[str, ndarray]]``: settings that JSON can carry (plain dicts with str keys,
   lists, str, int, float, bool, None; no NumPy scalars) and arrays of numbers or bools;
-- ``_from_parts(cls, settings, arrays)``, a class method: the model again. Its arguments come from a file and may be
-  anything of these types: what does not fit raises TypeError or ValueError, before memory is taken by what a setting
-  claims.
+- ``_from_parts(cls, settings, arrays)``, a class method: the model again, of which ``_to_parts`` gives the same. Its
+  arguments come from a file and may be anything of these types: what does not fit raises TypeError, ValueError or,
+  where something is missing, KeyError, before memory is taken by what a setting claims.
 
 Strings, such as the names of classes, belong into the settings; a vector of numbers that grows, such as losses, is an
 array. Numbers, infinite ones and NaN included, come back bit for bit.
@@ -124,11 +125,14 @@ def load(path: str | os.PathLike[str]) -> Any:
         about, arrays = _unpacked(_read(path))
         kind = _check_about(about)
         maker = getattr(importlib.import_module(_KINDS[kind]), kind)
-        return maker._from_parts(about["settings"], arrays)
+        model = maker._from_parts(about["settings"], arrays)
+        _check_same(model, about["settings"], arrays)
     except ModelFileError:
         raise
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} holds no model that can be used: {error}") from error
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
+        lacks = "it lacks " if isinstance(error, KeyError) else ""
+        raise ModelFileError(f"{path} holds no model that can be used: {lacks}{error}") from error
+    return model
 
 
 def _packed(
@@ -199,6 +203,25 @@ def _check_about(about: Any) -> str:
     if not isinstance(about["settings"], dict):
         raise TypeError(f"its settings are {about['settings']!r}; expected an object")
     return choice("its kind", about["kind"], tuple(_KINDS))
+
+
+def _check_same(
+    model: Any, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Raise unless the model, taken apart again, gives what it was made from, bit for bit."""
+    again, its_arrays = model._to_parts()
+    differ = {name for name, _ in _texts(settings).items() ^ _texts(again).items()}
+    differ |= {name for name, _ in _bytes(arrays).items() ^ _bytes(its_arrays).items()}
+    if differ:
+        raise ValueError(f"a model made from it has other {', '.join(sorted(differ))}")
+
+
+def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {name: json.dumps(value, sort_keys=True) for name, value in settings.items()}
+
+
+def _bytes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    return {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
 
 
 def _safetensors() -> Any:

@@ -79,8 +79,8 @@ def test_a_background_needs_no_node():
 class Estimator:
     """What `to_onnx` looks at in a fitted estimator."""
 
-    def __init__(self, net, classes):
-        self._network, self.classes_ = net, classes
+    def __init__(self, net, classes, multilabel=False):
+        self.network_, self.classes_, self._multilabel = net, classes, multilabel
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,10 @@ def test_one_unit_for_two_classes(classes):
     assert [len(a) for a in run(model, x[:1]).values()] == [1, 1]
 
 
-@pytest.mark.parametrize("labels", [2, 3])
+@pytest.mark.parametrize("labels", [1, 2, 3])
 def test_several_labels_at_once_stay_0_and_1(labels):
     net, x = trained([7, 9, labels], "sigmoid_cross_entropy")
-    answers = run(to_onnx(Estimator(net, np.arange(labels))), x)
+    answers = run(to_onnx(Estimator(net, np.arange(labels), True)), x)
     np.testing.assert_array_equal(answers["label"], net.predict(x))
     np.testing.assert_allclose(answers["probabilities"], net.predict_proba(x), atol=CLOSE)
 
@@ -145,6 +145,8 @@ def test_what_cannot_be_exported_is_told(tmp_path, monkeypatch):
             to_onnx(bad)
     with pytest.raises(TypeError, match="classes_ is"):
         to_onnx(Estimator(Network([2, 2]), np.array([0.5, 1.5])))
+    with pytest.raises(ValueError, match="at least two classes"):
+        to_onnx(Estimator(Network([2, 1]), np.array(["a"])))
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         to_onnx(Network([2, 2]), tmp_path / "absent" / "m")
     monkeypatch.setitem(sys.modules, "onnx.checker", None)
