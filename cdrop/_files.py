@@ -140,22 +140,29 @@ def _create_beside(target: Path) -> tuple[Path, BinaryIO]:
         temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}.tmp")
         try:
             stream = temporary.open("xb")
+            if _hold(stream):
+                return temporary, stream
         except OSError as error:
+            with suppress(OSError):  # it may have been created all the same
+                temporary.unlink()
             raise type(error)(f"cannot write into {target.parent}: {error.strerror}") from error
-        if _hold(stream):
-            return temporary, stream
-        stream.close()
 
 
 def _hold(stream: BinaryIO) -> bool:
-    """Lock a new file until it is closed; False if a sweep has met it before that and removed it."""
+    """Lock a new file until it is closed; close it and return False if a sweep has met it first and removed it."""
     if sys.platform == "win32":
         return True
     with suppress(
         OSError
     ):  # some network file systems have no locks, and then nothing sweeps there
         fcntl.flock(stream, fcntl.LOCK_EX)
-    return os.fstat(stream.fileno()).st_nlink > 0
+    held = False
+    try:
+        held = os.fstat(stream.fileno()).st_nlink > 0
+    finally:
+        if not held:
+            stream.close()
+    return held
 
 
 def _sync_folder(folder: Path) -> None:

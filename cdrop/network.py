@@ -738,15 +738,6 @@ def _state_optimizer(settings: Mapping[str, Any] | None) -> Optimizer | None:
     )
 
 
-def _check_sizes(units: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Compare the widths with what is there, before a network of these widths takes memory."""
-    layers = pairwise(_check_units(units))
-    expected = len(_PARTS) * sum((fan_in + 1) * fan_out for fan_in, fan_out in layers)
-    there = sum(array.size for array in arrays.values())
-    if there != expected:
-        raise ValueError(f"there are {there} numbers; expected {expected} for these units")
-
-
 def _state_losses(losses: Sequence[float]) -> list[float]:
     array = np.asarray(losses)
     if array.ndim != 1 or (array.size and array.dtype.kind != "f"):
@@ -783,6 +774,15 @@ def _check_units(units: Sequence[int]) -> tuple[int, ...]:
     if len(units) < 2:
         raise ValueError(f"units is {units!r}; expected at least an input and an output width")
     return tuple(whole_number(f"units[{i}]", width, 1, 2**32) for i, width in enumerate(units))
+
+
+def _check_sizes(units: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Compare the widths with what is there, before a network of these widths takes memory."""
+    layers = pairwise(_check_units(units))
+    expected = len(_PARTS) * sum((fan_in + 1) * fan_out for fan_in, fan_out in layers)
+    there = sum(array.size for array in arrays.values())
+    if there != expected:
+        raise ValueError(f"there are {there} numbers; expected {expected} for these units")
 
 
 def _keep_units(rate: float) -> int:

@@ -49,7 +49,7 @@ def test_check_writable_leaves_no_trace(tmp_path):
         check_writable(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["fsync", "replace"])
+@pytest.mark.parametrize("name", ["fsync", "replace", "fstat"])
 def test_a_failing_system_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, name):
     path = tmp_path / "result"
     path.write_bytes(b"before")
