@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels, batches, uncertainty
+from cdrop import _kernels, batches, storage, uncertainty
 from cdrop._checks import (
     choice,
     finite_number,
@@ -936,6 +938,56 @@ class Network:
             )
         return array.copy()
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one file, whole or not at all, from which `cdrop.load` goes on bit for bit.
+
+        Parameters
+        ----------
+        path : path
+            An existing file is replaced. It is a safetensors file, whatever its name; see `cdrop.storage`.
+
+        Raises
+        ------
+        ImportError
+            If safetensors is not installed: ``pip install 'cdrop[io]'``.
+        OSError
+            If the file cannot be written; what was there before is still there.
+
+        Notes
+        -----
+        A file of a callback's making, in the middle of ``fit(iterations=...)``, goes on where it was made. In the
+        middle of an epoch it goes on with the next one, since ``fit(epochs=...)`` begins with a whole epoch.
+        """
+        storage.save(self, path)
+
+    def _to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Give what `cdrop.storage` writes."""
+        with self._turn:  # between the steps of other threads
+            state, interrupted = self.state_dict(), self.history.interrupted
+        arrays = {"losses": np.array(state.pop("losses"), np.float64), **state.pop("arrays")}
+        for name, curve in state.pop("curves").items():
+            arrays[f"curve.{name}"] = np.array(curve, np.float64)
+        background = state.pop("background")
+        if background is not None:
+            arrays["background"] = background
+        return {**state, "interrupted": interrupted, "threads": self.threads}, arrays
+
+    @classmethod
+    def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Network:
+        """Take what `cdrop.storage` has read, which may be anything; see there."""
+        state, arrays = dict(settings), dict(arrays)
+        state["losses"], state["background"] = arrays.pop("losses"), arrays.pop("background", None)
+        state["curves"] = {name: arrays.pop(f"curve.{name}") for name in _CURVES}
+        state["arrays"] = arrays
+        if not isinstance(state["interrupted"], bool):
+            raise TypeError(f"interrupted is {state['interrupted']!r}; expected a bool")
+        _state_mapping("the state's settings", state["settings"])
+        _check_sizes(state["settings"]["units"], arrays)
+        net = cls(**state["settings"], threads=state["threads"])
+        net.load_state_dict(state)
+        net.history.interrupted = state["interrupted"]
+        return net
+
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy through `state_dict`."""
         return {"state": self.state_dict(), "threads": self.threads}
@@ -1149,6 +1201,15 @@ def _check_units(units: Sequence[int]) -> tuple[int, ...]:
     if len(units) < 2:
         raise ValueError(f"units is {units!r}; expected at least an input and an output width")
     return tuple(whole_number(f"units[{i}]", width, 1, 2**32) for i, width in enumerate(units))
+
+
+def _check_sizes(units: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Compare the widths with what is there, before a network of these widths takes memory."""
+    layers = pairwise(_check_units(units))
+    expected = len(_PARTS) * sum((fan_in + 1) * fan_out for fan_in, fan_out in layers)
+    there = sum(array.size for array in arrays.values())
+    if there != expected:
+        raise ValueError(f"there are {there} numbers; expected {expected} for these units")
 
 
 def _keep_units(rate: float) -> int:

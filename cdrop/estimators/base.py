@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from cdrop._checks import row_weights
+from cdrop import storage
+from cdrop._checks import row_weights, truth_value, whole_number
 from cdrop.callbacks import Callback, EpochPrinter, ProgressBar
 from cdrop.estimators.options import (
     SMALLEST_RATE,
@@ -27,6 +29,7 @@ from cdrop.estimators.options import (
     seed,
     threads,
 )
+from cdrop.estimators.parts import decode, encode
 from cdrop.network import Network
 from cdrop.schedules import Epoch, Schedule
 
@@ -38,6 +41,8 @@ _OUT_ACTIVATIONS = {
     "squared_error": "identity",
 }
 _FLOATS = (np.float64, np.float32)
+_KEPT = ("best", "last")  # weights that early stopping keeps
+_PARTS = ("weight", "bias")
 _Pair = tuple[list[NDArray[Any]], list[NDArray[Any]]]  # weights and biases
 
 
@@ -58,6 +63,16 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share."""
 
     _numeric = False
+    _remembered: tuple[str, ...] = (
+        "n_features_in_",
+        "n_iter_",
+        "t_",
+        "best_loss_",
+        "best_validation_score_",
+        "_no_improvement_count",
+        "_stopped",
+        "_validated",
+    )
 
     def __init__(
         self,
@@ -442,6 +457,91 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     def _checked(self, X: Any) -> Any:
         check_is_fitted(self, "network_")
         return validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
+
+    # ---- Files ---------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one file, whole or not at all, from which `cdrop.load` goes on bit for bit.
+
+        Parameters
+        ----------
+        path : path
+            An existing file is replaced. It is a safetensors file, whatever its name; see `cdrop.storage`.
+
+        Raises
+        ------
+        ImportError
+            If safetensors is not installed: ``pip install 'cdrop[io]'``.
+        TypeError
+            If a parameter is of a kind that a file does not hold.
+        OSError
+            If the file cannot be written; what was there before is still there.
+        """
+        storage.save(self, path)
+
+    def _to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Give what `cdrop.storage` writes."""
+        parameters = {
+            name: encode(name, value) for name, value in self.get_params(deep=False).items()
+        }
+        if "network_" not in vars(self):
+            return {"parameters": parameters}, {}
+        network, arrays = self.network_._to_parts()
+        arrays = {f"network.{name}": array for name, array in arrays.items()}
+        for which in _KEPT:
+            kept = getattr(self, f"_{which}_weights")
+            for part, layers in zip(_PARTS, kept or (), strict=bool(kept)):
+                arrays |= {f"{which}.{part}.{i}": array for i, array in enumerate(layers)}
+        names = [name for name in (*self._remembered, "feature_names_in_") if hasattr(self, name)]
+        fitted = {name: encode(name, getattr(self, name)) for name in names}
+        return {"parameters": parameters, "fitted": fitted, "network": network}, arrays
+
+    @classmethod
+    def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
+        """Take what `cdrop.storage` has read, which may be anything; see there."""
+        model = cls(**{k: decode(k, v) for k, v in dict(settings["parameters"]).items()})
+        if "network" not in settings:
+            return model
+        prefix = "network."
+        own = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+        model.network_ = Network._from_parts(settings["network"], own)
+        for name, value in dict(settings["fitted"]).items():
+            if name not in (*cls._remembered, "feature_names_in_"):
+                raise ValueError(f"a fitted {cls.__name__} has no {name}")
+            setattr(model, name, decode(name, value))
+        for which in _KEPT:
+            setattr(model, f"_{which}_weights", model._kept_weights(which, arrays))
+        model._check_remembered()
+        return model
+
+    def _kept_weights(self, which: str, arrays: Mapping[str, NDArray[Any]]) -> _Pair | None:
+        if f"{which}.weight.0" not in arrays:
+            return None
+        pair = []
+        for part, own in zip(
+            _PARTS, (self.network_.coefs_, self.network_.intercepts_), strict=True
+        ):
+            layers = [arrays[f"{which}.{part}.{i}"] for i in range(len(own))]
+            if [(a.shape, a.dtype) for a in layers] != [(a.shape, a.dtype) for a in own]:
+                raise ValueError(f"the {which} weights are not of the network's shapes and dtype")
+            pair.append(layers)
+        return pair[0], pair[1]
+
+    def _check_remembered(self) -> None:
+        """Doubt what a file says was remembered."""
+        whole_number("n_features_in_", self.n_features_in_, 1, 2**32)
+        for name in ("n_iter_", "t_", "_no_improvement_count"):
+            whole_number(name, getattr(self, name), 0, 2**62)
+        for name in ("_stopped", "_validated"):
+            truth_value(name, getattr(self, name))
+        for name in ("best_loss_", "best_validation_score_"):
+            if not isinstance(getattr(self, name), (float, type(None))):
+                raise TypeError(f"{name} is {getattr(self, name)!r}; expected a float or None")
+        if self.n_features_in_ != self.network_.units[0]:
+            raise ValueError(f"n_features_in_ is {self.n_features_in_}; that is not the network's")
+        names = getattr(self, "feature_names_in_", None)
+        if names is not None and np.shape(names) != (self.n_features_in_,):
+            raise ValueError(f"feature_names_in_ is {names!r}; expected a name for each feature")
 
     def __sklearn_tags__(self) -> Any:
         """Sparse input is welcome."""

@@ -12,6 +12,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from cdrop._checks import truth_value
 from cdrop.estimators.base import BaseDropoutMLP
 from cdrop.schedules import Schedule
 from cdrop.uncertainty import ClassificationUncertainty
@@ -146,6 +147,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     >>> model.score(X[400:], y[400:]) > 0.9
     True
     """
+
+    _remembered = (*BaseDropoutMLP._remembered, "classes_", "_multilabel")
 
     def __init__(
         self,
@@ -380,6 +383,14 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
                 "class_weight='balanced' needs all rows at once; expected a dict for partial_fit"
             )
         return np.asarray(compute_sample_weight(self.class_weight, y), np.float64)
+
+    def _check_remembered(self) -> None:
+        super()._check_remembered()
+        truth_value("_multilabel", self._multilabel)
+        classes = np.unique(self.classes_)
+        outputs = len(classes) if self._multilabel or len(classes) > 2 else 1
+        if not np.array_equal(classes, self.classes_) or outputs != self.network_.units[-1]:
+            raise ValueError(f"classes_ is {self.classes_!r}; that does not fit the network")
 
     def _loss(self) -> str:
         several = not self._multilabel and len(self.classes_) > 2
