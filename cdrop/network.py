@@ -894,7 +894,7 @@ class Network:
         self._updates = updates
         self._schedule, self._schedule_state = schedule, schedule_state
         self._epoch = epoch
-        self.history = History(losses, *curves)
+        self.history = History(losses, *curves, interrupted=False)
 
     def _check_state(self, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         expected = self.state_dict()
@@ -1155,14 +1155,14 @@ def _state_schedule(
     return schedule, tuple(state)
 
 
-def _state_curves(curves: Mapping[str, Any]) -> list[list[float]]:
+def _state_curves(curves: Mapping[str, Any]) -> tuple[list[float], list[float], list[float]]:
     _state_mapping("the state's curves", curves)
     if set(curves) != set(_CURVES):
         raise ValueError(f"the state's curves are {list(curves)}; expected {list(_CURVES)}")
     lists = [_state_losses("curves", curves[name]) for name in _CURVES]
     if len(set(map(len, lists))) > 1:
         raise ValueError("the state's curves are of different lengths; expected an entry an epoch")
-    return lists
+    return lists[0], lists[1], lists[2]
 
 
 def _state_losses(name: str, losses: Sequence[float]) -> list[float]:

@@ -584,4 +584,6 @@ def _batch_size(options: Options, n: int, partial: bool) -> int:
 def _flat(y: Any) -> NDArray[Any]:
     """Return a column as a vector, with scikit-learn's warning; a sparse matrix of labels as a dense one."""
     dense: NDArray[Any] = y.toarray() if hasattr(y, "toarray") else y
-    return column_or_1d(dense, warn=True) if dense.ndim == 2 and dense.shape[1] == 1 else dense  # type: ignore[no-any-return]
+    if dense.ndim == 2 and dense.shape[1] == 1:
+        dense = column_or_1d(dense, warn=True)
+    return dense

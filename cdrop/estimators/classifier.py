@@ -264,7 +264,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         labels = self.network_.predict(x)
         if self._multilabel:
             return labels
-        return self.classes_[labels if labels.ndim == 1 else labels[:, 0]]
+        named: NDArray[Any] = self.classes_[labels if labels.ndim == 1 else labels[:, 0]]
+        return named
 
     def predict_proba(self, X: Any, mc_samples: int | None = None) -> NDArray[Any]:
         """Predict probabilities, without dropout or as the mean over many masks of it.
@@ -299,8 +300,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         -------
         ndarray, shape (n_samples, n_classes) or (n_samples, n_labels)
         """
+        probabilities = self.predict_proba(X)
         with np.errstate(divide="ignore"):  # the logarithm of 0 is minus infinity
-            return np.log(self.predict_proba(X))
+            logarithms: NDArray[Any] = np.log(probabilities)
+        return logarithms
 
     def predict_uncertainty(
         self, X: Any, mc_samples: int = 50, *, seed: int | None = None

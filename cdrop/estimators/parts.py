@@ -6,7 +6,7 @@ Plain values and lists stand for themselves, everything else is an object with o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,9 @@ from cdrop.schedules import Schedule, get_schedule
 
 __all__ = ["decode", "encode"]
 
-_DTYPES = ("bool", "object", "str") + tuple(
-    f"{kind}{bits}"
-    for kind in ("int", "uint", "float")
-    for bits in (8, 16, 32, 64)
-    if kind != "float" or bits > 8
+_DTYPES = (
+    *("bool", "object", "str", "float16", "float32", "float64"),
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
 )
 
 
@@ -99,7 +97,7 @@ def _random_state(content: Any) -> np.random.RandomState:
     return state
 
 
-_DECODERS = {
+_DECODERS: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple,
     "dict": dict,
     "array": _array,

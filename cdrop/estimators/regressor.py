@@ -106,6 +106,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         """
         x = self._checked(X)
         told = self.network_.predict_uncertainty(x, mc_samples, seed=seed)
+        assert isinstance(told, RegressionUncertainty)
         return RegressionUncertainty(_one_column_flat(told.mean), _one_column_flat(told.std))
 
     def _learn(self, y: NDArray[Any], fresh: bool, classes: NDArray[Any] | None) -> None:
@@ -121,7 +122,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         return "squared_error"
 
     def _width(self, targets: NDArray[Any]) -> int:
-        return targets.shape[1]
+        return int(targets.shape[1])
 
     def _strata(self, targets: NDArray[Any]) -> None:
         return None
