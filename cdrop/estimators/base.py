@@ -283,7 +283,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         return _Data(x, self._encoded("y", y, x.dtype), weight)
 
     def _held_out(self, X: Any, y: Any, weight: Any) -> tuple[Any, ...]:
-        x = self._checked(X)
+        x = validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
         y = _flat(
             check_array(y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name="y_val")
         )

@@ -264,7 +264,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         labels = self.network_.predict(x)
         if self._multilabel:
             return labels
-        named: NDArray[Any] = self.classes_[labels if labels.ndim == 1 else labels[:, 0]]
+        numbers = labels if labels.ndim == 1 else labels[:, 0]
+        named: NDArray[Any] = self.classes_[
+            np.minimum(numbers, len(self.classes_) - 1)
+        ]  # one class
         return named
 
     def predict_proba(self, X: Any, mc_samples: int | None = None) -> NDArray[Any]:
@@ -390,9 +393,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     def _check_remembered(self) -> None:
         super()._check_remembered()
         truth_value("_multilabel", self._multilabel)
-        classes = np.unique(self.classes_)
+        net, classes = self.network_, np.unique(self.classes_)
         outputs = len(classes) if self._multilabel or len(classes) > 2 else 1
-        if not np.array_equal(classes, self.classes_) or outputs != self.network_.units[-1]:
+        fits = (self._loss(), outputs) == (net.loss, net.units[-1])
+        if not fits or not np.array_equal(classes, self.classes_):
             raise ValueError(f"classes_ is {self.classes_!r}; that does not fit the network")
 
     def _loss(self) -> str:

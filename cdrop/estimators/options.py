@@ -125,8 +125,9 @@ def schedule(estimator: Any, options: Options, validated: bool) -> Schedule:
 def design(estimator: Any, features: int, outputs: int, loss: str, dtype: str) -> dict[str, Any]:
     """Return what a network for such data is made with, but for its seed."""
     hidden = estimator.hidden_layer_sizes
-    widths = [hidden] if isinstance(hidden, Integral) else list(hidden)
-    widths = [whole_number(f"hidden_layer_sizes[{i}]", n, 1, 2**32) for i, n in enumerate(widths)]
+    widths = [hidden] if np.ndim(hidden) == 0 else list(hidden)
+    name = "hidden_layer_sizes"
+    widths = [whole_number(f"{name}[{i}]", width, 1, 2**32) for i, width in enumerate(widths)]
     activation = choice("activation", estimator.activation, tuple(_ACTIVATIONS))
     rates = estimator.dropout
     return {
@@ -142,7 +143,10 @@ def design(estimator: Any, features: int, outputs: int, loss: str, dtype: str) -
 
 def seed(random_state: Any) -> int:
     """Return the network's seed: an integer as it is; anything else draws one."""
-    draw = check_random_state(random_state)
+    try:
+        draw = check_random_state(random_state)
+    except ValueError as error:
+        raise ValueError(f"random_state is {random_state!r}: {error}") from None
     if isinstance(random_state, Integral):
         return int(random_state)
     return int(draw.randint(2**63 - 1, dtype=np.int64))
