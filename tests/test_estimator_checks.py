@@ -15,7 +15,7 @@ def test_without_dropout(estimator, check):
 
 
 DROPPING = [
-    estimator(dropout=0.3, input_dropout=0.1, random_state=0)
+    estimator(dropout=0.1, random_state=0)
     for estimator in (DropoutMLPClassifier, DropoutMLPRegressor)
 ]
 
