@@ -25,7 +25,7 @@ CYTHON    := $(wildcard cdrop/*.pyx cdrop/*.pxd cdrop/*.pxi)
 
 # ---- The main job and the tests -----------------------------------------------------------------------------------
 
-.PHONY: help compare test test-isa test-c test-peers test-sdist sanitize bench guard lint types format check clean FORCE
+.PHONY: help compare test test-isa test-c test-peers test-sdist sanitize bench guard soak lint types format check clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,11 @@ bench: $(STAMPS)/packages-bench $(STAMPS)/extension ## Time cdrop beside PyTorch
 
 guard: $(STAMPS)/venv ## Count each kernel's instructions (valgrind), and fail where they have grown by 10 %
 	@$(PY) -m benchmarks.guard $(ARGS)
+
+soak: $(STAMPS)/packages-test $(STAMPS)/extension ## Fuzz model files, kill savers, fail their system calls (strace): minutes
+	@$(PY) tests/soak/saving.py fuzz --trials 100000 $(ARGS)
+	@$(PY) tests/soak/saving.py kill --trials 500 $(ARGS)
+	@$(PY) tests/soak/saving.py faults --trials 1000 $(ARGS)
 
 check: lint types test ## All that must be green before a change goes in: lint, types, test
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from benchmarks.timing import Result
 from benchmarks.workloads import WORKLOADS, Plan
+from cdrop._files import check_writable, write_atomically
 from cdrop.experiments import machine
-from cdrop.experiments.outputs import check_writable, write_atomically
 
 PEERS = {"PyTorch": "torch", "JAX": "jax", "scikit-learn": "scikit-learn"}
 INSTALL = "pip install torch==2.13.0 jax scikit-learn threadpoolctl"

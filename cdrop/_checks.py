@@ -16,9 +16,12 @@ __all__ = [
     "choice",
     "finite_number",
     "label_vector",
+    "parameter_array",
     "real_numbers",
+    "row_numbers",
     "row_weights",
     "target_matrix",
+    "truth_value",
     "whole_number",
 ]
 
@@ -61,6 +64,13 @@ def finite_number(name: str, value: Any, *, positive: bool = False) -> float:
     return number
 
 
+def truth_value(name: str, value: Any) -> bool:
+    """Return `value`, a bool of Python or NumPy."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}; expected True or False")
+    return bool(value)
+
+
 def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
     """Return `value` as an array."""
     try:
@@ -89,6 +99,32 @@ def real_numbers(
             f"{name}[{where}] is {array[tuple(bad)]}; expected finite numbers of {dtype}"
         )
     return array
+
+
+def parameter_array(
+    name: str, value: ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return an array of `shape` and `dtype`; infinite numbers and NaN are let through."""
+    array = as_array(name, value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
+    return cast(array, dtype)
+
+
+def row_numbers(name: str, value: ArrayLike, rows: int) -> NDArray[np.int64]:
+    """Return a vector of at least one row number from 0 to `rows` - 1, a copy: the kernels index with them."""
+    array = as_array(name, value)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"{name} has shape {array.shape}; expected one dimension, at least 1 row")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected integers, the numbers of rows")
+    if not (array.min() >= 0 and array.max() < rows):
+        raise ValueError(
+            f"{name} runs from {array.min()} to {array.max()}; expected row numbers from 0 to {rows - 1}"
+        )
+    return np.array(array, np.int64, order="C")
 
 
 def label_vector(name: str, value: ArrayLike, rows: int, classes: int) -> NDArray[np.int64]:
@@ -134,7 +170,7 @@ def row_weights(name: str, value: ArrayLike | None, rows: int) -> NDArray[np.flo
     array = real_numbers(name, array, np.dtype(np.float64))
     if not (array >= 0).all() or not (array > 0).any():
         raise ValueError(
-            f"{name} is negative or 0 everywhere; expected weights of at least 0, one above"
+            f"{name} is negative or zero everywhere; expected weights of at least 0, one above"
         )
     with np.errstate(over="ignore"):
         total = array.sum()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cdrop._kernels import _first_words, random_words
 
-__all__ = ["drawn", "epoch", "fixed"]
+__all__ = ["cut", "drawn", "epoch", "fixed", "in_order"]
 
 _PURPOSE = 2  # of the generator's streams: batch order
 _AT_ONCE = 1024  # draws that are made together: one alone costs as much as a tenth of a small step
@@ -52,21 +52,24 @@ def drawn(count: int, seed: int, done: int, total: int) -> Iterator[int]:
             yield (word >> 32) * count >> 32  # biased by less than count / 2**32
 
 
-def epoch(n: int, batch_size: int, seed: int, number: int) -> Iterator[NDArray[np.int64]]:
-    """Minibatches of one pass over all rows, in an order of its own.
+def in_order(n: int) -> NDArray[np.int64]:
+    """Return the numbers of n rows, unshuffled."""
+    return np.arange(n, dtype=np.int64)
+
+
+def epoch(n: int, seed: int, number: int) -> NDArray[np.int64]:
+    """Return the order of n rows in one pass over all of them.
 
     Parameters
     ----------
-    n, batch_size, seed : int
-        As for `drawn`.
+    n, seed : int
     number : int
         Which pass over the life of the network, from 1.
-
-    Yields
-    ------
-    ndarray of int64
-        Row numbers.
     """
-    order = _shuffled(n, seed, number, _OF_EPOCHS)
-    for first in range(0, n, batch_size):
+    return _shuffled(n, seed, number, _OF_EPOCHS)
+
+
+def cut(order: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Cut row numbers into minibatches; the last one may be smaller."""
+    for first in range(0, len(order), batch_size):
         yield order[first : first + batch_size]

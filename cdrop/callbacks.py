@@ -6,6 +6,7 @@ without one, except that a callback may ask the fit to stop early.
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from cdrop.network import Network
+    from cdrop.schedules import Epoch
 
-__all__ = ["Callback", "LossPrinter", "ProgressBar", "Validation"]
+__all__ = ["Callback", "EpochPrinter", "LossPrinter", "ProgressBar", "Validation"]
 
 
 class Callback:
@@ -64,6 +66,23 @@ class Callback:
         """
         return None
 
+    def on_epoch_end(self, net: Network, epoch: Epoch) -> bool | None:
+        """Hear that an epoch is done; not told in a fit by iterations.
+
+        Parameters
+        ----------
+        net : Network
+            The network, after the epoch's last update.
+        epoch : cdrop.schedules.Epoch
+            Its number, loss, and what the validation rows gave.
+
+        Returns
+        -------
+        bool or None
+            True asks ``fit`` to stop after this epoch; anything else lets it go on.
+        """
+        return None
+
     def on_fit_end(self, net: Network) -> None:
         """Hear that the fit is over, finished or stopped.
 
@@ -104,6 +123,33 @@ class LossPrinter(Callback):
         if iteration % self.every == 0:
             # Looked up now, not when the printer was made: the output may be redirected since.
             print(f"Iter-{iteration} loss: {loss:.4f}", file=self.file or sys.stdout, flush=True)
+
+
+class EpochPrinter(Callback):
+    """Print each epoch's loss, and the score of the validation rows, as scikit-learn does.
+
+    Parameters
+    ----------
+    file : text stream, optional
+        Where to print; standard output by default.
+
+    Examples
+    --------
+    >>> from cdrop.schedules import Epoch
+    >>> EpochPrinter().on_epoch_end(None, Epoch(1, 100, 0.25, 1e-3, 0.7, 0.5))
+    Iteration 1, loss = 0.25000000
+    Validation score: 0.500000
+    """
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self.file = file
+
+    def on_epoch_end(self, net: Network, epoch: Epoch) -> None:
+        """Print what there is to tell."""
+        lines = [f"Iteration {epoch.number}, loss = {epoch.loss:.8f}"]
+        if not math.isnan(epoch.validation_score):
+            lines.append(f"Validation score: {epoch.validation_score:f}")
+        print(*lines, sep="\n", file=self.file or sys.stdout, flush=True)
 
 
 class Validation(Callback):
@@ -154,6 +200,8 @@ class Validation(Callback):
 class ProgressBar(Callback):
     """Show a tqdm bar; silent when the output is not a terminal or tqdm is not installed.
 
+    Beside the bar stand the loss of the last epoch and its validation score, if there is one.
+
     Parameters
     ----------
     file : text stream, optional
@@ -199,6 +247,14 @@ class ProgressBar(Callback):
         """Move on by one iteration."""
         if self._bar is not None:
             self._bar.update(1)
+
+    def on_epoch_end(self, net: Network, epoch: Epoch) -> None:
+        """Show the epoch's loss, and the validation score if there is one, beside the bar."""
+        if self._bar is not None:
+            shown = {"epoch": epoch.number, "loss": f"{epoch.loss:.4g}"}
+            if not math.isnan(epoch.validation_score):
+                shown["score"] = f"{epoch.validation_score:.4f}"
+            self._bar.set_postfix(shown, refresh=False)
 
     def on_fit_end(self, net: Network) -> None:
         """Close the bar unless it spans several fits."""

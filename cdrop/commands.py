@@ -64,8 +64,8 @@ def run_bench(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from cdrop import report
+    from cdrop._files import write_atomically
     from cdrop.experiments import bench, machine
-    from cdrop.experiments.outputs import write_atomically
 
     _check_outputs(args)
     about = machine.describe(args.threads)
@@ -131,7 +131,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse now what would fail after the training."""
-    from cdrop.experiments.outputs import check_writable
+    from cdrop._files import check_writable
 
     if args.plot is not None:
         _check_picture(args.plot)
@@ -248,7 +248,7 @@ def _to_json(result: ComparisonResult) -> str:
 
 def _write_json(path: Path, result: ComparisonResult) -> None:
     """Write all results."""
-    from cdrop.experiments.outputs import write_atomically
+    from cdrop._files import write_atomically
 
     content = _to_json(result).encode()
     write_atomically(path, lambda stream: stream.write(content))
@@ -256,7 +256,7 @@ def _write_json(path: Path, result: ComparisonResult) -> None:
 
 def _write_plot(path: Path, result: ComparisonResult) -> None:
     """Draw and write the picture."""
-    from cdrop.experiments.outputs import write_atomically
+    from cdrop._files import write_atomically
     from cdrop.plotting import check_format, plot_comparison
 
     picture_format = check_format(path)

@@ -3,44 +3,52 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels, batches, uncertainty
+from cdrop import _kernels, batches, storage, uncertainty
 from cdrop._checks import (
     choice,
     finite_number,
     label_vector,
+    parameter_array,
+    row_numbers,
     row_weights,
     target_matrix,
+    truth_value,
     whole_number,
 )
 from cdrop._features import checked_rows, feature_matrix
 from cdrop.background import find_background
 from cdrop.initializers import INITIALIZERS, initial_weight
 from cdrop.optimizers import Optimizer, get_optimizer
+from cdrop.schedules import Epoch, Schedule, get_schedule
 
 if TYPE_CHECKING:
     from cdrop.subnetworks import Subnetworks
 
-__all__ = ["History", "Network", "make_network"]
+__all__ = ["Evaluation", "History", "Network", "make_network"]
 
 _KEEP_UNITS = 2**32  # the kernels take probabilities in units of 2**-32
 _PARTS = ("weight", "state1", "state2")
 _SCALINGS = ("train", "test")
 _DTYPES = ("float32", "float64")
-_MOMENTS = ("fit_begin", "iteration", "fit_end")  # that callbacks are told of
+_MOMENTS = ("fit_begin", "iteration", "epoch_end", "fit_end")  # that callbacks are told of
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
 _PASSED_ROWS = 2**20  # rows times masks between two moments when Ctrl-C is heard
 _Masks = Sequence[NDArray[np.uint64] | None] | None  # of each layer's input; None: drawn
 _TINY = np.finfo(np.float64).tiny  # the kernels take smaller numbers for 0
+_CURVES = ("epoch_loss", "validation_loss", "validation_score")
 
 
 @dataclass
@@ -51,17 +59,39 @@ class History:
     ----------
     loss : list of float
         One entry an iteration: the minibatch's mean loss before the update, with its L2 term.
+    epoch_loss : list of float
+        One entry an epoch of ``fit(epochs=...)``: the mean over its rows of `loss`.
+    validation_loss, validation_score : list of float
+        One entry an epoch: what `Network.evaluate` gave for the validation rows after it; NaN without such rows.
     interrupted : bool
         Whether Ctrl-C ended the last `fit`.
     """
 
     loss: list[float] = field(default_factory=list)
+    epoch_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_score: list[float] = field(default_factory=list)
     interrupted: bool = False
 
     @property
     def iterations(self) -> int:
         """Number of updates so far."""
         return len(self.loss)
+
+
+class Evaluation(NamedTuple):
+    """What `Network.evaluate` gives.
+
+    Attributes
+    ----------
+    loss : float
+        Weighted mean over the rows, without an L2 term.
+    score : float
+        As `Network.score`; NaN if the loss is not finite.
+    """
+
+    loss: float
+    score: float
 
 
 class Network:
@@ -145,6 +175,8 @@ class Network:
         self.history = History()
         self._optimizer: Optimizer | None = None
         self._updates = 0  # made with the optimiser's state
+        self._schedule: Schedule | None = None  # of the last fit; None where its rate was a number
+        self._schedule_state: tuple[float, ...] = ()
         self._epoch = 0
         self._background: NDArray[Any] | None = None  # by the first fit; zeros where there is none
         self._turn = threading.Lock()  # threads that share a network take whole steps in turn
@@ -197,12 +229,16 @@ class Network:
         sample_weight: ArrayLike | None = None,
         *,
         optimizer: str | Optimizer = "rmsprop",
-        learning_rate: float = 1e-3,
+        learning_rate: float | Schedule = 1e-3,
         l2: float = 0.0,
+        share_l2: bool = False,
         max_norm: float | None = None,
         batch_size: int = 256,
         iterations: int | None = None,
         epochs: int | None = None,
+        rows: ArrayLike | None = None,
+        shuffle: bool = True,
+        validation: Sequence[Any] | None = None,
         callbacks: Sequence[Any] = (),
     ) -> History:
         """Train, going on from where the last call ended.
@@ -219,9 +255,13 @@ class Network:
             At least 0. A minibatch's loss is the weighted mean over its rows.
         optimizer : str or Optimizer, default "rmsprop"
             See `cdrop.optimizers`. Its state is kept between calls unless another rule is given.
-        learning_rate : float, default 1e-3
+        learning_rate : float or Schedule, default 1e-3
+            A schedule (see `cdrop.schedules`) needs `epochs`; it goes on over calls unless another one is given.
         l2 : float, default 0.0
             Adds l2 / 2 times the sum of squares of the weights (not of the biases) to the loss.
+        share_l2 : bool, default False
+            Divide `l2` by the minibatch's sum of sample weights, or its number of rows, as scikit-learn does with its
+            ``alpha``: the sum over all rows is then penalised, not their mean.
         max_norm : float, optional
             Above 0: the largest Euclidean norm of a hidden unit's incoming weights. After each update the weights of a
             hidden unit above it are scaled to it (max-norm, often 3 to 4 beside dropout); outputs and biases have no
@@ -232,8 +272,14 @@ class Network:
             one of them with replacement, as in the article. 1,000 if `epochs` is not given either.
         epochs : int, optional
             Instead of `iterations`: passes over the rows, each in a new order.
+        rows : array_like of int, optional
+            Numbers of the rows to train on, without copying them. Default: all.
+        shuffle : bool, default True
+            Without it the rows are cut into minibatches in the order they have.
+        validation : tuple (X, y) or (X, y, sample_weight), optional
+            Rows to evaluate after each epoch; needs `epochs`. The history has the results.
         callbacks : sequence of cdrop.callbacks.Callback
-            Told of every iteration; one that returns True ends the fit.
+            Told of every iteration and epoch; one that returns True ends the fit.
 
         Returns
         -------
@@ -257,24 +303,35 @@ class Network:
         Srivastava et al., "Dropout", JMLR 15 (2014), section 5.1: training, and max-norm.
         """
         data = self._training_data(X, y, sample_weight)
-        hyper = _hyper(optimizer, learning_rate, l2, max_norm)
+        hyper = _hyper(optimizer, learning_rate, l2, max_norm, share_l2)
         batch_size = whole_number("batch_size", batch_size, 1, 2**48)
         callbacks = _check_callbacks(callbacks)
-        if iterations is not None and epochs is not None:
-            raise ValueError(
-                f"iterations is {iterations} and epochs {epochs}; expected only one of them"
-            )
-        if epochs is None:
-            total = whole_number("iterations", 1000 if iterations is None else iterations, 0, 2**62)
-            order = self._draws(data, batch_size, total)
-        else:
-            passes = whole_number("epochs", epochs, 0, 2**62)
-            total = passes * -(-len(data.x) // batch_size)
-            order = self._epochs(len(data.x), batch_size, passes)
+        chosen = None if rows is None else row_numbers("rows", rows, len(data.x))
+        shuffle = truth_value("shuffle", shuffle)
+        held_out = None if validation is None else self._validation_data(validation)
+        n = len(data.x) if chosen is None else len(chosen)
+        cut = _Cut(n, batch_size, chosen, shuffle)
+        passes, total = _length(iterations, epochs, cut.count)
+        if passes is None:
+            _check_no_epochs(hyper, held_out)
         if self._background is None:
             dense = isinstance(data.x, np.ndarray)
             self._set_background(find_background(data.x) if dense else None)
-        return self._run(data, order, hyper, total, callbacks)
+        self._use(hyper)
+        self.history.interrupted = False
+        for callback in callbacks:
+            callback.on_fit_begin(self, total)
+        try:
+            with _deferred_interrupt() as interrupted:
+                listener = _Listener(callbacks, interrupted)
+                if passes is None:
+                    self._steps(data, self._draws(data, cut, total), hyper, listener)
+                else:
+                    self._epochs(data, cut, hyper, listener, passes, held_out)
+        finally:
+            for callback in callbacks:
+                callback.on_fit_end(self)
+        return self.history
 
     def _set_background(self, background: NDArray[Any] | None) -> None:
         """Tell the engine; none with input dropout, where the background would differ from row to row."""
@@ -283,45 +340,64 @@ class Network:
         self._background = background
         self._engine.set_background(background)
 
-    def _draws(self, data: _kernels.Rows, batch_size: int, total: int) -> Iterator[_Minibatch]:
+    def _draws(self, data: _kernels.Rows, cut: _Cut, total: int) -> Iterator[_Minibatch]:
         """Draw fixed minibatches, whose lists are worth keeping if they come more than once."""
-        order, count = batches.fixed(len(data.x), self.seed), -(-len(data.x) // batch_size)
+        order, size = cut.order(batches.fixed(cut.n, self.seed)), cut.batch_size
         kept = None
-        if total >= 2 * count:
-            kept = self._engine.keep_batches(data, order, batch_size, self.threads or 0)
-        for number in batches.drawn(count, self.seed, self.history.iterations, total):
-            yield _Minibatch(order[number * batch_size : (number + 1) * batch_size], kept, number)
+        if total >= 2 * cut.count:
+            kept = self._engine.keep_batches(data, order, size, self.threads or 0)
+        for number in batches.drawn(cut.count, self.seed, self.history.iterations, total):
+            yield _Minibatch(order[number * size : (number + 1) * size], kept, number)
 
-    def _epochs(self, n: int, batch_size: int, passes: int) -> Iterator[_Minibatch]:
-        for _ in range(passes):
-            self._epoch += 1
-            yield from map(_Minibatch, batches.epoch(n, batch_size, self.seed, self._epoch))
-
-    def _run(
+    def _epochs(
         self,
         data: _kernels.Rows,
-        order: Iterator[_Minibatch],
+        cut: _Cut,
         hyper: _Hyper,
-        total: int,
-        callbacks: Sequence[Any],
-    ) -> History:
-        self._use(hyper.optimizer)
-        self.history.interrupted = False
-        for callback in callbacks:
-            callback.on_fit_begin(self, total)
-        try:
-            with _deferred_interrupt() as interrupted:
-                for minibatch in order:
-                    loss = self._step(data, minibatch, hyper)
-                    done = self.history.iterations
-                    answers = [c.on_iteration(self, done, loss) for c in callbacks]
-                    self.history.interrupted = interrupted()
-                    if self.history.interrupted or any(answers):
-                        break
-        finally:
-            for callback in callbacks:
-                callback.on_fit_end(self)
-        return self.history
+        listener: _Listener,
+        passes: int,
+        held_out: _kernels.Rows | None,
+    ) -> None:
+        """Make passes over the rows; after each record it, tell of it, and move the schedule on."""
+        for _ in range(passes):
+            self._epoch += 1
+            if self._schedule is not None:
+                hyper = dataclasses.replace(hyper, learning_rate=self._schedule_state[0])
+            shuffled = batches.epoch(cut.n, self.seed, self._epoch)
+            minibatches = map(_Minibatch, batches.cut(cut.order(shuffled), cut.batch_size))
+            total = self._steps(data, minibatches, hyper, listener)
+            if total is None:
+                return
+            seen = (math.nan, math.nan) if held_out is None else self._evaluated(held_out)
+            epoch = Epoch(self._epoch, cut.n, total / cut.n, hyper.learning_rate, *seen)
+            self.history.epoch_loss.append(epoch.loss)
+            self.history.validation_loss.append(epoch.validation_loss)
+            self.history.validation_score.append(epoch.validation_score)
+            answers = [c.on_epoch_end(self, epoch) for c in listener.callbacks]
+            if self._schedule is not None:
+                self._schedule_state = self._schedule.after(self._schedule_state, epoch)
+            if any(answers):
+                return
+
+    def _steps(
+        self,
+        data: _kernels.Rows,
+        minibatches: Iterator[_Minibatch],
+        hyper: _Hyper,
+        listener: _Listener,
+    ) -> float | None:
+        """Train on each minibatch; the sum of the losses times rows, or None if someone asked to stop."""
+        total = 0.0
+        for minibatch in minibatches:
+            loss = self._step(data, minibatch, hyper)
+            assert minibatch.rows is not None
+            total += loss * len(minibatch.rows)
+            done = self.history.iterations
+            answers = [c.on_iteration(self, done, loss) for c in listener.callbacks]
+            self.history.interrupted = listener.interrupted()
+            if self.history.interrupted or any(answers):
+                return None
+        return total
 
     def train_step(
         self,
@@ -332,11 +408,12 @@ class Network:
         optimizer: str | Optimizer = "rmsprop",
         learning_rate: float = 1e-3,
         l2: float = 0.0,
+        share_l2: bool = False,
         max_norm: float | None = None,
     ) -> float:
         """Make one update on the given rows as one minibatch.
 
-        Parameters are those of `fit`.
+        Parameters are those of `fit`; the learning rate is a number.
 
         Returns
         -------
@@ -344,8 +421,9 @@ class Network:
             The loss before the update, with its L2 term.
         """
         data = self._training_data(X, y, sample_weight)
-        hyper = _hyper(optimizer, learning_rate, l2, max_norm)
-        self._use(hyper.optimizer)
+        hyper = _hyper(optimizer, learning_rate, l2, max_norm, share_l2)
+        _check_no_epochs(hyper, None)
+        self._use(hyper)
         return self._step(data, _Minibatch(), hyper)
 
     def _training_data(
@@ -363,14 +441,29 @@ class Network:
         weights = row_weights("sample_weight", sample_weight, len(x))
         return _kernels.Rows(x, labels, targets, weights)
 
-    def _use(self, optimizer: Optimizer) -> None:
-        """Begin with a fresh optimiser state if the rule is another one than before."""
-        if self._optimizer is not None and type(self._optimizer) is not type(optimizer):
+    def _validation_data(self, validation: Sequence[Any]) -> _kernels.Rows:
+        if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+            raise TypeError(
+                f"validation is {type(validation).__name__}; expected a tuple (X, y) or (X, y, sample_weight)"
+            )
+        x, y, *weight = validation
+        try:
+            return self._training_data(x, y, weight[0] if weight else None)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"validation: {error}") from None
+
+    def _use(self, hyper: _Hyper) -> None:
+        """Begin with a fresh state of optimiser and schedule if it is another one than before."""
+        old = self._optimizer
+        if old is not None and type(old) is not type(hyper.optimizer):
             for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
                 for part in (1, 2):
                     self._engine.set(i, part, np.zeros((fan_in, fan_out)), np.zeros(fan_out))
             self._updates = 0
-        self._optimizer = optimizer
+        self._optimizer = hyper.optimizer
+        if hyper.schedule != self._schedule:
+            self._schedule = hyper.schedule
+            self._schedule_state = () if hyper.schedule is None else hyper.schedule.begin()
 
     def _step(self, data: _kernels.Rows, minibatch: _Minibatch, hyper: _Hyper) -> float:
         with self._turn:
@@ -378,12 +471,16 @@ class Network:
 
     def _step_alone(self, data: _kernels.Rows, minibatch: _Minibatch, hyper: _Hyper) -> float:
         step, rows = self.history.iterations + 1, minibatch.rows
-        if data.weights is not None and rows is not None and not data.weights[rows].sum() >= _TINY:
+        weight = len(data.x if rows is None else rows)
+        if data.weights is not None:
+            weight = data.weights.sum() if rows is None else data.weights[rows].sum()
+        if not weight >= _TINY:
             raise ValueError(
                 f"sample_weight is 0 for all rows of the minibatch of step {step}; expected a larger batch_size, or "
                 "the rows without weight left out"
             )
-        constants = hyper.optimizer.constants(hyper.learning_rate, hyper.l2, self._updates + 1)
+        l2 = hyper.l2 / float(weight) if hyper.share_l2 else hyper.l2
+        constants = hyper.optimizer.constants(hyper.learning_rate, l2, self._updates + 1)
         try:
             loss = self._engine.step(
                 data,
@@ -476,7 +573,7 @@ class Network:
                 f"{caller} needs a cross-entropy loss; this network's is 'squared_error'"
             )
 
-    def score(self, X: ArrayLike, y: ArrayLike) -> float:
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy (all labels of a row right, if there are several), or R^2 for the squared error.
 
         Parameters
@@ -484,24 +581,74 @@ class Network:
         X : array_like or SciPy sparse matrix, shape (n, units[0])
         y : array_like
             As for `fit`.
+        sample_weight : array_like, shape (n,), optional
 
         Returns
         -------
         float
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or targets are constant in a column, so that there is no R^2.
         """
-        data = self._training_data(X, y, None)
-        predicted = self._engine.predict(data, "labels", self.threads or 0)
+        data = self._training_data(X, y, sample_weight)
+        if self.loss == "squared_error":
+            assert data.targets is not None
+            if not np.ptp(data.targets, axis=0).all():
+                raise ValueError("y is constant in a column; R^2 needs targets that vary")
+        return self._scored(data, self._engine.predict(data, "labels", self.threads or 0))
+
+    def evaluate(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> Evaluation:
+        """Loss and score without dropout.
+
+        Parameters
+        ----------
+        X : array_like or SciPy sparse matrix, shape (n, units[0])
+        y : array_like
+            As for `fit`.
+        sample_weight : array_like, shape (n,), optional
+
+        Returns
+        -------
+        Evaluation
+            A tuple of loss and score. R^2 is 0 in a column of constant targets, or 1 where all are met.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above.
+
+        Examples
+        --------
+        >>> net = Network([2, 8, 2])
+        >>> loss, score = net.evaluate([[0.0, 1.0]], [1])
+        """
+        return self._evaluated(self._training_data(X, y, sample_weight))
+
+    def _evaluated(self, data: _kernels.Rows) -> Evaluation:
+        outputs = self._engine.predict(data, "outputs", self.threads or 0)
+        truth = data.labels if data.labels is not None else data.targets
+        with np.errstate(all="ignore"):  # a diverged network's numbers
+            loss, _ = getattr(_kernels, self.loss)(outputs, truth, data.weights)
+            if not math.isfinite(loss):
+                return Evaluation(loss, math.nan)
+            if self.loss == "softmax_cross_entropy":
+                outputs = outputs.argmax(axis=1)
+            elif self.loss == "sigmoid_cross_entropy":
+                outputs = outputs > 0
+            return Evaluation(loss, self._scored(data, outputs))
+
+    def _scored(self, data: _kernels.Rows, predicted: NDArray[Any]) -> float:
         if data.labels is not None:
-            return float(np.mean(predicted == data.labels))
+            return float(np.average(predicted == data.labels, weights=data.weights))
         assert data.targets is not None
         if self.loss == "sigmoid_cross_entropy":
-            return float(np.mean((predicted == (data.targets > 0.5)).all(axis=1)))
-        truth = data.targets.astype(np.float64)
-        residual = ((truth - predicted) ** 2).sum(axis=0)
-        spread = ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
-        if not spread.all():
-            raise ValueError("y is constant in a column; R^2 needs targets that vary")
-        return float(np.mean(1 - residual / spread))
+            right = (predicted == (data.targets > 0.5)).all(axis=1)
+            return float(np.average(right, weights=data.weights))
+        return _r2(data.targets.astype(np.float64), predicted, data.weights)
 
     # ---- Prediction under dropout ------------------------------------------------------------------------------------
 
@@ -627,6 +774,40 @@ class Network:
         """Copies of the biases, layer by layer, each of shape (units[l + 1],)."""
         return [self._engine.get(i, 0)[1] for i in range(len(self.units) - 1)]
 
+    @property
+    def learning_rate(self) -> float | None:
+        """Of the next epoch, by the schedule of the last fit; None where that was given a number."""
+        return self._schedule_state[0] if self._schedule_state else None
+
+    def set_weights(self, coefs: Sequence[ArrayLike], intercepts: Sequence[ArrayLike]) -> None:
+        """Exchange weights and biases; optimiser, counters and history stay.
+
+        Parameters
+        ----------
+        coefs, intercepts : sequence of array_like
+            Layer by layer, of the shapes that `coefs_` and `intercepts_` have. Not looked at for NaN or infinity.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a number or shape does not fit; nothing has changed then.
+        """
+        shapes = self._engine.shapes
+        weights = self._parameters("coefs", coefs, shapes)
+        biases = self._parameters("intercepts", intercepts, [shape[1:] for shape in shapes])
+        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+            self._engine.set(i, 0, weight, bias)
+
+    def _parameters(
+        self, name: str, given: Sequence[ArrayLike], shapes: Sequence[tuple[int, ...]]
+    ) -> list[NDArray[Any]]:
+        if not isinstance(given, (list, tuple)) or len(given) != len(shapes):
+            raise TypeError(f"{name} is {given!r}; expected a list of {len(shapes)}, one a layer")
+        return [
+            parameter_array(f"{name}[{i}]", array, shape, self.dtype)
+            for i, (array, shape) in enumerate(zip(given, shapes, strict=True))
+        ]
+
     def _settings(self) -> dict[str, Any]:
         return {
             "units": list(self.units),
@@ -648,8 +829,9 @@ class Network:
         dict
             ``settings`` (what `Network` was made with), ``arrays`` (ndarrays by name: ``weight.0``, ``bias.0``,
             ``state1.weight.0``, ...), ``background`` (what the first `fit` found its inputs to be mostly, shape
-            (units[0],), or None before), ``optimizer`` (name and settings, or None), ``updates``, ``epoch``,
-            ``losses``.
+            (units[0],), or None before), ``optimizer`` (name and settings, or None), ``updates``, ``schedule`` (name,
+            settings and ``state``, or None), ``epoch``, ``losses``, ``curves`` (the history's lists of an entry an
+            epoch, by name).
         """
         arrays = {}
         for i in range(len(self.units) - 1):
@@ -664,9 +846,18 @@ class Network:
             "background": None if self._background is None else self._background.copy(),
             "optimizer": None if rule is None else {"name": rule.name, **dataclasses.asdict(rule)},
             "updates": self._updates,
+            "schedule": self._schedule_settings(),
             "epoch": self._epoch,
             "losses": list(self.history.loss),
+            "curves": {name: list(getattr(self.history, name)) for name in _CURVES},
         }
+
+    def _schedule_settings(self) -> dict[str, Any] | None:
+        schedule = self._schedule
+        if schedule is None:
+            return None
+        settings = dataclasses.asdict(schedule)
+        return {"name": schedule.name, **settings, "state": list(self._schedule_state)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that `state_dict` gave; the network must have been made with the same settings.
@@ -684,7 +875,9 @@ class Network:
         optimizer = _state_optimizer(state["optimizer"])
         updates = whole_number("the state's updates", state["updates"], 0, 2**62)
         epoch = whole_number("the state's epoch", state["epoch"], 0, 2**62)
-        losses = _state_losses(state["losses"])
+        losses = _state_losses("losses", state["losses"])
+        curves = _state_curves(state["curves"])
+        schedule, schedule_state = _state_schedule(state["schedule"])
         background = self._state_background(state["background"])
         for i in range(len(self.units) - 1):
             for number, part in enumerate(_PARTS):
@@ -699,8 +892,9 @@ class Network:
             self._background = None
         self._optimizer = optimizer
         self._updates = updates
+        self._schedule, self._schedule_state = schedule, schedule_state
         self._epoch = epoch
-        self.history = History(loss=losses)
+        self.history = History(losses, *curves, interrupted=False)
 
     def _check_state(self, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         expected = self.state_dict()
@@ -744,6 +938,56 @@ class Network:
             )
         return array.copy()
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one file, whole or not at all, from which `cdrop.load` goes on bit for bit.
+
+        Parameters
+        ----------
+        path : path
+            An existing file is replaced. It is a safetensors file, whatever its name; see `cdrop.storage`.
+
+        Raises
+        ------
+        ImportError
+            If safetensors is not installed: ``pip install 'cdrop[io]'``.
+        OSError
+            If the file cannot be written; what was there before is still there.
+
+        Notes
+        -----
+        A file of a callback's making, in the middle of ``fit(iterations=...)``, goes on where it was made. In the
+        middle of an epoch it goes on with the next one, since ``fit(epochs=...)`` begins with a whole epoch.
+        """
+        storage.save(self, path)
+
+    def _to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Give what `cdrop.storage` writes."""
+        with self._turn:  # between the steps of other threads
+            state, interrupted = self.state_dict(), self.history.interrupted
+        arrays = {"losses": np.array(state.pop("losses"), np.float64), **state.pop("arrays")}
+        for name, curve in state.pop("curves").items():
+            arrays[f"curve.{name}"] = np.array(curve, np.float64)
+        background = state.pop("background")
+        if background is not None:
+            arrays["background"] = background
+        return {**state, "interrupted": interrupted, "threads": self.threads}, arrays
+
+    @classmethod
+    def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Network:
+        """Take what `cdrop.storage` has read, which may be anything; see there."""
+        state, arrays = dict(settings), dict(arrays)
+        state["losses"], state["background"] = arrays.pop("losses"), arrays.pop("background", None)
+        state["curves"] = {name: arrays.pop(f"curve.{name}") for name in _CURVES}
+        state["arrays"] = arrays
+        if not isinstance(state["interrupted"], bool):
+            raise TypeError(f"interrupted is {state['interrupted']!r}; expected a bool")
+        _state_mapping("the state's settings", state["settings"])
+        _check_sizes(state["settings"]["units"], arrays)
+        net = cls(**state["settings"], threads=state["threads"])
+        net.load_state_dict(state)
+        net.history.interrupted = state["interrupted"]
+        return net
+
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy through `state_dict`."""
         return {"state": self.state_dict(), "threads": self.threads}
@@ -752,6 +996,18 @@ class Network:
         """Make the network anew, then load its state."""
         Network.__init__(self, **saved["state"]["settings"], threads=saved["threads"])
         self.load_state_dict(saved["state"])
+
+
+def _r2(
+    truth: NDArray[np.float64], predicted: NDArray[Any], weights: NDArray[np.float64] | None
+) -> float:
+    """Mean over the columns of R^2; 1 or 0 in one of constant truth, as it is met or not."""
+    residual = np.average((truth - predicted) ** 2, axis=0, weights=weights)
+    middle = np.average(truth, axis=0, weights=weights)
+    spread = np.average((truth - middle) ** 2, axis=0, weights=weights)
+    constant = spread == 0
+    r2 = np.where(constant, residual == 0, 1 - residual / np.where(constant, 1, spread))
+    return float(np.mean(r2))
 
 
 def make_network(D: int, C: int, H: int = 100, **settings: Any) -> Network:
@@ -777,6 +1033,33 @@ def make_network(D: int, C: int, H: int = 100, **settings: Any) -> Network:
     return Network([D, H, H, C], **settings)
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """How n rows, all or those chosen, become minibatches."""
+
+    n: int
+    batch_size: int
+    chosen: NDArray[np.int64] | None
+    shuffle: bool
+
+    @property
+    def count(self) -> int:
+        return -(-self.n // self.batch_size)
+
+    def order(self, shuffled: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows' numbers one after the other, given an order of n."""
+        if not self.shuffle:
+            return batches.in_order(self.n) if self.chosen is None else self.chosen
+        return shuffled if self.chosen is None else self.chosen[shuffled]
+
+
+class _Listener(NamedTuple):
+    """Whom to tell, and whom to ask whether to stop."""
+
+    callbacks: tuple[Any, ...]
+    interrupted: Callable[[], bool]
+
+
 class _Minibatch(NamedTuple):
     """Which rows a step takes: None for all; and where its lists are kept, if they are."""
 
@@ -788,22 +1071,56 @@ class _Minibatch(NamedTuple):
 @dataclass(frozen=True)
 class _Hyper:
     optimizer: Optimizer
-    learning_rate: float
+    learning_rate: float  # of a schedule's first epoch
+    schedule: Schedule | None
     l2: float
+    share_l2: bool
     max_norm: float  # 0 for none, as the engine takes it
 
 
 def _hyper(
-    optimizer: str | Optimizer, learning_rate: float, l2: float, max_norm: float | None
+    optimizer: str | Optimizer,
+    learning_rate: float | Schedule,
+    l2: float,
+    max_norm: float | None,
+    share_l2: bool,
 ) -> _Hyper:
+    schedule = learning_rate if isinstance(learning_rate, Schedule) else None
+    rate = learning_rate if schedule is None else schedule.begin()[0]
     hyper = _Hyper(
         get_optimizer(optimizer),
-        finite_number("learning_rate", learning_rate, positive=True),
+        finite_number("learning_rate", rate, positive=True),
+        schedule,
         finite_number("l2", l2),
+        truth_value("share_l2", share_l2),
         0.0 if max_norm is None else finite_number("max_norm", max_norm, positive=True),
     )
     hyper.optimizer.constants(hyper.learning_rate, hyper.l2, 1)  # tells what does not go together
     return hyper
+
+
+def _length(iterations: int | None, epochs: int | None, minibatches: int) -> tuple[int | None, int]:
+    """Return the passes, or None where minibatches are drawn, and the iterations in all."""
+    if iterations is not None and epochs is not None:
+        raise ValueError(
+            f"iterations is {iterations} and epochs {epochs}; expected only one of them"
+        )
+    if epochs is None:
+        return None, whole_number(
+            "iterations", 1000 if iterations is None else iterations, 0, 2**62
+        )
+    passes = whole_number("epochs", epochs, 0, 2**62)
+    return passes, passes * minibatches
+
+
+def _check_no_epochs(hyper: _Hyper, held_out: _kernels.Rows | None) -> None:
+    """Schedules and validation go by epochs, and there are none."""
+    if hyper.schedule is not None:
+        raise ValueError(
+            f"learning_rate is {hyper.schedule!r}; expected a number, or epochs for it to go by"
+        )
+    if held_out is not None:
+        raise ValueError("validation is given without epochs; expected epochs to go by")
 
 
 def _state_mapping(name: str, value: Any) -> None:
@@ -822,10 +1139,36 @@ def _state_optimizer(settings: Mapping[str, Any] | None) -> Optimizer | None:
     )
 
 
-def _state_losses(losses: Sequence[float]) -> list[float]:
+def _state_schedule(
+    settings: Mapping[str, Any] | None,
+) -> tuple[Schedule | None, tuple[float, ...]]:
+    if settings is None:
+        return None, ()
+    _state_mapping("the state's schedule", settings)
+    known = dict(settings)
+    if "name" not in known or "state" not in known:
+        raise ValueError("the state's schedule lacks its name or its state")
+    name, state = known.pop("name"), _state_losses("schedule", known.pop("state"))
+    schedule = get_schedule(name, **known)
+    if len(state) != len(schedule.begin()) or not state[0] > 0:
+        raise ValueError(f"the state's schedule remembers {state}; that is no state of {schedule}")
+    return schedule, tuple(state)
+
+
+def _state_curves(curves: Mapping[str, Any]) -> tuple[list[float], list[float], list[float]]:
+    _state_mapping("the state's curves", curves)
+    if set(curves) != set(_CURVES):
+        raise ValueError(f"the state's curves are {list(curves)}; expected {list(_CURVES)}")
+    lists = [_state_losses("curves", curves[name]) for name in _CURVES]
+    if len(set(map(len, lists))) > 1:
+        raise ValueError("the state's curves are of different lengths; expected an entry an epoch")
+    return lists[0], lists[1], lists[2]
+
+
+def _state_losses(name: str, losses: Sequence[float]) -> list[float]:
     array = np.asarray(losses)
     if array.ndim != 1 or (array.size and array.dtype.kind != "f"):
-        raise TypeError("the state's losses are no list of floats")
+        raise TypeError(f"the state's {name} are no list of floats")
     return [float(loss) for loss in array]
 
 
@@ -858,6 +1201,15 @@ def _check_units(units: Sequence[int]) -> tuple[int, ...]:
     if len(units) < 2:
         raise ValueError(f"units is {units!r}; expected at least an input and an output width")
     return tuple(whole_number(f"units[{i}]", width, 1, 2**32) for i, width in enumerate(units))
+
+
+def _check_sizes(units: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Compare the widths with what is there, before a network of these widths takes memory."""
+    layers = pairwise(_check_units(units))
+    expected = len(_PARTS) * sum((fan_in + 1) * fan_out for fan_in, fan_out in layers)
+    there = sum(array.size for array in arrays.values())
+    if there != expected:
+        raise ValueError(f"there are {there} numbers; expected {expected} for these units")
 
 
 def _keep_units(rate: float) -> int:

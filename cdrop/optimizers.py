@@ -6,7 +6,7 @@ Every rule works in place on the weights; L2 (``l2``) is added to the gradient o
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from dataclasses import dataclass
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
     "RMSprop",
     "get_optimizer",
 ]
+
+_LARGEST = sys.float_info.max  # a larger int is no float at all
 
 Constants = tuple[str, float, float, float, float, float, float, float, float]
 
@@ -131,7 +133,7 @@ class Adagrad(Optimizer):
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
-        _check("epsilon", self.epsilon, 0, math.inf, open_low=True)
+        _check("epsilon", self.epsilon, 0, _LARGEST, open_low=True)
 
     def _coefficients(self) -> tuple[float, float, float]:
         return 0.0, 0.0, self.epsilon
@@ -158,7 +160,7 @@ class RMSprop(Optimizer):
 
     def __post_init__(self) -> None:
         _check("rho", self.rho, 0, 1)
-        _check("epsilon", self.epsilon, 0, math.inf, open_low=True)
+        _check("epsilon", self.epsilon, 0, _LARGEST, open_low=True)
 
     def _coefficients(self) -> tuple[float, float, float]:
         return self.rho, 0.0, self.epsilon
@@ -187,7 +189,7 @@ class Adam(Optimizer):
     def __post_init__(self) -> None:
         _check("beta1", self.beta1, 0, 1, open_low=True)
         _check("beta2", self.beta2, 0, 1, open_low=True)
-        _check("epsilon", self.epsilon, 0, math.inf, open_low=True)
+        _check("epsilon", self.epsilon, 0, _LARGEST, open_low=True)
 
     def _coefficients(self) -> tuple[float, float, float]:
         return self.beta1, self.beta2, self.epsilon

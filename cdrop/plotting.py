@@ -12,14 +12,17 @@ from cdrop.experiments.statistics import standard_deviation
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
     from typing import BinaryIO
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from numpy.typing import NDArray
 
     from cdrop.experiments.compare import Arm, ComparisonResult
 
-__all__ = ["check_format", "plot_comparison", "tidy"]
+__all__ = ["LossCurveDisplay", "check_format", "plot_comparison", "tidy"]
 
 # Blue and vermilion of Okabe and Ito's palette: apart for every kind of colour vision, and in grey.
 COLOURS = {"without": "#0072B2", "with": "#D55E00"}
@@ -99,6 +102,116 @@ def plot_comparison(
     if file is not None:
         figure.savefig(file, dpi=150, format=format)
     return figure, (loss, accuracy)
+
+
+class LossCurveDisplay:
+    """Loss over the epochs of a training.
+
+    Parameters
+    ----------
+    loss : sequence of float
+        Training loss of each epoch.
+    validation_loss : sequence of float, optional
+        Loss of the validation rows after each; epochs where it is NaN are left out.
+    name : str, optional
+        Title of the picture.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        Once it is drawn.
+    lines_ : list of matplotlib.lines.Line2D
+        Training, then validation if there is one.
+
+    See Also
+    --------
+    LossCurveDisplay.from_estimator : Make and draw one.
+    """
+
+    def __init__(
+        self,
+        loss: Sequence[float],
+        validation_loss: Sequence[float] | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        self.loss = loss
+        self.validation_loss = validation_loss
+        self.name = name
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> LossCurveDisplay:
+        """Draw the loss curves of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : DropoutMLPClassifier or DropoutMLPRegressor
+            Or anything that has `loss_curve_`, and perhaps `validation_loss_curve_`.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; in a new figure of pyplot by default.
+
+        Returns
+        -------
+        LossCurveDisplay
+            Drawn, but not shown.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        TypeError
+            If the estimator has no `loss_curve_`, perhaps because it is not fitted.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from cdrop import DropoutMLPClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> net = DropoutMLPClassifier(early_stopping=True, random_state=0).fit(X, y)
+        >>> display = LossCurveDisplay.from_estimator(net)  # doctest: +SKIP
+        >>> display.ax_.figure.savefig("loss.png")  # doctest: +SKIP
+        """
+        loss = getattr(estimator, "loss_curve_", None)
+        if loss is None:
+            raise TypeError(f"estimator is {estimator!r}; expected one that is fitted by epochs")
+        validation = getattr(estimator, "validation_loss_curve_", None)
+        return cls(loss, validation, name=type(estimator).__name__).plot(ax=ax)
+
+    def plot(self, *, ax: Axes | None = None) -> LossCurveDisplay:
+        """Draw the curves; parameters, result and errors are those of `from_estimator`."""
+        from matplotlib.ticker import MaxNLocator
+
+        if ax is None:
+            from matplotlib import pyplot
+
+            _, ax = pyplot.subplots(layout="constrained")
+        curves = {"training": ("without", self.loss)}
+        if self.validation_loss is not None:
+            curves["validation"] = ("with", self.validation_loss)
+        self.ax_, self.lines_ = ax, []
+        for label, (style, losses) in curves.items():
+            self.lines_ += self._draw(ax, label, style, np.asarray(losses))
+        ax.set(xlabel="epoch", ylabel="loss")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if self.name is not None:
+            ax.set_title(self.name, fontsize=11)
+        ax.legend(frameon=False)
+        tidy(ax)
+        return self
+
+    @staticmethod
+    def _draw(ax: Axes, label: str, style: str, losses: NDArray[Any]) -> list[Line2D]:
+        epochs = np.arange(1, len(losses) + 1)
+        there = np.isfinite(losses)
+        return ax.plot(
+            epochs[there],
+            losses[there],
+            label=label,
+            color=COLOURS[style],
+            lw=2,
+            ls="-" if label == "training" else "--",
+            marker=MARKERS[style] if there.sum() == 1 else None,  # a line needs two points
+        )
 
 
 def _title(result: ComparisonResult) -> str:

@@ -8,7 +8,8 @@ import pytest
 from comparisons import small_dataset
 
 from cdrop import Network
-from cdrop.callbacks import Callback, LossPrinter, ProgressBar, Validation
+from cdrop.callbacks import Callback, EpochPrinter, LossPrinter, ProgressBar, Validation
+from cdrop.schedules import Epoch
 
 
 class Terminal(io.StringIO):
@@ -140,6 +141,29 @@ def test_bar_counts_to_the_end_of_each_fit(features):
     train(features, bar, iterations=7)
     assert "/10" in out.getvalue()
     assert "/7" in out.getvalue()
+
+
+def test_bar_shows_loss_and_score_of_the_last_epoch():
+    pytest.importorskip("tqdm")
+    bar = ProgressBar(file=Terminal())
+    bar.on_fit_begin(None, 10)
+    bar.on_epoch_end(None, Epoch(3, 100, 0.25, 1e-3))
+    assert bar._bar.postfix == "epoch=3, loss=0.25"
+    bar.on_epoch_end(None, Epoch(4, 100, 0.125, 1e-3, 0.5, 0.75))
+    assert bar._bar.postfix == "epoch=4, loss=0.125, score=0.7500"
+    bar.close()
+
+
+def test_epoch_printer_prints_as_scikit_learn_does(capsys):
+    out = io.StringIO()
+    for printer in (EpochPrinter(), EpochPrinter(file=out)):
+        printer.on_epoch_end(None, Epoch(3, 100, 0.25, 1e-3))
+        printer.on_epoch_end(None, Epoch(4, 100, 0.125, 1e-3, 0.5, 0.75))
+    assert out.getvalue() == (
+        "Iteration 3, loss = 0.25000000\n"
+        "Iteration 4, loss = 0.12500000\nValidation score: 0.750000\n"
+    )
+    assert capsys.readouterr().out == out.getvalue()
 
 
 def test_one_bar_over_several_fits(features):

@@ -294,7 +294,7 @@ def test_a_file_that_fails_after_the_work_loses_nothing(fake, capsys, tmp_path, 
     def fail(path, write):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("cdrop.experiments.outputs.write_atomically", fail)
+    monkeypatch.setattr("cdrop._files.write_atomically", fail)
     assert cli.main(["compare", "--repeats", "2", "--json", str(tmp_path / "out.json")]) == 1
     captured = capsys.readouterr()
     assert "was not written: no space left on device" in captured.err

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 HEAVY = [
     "joblib",
     "matplotlib",
+    "onnx",
+    "onnxruntime",
     "pandas",
     "pooch",
     "safetensors",

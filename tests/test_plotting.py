@@ -10,7 +10,9 @@ from cdrop.experiments import Settings, article, compare
 
 matplotlib = pytest.importorskip("matplotlib")
 
-from cdrop.plotting import check_format, plot_comparison  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from cdrop.plotting import LossCurveDisplay, check_format, plot_comparison  # noqa: E402
 
 
 def lines_of(axes):
@@ -88,3 +90,41 @@ def test_format_comes_from_the_name():
     for name in ("noending", "a.docx"):
         with pytest.raises(ValueError, match="png"):
             check_format(name)
+
+
+# ---- Loss curves ---------------------------------------------------------------------------
+
+
+class Fitted:
+    """Has curves, as a fitted estimator has."""
+
+    loss_curve_ = (0.9, 0.5, 0.4)
+    validation_loss_curve_ = (0.95, float("nan"), 0.6)
+
+
+def test_loss_curves_are_drawn_on_the_axes_given():
+    ax = Figure().subplots()
+    display = LossCurveDisplay.from_estimator(Fitted(), ax=ax)
+    assert display.ax_ is ax
+    training, validation = display.lines_
+    assert list(training.get_xdata()) == [1, 2, 3]
+    assert list(training.get_ydata()) == [0.9, 0.5, 0.4]
+    assert list(validation.get_xdata()) == [1, 3]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["training", "validation"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("epoch", "loss", "Fitted")
+
+
+def test_loss_curves_make_a_figure_and_do_not_show_it(monkeypatch):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(pyplot, "show", lambda: pytest.fail("shown"))
+    with matplotlib.rc_context({"backend": "agg"}):
+        display = LossCurveDisplay([0.5]).plot()
+        assert display.ax_.figure.number in pyplot.get_fignums()
+        pyplot.close(display.ax_.figure)
+    assert len(display.lines_) == 1
+    assert display.lines_[0].get_marker() == "o"  # one epoch makes no line
+
+
+def test_what_has_no_loss_curve_is_told():
+    with pytest.raises(TypeError, match="estimator"):
+        LossCurveDisplay.from_estimator(object())

@@ -24,7 +24,6 @@ import math
 import numbers
 import operator
 import os
-import secrets
 import sys
 import threading
 import time
@@ -36,6 +35,8 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from cdrop._files import sweep, write_atomically
 
 __all__ = [
     "MIRRORS",
@@ -81,7 +82,6 @@ _BLOCK = 1 << 20  # bytes unpacked at a time: memory grows with what is really t
 _SLOWEST = 32 * 1024  # bytes a second: a server that sends less than this counts as silent
 _SILENT = "no answer, or next to none"
 _LARGEST_DOWNLOAD = 64 << 20  # bytes: the largest MNIST file has 47 MB unpacked
-_STALE = 60.0  # seconds: a temporary file is written in one go, so one this old was abandoned
 
 
 class DataError(ValueError):
@@ -531,37 +531,6 @@ def cache_folder() -> Path:
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "cdrop"
 
 
-def _sweep(folder: Path) -> None:
-    """Remove temporary files that a killed process left behind."""
-    with contextlib.suppress(OSError):  # the folder is not there, or another process sweeps too
-        for path in folder.glob(".cdrop-*.part"):
-            if time.time() - path.stat().st_mtime > _STALE:
-                path.unlink()
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine stops."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile: its files are for their owner only, and a cache may be shared.
-    temporary = path.parent / f".cdrop-{secrets.token_hex(8)}.part"
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    if os.name == "posix":  # the new name itself must reach the disk; Windows cannot open folders
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 def _keep(folder: Path, stem: str, content: bytes) -> None:
     """Put a verified download into the cache, in place of what was there.
 
@@ -570,7 +539,10 @@ def _keep(folder: Path, stem: str, content: bytes) -> None:
     """
     packed = content[:2] == b"\x1f\x8b"
     with contextlib.suppress(OSError):
-        _write_atomically(folder / (f"{stem}.gz" if packed else stem), content)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(
+            folder / (f"{stem}.gz" if packed else stem), lambda stream: stream.write(content)
+        )
         if packed:  # `_find` prefers the plain file: a damaged one must not hide the new one
             (folder / stem).unlink(missing_ok=True)
 
@@ -774,10 +746,11 @@ def _from_environment(validation: int, tried: list[str]) -> Dataset | None:
 
 def _from_cache(cache: Path, tried: list[str]) -> tuple[dict[str, _Idx], DataError | None]:
     """Return the good files of the cache, and what is wrong with a damaged one."""
-    _sweep(cache)
     parts: dict[str, _Idx] = {}
     damage = None
     for stem, known in _FILES.items():
+        for name in (stem, f"{stem}.gz"):  # whichever a killed download was writing
+            sweep(cache / name)
         path = _find(cache, stem)
         if path is None:
             continue

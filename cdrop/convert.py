@@ -1,0 +1,232 @@
+"""Models for and from other libraries: to ONNX, whose files run without Python or cdrop.
+
+Needs onnx: ``pip install 'cdrop[onnx]'``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cdrop
+from cdrop import _kernels
+from cdrop._files import write_atomically
+from cdrop.network import Network
+
+__all__ = ["to_onnx"]
+
+# Pinned, so that a file runs wherever these are known, however new the onnx that writes it: since 2020.
+_OPSET = 13
+_IR_VERSION = 7
+_NODES = {"relu": "Relu", "leaky_relu": "LeakyRelu", "tanh": "Tanh", "sigmoid": "Sigmoid"}
+_LEAK = 0.01  # CDROP_LEAK of cdrop.h
+_BINARY = 2
+
+
+def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
+    """Convert a network, or a fitted estimator, to an ONNX model that predicts alike.
+
+    Parameters
+    ----------
+    model : Network or fitted estimator of cdrop
+    path : path, optional
+        Where to write it too, whole or not at all.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Operator set 13. Its input is ``X``, float32, shape (n, units[0]) for any n. Its outputs are those of the loss:
+
+        - softmax cross-entropy: ``label``, int64, shape (n,), and ``probabilities``, float32, shape (n, units[-1]);
+        - sigmoid cross-entropy: ``label``, 0 or 1, int64, and ``probabilities``, float32, both of shape (n, units[-1]);
+        - squared error: ``output``, float32, shape (n, units[-1]).
+
+        A classifier's labels are its classes, int64 or strings, one a row; ``probabilities`` has a column for each.
+        A classifier of several labels at once keeps its 0 and 1.
+
+    Raises
+    ------
+    ImportError
+        If onnx is not installed.
+    TypeError
+        If `model` is of another kind, or its classes are neither integers nor strings.
+    ValueError
+        If a weight is not finite in float32, or there is only one class.
+    OSError
+        If the file cannot be written; what was there before is still there.
+
+    Notes
+    -----
+    A network of float64 becomes one of float32, which every runtime has: probabilities move in their seventh digit.
+    Nothing of dropout is left: with ``scaling="test"`` the weights are multiplied by the keep probability. The
+    background of a network is in its weights already.
+
+    References
+    ----------
+    ONNX operators, https://onnx.ai/onnx/operators/: Gemm, Relu, LeakyRelu, Tanh, Sigmoid, Softmax, ArgMax, Gather.
+
+    Examples
+    --------
+    >>> from cdrop import Network
+    >>> model = to_onnx(Network([4, 8, 3]), "model.onnx")
+    >>> [output.name for output in model.graph.output]
+    ['label', 'probabilities']
+    """
+    net, classes = _network_of(model)
+    onnx = _onnx()
+    graph = _Graph(onnx, [], [])
+    outputs = graph.answers(graph.outputs(net), net, classes)
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            "cdrop",
+            [_described(onnx, "X", np.float32, net.units[0])],
+            [_described(onnx, *output) for output in outputs],
+            graph.constants,
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="cdrop",
+        producer_version=cdrop.__version__,
+        doc_string=repr(net),
+    )
+    onnx.checker.check_model(made, full_check=True)
+    if path is not None:
+        write_atomically(path, lambda stream: stream.write(made.SerializeToString()))
+    return made
+
+
+def _network_of(model: Any) -> tuple[Network, NDArray[Any] | None]:
+    """Return a model's network, and the classes its labels stand for."""
+    net = model if isinstance(model, Network) else getattr(model, "network_", None)
+    if not isinstance(net, Network):
+        raise TypeError(f"model is {model!r}; expected a Network or a fitted estimator of cdrop")
+    classes = getattr(model, "classes_", None)
+    if classes is None or model._multilabel:
+        return net, None
+    classes = np.asarray(classes)
+    if len(classes) == 1:
+        raise ValueError(f"classes_ is {classes!r}; expected at least two classes to tell apart")
+    if classes.dtype.kind in "iub":
+        return net, classes.astype(np.int64)
+    if not all(isinstance(name, str) for name in classes):
+        raise TypeError(f"classes_ is {classes!r}; expected integers or strings")
+    return net, classes.astype(str)
+
+
+def _folded(net: Network) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Return weights and biases with the classic scaling in them, as float32."""
+    layers = []
+    rates = (net.input_dropout, *net.dropout)
+    for i, (weight, bias, rate) in enumerate(zip(net.coefs_, net.intercepts_, rates, strict=True)):
+        # The kernels know keep probabilities in 32 bits.
+        scale = _kernels.drawn_keep(1 - rate) if net.scaling == "test" else 1.0
+        with np.errstate(over="ignore"):
+            layer = (weight * np.float64(scale)).astype(np.float32), bias.astype(np.float32)
+        if not all(np.isfinite(part).all() for part in layer):
+            raise ValueError(
+                f"the weights or biases of layer {i} are not finite in float32, which ONNX gets"
+            )
+        layers.append(layer)
+    return layers
+
+
+class _Output(NamedTuple):
+    """An output's name and dtype, and its columns, or None for a vector."""
+
+    name: str
+    dtype: Any
+    columns: int | None
+
+
+class _Graph(NamedTuple):
+    """Nodes and constants as they come; a method adds some and returns the name of what they compute."""
+
+    onnx: Any
+    nodes: list[Any]
+    constants: list[Any]
+
+    def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node."""
+        self.nodes.append(self.onnx.helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """Add an array."""
+        self.constants.append(self.onnx.numpy_helper.from_array(value, name))
+        return name
+
+    def outputs(self, net: Network) -> str:
+        """Add all layers."""
+        last, h = len(net.units) - 2, "X"
+        for i, (weight, bias) in enumerate(_folded(net)):
+            w, b = self.constant(f"weight.{i}", weight), self.constant(f"bias.{i}", bias)
+            plain = i == last or net.activation == "identity"
+            h = self.add("Gemm", [h, w, b], f"layer.{i}")
+            if not plain:
+                slope = {"alpha": _LEAK} if net.activation == "leaky_relu" else {}
+                h = self.add(_NODES[net.activation], [h], f"active.{i}", **slope)
+        return h
+
+    def answers(self, outputs: str, net: Network, classes: NDArray[Any] | None) -> list[_Output]:
+        """Add what the loss makes of the outputs."""
+        width = net.units[-1]
+        if net.loss == "squared_error":
+            self.add("Identity", [outputs], "output")
+            return [_Output("output", np.float32, width)]
+        if net.loss == "softmax_cross_entropy":
+            self.add("Softmax", [outputs], "probabilities", axis=1)
+            number = self.add("ArgMax", [outputs], "number", axis=1, keepdims=0)
+            columns = None
+        elif classes is None:
+            self.add("Sigmoid", [outputs], "probabilities")
+            number, columns = self.positive(outputs), width
+        else:
+            # 1 - p would lose the digits of a p near 1.
+            opposite = self.add("Neg", [outputs], "opposite")
+            both = self.add("Concat", [opposite, outputs], "both", axis=1)
+            self.add("Sigmoid", [both], "probabilities")
+            flat = self.add("Squeeze", [self.positive(outputs), self.axis()], "number")
+            number, width, columns = flat, _BINARY, None
+        if classes is None:
+            self.add("Identity", [number], "label")
+        else:
+            self.add("Gather", [self.constant("classes", classes), number], "label")
+        kind = np.int64 if classes is None else classes.dtype
+        return [_Output("label", kind, columns), _Output("probabilities", np.float32, width)]
+
+    def positive(self, outputs: str) -> str:
+        """Add 1 where an output is above 0, and 0 elsewhere, as int64."""
+        zero = self.constant("zero", np.zeros((), np.float32))
+        above = self.add("Greater", [outputs, zero], "above")
+        return self.add("Cast", [above], "positive", to=self.onnx.TensorProto.INT64)
+
+    def axis(self) -> str:
+        """Add the number of the axis that a single column has."""
+        return self.constant("axis", np.array([1]))
+
+
+def _described(onnx: Any, name: str, dtype: Any, columns: int | None) -> Any:
+    """Describe an input or output of any number of rows."""
+    is_text = np.dtype(dtype).kind == "U"
+    kind = (
+        onnx.TensorProto.STRING
+        if is_text
+        else onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    )
+    return onnx.helper.make_tensor_value_info(
+        name, kind, ["n"] if columns is None else ["n", columns]
+    )
+
+
+def _onnx() -> Any:
+    try:
+        import onnx.checker
+        import onnx.helper
+        import onnx.numpy_helper
+    except ImportError as error:
+        raise ImportError("to_onnx needs onnx: pip install 'cdrop[onnx]'", name="onnx") from error
+    return onnx

@@ -1,0 +1,589 @@
+"""What classifier and regressor share: checked data, the training, and the decision when to stop."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import column_or_1d
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+
+from cdrop import storage
+from cdrop._checks import row_weights, truth_value, whole_number
+from cdrop.callbacks import Callback, EpochPrinter, ProgressBar
+from cdrop.estimators.options import (
+    SMALLEST_RATE,
+    Options,
+    checked_options,
+    design,
+    schedule,
+    seed,
+    threads,
+)
+from cdrop.estimators.parts import decode, encode
+from cdrop.network import Network
+from cdrop.schedules import Epoch, Schedule
+
+__all__ = ["BaseDropoutMLP"]
+
+_OUT_ACTIVATIONS = {
+    "softmax_cross_entropy": "softmax",
+    "sigmoid_cross_entropy": "logistic",
+    "squared_error": "identity",
+}
+_FLOATS = (np.float64, np.float32)
+_KEPT = ("best", "last")  # weights that early stopping keeps
+_PARTS = ("weight", "bias")
+_Pair = tuple[list[NDArray[Any]], list[NDArray[Any]]]  # weights and biases
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Checked rows with targets as the network takes them; `weight` may be None."""
+
+    x: Any
+    targets: NDArray[Any]
+    weight: NDArray[np.float64] | None
+
+    def rows(self, chosen: NDArray[np.int64]) -> tuple[Any, ...]:
+        weight = None if self.weight is None else self.weight[chosen]
+        return self.x[chosen], self.targets[chosen], weight
+
+
+class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
+    """What classifier and regressor share."""
+
+    _numeric = False
+    _remembered: tuple[str, ...] = (
+        "n_features_in_",
+        "n_iter_",
+        "t_",
+        "best_loss_",
+        "best_validation_score_",
+        "_no_improvement_count",
+        "_stopped",
+        "_validated",
+    )
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Iterable[int] = (100,),
+        activation: str = "relu",
+        *,
+        dropout: float | Iterable[float] = 0.0,
+        input_dropout: float = 0.0,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        max_norm: float | None = None,
+        batch_size: int | str = "auto",
+        learning_rate: str | Schedule = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.dropout = dropout
+        self.input_dropout = input_dropout
+        self.solver = solver
+        self.alpha = alpha
+        self.max_norm = max_norm
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.n_jobs = n_jobs
+
+    # ---- What the network knows ----------------------------------------------------------------------------------
+
+    @property
+    def coefs_(self) -> list[NDArray[Any]]:
+        """Copies of the weights, layer by layer."""
+        return self._fitted("coefs_").coefs_
+
+    @property
+    def intercepts_(self) -> list[NDArray[Any]]:
+        """Copies of the biases, layer by layer."""
+        return self._fitted("intercepts_").intercepts_
+
+    @property
+    def n_layers_(self) -> int:
+        """Number of layers, input and output included."""
+        return len(self._fitted("n_layers_").units)
+
+    @property
+    def n_outputs_(self) -> int:
+        """Number of outputs."""
+        return self._fitted("n_outputs_").units[-1]
+
+    @property
+    def out_activation_(self) -> str:
+        """Name of the output's activation: "softmax", "logistic" or "identity"."""
+        return _OUT_ACTIVATIONS[self._fitted("out_activation_").loss]
+
+    @property
+    def loss_curve_(self) -> list[float]:
+        """Training loss of each epoch, over all fits of a warm start."""
+        return list(self._fitted("loss_curve_").history.epoch_loss)
+
+    @property
+    def loss_(self) -> float:
+        """Training loss of the last epoch."""
+        return self._fitted("loss_").history.epoch_loss[-1]
+
+    @property
+    def validation_loss_curve_(self) -> list[float] | None:
+        """Loss of the validation rows after each epoch, without dropout and penalty; None without such rows."""
+        curve = self._fitted("validation_loss_curve_").history.validation_loss
+        return list(curve) if self._validated else None
+
+    @property
+    def validation_scores_(self) -> list[float] | None:
+        """Score of the validation rows after each epoch; None without such rows."""
+        curve = self._fitted("validation_scores_").history.validation_score
+        return list(curve) if self._validated else None
+
+    @property
+    def learning_rate_(self) -> float:
+        """Learning rate that the next epoch would have."""
+        rate = self._fitted("learning_rate_").learning_rate
+        assert rate is not None
+        return rate
+
+    def _fitted(self, name: str) -> Network:
+        net = vars(self).get("network_")
+        if net is None:
+            raise AttributeError(f"{type(self).__name__} has {name} once it is fitted")
+        return net  # type: ignore[no-any-return]
+
+    # ---- Training ------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: Any = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Any:
+        """Train, from the beginning or with `warm_start` from where the last call ended.
+
+        Parameters
+        ----------
+        X : {array_like, sparse matrix}, shape (n_samples, n_features)
+            Float32 is trained on as float32, all else as float64. CSR matrices are not written out.
+        y : array_like, shape (n_samples,) or (n_samples, n_outputs)
+            Class labels, or targets.
+        sample_weight : array_like, shape (n_samples,), optional
+            At least 0; rows of weight 0 count as left out.
+        X_val, y_val : as `X` and `y`, optional
+            Validation rows, to be scored after each epoch, and used by early stopping.
+        sample_weight_val : array_like, optional
+            Their weights.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument or a parameter is not as above; if training has diverged.
+        """
+        options, fresh = checked_options(self), not (self.warm_start and "network_" in vars(self))
+        if (X_val is None) != (y_val is None) or (X_val is None and sample_weight_val is not None):
+            raise ValueError("X_val, y_val: expected both or none, and sample_weight_val with them")
+        data = self._data(X, y, sample_weight, fresh)
+        held_out = None
+        if X_val is not None:
+            held_out = self._held_out(X_val, y_val, sample_weight_val)
+        self._train(data, options, fresh, held_out)
+        if self.n_iter_ == options.max_iter and not self._stopped:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({options.max_iter}) reached and the optimization hasn't "
+                "converged yet.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> None:
+        options, fresh = checked_options(self), "network_" not in vars(self)
+        if options.early_stopping:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        data = self._data(X, y, sample_weight, fresh, True, classes)
+        self._train(data, options, fresh, None, partial=True)
+
+    def _data(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        fresh: bool,
+        partial: bool = False,
+        classes: NDArray[Any] | None = None,
+    ) -> _Data:
+        """Check the rows and encode their targets, anew if `fresh`."""
+        x, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            dtype=_FLOATS,
+            order="C",
+            multi_output=True,
+            y_numeric=self._numeric,
+            reset=fresh,
+        )
+        y = _flat(y)
+        weight = row_weights("sample_weight", sample_weight, x.shape[0])
+        by_class = self._class_weights(y, partial)
+        self._learn(y, fresh, classes)
+        if by_class is not None:
+            weight = by_class if weight is None else weight * by_class
+        return _Data(x, self._encoded("y", y, x.dtype), weight)
+
+    def _held_out(self, X: Any, y: Any, weight: Any) -> tuple[Any, ...]:
+        x = validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
+        y = _flat(
+            check_array(y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name="y_val")
+        )
+        if len(y) != x.shape[0]:
+            raise ValueError(f"y_val has {len(y)} rows; expected {x.shape[0]}, as X_val has")
+        weight = row_weights("sample_weight_val", weight, x.shape[0])
+        return x, self._encoded("y_val", y, x.dtype), weight
+
+    def _train(
+        self,
+        data: _Data,
+        options: Options,
+        fresh: bool,
+        held_out: tuple[Any, ...] | None,
+        partial: bool = False,
+    ) -> None:
+        width, kind = self._width(data.targets), data.x.dtype.name
+        settings = design(self, data.x.shape[1], width, self._loss(), kind)
+        validated = held_out is not None or options.early_stopping
+        rate = schedule(self, options, validated)
+        rows = None if data.weight is None else np.flatnonzero(data.weight)
+        if fresh:
+            self._begin(settings)
+        else:
+            self._check_same(settings)
+        if options.early_stopping and held_out is None:
+            rows, held_out = self._split(data, rows, options)
+        n = data.x.shape[0] if rows is None else len(rows)
+        size = _batch_size(options, n, partial)
+        self._begin_fit(options, validated)
+        self._run(
+            data,
+            options,
+            validation=held_out,
+            learning_rate=rate,
+            rows=rows,
+            batch_size=size,
+            epochs=1 if partial else options.max_iter,
+        )
+
+    def _begin(self, settings: dict[str, Any]) -> None:
+        """Make a new network, and forget the last training."""
+        self.network_ = Network(**settings, seed=seed(self.random_state))
+        self.t_ = 0
+        self.best_loss_: float | None = None
+        self.best_validation_score_: float | None = None
+        self._no_improvement_count = 0
+        self._best_weights: _Pair | None = None
+        self._last_weights: _Pair | None = None  # of the last epoch, where the best are shown
+
+    def _begin_fit(self, options: Options, validated: bool) -> None:
+        """Go on from the last epoch, not from the best weights, and look for what will be missed."""
+        if options.early_stopping and self._last_weights is not None:
+            self.network_.set_weights(*self._last_weights)
+        if validated and self.best_validation_score_ is None:
+            self.best_validation_score_ = -math.inf
+        if not options.early_stopping and self.best_loss_ is None:
+            self.best_loss_ = math.inf
+        self.network_.threads = threads(self.n_jobs)
+        self._last_weights, self._stopped, self._validated = None, False, validated
+        self.n_iter_ = 0
+
+    def _check_same(self, settings: dict[str, Any]) -> None:
+        for name in ("units", "dropout", "input_dropout", "activation"):
+            fitted, now = getattr(self.network_, name), settings[name]
+            if fitted != now:
+                raise ValueError(
+                    f"the network was made with {name} {fitted}; it would now be {now}, and can only be trained anew "
+                    "(fit with warm_start=False)"
+                )
+
+    def _run(self, data: _Data, options: Options, **settings: Any) -> None:
+        net = self.network_
+        try:
+            net.fit(
+                data.x,
+                data.targets,
+                data.weight,
+                optimizer=options.optimizer,
+                l2=options.l2,
+                share_l2=True,
+                max_norm=options.max_norm,
+                shuffle=options.shuffle,
+                callbacks=[_Watch(self, options), *_shown(options.verbose)],
+                **settings,
+            )
+        except FloatingPointError as error:
+            self._diverged(error)
+        if net.history.interrupted:
+            self._stopped = True
+            warnings.warn("Training interrupted by user.", stacklevel=4)
+        if options.early_stopping and self._best_weights is not None:
+            self._last_weights = net.coefs_, net.intercepts_
+            net.set_weights(*self._best_weights)
+
+    def _split(
+        self, data: _Data, rows: NDArray[np.int64] | None, options: Options
+    ) -> tuple[NDArray[np.int64], tuple[Any, ...]]:
+        """Hold a part of the rows out: the same ones in each fit of a warm start."""
+        if rows is None:
+            rows = np.arange(data.x.shape[0])
+        strata = self._strata(data.targets)
+        train, held_out = train_test_split(
+            rows,
+            test_size=options.validation_fraction,
+            random_state=self.network_.seed % 2**32,
+            stratify=None if strata is None else strata[rows],
+        )
+        if len(held_out) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
+            )
+        return train, data.rows(held_out)
+
+    def _end_epoch(self, epoch: Epoch, options: Options) -> bool:
+        """Count epochs without progress, as scikit-learn does; whether to stop."""
+        self.n_iter_ += 1
+        self.t_ += epoch.rows
+        improved = self._note(epoch, options)
+        self._no_improvement_count = 0 if improved else self._no_improvement_count + 1
+        if self._no_improvement_count <= options.patience:
+            return False
+        what = "Validation score" if options.early_stopping else "Training loss"
+        told = (
+            f"{what} did not improve more than tol={options.tol:f} for {options.patience} "
+            "consecutive epochs."
+        )
+        self._stopped = self.learning_rate != "adaptive" or epoch.learning_rate <= SMALLEST_RATE
+        if not self._stopped:
+            self._no_improvement_count = 0
+        if options.verbose:
+            print(told, "Stopping." if self._stopped else "The learning rate falls.")
+        return self._stopped
+
+    def _note(self, epoch: Epoch, options: Options) -> bool:
+        """Remember the best so far; whether this epoch is enough of a progress."""
+        score, best = epoch.validation_score, self.best_validation_score_
+        improved = True
+        if best is not None:
+            improved = not score < best + options.tol
+            if score > best:
+                self.best_validation_score_ = score
+                if options.early_stopping:
+                    self._best_weights = self.network_.coefs_, self.network_.intercepts_
+        if self.best_loss_ is not None:
+            if not options.early_stopping:
+                improved = not epoch.loss > self.best_loss_ - options.tol
+            self.best_loss_ = min(self.best_loss_, epoch.loss)
+        return improved
+
+    def _diverged(self, error: FloatingPointError) -> None:
+        """Go back to the best weights if early stopping has kept some; an error otherwise."""
+        if self._best_weights is None:
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+                f"preprocessed. ({error})"
+            ) from error
+        history = self.network_.history
+        for curve in (history.epoch_loss, history.validation_loss, history.validation_score):
+            curve.append(math.nan)
+        self.n_iter_ += 1
+        self._stopped = True
+        warnings.warn(
+            f"Training has diverged: {error}. The best weights before are kept.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+
+    # ---- Prediction ----------------------------------------------------------------------------------------------
+
+    def _checked(self, X: Any) -> Any:
+        check_is_fitted(self, "network_")
+        return validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
+
+    # ---- Files ---------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one file, whole or not at all, from which `cdrop.load` goes on bit for bit.
+
+        Parameters
+        ----------
+        path : path
+            An existing file is replaced. It is a safetensors file, whatever its name; see `cdrop.storage`.
+
+        Raises
+        ------
+        ImportError
+            If safetensors is not installed: ``pip install 'cdrop[io]'``.
+        TypeError
+            If a parameter is of a kind that a file does not hold.
+        OSError
+            If the file cannot be written; what was there before is still there.
+        """
+        storage.save(self, path)
+
+    def _to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Give what `cdrop.storage` writes."""
+        parameters = {
+            name: encode(name, value) for name, value in self.get_params(deep=False).items()
+        }
+        if "network_" not in vars(self):
+            return {"parameters": parameters}, {}
+        network, arrays = self.network_._to_parts()
+        arrays = {f"network.{name}": array for name, array in arrays.items()}
+        for which in _KEPT:
+            kept = getattr(self, f"_{which}_weights")
+            for part, layers in zip(_PARTS, kept or (), strict=bool(kept)):
+                arrays |= {f"{which}.{part}.{i}": array for i, array in enumerate(layers)}
+        names = [name for name in (*self._remembered, "feature_names_in_") if hasattr(self, name)]
+        fitted = {name: encode(name, getattr(self, name)) for name in names}
+        return {"parameters": parameters, "fitted": fitted, "network": network}, arrays
+
+    @classmethod
+    def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
+        """Take what `cdrop.storage` has read, which may be anything; see there."""
+        model = cls(**{k: decode(k, v) for k, v in dict(settings["parameters"]).items()})
+        if "network" not in settings:
+            return model
+        prefix = "network."
+        own = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
+        model.network_ = Network._from_parts(settings["network"], own)
+        for name, value in dict(settings["fitted"]).items():
+            if name not in (*cls._remembered, "feature_names_in_"):
+                raise ValueError(f"a fitted {cls.__name__} has no {name}")
+            setattr(model, name, decode(name, value))
+        for which in _KEPT:
+            setattr(model, f"_{which}_weights", model._kept_weights(which, arrays))
+        model._check_remembered()
+        return model
+
+    def _kept_weights(self, which: str, arrays: Mapping[str, NDArray[Any]]) -> _Pair | None:
+        if f"{which}.weight.0" not in arrays:
+            return None
+        pair = []
+        for part, own in zip(
+            _PARTS, (self.network_.coefs_, self.network_.intercepts_), strict=True
+        ):
+            layers = [arrays[f"{which}.{part}.{i}"] for i in range(len(own))]
+            if [(a.shape, a.dtype) for a in layers] != [(a.shape, a.dtype) for a in own]:
+                raise ValueError(f"the {which} weights are not of the network's shapes and dtype")
+            pair.append(layers)
+        return pair[0], pair[1]
+
+    def _check_remembered(self) -> None:
+        """Doubt what a file says was remembered."""
+        whole_number("n_features_in_", self.n_features_in_, 1, 2**32)
+        for name in ("n_iter_", "t_", "_no_improvement_count"):
+            whole_number(name, getattr(self, name), 0, 2**62)
+        for name in ("_stopped", "_validated"):
+            truth_value(name, getattr(self, name))
+        for name in ("best_loss_", "best_validation_score_"):
+            if not isinstance(getattr(self, name), (float, type(None))):
+                raise TypeError(f"{name} is {getattr(self, name)!r}; expected a float or None")
+        if self.n_features_in_ != self.network_.units[0]:
+            raise ValueError(f"n_features_in_ is {self.n_features_in_}; that is not the network's")
+        names = getattr(self, "feature_names_in_", None)
+        if names is not None and np.shape(names) != (self.n_features_in_,):
+            raise ValueError(f"feature_names_in_ is {names!r}; expected a name for each feature")
+
+    def __sklearn_tags__(self) -> Any:
+        """Sparse input is welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+class _Watch(Callback):
+    """Tells an estimator of its epochs."""
+
+    def __init__(self, estimator: BaseDropoutMLP, options: Options) -> None:
+        self.estimator = estimator
+        self.options = options
+
+    def on_epoch_end(self, net: Network, epoch: Epoch) -> bool:
+        """Ask the estimator whether to stop."""
+        return self.estimator._end_epoch(epoch, self.options)
+
+
+def _shown(verbose: bool) -> list[Callback]:
+    """Return a bar on a terminal, a printer of lines elsewhere."""
+    if not verbose:
+        return []
+    bar = ProgressBar()
+    return [bar] if bar.visible else [EpochPrinter()]
+
+
+def _batch_size(options: Options, n: int, partial: bool) -> int:
+    if options.batch_size is None:
+        return min(200, n)
+    if options.batch_size > n and not partial:
+        warnings.warn(
+            f"Got `batch_size` {options.batch_size}, larger than the {n} rows. It is going to be clipped",
+            stacklevel=4,
+        )
+    return min(options.batch_size, n)
+
+
+def _flat(y: Any) -> NDArray[Any]:
+    """Return a column as a vector, with scikit-learn's warning; a sparse matrix of labels as a dense one."""
+    dense: NDArray[Any] = y.toarray() if hasattr(y, "toarray") else y
+    if dense.ndim == 2 and dense.shape[1] == 1:
+        dense = column_or_1d(dense, warn=True)
+    return dense

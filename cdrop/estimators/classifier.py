@@ -1,0 +1,418 @@
+"""The classifier."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+
+from cdrop._checks import truth_value
+from cdrop.estimators.base import BaseDropoutMLP
+from cdrop.schedules import Schedule
+from cdrop.uncertainty import ClassificationUncertainty
+
+__all__ = ["DropoutMLPClassifier"]
+
+
+class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[misc]
+    """Multilayer perceptron with dropout, for classes or several labels at once.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int, default (100,)
+        Units of each hidden layer.
+    activation : {"relu", "logistic", "tanh", "identity", "leaky_relu"}, default "relu"
+        Of the hidden layers.
+    dropout : float or sequence of float, default 0.0
+        Probability of dropping a hidden unit in training, 0 to below 1, for all hidden layers or for each.
+    input_dropout : float, default 0.0
+        The same for the input.
+    solver : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"}, default "adam"
+        Update rule. "sgd" has `momentum`, Nesterov's unless `nesterovs_momentum` is False, and none where `momentum` is
+        0, all as in MLPClassifier; "momentum" and "nesterov" say which whatever `nesterovs_momentum` is. There is no
+        "lbfgs", which has no minibatches.
+    alpha : float, default 0.0001
+        L2 penalty, divided by the sum of the minibatch's sample weights (its size without them) as in MLPClassifier;
+        with "adamw" its weight decay, not divided.
+    max_norm : float, optional
+        Largest norm of a hidden unit's incoming weights. Default: no limit.
+    batch_size : int or "auto", default "auto"
+        "auto" is ``min(200, n_samples)``.
+    learning_rate : {"constant", "invscaling", "adaptive", "step", "cosine", "plateau"} or Schedule, default "constant"
+        How the rate goes on from `learning_rate_init`, with every solver:
+
+        - "invscaling": divided by ``(t + 1)**power_t`` after epochs of t rows in all;
+        - "adaptive": a fifth of it whenever training would otherwise stop, which it does at 1e-6;
+        - "step": a tenth of it after each third of `max_iter` epochs;
+        - "cosine": down along half a cosine over `max_iter` epochs;
+        - "plateau": a fifth of it after more than ``n_iter_no_change // 2`` epochs without progress of the validation
+          loss, or of the training loss where there are no validation rows;
+        - an object of `cdrop.schedules`: as it says, with its own first rate.
+    learning_rate_init : float, default 0.001
+    power_t : float, default 0.5
+    max_iter : int, default 200
+        Largest number of epochs.
+    class_weight : dict, "balanced" or list of dict, optional
+        Weight of each class, multiplied with the sample weights; one dict for each label if there are several.
+        "balanced" gives all classes the same sum. Validation rows are not weighted by class.
+    shuffle : bool, default True
+        Whether to draw a new order of the rows in each epoch.
+    random_state : int, RandomState instance or None, default None
+        Seed of weights, order, masks and validation split. Same integer, same weights, byte for byte, at any number of
+        threads.
+    tol : float, default 1e-4
+        Progress that counts: of the training loss, or with `early_stopping` of the validation score.
+    verbose : bool, default False
+        Show a progress bar with loss and validation score; lines, where there is no terminal or no tqdm.
+    warm_start : bool, default False
+        Go on in `fit` from where the last call ended, with the optimiser's and the schedule's state: k fits of
+        ``max_iter=1`` are one of ``max_iter=k``, bit for bit (but "step" and "cosine" go by `max_iter`).
+    momentum : float, default 0.9
+        0 to below 1; of solvers "sgd", "momentum" and "nesterov".
+    nesterovs_momentum : bool, default True
+        Only of solver "sgd".
+    early_stopping : bool, default False
+        Stop when the validation score has made no progress, and keep the weights with the best one.
+    validation_fraction : float, default 0.1
+        Share of the rows held out for early stopping where `fit` is given no validation rows; stratified by class,
+        but not with several labels.
+    beta_1, beta_2 : float, default 0.9 and 0.999
+        Of solvers "adam" and "adamw", above 0 to below 1.
+    epsilon : float, default 1e-8
+        Of solvers "adagrad", "rmsprop", "adam" and "adamw".
+    n_iter_no_change : int, default 10
+        Training stops after more than so many epochs without progress; infinity for never.
+    n_jobs : int, optional
+        Number of threads, -1 for one on each CPU. Default: `cdrop.get_num_threads`. Results do not depend on it.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (n_classes,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if the features have names.
+    network_ : Network
+        The trained network.
+    n_iter_ : int
+        Epochs of the last call of `fit`.
+    n_layers_, n_outputs_, out_activation_
+        Layers with input and output; outputs, 1 for two classes; "softmax" or "logistic".
+    t_ : int
+        Rows trained on, over all epochs.
+    loss_, loss_curve_ : float, list of float
+        Training loss of the last epoch; of each, over all calls of a warm start.
+    best_loss_ : float or None
+        Smallest training loss; None with early stopping.
+    validation_loss_curve_, validation_scores_ : list of float or None
+        Loss and accuracy of the validation rows after each epoch; None where there are none.
+    best_validation_score_ : float or None
+        Highest of these scores.
+    coefs_, intercepts_ : list of ndarray
+        Copies of weights and biases, layer by layer.
+    learning_rate_ : float
+        What the next epoch would have.
+
+    Raises
+    ------
+    TypeError, ValueError
+        By `fit`, if a parameter is not as above.
+
+    Notes
+    -----
+    What differs from MLPClassifier: the solvers and what is said of them above; initial weights (He's for ReLUs, else
+    Glorot's, normal, with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm
+    start keeps the optimiser's state, and needs the same network; early stopping stratifies by all classes; `coefs_`
+    and `intercepts_` are copies, set by ``network_.set_weights``. Rows of weight 0 count as left out.
+
+    References
+    ----------
+    Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout: a simple way to prevent neural networks from
+    overfitting", JMLR 15 (2014).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from cdrop import DropoutMLPClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> net = DropoutMLPClassifier(dropout=0.3, max_iter=50, early_stopping=True, random_state=0)
+    >>> model = make_pipeline(StandardScaler(), net).fit(X[:400], y[:400])
+    >>> model.score(X[400:], y[400:]) > 0.9
+    True
+    """
+
+    _remembered = (*BaseDropoutMLP._remembered, "classes_", "_multilabel")
+
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Iterable[int] = (100,),
+        activation: str = "relu",
+        *,
+        dropout: float | Iterable[float] = 0.0,
+        input_dropout: float = 0.0,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        max_norm: float | None = None,
+        batch_size: int | str = "auto",
+        learning_rate: str | Schedule = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        class_weight: Any = None,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        n_jobs: int | None = None,
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            dropout=dropout,
+            input_dropout=input_dropout,
+            solver=solver,
+            alpha=alpha,
+            max_norm=max_norm,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            max_iter=max_iter,
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            verbose=verbose,
+            warm_start=warm_start,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            n_iter_no_change=n_iter_no_change,
+            n_jobs=n_jobs,
+        )
+        self.class_weight = class_weight
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+    ) -> Any:
+        """Make one pass over the rows, going on from where the last call ended.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`; `y` need not have all classes.
+        classes : array_like, optional
+            All classes there will be; needed in the first call.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument or a parameter is not as above; with ``early_stopping=True`` or ``class_weight="balanced"``,
+            which would need all rows at once.
+        """
+        first, given = "network_" not in vars(self), None
+        if classes is not None:
+            given = np.unique(np.asarray(classes))
+        elif first:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        if not first and given is not None and not np.array_equal(given, self.classes_):
+            raise ValueError(
+                f"classes is {given}; expected {self.classes_}, as in the first call to partial_fit"
+            )
+        self._partial_fit(X, y, sample_weight, given)
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict classes, without dropout.
+
+        Parameters
+        ----------
+        X : {array_like, sparse matrix}, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray, shape (n_samples,), or (n_samples, n_labels) of 0 and 1 if there are several labels
+        """
+        x = self._checked(X)
+        labels = self.network_.predict(x)
+        if self._multilabel:
+            return labels
+        numbers = labels if labels.ndim == 1 else labels[:, 0]
+        named: NDArray[Any] = self.classes_[
+            np.minimum(numbers, len(self.classes_) - 1)
+        ]  # one class
+        return named
+
+    def predict_proba(self, X: Any, mc_samples: int | None = None) -> NDArray[Any]:
+        """Predict probabilities, without dropout or as the mean over many masks of it.
+
+        Parameters
+        ----------
+        X : {array_like, sparse matrix}, shape (n_samples, n_features)
+        mc_samples : int, optional
+            How many masks to average over. Default: no dropout.
+
+        Returns
+        -------
+        ndarray, shape (n_samples, n_classes) or (n_samples, n_labels)
+            Float32 if trained on it, else float64; columns as in `classes_`.
+
+        Raises
+        ------
+        ValueError
+            With `mc_samples`, if all dropout rates are 0.
+        """
+        x = self._checked(X)
+        return self._by_class(self.network_.predict_proba(x, mc_samples))
+
+    def predict_log_proba(self, X: Any) -> NDArray[Any]:
+        """Predict the logarithms of the probabilities, without dropout.
+
+        Parameters
+        ----------
+        X : {array_like, sparse matrix}, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray, shape (n_samples, n_classes) or (n_samples, n_labels)
+        """
+        probabilities = self.predict_proba(X)
+        with np.errstate(divide="ignore"):  # the logarithm of 0 is minus infinity
+            logarithms: NDArray[Any] = np.log(probabilities)
+        return logarithms
+
+    def predict_uncertainty(
+        self, X: Any, mc_samples: int = 50, *, seed: int | None = None
+    ) -> ClassificationUncertainty:
+        """Predict under many masks of dropout, and tell how far the predictions agree.
+
+        Parameters
+        ----------
+        X : {array_like, sparse matrix}, shape (n_samples, n_features)
+        mc_samples : int, default 50
+            How many masks to draw for each row.
+        seed : int, optional
+            Of the masks. Default: the network's, so that two calls agree.
+
+        Returns
+        -------
+        cdrop.uncertainty.ClassificationUncertainty
+            Mean probabilities as `predict_proba` gives them; entropies and mutual information in nats, shape
+            (n_samples,), or (n_samples, n_labels) if there are several labels.
+
+        Raises
+        ------
+        ValueError
+            If all dropout rates are 0: all masks would agree, right or wrong.
+        """
+        x = self._checked(X)
+        told = self.network_.predict_uncertainty(x, mc_samples, seed=seed)
+        parts = {field.name: getattr(told, field.name) for field in dataclasses.fields(told)}
+        if not self._multilabel and len(self.classes_) <= 2:
+            parts = {name: array[:, 0] for name, array in parts.items()}
+            parts["mean"] = self._by_class(told.mean)
+        return ClassificationUncertainty(**parts)
+
+    def _by_class(self, probabilities: NDArray[Any]) -> NDArray[Any]:
+        """Give each class its column where the network has one output for two classes, or for one."""
+        if self._multilabel or len(self.classes_) > 2:
+            return probabilities
+        if len(self.classes_) == 1:
+            return np.ones_like(probabilities)
+        return np.hstack([1 - probabilities, probabilities])
+
+    def _learn(self, y: NDArray[Any], fresh: bool, classes: NDArray[Any] | None) -> None:
+        """Find the classes, or compare with those that are known."""
+        check_classification_targets(y)
+        kind = type_of_target(y)
+        if kind == "multiclass-multioutput":
+            raise ValueError(
+                "y has several columns with several classes; expected labels, or columns of 0 and 1"
+            )
+        multilabel = kind == "multilabel-indicator"
+        found = np.arange(y.shape[1]) if multilabel else np.unique(y)
+        if fresh:
+            known = found if multilabel or classes is None else classes
+            self._check_classes(found, known)
+            self.classes_, self._multilabel = known, multilabel
+            return
+        if self.warm_start and not np.array_equal(found, self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                f"Previously got {self.classes_}, `y` has {found}"
+            )
+        self._check_classes(found, self.classes_)
+
+    def _check_classes(self, found: NDArray[Any], known: NDArray[Any], name: str = "y") -> None:
+        if len(np.setdiff1d(found, known)):
+            raise ValueError(f"{name} has the classes {found}; expected only {known}")
+
+    def _encoded(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+        if self._multilabel:
+            return y.astype(dtype)
+        self._check_classes(np.unique(y), self.classes_, name)
+        numbers = np.searchsorted(self.classes_, y)
+        return numbers if len(self.classes_) > 2 else numbers[:, None].astype(dtype)
+
+    def _class_weights(self, y: NDArray[Any], partial: bool) -> NDArray[np.float64] | None:
+        if self.class_weight is None:
+            return None
+        if partial and self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' needs all rows at once; expected a dict for partial_fit"
+            )
+        return np.asarray(compute_sample_weight(self.class_weight, y), np.float64)
+
+    def _check_remembered(self) -> None:
+        super()._check_remembered()
+        truth_value("_multilabel", self._multilabel)
+        net, classes = self.network_, np.unique(self.classes_)
+        outputs = len(classes) if self._multilabel or len(classes) > 2 else 1
+        fits = (self._loss(), outputs) == (net.loss, net.units[-1])
+        if not fits or not np.array_equal(classes, self.classes_):
+            raise ValueError(f"classes_ is {self.classes_!r}; that does not fit the network")
+
+    def _loss(self) -> str:
+        several = not self._multilabel and len(self.classes_) > 2
+        return "softmax_cross_entropy" if several else "sigmoid_cross_entropy"
+
+    def _width(self, targets: NDArray[Any]) -> int:
+        return len(self.classes_) if targets.ndim == 1 else targets.shape[1]
+
+    def _strata(self, targets: NDArray[Any]) -> NDArray[Any] | None:
+        if self._multilabel:
+            return None
+        return targets if targets.ndim == 1 else targets.astype(bool)
+
+    def __sklearn_tags__(self) -> Any:
+        """Several labels are welcome."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

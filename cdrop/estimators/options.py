@@ -1,0 +1,164 @@
+"""An estimator's parameters, checked, in the terms of `cdrop.Network`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from cdrop import schedules
+from cdrop._checks import choice, finite_number, truth_value, whole_number
+from cdrop._kernels import MAX_THREADS
+from cdrop.optimizers import Optimizer, get_optimizer
+from cdrop.schedules import Schedule
+from cdrop.threads import available_cpus
+
+__all__ = ["SMALLEST_RATE", "Options", "checked_options", "design", "schedule", "seed", "threads"]
+
+_ACTIVATIONS = {
+    "relu": "relu",
+    "logistic": "sigmoid",
+    "tanh": "tanh",
+    "identity": "identity",
+    "leaky_relu": "leaky_relu",
+}
+_SOLVERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+_LEARNING_RATES = ("constant", "invscaling", "adaptive", "step", "cosine", "plateau")
+SMALLEST_RATE = 1e-6  # where an adaptive learning rate stops falling, and training ends
+
+
+@dataclass(frozen=True)
+class Options:
+    """What concerns the training; `batch_size` None is "auto"."""
+
+    optimizer: Optimizer
+    l2: float
+    max_norm: float | None
+    batch_size: int | None
+    max_iter: int
+    shuffle: bool
+    tol: float
+    verbose: bool
+    early_stopping: bool
+    validation_fraction: float
+    patience: float
+
+
+def checked_options(estimator: Any) -> Options:
+    """Check the parameters that concern the training; nothing of the estimator changes."""
+    solver = choice("solver", estimator.solver, _SOLVERS)
+    alpha = finite_number("alpha", estimator.alpha)
+    size = estimator.batch_size
+    fraction = finite_number("validation_fraction", estimator.validation_fraction)
+    if not fraction < 1:
+        raise ValueError(
+            f"validation_fraction is {fraction!r}; expected a number from 0 to below 1"
+        )
+    patience = estimator.n_iter_no_change
+    if patience != math.inf:
+        patience = whole_number("n_iter_no_change", patience, 1, 2**53)
+    return Options(
+        optimizer=_optimizer(estimator, solver, alpha),
+        l2=0.0 if solver == "adamw" else alpha,
+        max_norm=estimator.max_norm,
+        batch_size=None if size == "auto" else whole_number("batch_size", size, 1, 2**48),
+        max_iter=whole_number("max_iter", estimator.max_iter, 1, 2**53),
+        shuffle=truth_value("shuffle", estimator.shuffle),
+        tol=finite_number("tol", estimator.tol),
+        verbose=bool(estimator.verbose),
+        early_stopping=truth_value("early_stopping", estimator.early_stopping),
+        validation_fraction=fraction,
+        patience=patience,
+    )
+
+
+def _optimizer(estimator: Any, solver: str, alpha: float) -> Optimizer:
+    """Return the update rule; "sgd" has the momentum that MLPClassifier gives it."""
+    momentum = float(estimator.momentum)
+    if solver == "sgd" and momentum:
+        solver = "nesterov" if estimator.nesterovs_momentum else "momentum"
+    settings: dict[str, dict[str, float]] = {
+        "sgd": {},
+        "momentum": {"momentum": momentum},
+        "nesterov": {"momentum": momentum},
+        "adagrad": {"epsilon": estimator.epsilon},
+        "rmsprop": {"epsilon": estimator.epsilon},
+        "adam": {
+            "beta1": estimator.beta_1,
+            "beta2": estimator.beta_2,
+            "epsilon": estimator.epsilon,
+        },
+    }
+    settings["adamw"] = {**settings["adam"], "weight_decay": alpha}
+    return get_optimizer(solver, **settings[solver])
+
+
+def schedule(estimator: Any, options: Options, validated: bool) -> Schedule:
+    """Return the learning rate's schedule; `validated` says whether there are validation rows."""
+    if isinstance(estimator.learning_rate, Schedule):
+        return estimator.learning_rate
+    kind = choice("learning_rate", estimator.learning_rate, _LEARNING_RATES)
+    rate, epochs = estimator.learning_rate_init, options.max_iter
+    if kind == "constant":
+        return schedules.Constant(rate)
+    if kind == "invscaling":
+        return schedules.InverseScaling(rate, power=estimator.power_t)
+    if kind == "step":
+        return schedules.Step(rate, every=max(1, epochs // 3))
+    if kind == "cosine":
+        return schedules.Cosine(rate, epochs=epochs)
+    patience = min(options.patience, 2**52)
+    if kind == "plateau":
+        monitor = "validation_loss" if validated or options.early_stopping else "loss"
+        patience = max(1, patience // 2)
+    else:  # adaptive: in step with the stopping rule
+        monitor = "validation_score" if options.early_stopping else "loss"
+    return schedules.Plateau(
+        rate, int(patience), tol=options.tol, smallest=SMALLEST_RATE, monitor=monitor
+    )
+
+
+def design(estimator: Any, features: int, outputs: int, loss: str, dtype: str) -> dict[str, Any]:
+    """Return what a network for such data is made with, but for its seed."""
+    hidden = estimator.hidden_layer_sizes
+    widths = [hidden] if np.ndim(hidden) == 0 else list(hidden)
+    name = "hidden_layer_sizes"
+    widths = [whole_number(f"{name}[{i}]", width, 1, 2**32) for i, width in enumerate(widths)]
+    activation = choice("activation", estimator.activation, tuple(_ACTIVATIONS))
+    rates = estimator.dropout
+    return {
+        "units": (features, *widths, outputs),
+        "dropout": (rates,) * len(widths) if np.ndim(rates) == 0 else tuple(rates),
+        "input_dropout": finite_number("input_dropout", estimator.input_dropout),
+        "activation": _ACTIVATIONS[activation],
+        "loss": loss,
+        "initializer": "he" if activation in ("relu", "leaky_relu") else "glorot",
+        "dtype": dtype,
+    }
+
+
+def seed(random_state: Any) -> int:
+    """Return the network's seed: an integer as it is; anything else draws one."""
+    try:
+        draw = check_random_state(random_state)
+    except ValueError as error:
+        raise ValueError(f"random_state is {random_state!r}: {error}") from None
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(draw.randint(2**63 - 1, dtype=np.int64))
+
+
+def threads(n_jobs: int | None) -> int | None:
+    """Return a number of threads from scikit-learn's count: -1 is all CPUs, -2 all but one."""
+    if n_jobs is None:
+        return None
+    number = whole_number("n_jobs", n_jobs, -(2**31), MAX_THREADS + 1)
+    if number == 0:
+        raise ValueError(
+            "n_jobs is 0; expected a number of threads, -1 for one on each CPU, or None"
+        )
+    return number if number > 0 else max(1, available_cpus() + 1 + number)

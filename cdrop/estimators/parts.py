@@ -1,0 +1,106 @@
+"""Values of an estimator in what JSON can carry, and back: for `cdrop.storage`, which see.
+
+Plain values and lists stand for themselves, everything else is an object with one member that says what it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdrop._checks import choice
+from cdrop.schedules import Schedule, get_schedule
+
+__all__ = ["decode", "encode"]
+
+_DTYPES = (
+    *("bool", "object", "str", "float16", "float32", "float64"),
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+)
+
+
+def encode(name: str, value: Any) -> Any:
+    """Return `value` in what JSON can carry.
+
+    Raises
+    ------
+    TypeError
+        If it is of a kind that a file does not hold; the message calls it `name`.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, list):
+        return [encode(name, item) for item in value]
+    if isinstance(value, tuple):
+        return {"tuple": [encode(name, item) for item in value]}
+    if isinstance(value, dict):
+        return {"dict": [[encode(name, k), encode(name, v)] for k, v in value.items()]}
+    if isinstance(value, np.ndarray):
+        return {"array": [_dtype_name(name, value), encode(name, value.tolist())]}
+    if isinstance(value, Schedule):
+        return {"schedule": [value.name, encode(name, dataclasses.asdict(value))]}
+    if isinstance(value, np.random.RandomState):
+        return {"RandomState": encode(name, value.get_state(legacy=True))}
+    raise TypeError(
+        f"{name} is {value!r}; a file holds numbers, strings, None, lists, tuples, dicts, arrays of them, schedules "
+        "and RandomState objects"
+    )
+
+
+def decode(name: str, value: Any) -> Any:
+    """Return what `encode` was given; `value` comes from a file and may be anything that JSON can carry.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `encode` does not write such things.
+    """
+    if isinstance(value, list):
+        return [decode(name, item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if len(value) != 1:
+        raise ValueError(f"{name} is {value!r}; expected one member that says what it is")
+    kind, content = next(iter(value.items()))
+    return _DECODERS[choice(name, kind, tuple(_DECODERS))](decode(name, content))
+
+
+def _dtype_name(name: str, array: NDArray[Any]) -> str:
+    text = array.dtype.kind == "U"
+    if array.dtype == object and not all(isinstance(item, str) for item in array.flat):
+        raise TypeError(f"{name} holds objects that are no strings; a file does not hold them")
+    return choice(name, "str" if text else array.dtype.name, _DTYPES)
+
+
+def _array(content: Any) -> NDArray[Any]:
+    dtype, items = content
+    choice("dtype", dtype, _DTYPES)
+    return np.array(items, None if dtype == "str" else dtype)
+
+
+def _schedule(content: Any) -> Schedule:
+    name, settings = content
+    if not isinstance(name, str) or not isinstance(settings, Mapping):
+        raise TypeError(f"a schedule is {content!r}; expected its name and settings")
+    return get_schedule(name, **settings)
+
+
+def _random_state(content: Any) -> np.random.RandomState:
+    state = np.random.RandomState()
+    state.set_state(content)
+    return state
+
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "tuple": tuple,
+    "dict": dict,
+    "array": _array,
+    "schedule": _schedule,
+    "RandomState": _random_state,
+}

@@ -1,0 +1,138 @@
+"""The regressor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import RegressorMixin
+
+from cdrop.estimators.base import BaseDropoutMLP
+from cdrop.uncertainty import RegressionUncertainty
+
+__all__ = ["DropoutMLPRegressor"]
+
+
+class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
+    """Multilayer perceptron with dropout, for one target or several.
+
+    Parameters
+    ----------
+    hidden_layer_sizes, activation, dropout, ..., n_jobs
+        Those of `DropoutMLPClassifier`, without `class_weight`. Nothing is stratified.
+
+    Attributes
+    ----------
+    n_features_in_, network_, loss_curve_, ..., learning_rate_
+        Those of `DropoutMLPClassifier`, without `classes_`. Losses are half the squared error, summed over the targets;
+        scores are R^2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        By `fit`, if a parameter is not as above.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.preprocessing import scale
+    >>> from cdrop import DropoutMLPRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> net = DropoutMLPRegressor(dropout=0.1, solver="adamw", random_state=0, early_stopping=True)
+    >>> net.fit(scale(X), scale(y)).score(scale(X), scale(y)) > 0.3
+    True
+    """
+
+    _numeric = True
+
+    def partial_fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+        """Make one pass over the rows, going on from where the last call ended.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument or a parameter is not as above; with ``early_stopping=True``.
+        """
+        self._partial_fit(X, y, sample_weight, None)
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict targets, without dropout.
+
+        Parameters
+        ----------
+        X : {array_like, sparse matrix}, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray, shape (n_samples,) or (n_samples, n_outputs)
+            Float32 if trained on it, else float64.
+        """
+        x = self._checked(X)
+        return _one_column_flat(self.network_.predict(x))
+
+    def predict_uncertainty(
+        self, X: Any, mc_samples: int = 50, *, seed: int | None = None
+    ) -> RegressionUncertainty:
+        """Predict under many masks of dropout, and tell how far the predictions agree.
+
+        Parameters
+        ----------
+        X : {array_like, sparse matrix}, shape (n_samples, n_features)
+        mc_samples : int, default 50
+            How many masks to draw for each row.
+        seed : int, optional
+            Of the masks. Default: the network's, so that two calls agree.
+
+        Returns
+        -------
+        cdrop.uncertainty.RegressionUncertainty
+            Mean and standard deviation, of the shape that `predict` gives.
+
+        Raises
+        ------
+        ValueError
+            If all dropout rates are 0: all masks would agree, right or wrong.
+        """
+        x = self._checked(X)
+        told = self.network_.predict_uncertainty(x, mc_samples, seed=seed)
+        assert isinstance(told, RegressionUncertainty)
+        return RegressionUncertainty(_one_column_flat(told.mean), _one_column_flat(told.std))
+
+    def _learn(self, y: NDArray[Any], fresh: bool, classes: NDArray[Any] | None) -> None:
+        """There are no classes."""
+
+    def _encoded(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+        return y.reshape(len(y), -1).astype(dtype, copy=False)
+
+    def _class_weights(self, y: NDArray[Any], partial: bool) -> None:
+        return None
+
+    def _loss(self) -> str:
+        return "squared_error"
+
+    def _width(self, targets: NDArray[Any]) -> int:
+        return int(targets.shape[1])
+
+    def _strata(self, targets: NDArray[Any]) -> None:
+        return None
+
+    def __sklearn_tags__(self) -> Any:
+        """Several outputs are welcome."""
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def _one_column_flat(outputs: NDArray[Any]) -> NDArray[Any]:
+    return outputs[:, 0] if outputs.shape[1] == 1 else outputs

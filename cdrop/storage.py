@@ -1,0 +1,234 @@
+"""Models as files: all of a model in one safetensors file, checked before any of it is believed.
+
+Needs safetensors: ``pip install 'cdrop[io]'``.
+
+Design
+------
+A file is an ordinary safetensors file: a length, a header of JSON, the arrays' bytes. The header's metadata has one
+entry, ``cdrop``: JSON with the file's SHA-256, the number of the format, cdrop's version, the kind of the model and its
+settings. The digest comes first in it, so that every model file begins alike and the 64 hex digits stand at one place,
+found without parsing anything. It is taken over the whole file, these digits written as zeros. One entry, because
+safetensors writes several in random order: the same model gives the same bytes.
+
+The digest tells accidents, not attacks: whoever can change a file can also change its digest. So nothing in a file can
+run code, memory is taken in proportion to what the file really holds, and a model's class checks each setting and array
+as it checks its arguments. Then the model is taken apart again, and must give what the file says: nothing in a file is
+passed over, and nothing that it lacks is made up.
+
+A class that can be stored is listed in ``_KINDS``, with its module, and has
+
+- ``_to_parts(self) -> tuple[dict, dict[str, ndarray]]``: settings that JSON can carry (plain dicts with str keys,
+  lists, str, int, float, bool, None; no NumPy scalars) and arrays of numbers or bools;
+- ``_from_parts(cls, settings, arrays)``, a class method: the model again, of which ``_to_parts`` gives the same. Its
+  arguments come from a file and may be anything of these types: what does not fit raises TypeError, ValueError or,
+  where something is missing, KeyError, before memory is taken by what a setting claims.
+
+Strings, such as the names of classes, belong into the settings; a vector of numbers that grows, such as losses, is an
+array. Numbers, infinite ones and NaN included, come back bit for bit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cdrop
+from cdrop._checks import choice, whole_number
+from cdrop._files import sweep, write_atomically
+
+__all__ = ["ModelFileError", "load", "save"]
+
+_FORMAT = 1  # one more with every change that an older cdrop would misread
+_KINDS = {
+    "Network": "cdrop.network",
+    "DropoutMLPClassifier": "cdrop.estimators",
+    "DropoutMLPRegressor": "cdrop.estimators",
+}
+_MEMBERS = ("sha256", "format", "cdrop", "kind", "settings")
+_LENGTH = 8  # bytes before the header, which say how long it is
+_OPENING = rb'{"__metadata__":{"cdrop":"{\"sha256\": \"'
+_DIGITS = slice(_LENGTH + len(_OPENING), _LENGTH + len(_OPENING) + 64)
+_NO_DIGITS = b"0" * 64
+
+
+class ModelFileError(ValueError):
+    """A file that is there but holds no model: damaged, truncated, foreign, or of a newer cdrop."""
+
+
+def save(model: Any, path: str | os.PathLike[str]) -> None:
+    """Write a model to one file, whole or not at all; ``model.save(path)`` is the same.
+
+    Parameters
+    ----------
+    model : Network or estimator of cdrop
+    path : path
+        An existing file is replaced.
+
+    Raises
+    ------
+    ImportError
+        If safetensors is not installed.
+    TypeError
+        If `model` is of another class; a subclass is another.
+    OSError
+        If the file cannot be written; what was there before is still there.
+
+    Examples
+    --------
+    >>> from cdrop import Network, load
+    >>> Network([4, 8, 3], dropout=0.5).save("model.safetensors")
+    >>> load("model.safetensors")
+    Network([4, 8, 3], dropout=0.5)
+    """
+    kind = type(model).__name__
+    if _KINDS.get(kind) != type(model).__module__:
+        raise TypeError(f"model is {model!r}; expected one of {', '.join(_KINDS)}, no subclass")
+    content = _packed(kind, *model._to_parts())
+    write_atomically(path, lambda stream: stream.write(content))
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read a model that `save` wrote; what it goes on to do is byte for byte what it would have done.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Network or estimator of cdrop
+        As saved. Weights that are not finite, of a model that diverged, are loaded as they are.
+
+    Raises
+    ------
+    ImportError
+        If safetensors is not installed.
+    ModelFileError
+        A ValueError, if the file is damaged, truncated, of another kind, or written by a newer cdrop.
+    OSError
+        If there is no such file, or it cannot be read.
+
+    Notes
+    -----
+    Nothing in a file can run code, so that one of unknown origin costs at most memory in proportion to its size. What
+    a killed `save` to this path left beside it is removed.
+    """
+    path = os.fspath(path)
+    try:
+        about, arrays = _unpacked(_read(path))
+        kind = _check_about(about)
+        maker = getattr(importlib.import_module(_KINDS[kind]), kind)
+        model = maker._from_parts(about["settings"], arrays)
+        _check_same(model, about["settings"], arrays)
+    except ModelFileError:
+        raise
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
+        lacks = "it lacks " if isinstance(error, KeyError) else ""
+        raise ModelFileError(f"{path} holds no model that can be used: {lacks}{error}") from error
+    return model
+
+
+def _packed(
+    kind: str, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> bytearray:
+    about = dict(zip(_MEMBERS, ("0" * 64, _FORMAT, cdrop.__version__, kind, settings), strict=True))
+    native = {
+        name: np.require(array, array.dtype.newbyteorder("="), "C")
+        for name, array in arrays.items()
+    }
+    content = bytearray(_safetensors().numpy.save(native, {"cdrop": json.dumps(about)}))
+    if not content.startswith(_OPENING, _LENGTH):
+        raise RuntimeError("safetensors begins its files in another way than it did; nothing saved")
+    content[_DIGITS] = _digest(content)
+    return content
+
+
+def _read(path: str) -> bytes:
+    """Return the content of a file that has its own digest."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ModelFileError(f"{path} is no file")  # reading a pipe would wait for its other end
+    sweep(path)
+    with open(path, "rb") as stream:
+        opening, size = stream.read(_DIGITS.stop), os.fstat(stream.fileno()).st_size
+        if not opening:
+            raise ModelFileError(f"{path} is empty")
+        if len(opening) < _DIGITS.stop or not opening.startswith(_OPENING, _LENGTH):
+            raise ModelFileError(f"{path} is no model file of cdrop: it begins otherwise")
+        stream.seek(0)
+        content = stream.read(size)  # it may grow meanwhile, but memory is for what was there
+    if content[_DIGITS] != _digest(content):
+        raise ModelFileError(f"{path} is damaged: its SHA-256 is not the one written in it")
+    return content
+
+
+def _digest(content: bytes | bytearray) -> bytes:
+    """Return the hex digits of the SHA-256 over the content with its own digits zeroed."""
+    view = memoryview(content)
+    sha = hashlib.sha256(view[: _DIGITS.start])
+    sha.update(_NO_DIGITS)
+    sha.update(view[_DIGITS.stop :])
+    return sha.hexdigest().encode()
+
+
+def _unpacked(content: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
+    """Return what the header says of the model, and the arrays; safetensors checks that they fill the file exactly."""
+    safetensors = _safetensors()
+    try:
+        arrays = safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, LookupError) as error:  # a dtype that NumPy lacks
+        raise ValueError(f"its arrays cannot be read: {error}") from error
+    header = json.loads(content[_LENGTH : _LENGTH + int.from_bytes(content[:_LENGTH], "little")])
+    return json.loads(header["__metadata__"]["cdrop"]), arrays
+
+
+def _check_about(about: Any) -> str:
+    """Return the kind of a model that this cdrop can read."""
+    if not isinstance(about, dict):
+        raise TypeError("it says nothing of its model")
+    number = whole_number("its format", about.get("format"), 1, 2**62)
+    if number > _FORMAT:
+        raise ValueError(
+            f"it was written by a newer cdrop ({about.get('cdrop')}): its format is {number}, and this cdrop reads "
+            f"up to {_FORMAT}"
+        )
+    if set(about) != set(_MEMBERS):
+        raise ValueError(f"it has the members {sorted(about)}; expected {sorted(_MEMBERS)}")
+    if not isinstance(about["settings"], dict):
+        raise TypeError(f"its settings are {about['settings']!r}; expected an object")
+    return choice("its kind", about["kind"], tuple(_KINDS))
+
+
+def _check_same(
+    model: Any, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> None:
+    """Raise unless the model, taken apart again, gives what it was made from, bit for bit."""
+    again, its_arrays = model._to_parts()
+    differ = {name for name, _ in _texts(settings).items() ^ _texts(again).items()}
+    differ |= {name for name, _ in _bytes(arrays).items() ^ _bytes(its_arrays).items()}
+    if differ:
+        raise ValueError(f"a model made from it has other {', '.join(sorted(differ))}")
+
+
+def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
+    return {name: json.dumps(value, sort_keys=True) for name, value in settings.items()}
+
+
+def _bytes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    return {name: (a.dtype.str, a.shape, a.tobytes()) for name, a in arrays.items()}
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(
+            "model files need safetensors: pip install 'cdrop[io]'", name="safetensors"
+        ) from error
+    return safetensors

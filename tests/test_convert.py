@@ -1,0 +1,155 @@
+"""Exported models, run by another runtime, predict what cdrop predicts."""
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import ACTIVATIONS, LOSSES, problem
+
+import cdrop
+from cdrop import Network
+from cdrop.convert import to_onnx
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+CLOSE = 1e-5
+
+
+def run(model, x):
+    """Answer by onnxruntime, as a dict by output."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {"X": x.astype(np.float32)}), strict=True))
+
+
+def trained(units, loss, **settings):
+    net = Network(units, loss=loss, seed=3, **settings)
+    x, y = problem(units, loss, rows=60, dtype=net.dtype)
+    net.fit(x, y, batch_size=16, iterations=30, learning_rate=0.01)
+    return net, x
+
+
+def assert_alike(net, x):
+    answers = run(to_onnx(net), x)
+    if net.loss == "squared_error":
+        assert list(answers) == ["output"]
+        np.testing.assert_allclose(answers["output"], net.predict(x), rtol=CLOSE, atol=CLOSE)
+    else:
+        assert list(answers) == ["label", "probabilities"]
+        assert answers["label"].dtype == np.int64
+        np.testing.assert_array_equal(answers["label"], net.predict(x))
+        np.testing.assert_allclose(answers["probabilities"], net.predict_proba(x), atol=CLOSE)
+    assert all(a.dtype == np.float32 for n, a in answers.items() if n != "label")
+
+
+@pytest.mark.parametrize("scaling", ["train", "test"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_kind_of_network_predicts_alike(activation, loss, scaling, dtype):
+    net, x = trained(
+        [7, 19, 11, 4],
+        loss,
+        activation=activation,
+        scaling=scaling,
+        dtype=dtype,
+        dropout=[0.5, 0.3],
+        input_dropout=0.2,
+    )
+    for rows in (60, 1, 0):
+        assert_alike(net, x[:rows])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("units", [[5, 1], [1, 3], [5, 2, 1], [3, 200, 70, 2]])
+def test_small_and_wide_networks_predict_alike(units, loss):
+    assert_alike(*trained(units, loss))
+
+
+def test_a_background_needs_no_node():
+    net = Network([20, 30, 3], seed=1)
+    x = np.where(np.random.default_rng(0).random((50, 20)) < 0.9, 0.7, 3).astype(np.float32)
+    net.fit(x, np.arange(50) % 3, iterations=30)
+    assert net.state_dict()["background"].any()
+    assert_alike(net, x)
+
+
+class Estimator:
+    """What `to_onnx` looks at in a fitted estimator."""
+
+    def __init__(self, net, classes, multilabel=False):
+        self.network_, self.classes_, self._multilabel = net, classes, multilabel
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [np.array([-5, 7, 2**40]), np.array(["a", "bcd", "é"]), np.array(["a", "b", "c"], object)],
+)
+def test_an_estimators_labels_are_its_classes(classes):
+    net, x = trained([7, 9, 3], "softmax_cross_entropy")
+    answers = run(to_onnx(Estimator(net, classes)), x)
+    assert answers["label"].tolist() == classes[net.predict(x)].tolist()
+    np.testing.assert_allclose(answers["probabilities"], net.predict_proba(x), atol=CLOSE)
+
+
+@pytest.mark.parametrize(
+    "classes", [np.array([3, 4]), np.array(["no", "yes"]), np.array([False, True])]
+)
+def test_one_unit_for_two_classes(classes):
+    net, x = trained([7, 9, 1], "sigmoid_cross_entropy")
+    model = to_onnx(Estimator(net, classes))
+    answers, p = run(model, x), net.predict_proba(x)
+    assert answers["label"].tolist() == classes[net.predict(x)[:, 0]].tolist()
+    assert answers["label"].shape == (60,)
+    np.testing.assert_allclose(answers["probabilities"], np.hstack([1 - p, p]), atol=CLOSE)
+    assert [len(a) for a in run(model, x[:1]).values()] == [1, 1]
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_several_labels_at_once_stay_0_and_1(labels):
+    net, x = trained([7, 9, labels], "sigmoid_cross_entropy")
+    answers = run(to_onnx(Estimator(net, np.arange(labels), True)), x)
+    np.testing.assert_array_equal(answers["label"], net.predict(x))
+    np.testing.assert_allclose(answers["probabilities"], net.predict_proba(x), atol=CLOSE)
+
+
+def test_the_file_and_what_it_says(tmp_path):
+    net = trained([7, 9, 3], "softmax_cross_entropy")[0]
+    model = to_onnx(net, tmp_path / "m.onnx")
+    read = onnx.load(tmp_path / "m.onnx")
+    assert read == model
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+    assert (read.producer_name, read.producer_version) == ("cdrop", cdrop.__version__)
+    assert (read.opset_import[0].version, read.ir_version) == (13, 7)
+    assert [n.op_type for n in read.graph.node if n.op_type == "Dropout"] == []
+    sizes = [v.type.tensor_type.shape.dim for v in (*read.graph.input, *read.graph.output)]
+    assert [[d.dim_param or d.dim_value for d in dims] for dims in sizes] == [
+        ["n", 7],
+        ["n"],
+        ["n", 3],
+    ]
+
+
+def test_what_cannot_be_exported_is_told(tmp_path, monkeypatch):
+    net = Network([2, 2], dtype="float64")
+    state = net.state_dict()
+    for bad in (np.nan, 1e39):
+        state["arrays"]["weight.0"][1, 0] = bad
+        net.load_state_dict(state)
+        with pytest.raises(ValueError, match="layer 0 are not finite in float32"):
+            to_onnx(net, tmp_path / "m")
+    for bad in (None, 3, object(), Network, Estimator(None, None)):
+        with pytest.raises(TypeError, match="model is"):
+            to_onnx(bad)
+    with pytest.raises(TypeError, match="classes_ is"):
+        to_onnx(Estimator(Network([2, 2]), np.array([0.5, 1.5])))
+    with pytest.raises(ValueError, match="at least two classes"):
+        to_onnx(Estimator(Network([2, 1]), np.array(["a"])))
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        to_onnx(Network([2, 2]), tmp_path / "absent" / "m")
+    monkeypatch.setitem(sys.modules, "onnx.checker", None)
+    with pytest.raises(ImportError, match=r"pip install 'cdrop\[onnx\]'"):
+        to_onnx(Network([2, 2]), tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,179 @@
+"""Files are whole or absent, and nothing stays beside them."""
+
+import errno
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from cdrop import _files
+from cdrop._files import check_writable, sweep, write_atomically
+
+TOKEN = "0123456789abcdef"
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+
+    def half(stream):
+        stream.write(b"new")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, half)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_replaces_follows_links_and_keeps_rights(tmp_path):
+    target, link = tmp_path / "real.json", tmp_path / "link.json"
+    target.write_text("old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    write_atomically(link, lambda stream: stream.write(b"new"))
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.json", "real.json"]
+
+
+def test_check_writable_leaves_no_trace(tmp_path):
+    check_writable(tmp_path / "new.json")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        check_writable(tmp_path / "absent" / "new.json")
+    with pytest.raises(IsADirectoryError):
+        check_writable(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["fsync", "replace", "fstat"])
+def test_a_failing_system_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, name):
+    path = tmp_path / "result"
+    path.write_bytes(b"before")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, name, full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, lambda stream: stream.write(b"after"))
+    assert [p.name for p in tmp_path.iterdir()] == ["result"]
+    assert path.read_bytes() == b"before"
+
+
+@pytest.mark.parametrize(("code", "told"), [(errno.EIO, True), (errno.EINVAL, False)])
+def test_a_folder_that_cannot_be_synced_is_told_only_if_the_disk_fails(
+    tmp_path, monkeypatch, code, told
+):
+    sync = os.fsync
+
+    def fail_on_folders(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(code, os.strerror(code))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail_on_folders)
+    path = tmp_path / "result"
+    if told:
+        with pytest.raises(OSError, match=os.strerror(code)):
+            write_atomically(path, lambda stream: stream.write(b"after"))
+    else:
+        write_atomically(path, lambda stream: stream.write(b"after"))
+    assert path.read_bytes() == b"after"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ---- What killed writers leave -----------------------------------------------------------------
+
+
+def left_behind(folder, name):
+    path = folder / f".{name}.{TOKEN}.tmp"
+    path.write_bytes(b"half a file")
+    return path
+
+
+def test_the_next_write_and_a_sweep_remove_what_a_killed_writer_left(tmp_path):
+    path = tmp_path / "a[1]*.json"  # no pattern may be made of a name
+    left_behind(tmp_path, path.name)
+    write_atomically(path, lambda stream: stream.write(b"new"))
+    assert list(tmp_path.iterdir()) == [path]
+    left_behind(tmp_path, path.name)
+    sweep(path)
+    assert list(tmp_path.iterdir()) == [path]
+    sweep(tmp_path / "absent" / "file")
+
+
+def test_a_sweep_leaves_other_files_alone(tmp_path):
+    for name in ("a", f".b.{TOKEN}.tmp", f".a.{TOKEN}.tmp2", f".a.{TOKEN}0.tmp", ".a.tmp", ".a"):
+        (tmp_path / name).write_bytes(b"mine")
+    (tmp_path / f".a.{TOKEN}.tmp").mkdir()
+    (tmp_path / f".a.{TOKEN[::-1]}.tmp").symlink_to(tmp_path / "a")
+    os.mkfifo(tmp_path / ".a.0000000000000000.tmp")  # opening it would hang
+    before = sorted(tmp_path.iterdir())
+    sweep(tmp_path / "a")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_living_writer_keeps_its_file(tmp_path):
+    path = tmp_path / "result"
+
+    def write(stream):
+        stream.write(b"new")
+        sweep(path)
+        write_atomically(path, lambda other: other.write(b"other"))
+
+    write_atomically(path, write)
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_keeps_its_file_until_it_has_its_name(tmp_path, monkeypatch):
+    path, replace = tmp_path / "result", os.replace
+
+    def sweep_first(*names):
+        sweep(path)
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", sweep_first)
+    write_atomically(path, lambda stream: stream.write(b"new"))
+    assert path.read_bytes() == b"new"
+
+
+def test_a_writer_swept_before_it_could_lock_begins_again(tmp_path, monkeypatch):
+    path, lock, swept = tmp_path / "result", fcntl.flock, []
+
+    def late(stream, operation):
+        if operation == fcntl.LOCK_EX and not swept:
+            swept.extend(tmp_path.iterdir())
+            sweep(path)
+        lock(stream, operation)
+
+    monkeypatch.setattr(_files.fcntl, "flock", late)
+    write_atomically(path, lambda stream: stream.write(b"new"))
+    assert len(swept) == 1
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"new"
+
+
+def test_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    path, faults = tmp_path / "result", []
+    contents = [bytes([i]) * 5000 for i in range(4)]
+
+    def write(content):
+        try:
+            for _ in range(50):
+                write_atomically(path, lambda stream: stream.write(content))
+                assert Path(path).read_bytes() in contents
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert list(tmp_path.iterdir()) == [path]
