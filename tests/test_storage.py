@@ -46,7 +46,7 @@ def refuses(path, content, match=None):
 def small():
     """Return a small file's bytes: a network that has trained, with a background."""
     net = trained((2, 2, 2), iterations=3, rows=9, dropout=0.5)
-    net.fit(np.ones((3, 2)), [0, 1, 0], iterations=1)
+    net.fit(np.ones((3, 2)), [0, 1, 0], epochs=2)
     return bytes(storage._packed("Network", *net._to_parts()))
 
 
