@@ -269,10 +269,10 @@ def from_sklearn(model: Any) -> Any:
     >>> bool((ours.predict(X) == theirs.predict(X)).all())
     True
     """
+    # Before all else: this says what to install where scikit-learn is missing.
+    classifier, regressor = cdrop.DropoutMLPClassifier, cdrop.DropoutMLPRegressor
     from sklearn.neural_network import MLPClassifier, MLPRegressor
     from sklearn.utils.validation import check_is_fitted
-
-    from cdrop.estimators import DropoutMLPClassifier, DropoutMLPRegressor
 
     if not isinstance(model, (MLPClassifier, MLPRegressor)):
         raise TypeError(f"model is {model!r}; expected an MLPClassifier or MLPRegressor")
@@ -280,7 +280,7 @@ def from_sklearn(model: Any) -> Any:
     loss = getattr(model, "loss", "squared_error")
     if isinstance(model, MLPRegressor) and loss != "squared_error":
         raise ValueError(f"model has the loss {loss!r}; expected 'squared_error'")
-    kind = DropoutMLPClassifier if isinstance(model, MLPClassifier) else DropoutMLPRegressor
+    kind: Any = classifier if isinstance(model, MLPClassifier) else regressor
     estimator = kind(**_shared_parameters(model, kind))
     if isinstance(model, MLPClassifier):
         estimator.classes_ = model.classes_.copy()
