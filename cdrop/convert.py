@@ -1,10 +1,11 @@
-"""Models for and from other libraries: to ONNX, whose files run without Python or cdrop.
+"""Models for and from other libraries: to ONNX, whose files run without Python or cdrop; from scikit-learn.
 
-Needs onnx: ``pip install 'cdrop[onnx]'``.
+Needs onnx, ``pip install 'cdrop[onnx]'``, or scikit-learn, ``pip install 'cdrop[sklearn]'``.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from cdrop import _kernels
 from cdrop._files import write_atomically
 from cdrop.network import Network
 
-__all__ = ["to_onnx"]
+__all__ = ["from_sklearn", "to_onnx"]
 
 # Pinned, so that a file runs wherever these are known, however new the onnx that writes it: since 2020.
 _OPSET = 13
@@ -230,3 +231,92 @@ def _onnx() -> Any:
     except ImportError as error:
         raise ImportError("to_onnx needs onnx: pip install 'cdrop[onnx]'", name="onnx") from error
     return onnx
+
+
+def from_sklearn(model: Any) -> Any:
+    """Convert a fitted perceptron of scikit-learn to an estimator that predicts alike, and can be trained on.
+
+    Parameters
+    ----------
+    model : sklearn.neural_network.MLPClassifier or MLPRegressor
+        Fitted, with its squared error if it is a regressor. It is not changed.
+
+    Returns
+    -------
+    DropoutMLPClassifier or DropoutMLPRegressor
+        With the same parameters, and no dropout. Solver "lbfgs", which cdrop lacks, becomes "adam". Weights are of the
+        same dtype and bits; a binary classifier has one output in both libraries. Training goes on from them with
+        ``partial_fit`` or ``warm_start=True``; the optimiser begins anew.
+
+    Raises
+    ------
+    ImportError
+        If scikit-learn is not installed.
+    TypeError
+        If `model` is neither.
+    ValueError
+        If `model` is not fitted, or a regressor of another loss.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.neural_network import MLPClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> with warnings.catch_warnings(action="ignore"):  # of too few epochs
+    ...     theirs = MLPClassifier(max_iter=20, random_state=1).fit(X, y)
+    >>> ours = from_sklearn(theirs)
+    >>> bool((ours.predict(X) == theirs.predict(X)).all())
+    True
+    """
+    # Before all else: this says what to install where scikit-learn is missing.
+    classifier, regressor = cdrop.DropoutMLPClassifier, cdrop.DropoutMLPRegressor
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.utils.validation import check_is_fitted
+
+    if not isinstance(model, (MLPClassifier, MLPRegressor)):
+        raise TypeError(f"model is {model!r}; expected an MLPClassifier or MLPRegressor")
+    check_is_fitted(model, "coefs_")
+    loss = getattr(model, "loss", "squared_error")
+    if isinstance(model, MLPRegressor) and loss != "squared_error":
+        raise ValueError(f"model has the loss {loss!r}; expected 'squared_error'")
+    kind: Any = classifier if isinstance(model, MLPClassifier) else regressor
+    estimator = kind(**_shared_parameters(model, kind))
+    if isinstance(model, MLPClassifier):
+        estimator.classes_ = model.classes_.copy()
+        estimator._multilabel = model._label_binarizer.y_type_.startswith("multilabel")
+    _take_over(estimator, model)
+    return estimator
+
+
+def _shared_parameters(model: Any, kind: Any) -> dict[str, Any]:
+    known = kind._get_param_names()
+    parameters = {
+        name: value for name, value in model.get_params(deep=False).items() if name in known
+    }
+    if parameters["solver"] == "lbfgs":
+        parameters["solver"] = "adam"
+    return parameters
+
+
+def _take_over(estimator: Any, model: Any) -> None:
+    """Give an estimator the weights of a model, and what its training has recorded."""
+    from cdrop.estimators.options import design
+
+    for name in ("n_features_in_", "feature_names_in_"):
+        if hasattr(model, name):
+            setattr(estimator, name, getattr(model, name))
+    coefs = model.coefs_
+    kind = coefs[0].dtype.name
+    estimator._begin(design(estimator, len(coefs[0]), coefs[-1].shape[1], estimator._loss(), kind))
+    estimator.network_.set_weights(coefs, model.intercepts_)
+    history, losses = estimator.network_.history, getattr(model, "loss_curve_", [model.loss_])
+    scores = getattr(model, "validation_scores_", None)
+    history.epoch_loss.extend(map(float, losses))
+    history.validation_loss.extend([math.nan] * len(losses))
+    history.validation_score.extend(map(float, scores or [math.nan] * len(losses)))
+    estimator.n_iter_, estimator.t_ = int(model.n_iter_), int(model.t_)
+    for name in ("best_loss_", "best_validation_score_"):
+        best = getattr(model, name, None)
+        setattr(estimator, name, None if best is None else float(best))
+    estimator._stopped, estimator._validated = True, bool(scores)

@@ -139,11 +139,9 @@ def _packed(
     kind: str, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> bytearray:
     about = dict(zip(_MEMBERS, ("0" * 64, _FORMAT, cdrop.__version__, kind, settings), strict=True))
-    native = {
-        name: np.require(array, array.dtype.newbyteorder("="), "C")
-        for name, array in arrays.items()
-    }
-    content = bytearray(_safetensors().numpy.save(native, {"cdrop": json.dumps(about)}))
+    # safetensors writes the memory of an array, in whatever order it lies there.
+    in_order = {name: np.require(array, requirements="C") for name, array in arrays.items()}
+    content = bytearray(_safetensors().numpy.save(in_order, {"cdrop": json.dumps(about)}))
     if not content.startswith(_OPENING, _LENGTH):
         raise RuntimeError("safetensors begins its files in another way than it did; nothing saved")
     content[_DIGITS] = _digest(content)

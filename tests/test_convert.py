@@ -1,14 +1,17 @@
 """Exported models, run by another runtime, predict what cdrop predicts."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
 from conftest import ACTIVATIONS, LOSSES, problem
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import cdrop
 from cdrop import Network
-from cdrop.convert import to_onnx
+from cdrop.convert import from_sklearn, to_onnx
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -153,3 +156,98 @@ def test_what_cannot_be_exported_is_told(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'cdrop\[onnx\]'"):
         to_onnx(Network([2, 2]), tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- From scikit-learn -------------------------------------------------------------------------
+
+
+def fitted(kind, y, dtype="float64", **settings):
+    x = problem([6, 2], rows=len(y), dtype=dtype)[0]
+    with warnings.catch_warnings(action="ignore"):  # of too few epochs
+        return kind(hidden_layer_sizes=(9, 5), random_state=3, **{"max_iter": 15, **settings}).fit(
+            x, y
+        ), x
+
+
+TARGETS = {
+    "binary": np.arange(60) % 2,
+    "texts": np.array(["no", "yes", "perhaps"])[np.arange(60) % 3],
+    "labels": (np.arange(180).reshape(60, 3) % np.array([2, 3, 5]) == 0).astype(int),
+    "two-labels": (np.arange(120).reshape(60, 2) % np.array([2, 3]) == 0).astype(int),
+    "one-number": np.sin(np.arange(60.0)),
+    "numbers": np.sin(np.arange(180.0)).reshape(60, 3),
+}
+
+
+@pytest.mark.parametrize("activation", ["relu", "logistic", "tanh", "identity"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_perceptron_of_scikit_learn_predicts_alike(tmp_path, target, activation, dtype):
+    kind = MLPRegressor if "number" in target else MLPClassifier
+    theirs, x = fitted(kind, TARGETS[target], dtype, activation=activation)
+    ours = from_sklearn(theirs)
+    close = 1e-12 if dtype == "float64" else 1e-5
+    assert type(ours).__name__ == f"Dropout{kind.__name__}"
+    if kind is MLPRegressor:
+        np.testing.assert_allclose(ours.predict(x), theirs.predict(x), rtol=close, atol=close)
+    else:
+        np.testing.assert_array_equal(ours.predict(x), theirs.predict(x))
+        np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), atol=close)
+    assert ours.predict(x).shape == theirs.predict(x).shape
+    assert [w.tobytes() for w in ours.coefs_] == [w.tobytes() for w in theirs.coefs_]
+    assert ours.loss_curve_ == theirs.loss_curve_
+    assert ours.n_iter_ == theirs.n_iter_
+    assert (ours.out_activation_, ours.n_layers_) == (theirs.out_activation_, theirs.n_layers_)
+    ours.save(tmp_path / "m")
+    np.testing.assert_array_equal(cdrop.load(tmp_path / "m").predict(x), ours.predict(x))
+    with warnings.catch_warnings(action="ignore"):
+        ours.set_params(warm_start=True, max_iter=30).fit(x, TARGETS[target])
+    assert len(ours.loss_curve_) > theirs.n_iter_
+    if kind is MLPClassifier:
+        assert ours.loss_ < theirs.loss_curve_[0]
+    answers = run(to_onnx(ours), x)
+    np.testing.assert_allclose(
+        answers["output" if kind is MLPRegressor else "probabilities"].reshape(-1),
+        (ours.predict(x) if kind is MLPRegressor else ours.predict_proba(x)).reshape(-1),
+        rtol=CLOSE,
+        atol=CLOSE,
+    )
+    if kind is MLPClassifier:
+        assert answers["label"].tolist() == ours.predict(x).tolist()
+
+
+def test_parameters_and_scores_come_along():
+    settings = {"solver": "sgd", "alpha": 0.5, "early_stopping": True, "batch_size": 7}
+    theirs, x = fitted(MLPClassifier, TARGETS["texts"], **settings)
+    ours = from_sklearn(theirs)
+    given = ours.get_params()
+    assert {name: given[name] for name in settings} == settings
+    assert given["hidden_layer_sizes"] == (9, 5)
+    assert given["dropout"] == 0
+    assert ours.validation_scores_ == theirs.validation_scores_
+    assert ours.best_validation_score_ == theirs.best_validation_score_
+    np.testing.assert_array_equal(ours.predict(x), theirs.predict(x))
+    lbfgs, x = fitted(MLPClassifier, TARGETS["binary"], solver="lbfgs")
+    assert from_sklearn(lbfgs).get_params()["solver"] == "adam"
+    assert from_sklearn(lbfgs).loss_ == lbfgs.loss_
+
+
+def test_feature_names_come_along():
+    pandas = pytest.importorskip("pandas")
+    x = pandas.DataFrame(np.random.default_rng(0).random((20, 2)), columns=["a", "b"])
+    with warnings.catch_warnings(action="ignore"):
+        theirs = MLPClassifier(max_iter=3).fit(x, np.arange(20) % 2)
+    ours = from_sklearn(theirs)
+    assert ours.feature_names_in_.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(ours.predict(x), theirs.predict(x))
+
+
+def test_what_cannot_be_taken_over_is_told():
+    for bad in (None, 3, MLPClassifier, LogisticRegression(), Network([2, 2])):
+        with pytest.raises(TypeError, match="model is"):
+            from_sklearn(bad)
+    with pytest.raises(ValueError, match="not fitted"):
+        from_sklearn(MLPClassifier())
+    if "loss" in MLPRegressor().get_params():
+        theirs, _ = fitted(MLPRegressor, TARGETS["binary"] + 1.0, loss="poisson")
+        with pytest.raises(ValueError, match="model has the loss 'poisson'"):
+            from_sklearn(theirs)
