@@ -1,17 +1,9 @@
 """Dropout training on CPUs that touches only the living units."""
 
+from importlib import import_module
 from typing import Any
 
-from cdrop import (
-    callbacks,
-    convert,
-    datasets,
-    kernels,
-    optimizers,
-    reference,
-    schedules,
-    storage,
-)
+from cdrop import callbacks, kernels, optimizers, reference, schedules, storage
 from cdrop._kernels import get_num_threads, set_num_threads
 from cdrop.network import Evaluation, History, Network, make_network
 from cdrop.storage import load
@@ -41,19 +33,20 @@ __all__ = [
     "storage",
 ]
 
-# Imported, with scikit-learn, when they are asked for.
+# Imported when they are asked for: what training does not need, and the estimators, which need scikit-learn.
+_MODULES = ("convert", "datasets")
 _ESTIMATORS = ("DropoutMLPClassifier", "DropoutMLPRegressor")
 
 _install_threads()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ESTIMATORS:
-        raise AttributeError(f"module 'cdrop' has no attribute {name!r}")
-    from cdrop import estimators
-
-    return getattr(estimators, name)
+    if name in _MODULES:
+        return import_module(f"cdrop.{name}")
+    if name in _ESTIMATORS:
+        return getattr(import_module("cdrop.estimators"), name)
+    raise AttributeError(f"module 'cdrop' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ESTIMATORS])
+    return sorted([*globals(), *_MODULES, *_ESTIMATORS])

@@ -255,7 +255,7 @@ def test_a_folder_from_end_to_end(idx_folder, tmp_path):
 def test_ctrl_c_reports_and_saves_the_finished_repeats(idx_folder, tmp_path):
     saved = tmp_path / "out.json"
     command = [sys.executable, "-m", "cdrop", "compare", "--data", idx_folder, "--repeats", "40"]
-    command += ["--iterations", "400", "--hidden", "8", "--batch-size", "32", "--json", saved]
+    command += ["--iterations", "4000", "--hidden", "8", "--batch-size", "32", "--json", saved]
     with subprocess.Popen(
         list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from conftest import LOSSES, digest, problem, run_python
 
 from cdrop import Network
+from cdrop.callbacks import Callback
 
 FORMATS = ("csr", "csc", "coo", "bsr", "lil", "dok", "dia")
 
@@ -169,16 +170,10 @@ def test_a_matrix_changed_while_it_trains_does_no_harm():
     x, y = data([12, 3])
     csr = sparse(x)
 
-    class Vandal:
+    class Vandal(Callback):
         def on_fit_begin(self, net, total):
             csr.indices[:] = 2**31 - 1
             csr.indptr[:] = 2**31 - 1
-
-        def on_iteration(self, net, iteration, loss):
-            return False
-
-        def on_fit_end(self, net):
-            pass
 
     net, other = Network([12, 3]), Network([12, 3])
     net.fit(csr, y, iterations=5, callbacks=[Vandal()])
