@@ -102,7 +102,7 @@ def test_a_seed_is_the_networks_and_a_generator_is_drawn_from():
 
 
 def test_the_network_is_trained_as_by_hand():
-    net = Network((4, 9, 8, 3), dropout=0.3, seed=3, dtype="float64")
+    net = Network((4, 9, 8, 3), dropout=0.3, seed=3, dtype="float64", initializer="glorot")
     net.fit(X, Y, optimizer="adam", l2=1e-4, share_l2=True, batch_size=150, epochs=5)
     assert all(map(np.array_equal, quick().fit(X, Y).coefs_, net.coefs_))
 
@@ -125,10 +125,10 @@ def test_solvers(settings, rule):
 
 def test_alpha_is_divided_by_the_minibatch():
     strong, weak = (quick(alpha=a, batch_size=b).fit(X, Y) for a, b in ((15.0, 150), (0.1, 1)))
-    by_hand = Network((4, 9, 8, 3), dropout=0.3, seed=3, dtype="float64")
+    by_hand = Network((4, 9, 8, 3), dropout=0.3, seed=3, dtype="float64", initializer="glorot")
     by_hand.fit(X, Y, optimizer="adam", l2=0.1, batch_size=150, epochs=5)
     assert np.allclose(strong.coefs_[0], by_hand.coefs_[0], atol=1e-12)
-    by_hand = Network((4, 9, 8, 3), dropout=0.3, seed=3, dtype="float64")
+    by_hand = Network((4, 9, 8, 3), dropout=0.3, seed=3, dtype="float64", initializer="glorot")
     by_hand.fit(X, Y, optimizer="adam", l2=0.1, batch_size=1, epochs=5)
     assert np.allclose(weak.coefs_[0], by_hand.coefs_[0], atol=1e-12)
 
@@ -176,7 +176,7 @@ def test_early_stopping_keeps_the_best_weights(estimator):
     best = net.best_validation_score_
     assert best == max(net.validation_scores_)
     assert net.score(X[1::2], Y[1::2]) == pytest.approx(best)
-    assert net.validation_scores_[-1] < best
+    assert not np.array_equal(net._last_weights[0][0], net.coefs_[0])
     assert net.best_loss_ is None
 
 
@@ -506,8 +506,7 @@ def test_digits_are_learnt():
 
 
 def test_no_hidden_layer_is_logistic_regression():
-    net = DropoutMLPClassifier((), alpha=1.0, learning_rate_init=0.05, tol=0, max_iter=400).fit(
-        X, Y
-    )
-    other = LogisticRegression().fit(X, Y)
-    assert np.allclose(net.predict_proba(X), other.predict_proba(X), atol=0.02)
+    settings = {"alpha": 1.0, "learning_rate_init": 0.05, "tol": 0, "random_state": 0}
+    net = DropoutMLPClassifier((), max_iter=1000, n_iter_no_change=np.inf, **settings).fit(X, Y)
+    other = LogisticRegression(C=1.0, tol=1e-8).fit(X, Y)
+    assert np.allclose(net.predict_proba(X), other.predict_proba(X), atol=2e-3)

@@ -125,10 +125,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
 
     Notes
     -----
-    What differs from MLPClassifier: the solvers and what is said of them above; initial weights (He's for ReLUs, else
-    Glorot's, normal, with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm
-    start keeps the optimiser's state, and needs the same network; early stopping stratifies by all classes; `coefs_`
-    and `intercepts_` are copies, set by ``network_.set_weights``. Rows of weight 0 count as left out.
+    What differs from MLPClassifier: the solvers and what is said of them above; initial weights (Glorot's too, but
+    normal and with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm start
+    keeps the optimiser's state, and needs the same network; early stopping stratifies by all classes; `coefs_` and
+    `intercepts_` are copies, set by ``network_.set_weights``. Rows of weight 0 count as left out.
 
     References
     ----------

@@ -136,7 +136,7 @@ def design(estimator: Any, features: int, outputs: int, loss: str, dtype: str) -
         "input_dropout": finite_number("input_dropout", estimator.input_dropout),
         "activation": _ACTIVATIONS[activation],
         "loss": loss,
-        "initializer": "he" if activation in ("relu", "leaky_relu") else "glorot",
+        "initializer": "glorot",  # of the spread that MLPClassifier's has
         "dtype": dtype,
     }
 
