@@ -81,6 +81,8 @@ def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
 
 def cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return a native, aligned, C-contiguous array of `dtype`, copied only if it must be."""
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array  # at once: what follows takes a tenth of a prediction for one row
     with np.errstate(over="ignore"):  # a number too large for the dtype becomes infinite
         return np.require(array, dtype, ["C", "A"])
 
