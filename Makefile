@@ -26,7 +26,7 @@ CYTHON    := $(wildcard cdrop/*.pyx cdrop/*.pxd cdrop/*.pxi)
 # ---- The main job and the tests -----------------------------------------------------------------------------------
 
 .PHONY: help compare test test-isa test-c test-peers test-sdist test-wheel wheel sanitize bench guard \
-        lint types format check clean FORCE
+        lint types format docs check clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -182,6 +182,12 @@ format: $(STAMPS)/packages-lint ## Rewrite the sources in the project's style
 	@$(VENV)/bin/ruff check --fix-only --quiet .
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/clang-format -i $(C_STYLED)
+
+# ---- The site -----------------------------------------------------------------------------------------------------
+
+docs: $(STAMPS)/packages-docs $(STAMPS)/extension ## Build the site into build/docs, warnings as errors
+	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --doctree-dir build/doctrees docs build/docs
+	$(SAY) "build/docs/index.html"
 
 # ---- C tests ------------------------------------------------------------------------------------------------------
 # Each tests/c/test_*.c is a program, linked with all of src_c and the other files of tests/c. One configuration is

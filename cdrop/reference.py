@@ -8,9 +8,10 @@ calls them. Throughout:
 - arrays are float32 or float64, all of a call alike, and results have their dtype; another dtype
   is a `TypeError`, a wrong shape, number or name a `ValueError`, before anything changes;
 - a mask is packed: bit ``j`` of 64-bit word ``w`` is unit ``64 * w + j``, 1 = kept, padding 0;
-- ``keep`` is a probability of keeping a unit, ``dropout`` one of dropping it;
+- ``keep`` is a probability of keeping a unit, ``dropout`` one of dropping it [1]_;
 - a key is ``seed`` and ``step`` below 2**64, ``purpose`` and ``layer`` below 2**32, ``block``
-  below 2**61; the streams are part of the contract: the same on every platform and release.
+  below 2**61; the streams [2]_ [3]_ are part of the contract: the same on every platform and
+  release.
 
 References
 ----------

@@ -82,13 +82,26 @@ def test_quick_start_holds_two_commands():
     assert code_blocks(section)[0].split("\n") == ["make compare", "make test", ""]
 
 
-def test_readme_examples():
-    blocks = code_blocks(read("README.md"), "python")
-    assert blocks, "no example found"
+PAGES = sorted(
+    str(page.relative_to(ROOT))
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+    if page.exists() and code_blocks(page.read_text(encoding="utf-8"), "python")
+)
+
+
+def test_pages_with_examples_are_found():
+    read("README.md"), read("docs/tour.md")
+    assert {"README.md", "docs/tour.md"} <= set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_of_pages(page, tmp_path, monkeypatch):
+    text = read(page)
+    monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner(optionflags=DOCTEST_FLAGS)
     names = {}
-    for number, block in enumerate(blocks, start=1):
-        example = doctest.DocTestParser().get_doctest(block, names, f"README {number}", None, 0)
+    for number, block in enumerate(code_blocks(text, "python"), start=1):
+        example = doctest.DocTestParser().get_doctest(block, names, f"{page} {number}", None, 0)
         assert example.examples
         runner.run(example, clear_globs=False)
         names = example.globs
