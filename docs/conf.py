@@ -18,7 +18,6 @@ author = copyright = "the cdrop developers"
 version = release = cdrop.__version__
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
-exclude_patterns = ["images"]
 
 # ---- Docstrings ----
 autodoc_member_order = "bysource"
@@ -26,21 +25,25 @@ autodoc_typehints = "none"  # numpydoc's sections say what an argument may be, s
 autosummary_generate = False
 autosummary_ignore_module_all = False
 default_role = "autolink"  # numpydoc's single backticks: a link where the name is one of ours
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 numpydoc_show_inherited_class_members = False
 
 # ---- Pages ----
+highlight_language = "none"  # blocks without a language are text
 myst_heading_anchors = 3
 nitpicky = True
 html_theme = "pydata_sphinx_theme"
 html_title = "cdrop"
 html_static_path = ["_static"]
+templates_path = ["_templates"]
+html_sidebars = {"**": ["pages"]}
 html_css_files = ["cdrop.css"]
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": True,
     "show_toc_level": 2,
-    "navbar_align": "left",
+    "navbar_center": [],
     "navbar_end": ["theme-switcher"],
     "footer_start": ["copyright"],
     "footer_end": [],

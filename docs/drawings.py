@@ -239,7 +239,7 @@ def work():
         ("live, without dropout", LIVE["without"]),
         ("live, with dropout 0.5", LIVE["with"]),
     )
-    for place, (name, shares) in enumerate(arms):
+    for place, (_, shares) in enumerate(arms):
         at, rows = 0.0, products(shares)
         for layer, colour in ((1, BLUE), (2, GREEN), (3, ORANGE)):
             size = sum(number for which, _, number in rows if which == layer)
