@@ -268,9 +268,9 @@ export TEST_PACKAGE
 test-sdist: $(STAMPS)/packages-build ## Build the sdist, install it elsewhere, and run the tests there
 	@sh -c "$$TEST_PACKAGE"
 
-# The oldest manylinux tag that the library's symbols allow; auditwheel fails where a library other than libc and its kin
-# would have to be carried along. What setuptools left in build/lib.* of modules since removed must not get in, nor the
-# run path of an interpreter that was built here, which is why LDSHARED is not the interpreter's.
+# The oldest manylinux tag that the library's symbols allow. auditwheel would carry along any library but libc and its kin;
+# a test says that there is none. What setuptools left in build/lib.* of modules since removed must not get in, nor the run
+# path of an interpreter that was built here, which is why LDSHARED is not the interpreter's.
 wheel: $(STAMPS)/packages-build,wheel $(STAMPS)/extension ## Build a wheel that installs without a compiler, into dist/
 	@rm -rf build/lib.* build/wheel dist/*.whl
 	@LDSHARED="$${CC:-cc} -shared" $(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
