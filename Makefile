@@ -25,7 +25,8 @@ CYTHON    := $(wildcard cdrop/*.pyx cdrop/*.pxd cdrop/*.pxi)
 
 # ---- The main job and the tests -----------------------------------------------------------------------------------
 
-.PHONY: help compare test test-isa test-c test-peers test-sdist sanitize bench guard soak lint types format check clean FORCE
+.PHONY: help compare test test-isa test-c test-peers test-sdist test-wheel wheel sanitize bench guard soak \
+        lint types format docs check clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -187,6 +188,12 @@ format: $(STAMPS)/packages-lint ## Rewrite the sources in the project's style
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/clang-format -i $(C_STYLED)
 
+# ---- The site -----------------------------------------------------------------------------------------------------
+
+docs: $(STAMPS)/packages-docs $(STAMPS)/extension ## Build the site into build/docs, warnings as errors
+	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --doctree-dir build/doctrees docs build/docs
+	$(SAY) "build/docs/index.html"
+
 # ---- C tests ------------------------------------------------------------------------------------------------------
 # Each tests/c/test_*.c is a program, linked with all of src_c and the other files of tests/c. One configuration is
 # built by a make of its own, with C_CONFIG set: its compilers run side by side, and no two of pip's do.
@@ -240,11 +247,12 @@ else
 .NOTPARALLEL:
 endif
 
-# ---- The sdist ----------------------------------------------------------------------------------------------------
-# As a user gets it: built, installed with an isolated build in an environment of its own, and tested far from here, with
-# neither the package's sources nor the C files beside the tests.
+# ---- The packages -------------------------------------------------------------------------------------------------
+# As a user gets them: the sdist, or the wheel if one is named, is installed in an environment of its own and tested far
+# from here, by the sdist's tests, with neither the package's sources nor the C files beside them. The sdist is compiled
+# in an isolated build; beside the wheel nothing may be compiled.
 
-define TEST_SDIST
+define TEST_PACKAGE
 set -eu
 if [ -n "$${CDROP_DATA:-}" ]; then CDROP_DATA=$$(cd "$$CDROP_DATA" && pwd); fi
 folder=$$(mktemp -d)
@@ -253,16 +261,30 @@ $(PY) -c "from setuptools.build_meta import build_sdist; build_sdist('$$folder')
   cat "$$folder/log" >&2; exit 1; }
 tar -xzf "$$folder"/cdrop-*.tar.gz -C "$$folder"
 $(PY) -m venv "$$folder/venv"
-echo "cdrop: installing $$(basename "$$folder"/cdrop-*.tar.gz) in a new environment"
-"$$folder/venv/bin/python" -m pip install --quiet "$$(echo "$$folder"/cdrop-*.tar.gz)[test]"
+package=$${1:-$$(echo "$$folder"/cdrop-*.tar.gz)}
+echo "cdrop: installing $$(basename "$$package") in a new environment"
+"$$folder/venv/bin/python" -m pip install --quiet $${1:+--only-binary :all:} "$$package[test]"
 cd "$$folder"/cdrop-*/
 rm -r cdrop src_c
 ../venv/bin/python -m pytest --timeout 300 --timeout-method thread $(ARGS)
 endef
-export TEST_SDIST
+export TEST_PACKAGE
 
 test-sdist: $(STAMPS)/packages-build ## Build the sdist, install it elsewhere, and run the tests there
-	@sh -c "$$TEST_SDIST"
+	@sh -c "$$TEST_PACKAGE"
+
+# The oldest manylinux tag that the library's symbols allow. auditwheel would carry along any library but libc and its kin;
+# a test says that there is none. What setuptools left in build/lib.* of modules since removed must not get in, nor the run
+# path of an interpreter that was built here, which is why LDSHARED is not the interpreter's.
+wheel: $(STAMPS)/packages-build,wheel $(STAMPS)/extension ## Build a wheel that installs without a compiler, into dist/
+	@rm -rf build/lib.* build/wheel dist/*.whl
+	@LDSHARED="$${CC:-cc} -shared" $(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" auditwheel repair --strip --wheel-dir dist build/wheel/cdrop-*.whl \
+	  >build/wheel/log 2>&1 || { cat build/wheel/log >&2; exit 1; }
+	@for wheel in dist/cdrop-*.whl; do echo "cdrop: $$wheel, $$(($$(wc -c <$$wheel) / 1024)) KiB"; done
+
+test-wheel: wheel ## Build the wheel, install it elsewhere without a compiler, and run the tests there
+	@sh -c "$$TEST_PACKAGE" - "$(CURDIR)/$$(echo dist/cdrop-*.whl)"
 
 clean: ## Remove all that make has made, .venv included
 	@rm -rf $(VENV) build dist *.egg-info cdrop/*.so .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -295,7 +295,7 @@ class Network:
 
         Notes
         -----
-        Ctrl-C ends the fit after the current step: `History.interrupted` says so, and the network can be used and
+        Ctrl-C ends the fit after the current step: ``history.interrupted`` says so, and the network can be used and
         trained further. A second Ctrl-C is raised at once.
 
         References

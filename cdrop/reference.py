@@ -14,11 +14,12 @@ calls them. Throughout:
 
 References
 ----------
-.. [1] N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting",
-   JMLR 15, 2014 (sections 4 and 5: the model and its training, section 10: both scalings).
-.. [2] D. Blackman and S. Vigna, "Scrambled Linear Pseudorandom Number Generators", 2018.
-.. [3] G. L. Steele, D. Lea and C. H. Flood, "Fast Splittable Pseudorandom Number Generators",
-   OOPSLA 2014 (SplitMix64).
+Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15,
+2014 (sections 4 and 5: the model and its training, section 10: both scalings).
+
+Blackman and Vigna, "Scrambled linear pseudorandom number generators", 2018.
+
+Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014 (SplitMix64).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, the increment of SplitMix6
 
 
 def _mix(z: Array) -> Array:
-    """Finaliser of SplitMix64 [3]_: a bijection of 64 bits."""
+    """Finaliser of SplitMix64: a bijection of 64 bits."""
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB
     return np.asarray(z ^ (z >> 31))
@@ -81,7 +82,7 @@ def _rotate(x: Array, bits: int) -> Array:
 
 
 def _draw(s: Array) -> Array:
-    """Advance every generator of ``s`` (4, ...) in place by one xoshiro256++ step [2]_."""
+    """Advance every generator of ``s`` (4, ...) in place by one xoshiro256++ step."""
     result: Array = _rotate(s[0] + s[3], 23) + s[0]
     t = s[1] << 17
     s[2] ^= s[0]
@@ -133,7 +134,7 @@ def random_normal(
 
     References
     ----------
-    G. Marsaglia and T. A. Bray, "A convenient method for generating normal variables", 1964.
+    Marsaglia and Bray, "A convenient method for generating normal variables", 1964.
     """
     blocks = np.array([_integer("block", block, 61)], np.uint64)
     normals: Array = _normals(_integer("n", n, 48), blocks, seed, step, purpose, layer)[0]

@@ -38,6 +38,9 @@ DOCTEST_FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # What threadpoolctl finds the pool by.
 EXPORTS = {"PyInit__kernels", "cdrop_get_num_threads", "cdrop_set_num_threads"}
 
+# Those that every manylinux system has, by the stems of their names.
+SYSTEM_LIBRARIES = {"ld-linux-x86-64", "ld-linux-aarch64", "libc", "libm", "libpthread"}
+
 
 def read(name):
     """Return the text of a file beside the tests; skip where the tests were copied without it."""
@@ -81,13 +84,26 @@ def test_quick_start_holds_two_commands():
     assert code_blocks(section)[0].split("\n") == ["make compare", "make test", ""]
 
 
-def test_readme_examples():
-    blocks = code_blocks(read("README.md"), "python")
-    assert blocks, "no example found"
+PAGES = sorted(
+    str(page.relative_to(ROOT))
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+    if page.exists() and code_blocks(page.read_text(encoding="utf-8"), "python")
+)
+
+
+def test_pages_with_examples_are_found():
+    read("README.md"), read("docs/tour.md")
+    assert {"README.md", "docs/tour.md"} <= set(PAGES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_of_pages(page, tmp_path, monkeypatch):
+    text = read(page)
+    monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner(optionflags=DOCTEST_FLAGS)
     names = {}
-    for number, block in enumerate(blocks, start=1):
-        example = doctest.DocTestParser().get_doctest(block, names, f"README {number}", None, 0)
+    for number, block in enumerate(code_blocks(text, "python"), start=1):
+        example = doctest.DocTestParser().get_doctest(block, names, f"{page} {number}", None, 0)
         assert example.examples
         runner.run(example, clear_globs=False)
         names = example.globs
@@ -122,6 +138,20 @@ def test_library_exports_only_its_entry_points():
     exported = {line.split()[0] for line in lines} - {"_init", "_fini"}
     assert "PyInit__kernels" in exported
     assert exported <= EXPORTS
+
+
+@pytest.mark.skipif(not shutil.which("readelf"), reason="needs readelf")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the headers of an ELF file")
+def test_library_is_hardened_and_needs_only_the_c_library():
+    command = ["readelf", "--wide", "--dynamic", "--program-headers", _kernels.__file__]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    needed = {name.split(".")[0] for name in re.findall(r"\(NEEDED\).*\[(.*)\]", text)}
+    assert "libc" in needed
+    assert needed <= SYSTEM_LIBRARIES
+    assert re.search(r"GNU_STACK .* RW ", text), "the stack is executable"
+    assert "GNU_RELRO" in text
+    assert "BIND_NOW" in text
+    assert "TEXTREL" not in text
 
 
 def test_import_loads_no_optional_library():
