@@ -33,6 +33,8 @@ numpydoc_show_inherited_class_members = False
 highlight_language = "none"  # blocks without a language are text
 myst_heading_anchors = 3
 nitpicky = True
+# An argument, found as an attribute of its dataclass.
+nitpick_ignore_regex = [("py:obj", r"[a-z_]+")]
 html_theme = "pydata_sphinx_theme"
 html_title = "cdrop"
 html_static_path = ["_static"]
