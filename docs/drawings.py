@@ -116,18 +116,18 @@ def live_list():
     mask = np.array([1, 1, 0, 1, 0, 1, 1, 0, 1, 1, 0, 0], bool)
     live = np.flatnonzero((values > 0) & mask)
     figure, axes = canvas(8.2, 2.7, 66, 21)
-    for y, name in ((16, "pre-activation"), (12, "mask"), (6.5, "value = 2 a"), (3.5, "index")):
+    for y, name in ((16, "pre-activation"), (12.6, "mask"), (9.2, "live"), (3.5, "value = 2 a")):
         axes.text(1, y + 1.25, name, va="center")
     for unit, value in enumerate(values):
         x = 14 + 4.2 * unit
         axes.text(x + 2.1, 19.4, str(unit), ha="center", fontsize=8, color=GREY)
         cell(axes, x, 16, 4.2, 2.5, "white" if value > 0 else PALE, f"{value:.1f}", fontsize=8)
-        cell(axes, x, 12, 4.2, 2.5, BLUE if mask[unit] else "white", str(int(mask[unit])))
+        for y, bits in ((12.6, mask), (9.2, (values > 0) & mask)):
+            cell(axes, x, y, 4.2, 2.5, BLUE if bits[unit] else "white", str(int(bits[unit])))
     for place, unit in enumerate(live):
         x = 14 + 4.2 * place
-        cell(axes, x, 6.5, 4.2, 2.5, "white", f"{2 * values[unit]:.1f}", fontsize=8)
-        cell(axes, x, 3.5, 4.2, 2.5, "white", str(unit), fontsize=8)
-        arrow(axes, (14 + 4.2 * unit + 2.1, 11.8), (x + 2.1, 9.2), BLUE)
+        cell(axes, x, 3.5, 4.2, 2.5, "white", f"{2 * values[unit]:.1f}", fontsize=8)
+        arrow(axes, (14 + 4.2 * unit + 2.1, 9), (x + 2.1, 6.2), BLUE)
     axes.text(
         14,
         0.8,
