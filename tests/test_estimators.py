@@ -152,6 +152,30 @@ def test_class_weights_are_sample_weights(class_weight):
     assert not same(weighted, quick().fit(X, y, weight))
 
 
+def test_balanced_counts_the_rows_that_have_weight():
+    weight = np.where((Y == 0) & (np.arange(len(Y)) % 5 > 0), 0.0, 1.0)
+    kept = weight > 0
+    balanced = quick(class_weight="balanced", shuffle=False, batch_size=30)
+    assert same(clone(balanced).fit(X, Y, weight), clone(balanced).fit(X[kept], Y[kept]))
+
+
+def test_validation_rows_are_not_weighted_by_class():
+    net = quick(class_weight={0: 50.0, 1: 1.0, 2: 1.0}, early_stopping=True, max_iter=1)
+    net.fit(X, Y)
+    _, held_out = train_test_split(
+        np.arange(len(Y)), test_size=0.1, random_state=net.network_.seed % 2**32, stratify=Y
+    )
+    assert net.validation_scores_ == [net.score(X[held_out], Y[held_out])]
+
+
+def test_a_piece_without_some_of_the_weighted_classes_is_fine():
+    few, weights = Y < 2, {0: 3.0, 1: 1.0, 2: 0.5}
+    net = quick(class_weight=weights).partial_fit(X[few], Y[few], classes=[0, 1, 2])
+    by_class = np.where(Y[few] == 0, 3.0, 1.0)
+    assert same(net, quick().partial_fit(X[few], Y[few], by_class, classes=[0, 1, 2]))
+    net.partial_fit(X[~few], Y[~few])
+
+
 # ---- Validation and stopping ---------------------------------------------------------------
 
 
@@ -344,6 +368,11 @@ def test_wrong_classes_are_told():
         quick(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
     with pytest.raises(ValueError, match="several columns"):
         quick().fit(X, np.stack([Y, Y], axis=1))
+    labels = np.stack([Y == 0, Y > 0], axis=1).astype(int)
+    with pytest.raises(ValueError, match="y_val has shape"):
+        quick().fit(X, Y, X_val=X, y_val=labels)
+    with pytest.raises(ValueError, match="y_val has shape"):
+        quick().fit(X, labels, X_val=X, y_val=Y % 2)
 
 
 def test_regression_of_several_targets():

@@ -48,14 +48,15 @@ _Pair = tuple[list[NDArray[Any]], list[NDArray[Any]]]  # weights and biases
 
 @dataclass(frozen=True)
 class _Data:
-    """Checked rows with targets as the network takes them; `weight` may be None."""
+    """Checked rows with targets as the network takes them; weights may be None."""
 
     x: Any
     targets: NDArray[Any]
-    weight: NDArray[np.float64] | None
+    weight: NDArray[np.float64] | None  # with the classes' weights, which validation does without
+    given_weight: NDArray[np.float64] | None
 
     def rows(self, chosen: NDArray[np.int64]) -> tuple[Any, ...]:
-        weight = None if self.weight is None else self.weight[chosen]
+        weight = None if self.given_weight is None else self.given_weight[chosen]
         return self.x[chosen], self.targets[chosen], weight
 
 
@@ -275,12 +276,12 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             reset=fresh,
         )
         y = _flat(y)
-        weight = row_weights("sample_weight", sample_weight, x.shape[0])
-        by_class = self._class_weights(y, partial)
+        given = weight = row_weights("sample_weight", sample_weight, x.shape[0])
+        by_class = self._class_weights(y, weight, partial)
         self._learn(y, fresh, classes)
         if by_class is not None:
             weight = by_class if weight is None else weight * by_class
-        return _Data(x, self._encoded("y", y, x.dtype), weight)
+        return _Data(x, self._encoded("y", y, x.dtype), weight, given)
 
     def _held_out(self, X: Any, y: Any, weight: Any) -> tuple[Any, ...]:
         x = validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)

@@ -60,7 +60,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Largest number of epochs.
     class_weight : dict, "balanced" or list of dict, optional
         Weight of each class, multiplied with the sample weights; one dict for each label if there are several.
-        "balanced" gives all classes the same sum. Validation rows are not weighted by class.
+        "balanced" gives all classes the same sum over the rows whose sample weight is not 0, before sample weights.
+        Validation rows are not weighted by class.
     shuffle : bool, default True
         Whether to draw a new order of the rows in each epoch.
     random_state : int, RandomState instance or None, default None
@@ -375,20 +376,28 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             raise ValueError(f"{name} has the classes {found}; expected only {known}")
 
     def _encoded(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+        if y.ndim != 1 + self._multilabel:
+            several = "columns of 0 and 1" if self._multilabel else "one class a row"
+            raise ValueError(f"{name} has shape {y.shape}; expected {several}, as in the first fit")
         if self._multilabel:
             return y.astype(dtype)
         self._check_classes(np.unique(y), self.classes_, name)
         numbers = np.searchsorted(self.classes_, y)
         return numbers if len(self.classes_) > 2 else numbers[:, None].astype(dtype)
 
-    def _class_weights(self, y: NDArray[Any], partial: bool) -> NDArray[np.float64] | None:
+    def _class_weights(
+        self, y: NDArray[Any], weight: NDArray[np.float64] | None, partial: bool
+    ) -> NDArray[np.float64] | None:
+        """Return each row's weight by its class; "balanced" does not count rows of weight 0."""
         if self.class_weight is None:
             return None
-        if partial and self.class_weight == "balanced":
+        balanced = self.class_weight == "balanced"
+        if partial and balanced:
             raise ValueError(
                 "class_weight='balanced' needs all rows at once; expected a dict for partial_fit"
             )
-        return np.asarray(compute_sample_weight(self.class_weight, y), np.float64)
+        counted = np.flatnonzero(weight) if balanced and weight is not None else None
+        return np.asarray(compute_sample_weight(self.class_weight, y, indices=counted), np.float64)
 
     def _check_remembered(self) -> None:
         super()._check_remembered()

@@ -115,7 +115,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
     def _encoded(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         return y.reshape(len(y), -1).astype(dtype, copy=False)
 
-    def _class_weights(self, y: NDArray[Any], partial: bool) -> None:
+    def _class_weights(self, *about: Any) -> None:
         return None
 
     def _loss(self) -> str:
