@@ -317,6 +317,13 @@ def _dropped_out(x: Array, mask: ArrayLike | None, scale: float) -> Array:
     return np.where(kept, x, x.dtype.type(0))
 
 
+def _product(a: Array, b: Array) -> Array:
+    """``a @ b``, silent about NaN: OpenBLAS's sgemv reads stale stack beside five columns, and raises the flag for it."""
+    with np.errstate(invalid="ignore"):
+        product: Array = a @ b
+    return product
+
+
 def masked_gemm(
     x: ArrayLike,
     weight: ArrayLike,
@@ -356,7 +363,7 @@ def masked_gemm(
     """
     x, weight = _floats(("x", x, 2), ("weight", weight, 2))
     _shape("weight", weight, (x.shape[1], weight.shape[1]))
-    z = _dropped_out(x, mask, scale) @ weight
+    z = _product(_dropped_out(x, mask, scale), weight)
     if bias is not None:
         _, bias = _floats(("x", x, 2), ("bias", bias, 1))
         _shape("bias", bias, (weight.shape[1],))
@@ -404,8 +411,8 @@ def masked_gradients(
     _shape("dout", dout, (len(x), weight.shape[1]))
     _shape("weight", weight, (x.shape[1], dout.shape[1]))
     slope = _choice("activation", activation, ACTIVATIONS)[1](x)
-    dinput = _dropped_out((dout @ weight.T) * slope, mask, scale)
-    return dinput, _dropped_out(x, mask, scale).T @ dout, dout.sum(axis=0)
+    dinput = _dropped_out(_product(dout, weight.T) * slope, mask, scale)
+    return dinput, _product(_dropped_out(x, mask, scale).T, dout), dout.sum(axis=0)
 
 
 # ---- Losses --------------------------------------------------------------------------------
