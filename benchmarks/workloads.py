@@ -127,11 +127,18 @@ def _fit(
 
 
 def _sklearn_fit(X: Any, y: Any, hidden: tuple[int, ...], batch: int, epochs: int) -> None:
-    import warnings
-
     from sklearn.neural_network import MLPClassifier
 
-    model = MLPClassifier(
+    _estimator_fit(MLPClassifier, X, y, hidden, batch, epochs)
+
+
+def _estimator_fit(
+    estimator: Any, X: Any, y: Any, hidden: tuple[int, ...], batch: int, epochs: int
+) -> None:
+    """Fit an estimator with MLPClassifier's parameters for a fixed number of epochs."""
+    import warnings
+
+    model = estimator(
         hidden, alpha=L2 * batch, batch_size=min(batch, len(X)), max_iter=epochs, tol=0,
         n_iter_no_change=epochs + 1, learning_rate_init=RATE,
     )  # fmt: skip
@@ -167,6 +174,29 @@ def fits(plan: Plan) -> Iterator[Result]:
     yield _fit(
         plan, "tiny: 150 x 4, 10, 100 epochs", X[:150, :4].copy(), y[:150] % 3, (10,), 150, 100
     )
+
+
+def estimators(plan: Plan) -> Iterator[Result]:
+    """Whole fits of DropoutMLPClassifier without dropout, beside MLPClassifier's: same net, batch and epochs."""
+    if not plan.sklearn:
+        plan.say("left out: scikit-learn is not installed, or does not take part")
+        return
+    from sklearn.datasets import load_digits
+    from sklearn.neural_network import MLPClassifier
+
+    pixels, digits = load_digits(return_X_y=True)
+    digits_size = ("digits: 1,797 x 64", (pixels / 16).astype(np.float32), digits, 60)
+    copies = 1 if plan.quick else 6  # of 10,000 rows: as many as MNIST has
+    mnist_size = ("MNIST: 60,000 x 784", np.tile(plan.X, (copies, 1)), np.tile(plan.y, copies), 4)
+    for (name, X, y, epochs), hidden in itertools.product(
+        (digits_size, mnist_size), ((100,), (256, 256))
+    ):
+        problem = (X, y, hidden, 200, 1 if plan.quick else epochs)
+        who = {
+            "cdrop": burst(lambda p=problem: _estimator_fit(cdrop.DropoutMLPClassifier, *p)),
+            "scikit-learn": burst(lambda p=problem: _estimator_fit(MLPClassifier, *p)),
+        }
+        yield plan.run("estimators", f"{name}, {'-'.join(map(str, hidden))}", who, per="fit")
 
 
 def prediction(plan: Plan) -> Iterator[Result]:
@@ -278,5 +308,6 @@ def products(plan: Plan) -> Iterator[Result]:
 
 
 WORKLOADS = {
-    f.__name__: f for f in (steps, keep, shape, threads, fits, prediction, masks, products)
+    f.__name__: f
+    for f in (steps, keep, shape, threads, fits, estimators, prediction, masks, products)
 }

@@ -318,7 +318,7 @@ def _dropped_out(x: Array, mask: ArrayLike | None, scale: float) -> Array:
 
 
 def _product(a: Array, b: Array) -> Array:
-    """``a @ b``, silent about NaN: OpenBLAS's sgemv reads stale stack beside five columns, and raises the flag for it."""
+    """Return ``a @ b`` unwarned of NaN: for five columns OpenBLAS's sgemv reads stale stack beside them."""
     with np.errstate(invalid="ignore"):
         product: Array = a @ b
     return product

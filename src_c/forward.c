@@ -1,11 +1,11 @@
 /* The forward pass of a network: masks, lists of the input, and layer by layer product, activation and lists. */
 #include "network.h"
 
-int cdrop_threads_for(const cdrop_network *n, size_t rows, int products, int asked)
+int cdrop_threads_for(const cdrop_network *n, size_t rows, int asked)
 {
     double work = 0;
     for (size_t i = 0; i < n->layers; i++)
-        work += products * (double)rows * (double)n->layer[i].n_in * (double)n->layer[i].n_out;
+        work += (double)rows * (double)n->layer[i].n_in * (double)n->layer[i].n_out;
     return cdrop_useful_threads(asked, work);
 }
 

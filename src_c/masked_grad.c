@@ -207,7 +207,7 @@ cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweig
                    .words = cdrop_words(n_in),
                    .scale = scale,
                    .activation = activation};
-    threads = cdrop_useful_threads(threads, 2 * (double)rows * (double)n_in * (double)n_out);
+    threads = cdrop_useful_threads(threads, (double)rows * (double)n_in * (double)n_out);
     take_memory(&g, &space, (size_t)threads);
     if (cdrop_open(&space) != CDROP_OK)
         return CDROP_NO_MEMORY;

@@ -416,7 +416,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
                                 uint64_t step, int threads, double *loss)
 {
     cdrop_status status;
-    threads = cdrop_threads_for(n, batch->n, 3, threads);
+    threads = cdrop_threads_for(n, batch->n, threads);
     if (reserve_training(n, batch->n, threads) != CDROP_OK)
         return CDROP_NO_MEMORY;
     pass s = {
@@ -465,7 +465,7 @@ static size_t keep_batch(kept_batch *to, cdrop_workspace *memory, cdrop_network 
     const layer *l = &n->layer[0];
     pass s = {.n = n, .batch = batch};
     size_t bytes = 0;
-    cdrop_parallel(list_batch_job, &s, cdrop_threads_for(n, batch->n, 1, threads));
+    cdrop_parallel(list_batch_job, &s, cdrop_threads_for(n, batch->n, threads));
     to->inputs = cdrop_take_copy(memory, n->k, &l->inputs, batch->n, l->inputs.blocks, &bytes);
     to->columns = cdrop_take_copy(memory, n->k, &l->columns, l->n_in, cdrop_blocks(batch->n), &bytes);
     return bytes;
@@ -476,7 +476,7 @@ cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *n, const cdrop
     const size_t batches = (all->n + size - 1) / size;
     cdrop_kept *own = calloc(1, sizeof *own);
     *kept = NULL;
-    if (!own || reserve_training(n, cdrop_min(size, all->n), cdrop_threads_for(n, size, 1, threads)) != CDROP_OK) {
+    if (!own || reserve_training(n, cdrop_min(size, all->n), cdrop_threads_for(n, size, threads)) != CDROP_OK) {
         free(own);
         return CDROP_NO_MEMORY;
     }

@@ -98,8 +98,8 @@ static inline void cdrop_meet(const pass *s, cdrop_team team)
 
 /* ---- forward.c ---- */
 
-/* Threads for so many products of each layer. Results do not depend on it. */
-int cdrop_threads_for(const cdrop_network *n, size_t rows, int products, int asked);
+/* Threads for a batch of that many rows. Results do not depend on it. */
+int cdrop_threads_for(const cdrop_network *n, size_t rows, int asked);
 
 /* Memory that forward needs. */
 cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows);

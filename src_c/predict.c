@@ -63,7 +63,7 @@ cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const cdrop_batc
         const cdrop_batch part = cdrop_part_of(n, batch, done, cdrop_min(chunk, batch->n - done));
         pass s = {.n = n, .batch = &part, .out = (char *)out + done * answer_size(n, answer), .answer = answer};
         cdrop_choose_products(n, &part, NULL);
-        cdrop_parallel(predict_job, &s, cdrop_threads_for(n, part.n, 1, threads));
+        cdrop_parallel(predict_job, &s, cdrop_threads_for(n, part.n, threads));
     }
     return CDROP_OK;
 }

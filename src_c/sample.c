@@ -217,7 +217,7 @@ static size_t first_masked(const pass *s)
 /* Rows at once, whole blocks: THREAD_ROWS for each of the threads that are of use, or as many as there is room for. */
 static size_t chunk_rows(const cdrop_network *n, size_t rows, int *threads)
 {
-    *threads = cdrop_threads_for(n, rows, 1, *threads);
+    *threads = cdrop_threads_for(n, rows, *threads);
     const size_t wanted = (size_t)*threads * THREAD_ROWS, room = n->rows / CDROP_BLOCK * CDROP_BLOCK;
     return wanted > room ? wanted : room;
 }

@@ -13,8 +13,7 @@ enum {
     SPINS_BEFORE_LOOK = 100,   /* about 2 us of pauses: longer than most waits */
     SPINS_BEFORE_YIELD = 2000, /* about 40 us: longer than the gap between two steps */
     YIELDS_BEFORE_SLEEP = 50,
-    WORTH_A_THREAD =
-        1000000, /* multiply-adds: measured on two cores, where they take about as long as waking a worker */
+    WORTH_A_THREAD = 2000000, /* multiply-adds: with fewer, two cores are hardly faster than one (measured) */
 };
 
 /* Where threads sleep that have waited long for the same thing. */

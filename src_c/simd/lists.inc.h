@@ -47,6 +47,18 @@ static inline KERNEL(block) KERNEL(source_block)(const cdrop_source *s, size_t l
     return k;
 }
 
+/* Rows in random order come one by one, so that no hardware foresees the next. */
+static inline void KERNEL(fetch_next_row)(const cdrop_source *s, size_t line, size_t last, size_t b)
+{
+    if (!s->rows || line + 1 >= last)
+        return;
+    const REAL *from =
+        (const REAL *)s->data + (size_t)s->rows[line + 1] * s->pitch + (b - s->first_block) * CDROP_BLOCK;
+    const size_t n = cdrop_min(CDROP_BLOCK, s->columns - b * CDROP_BLOCK);
+    for (size_t i = 0; i < n; i += CDROP_CACHE_LINE / sizeof(REAL))
+        CDROP_FETCH(from + i);
+}
+
 /* Lists the live entries of the first n columns of one block of one row, and returns which they were. `rule`, and n
  * where it is CDROP_BLOCK, are constants at every call. All comparisons come first: where each vector's entries go is
  * then known without waiting for those before it. */
@@ -87,6 +99,7 @@ static inline CDROP_INLINE size_t KERNEL(compress_lines)(cdrop_lists *lists, con
         for (size_t b = b0; b < b1; b++) {
             const size_t list = b * lists->lines + line;
             const KERNEL(block) k = KERNEL(source_block)(s, line, b);
+            KERNEL(fetch_next_row)(s, line, l1, b);
             if (lists->packed)
                 lists->start[list] = at;
             else
@@ -157,6 +170,7 @@ static size_t KERNEL(densify)(void *out_, size_t pitch, const cdrop_source *s, s
         for (size_t b = b0; b < b1; b++) {
             REAL *out = (REAL *)out_ + (line - l0) * pitch + (b - b0) * CDROP_BLOCK;
             const KERNEL(block) k = KERNEL(source_block)(s, line, b);
+            KERNEL(fetch_next_row)(s, line, l1, b);
             uint64_t live = 0;
             for (size_t i = 0; i < k.n; i += L) {
                 const VEC v = KERNEL(block_vector)(&k, i, k.n);
