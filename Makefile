@@ -56,10 +56,8 @@ bench: $(STAMPS)/packages-bench $(STAMPS)/extension ## Time cdrop beside PyTorch
 guard: $(STAMPS)/venv ## Count each kernel's instructions (valgrind), and fail where they have grown by 10 %
 	@$(PY) -m benchmarks.guard $(ARGS)
 
-soak: $(STAMPS)/packages-test $(STAMPS)/extension ## Fuzz model files, kill savers, fail their system calls (strace): minutes
-	@$(PY) tests/soak/saving.py fuzz --trials 100000 $(ARGS)
-	@$(PY) tests/soak/saving.py kill --trials 500 $(ARGS)
-	@$(PY) tests/soak/saving.py faults --trials 1000 $(ARGS)
+soak: $(STAMPS)/packages-test $(STAMPS)/extension ## Long campaigns, figures of docs/reliability.md (ARGS=--help lists them)
+	@$(PY) tests/soak $(ARGS)
 
 check: lint types test ## All that must be green before a change goes in: lint, types, test
 

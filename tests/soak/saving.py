@@ -1,10 +1,5 @@
-"""Long trials of model files: fuzzed bytes, killed savers, failing system calls, a full disk.
+"""Model files: fuzzed bytes, killed savers, failing system calls, a full disk."""
 
-Run ``python tests/soak/saving.py fuzz|kill|faults|full --trials N --seed S``. It prints one line for each campaign,
-and fails at the first file that is lost, or loaded without being right.
-"""
-
-import argparse
 import collections
 import os
 import random
@@ -12,14 +7,11 @@ import re
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from campaign import Run, campaign, need
 from conftest import digest
 from model_files import DIGITS, check_killed, forged, kill_while_saving, parts, sign
 
@@ -117,9 +109,10 @@ def outcome(path, content):
     return "loaded"
 
 
-def fuzz(trials, seed, folder):
-    """Mutate with and without a right digest, in this process, whose memory is limited."""
-    draw, path = random.Random(seed), folder / "m"
+@campaign(16)
+def fuzz(run: Run):
+    """Mutate model files, with and without a right digest, in a process whose memory is limited."""
+    draw, path, trials = random.Random(run.seed), run.folder / "m", run.trials(100_000)
     outcome(path, small_file(draw))  # all is imported then
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + 2**27,) * 2)
@@ -135,28 +128,33 @@ def fuzz(trials, seed, folder):
         counts[signed, result] += 1
         if result == "unfaithful" or (result == "loaded" and not signed and bad != content):
             Path("fault.safetensors").write_bytes(bad)
-            raise SystemExit(f"trial {trial}, seed {seed}: {result}; see fault.safetensors")
-    print(
-        f"fuzz: {trials} mutations (seed {seed}): without a right digest {counts[False, 'refused']} refused, "
+            raise SystemExit(f"trial {trial}, seed {run.seed}: {result}; see fault.safetensors")
+    run.figure(
+        16,
+        f"{trials} mutations: without a right digest {counts[False, 'refused']} refused, "
         f"{counts[False, 'loaded']} unchanged; with one {counts[True, 'refused']} refused, {counts[True, 'loaded']} "
-        f"loaded as what they say; 0 other exceptions, slowest {slowest * 1e3:.0f} ms, memory below 128 MiB more"
+        f"loaded as what they say; slowest {slowest * 1e3:.0f} ms, memory below 128 MiB more",
+        slowest < 1,
     )
 
 
 # ---- Kills -------------------------------------------------------------------------------------
 
 
-def kill(trials, seed, folder):
+@campaign(18)
+def kill(run: Run):
     """Kill savers; the file must be the last acknowledged or the one after, and train on as if nothing had been."""
-    draw, path, left = random.Random(seed), folder / "m", 0
+    draw, path, left = random.Random(run.seed), run.folder / "m", 0
+    trials = run.trials(500)
     for _ in range(trials):
         acknowledged = kill_while_saving(path, 0.03 * draw.random())
-        left += len(os.listdir(folder)) > 1
+        left += len(os.listdir(run.folder)) > 1
         check_killed(path, acknowledged)
         path.unlink()
-    print(
-        f"kill: {trials} trials (seed {seed}): 0 lost, 0 behind an acknowledged save, {left} left a temporary file, "
-        "0 of them after loading; all resumed bit for bit"
+    run.figure(
+        18,
+        f"{trials} savers killed: 0 lost, 0 behind an acknowledged save, {left} left a temporary file, 0 of them after "
+        "loading; all resumed bit for bit",
     )
 
 
@@ -196,8 +194,11 @@ def traced_save(path, *options):
     return "saved" in out, err, calls
 
 
-def faults(trials, seed, folder):
+@campaign(19)
+def faults(run: Run):
     """Kill, EIO and ENOSPC at each file system call of a save, each in a process of its own."""
+    need("strace", debian="strace")
+    folder = run.folder
     path, results = folder / "m", collections.Counter()
     old, new = (digest(Network([6, 300, 3], seed=seed)) for seed in (1, 2))
     Network([6, 300, 3], seed=1).save(path)
@@ -206,7 +207,7 @@ def faults(trials, seed, folder):
     assert {"fsync", "rename", "write", "openat"} <= set(calls)
     points = [(name, n + 1) for name, c in collections.Counter(calls).items() for n in range(c)]
     for how in ("signal=KILL", "error=EIO", "error=ENOSPC"):
-        for name, number in points[:trials]:
+        for name, number in points[: run.trials(len(points))]:
             Network([6, 300, 3], seed=1).save(path)
             where = f"inject={name}:{how}:when={number}"
             acknowledged, said, _ = traced_save(path, "-e", where)
@@ -217,25 +218,28 @@ def faults(trials, seed, folder):
             assert os.listdir(folder) == ["m"], where
             assert acknowledged or "KILL" in how or "Error" in said, (where, said)
             results[how, "new" if found == new else "old", acknowledged] += 1
-    print(
-        f"faults: {sum(results.values())} saves, {len(points)} calls: {' '.join(calls)}\n"
-        + "\n".join(
-            f"  {how}: {file} file, {'' if told else 'not '}acknowledged: {count}"
+    run.figure(
+        19,
+        f"{sum(results.values())} saves, each of {len(points)} calls ({' '.join(calls)}): "
+        + "; ".join(
+            f"{how}: {file} file, {'' if told else 'not '}acknowledged: {count}"
             for (how, file, told), count in sorted(results.items())
-        )
+        ),
     )
 
 
 # ---- A full disk -------------------------------------------------------------------------------
 
 
-def full(trials, seed, folder):
+@campaign(19)
+def full(run: Run):
     """Save onto a small tmpfs that is more or less full. Needs the right to mount."""
-    draw, counts = random.Random(seed), collections.Counter()
+    draw, counts, folder = random.Random(run.seed), collections.Counter(), run.folder
+    need("mount", debian="mount")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "cdrop", folder], check=True)
     try:
         before, path, ballast = Network([100, 50], seed=1), folder / "m", folder / "ballast"
-        for _ in range(trials):
+        for _ in range(run.trials(1000)):
             ballast.unlink(missing_ok=True)
             before.save(path)
             ballast.write_bytes(bytes(draw.randrange(2**17)))
@@ -250,21 +254,6 @@ def full(trials, seed, folder):
             counts[expected is after] += 1
     finally:
         subprocess.run(["umount", folder], check=True)
-    print(
-        f"full: {trials} saves (seed {seed}): {counts[True]} fitted, {counts[False]} kept the old file whole"
+    run.figure(
+        19, f"full disk: {counts[True]} saves fitted, {counts[False]} kept the old file whole"
     )
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    campaigns = {f.__name__: f for f in (fuzz, kill, faults, full)}
-    parser.add_argument("campaign", choices=campaigns)
-    parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        campaigns[options.campaign](options.trials, options.seed, Path(folder))
-
-
-if __name__ == "__main__":
-    main()

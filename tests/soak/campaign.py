@@ -1,0 +1,61 @@
+"""What all campaigns share: how one is registered, how it tells a figure, and what it says when a tool is missing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+CAMPAIGNS: dict[str, Campaign] = {}
+
+
+@dataclass
+class Run:
+    """One run of a campaign: its seed, how much of it is done, and a folder that goes when it ends."""
+
+    seed: int
+    share: float
+    folder: Path
+    failures: int = 0
+
+    def trials(self, whole: int) -> int:
+        """Return how many of a whole campaign's trials are done."""
+        return max(1, round(whole * self.share))
+
+    def figure(self, row: int, text: str, holds: bool = True) -> None:
+        """Tell one figure of a row of docs/reliability.md, and whether it holds its target."""
+        self.failures += not holds
+        print(f"row {row}: {'holds' if holds else 'FALLS SHORT'}: {text}", flush=True)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A function that tells figures of some rows of docs/reliability.md."""
+
+    rows: tuple[int, ...]
+    run: Callable[[Run], None]
+
+    @property
+    def about(self) -> str:
+        """The first line of its docstring."""
+        return (self.run.__doc__ or "").strip().splitlines()[0]
+
+
+def campaign(*rows: int) -> Callable[[Callable[[Run], None]], Callable[[Run], None]]:
+    """Register a function under its name, as the campaign of these rows."""
+
+    def register(run: Callable[[Run], None]) -> Callable[[Run], None]:
+        CAMPAIGNS[run.__name__] = Campaign(rows, run)
+        return run
+
+    return register
+
+
+def need(command: str, *, debian: str = "", pip: str = "") -> str:
+    """Return a command's path; stop, and say how to install it, where there is none."""
+    path = shutil.which(command)
+    if path is None:
+        how = f"Debian: apt install {debian}" if debian else f"pip install {pip}"
+        raise SystemExit(f"cdrop: this campaign needs {command}, which is not here. {how}")
+    return path
