@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,3 +60,11 @@ def need(command: str, *, debian: str = "", pip: str = "") -> str:
         how = f"Debian: apt install {debian}" if debian else f"pip install {pip}"
         raise SystemExit(f"cdrop: this campaign needs {command}, which is not here. {how}")
     return path
+
+
+def need_header(header: str, *, debian: str) -> None:
+    """Stop, and say how to install it, where the C compiler does not find a header."""
+    text = f"#include <{header}>\n"
+    command = [need("cc", debian="gcc"), "-fsyntax-only", "-x", "c", "-"]
+    if subprocess.run(command, input=text, text=True, capture_output=True, check=False).returncode:
+        raise SystemExit(f"cdrop: no {header} here. Debian: apt install {debian}")
