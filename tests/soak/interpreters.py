@@ -10,7 +10,16 @@ from campaign import Run, campaign
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("3.11", "3.12", "3.13")
 # What an interpreter can change: the binding, its checks, threads and forks, files, and what is trained.
-TESTS = ("arguments", "determinism", "files", "kernels", "network", "packaging", "storage", "threads")
+TESTS = (
+    "arguments",
+    "determinism",
+    "files",
+    "kernels",
+    "network",
+    "packaging",
+    "storage",
+    "threads",
+)
 
 
 def interpreter(version):

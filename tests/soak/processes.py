@@ -1,4 +1,4 @@
-"""Processes and threads: forks, spawned processes, threads of Python, PyTorch and scikit-learn beside: none may hang."""
+"""Forks, spawned processes, threads of Python, PyTorch and scikit-learn in the same process: nothing may hang."""
 
 import subprocess
 import time
@@ -196,7 +196,7 @@ print("done")
 
 @campaign(15)
 def beside(run: Run):
-    """Training beside PyTorch and scikit-learn in one process: in turn, at once from threads, and in forked children."""
+    """Training beside PyTorch and scikit-learn in one process: in turn, at once from threads, in forked children."""
     need_module("torch", pip="torch==2.13.0")
     need_module("sklearn", pip="scikit-learn")
     tell(
