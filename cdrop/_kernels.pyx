@@ -778,6 +778,26 @@ def _limit_norms(weight, double max_norm):
 # ---- Networks ------------------------------------------------------------------------------------------------------
 
 
+cdef class Turn:
+    """A lock that can tell when a fork has left its holder behind: in the child nobody would ever release it."""
+    cdef object lock
+    cdef object process  # of the last holder
+
+    def __cinit__(self):
+        self.lock, self.process = threading.Lock(), os.getpid()
+
+    def __enter__(self):
+        if not self.lock.acquire(False):
+            if self.process != os.getpid():
+                raise RuntimeError("another thread was at work on this network when the process forked, so that in this "
+                                   "child its weights may be half updated; expected a fork between its calls")
+            self.lock.acquire()
+        self.process = os.getpid()  # still under the GIL, if the lock was free
+
+    def __exit__(self, *error):
+        self.lock.release()
+
+
 cdef class KeptBatches:
     """The lists of minibatches that come again; made by `Engine.keep_batches`, for that engine's steps."""
     cdef cdrop_kept *kept
@@ -815,7 +835,7 @@ cdef class Engine:
     """
 
     cdef cdrop_network *network
-    cdef object lock
+    cdef Turn lock
     cdef readonly object dtype
     cdef readonly list shapes
     cdef cdrop_loss loss
@@ -825,7 +845,7 @@ cdef class Engine:
         cdef int function = _ACTIVATIONS[activation], kind = _LOSSES[loss]
         cdef size_t[::1] widths = np.asarray(units, np.uintp)
         cdef uint64_t[::1] kept = np.asarray(keep, np.uint64)
-        self.lock = threading.Lock()
+        self.lock = Turn()
         self.dtype = np.dtype(dtype)
         self.shapes = list(zip(units[:-1], units[1:]))
         self.loss = <cdrop_loss>kind

@@ -179,7 +179,7 @@ class Network:
         self._schedule_state: tuple[float, ...] = ()
         self._epoch = 0
         self._background: NDArray[Any] | None = None  # by the first fit; zeros where there is none
-        self._turn = threading.Lock()  # threads that share a network take whole steps in turn
+        self._turn = _kernels.Turn()  # threads that share a network take whole steps in turn
         self._engine = self._make_engine()
         for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
             weight = initial_weight(

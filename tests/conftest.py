@@ -7,6 +7,7 @@ runs everything once more under each ``CDROP_SIMD``, where the choice falls at i
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ settings.register_profile(
 settings.load_profile("cdrop")
 
 DTYPES = ("float32", "float64")
-THREADS = (1, 2, 3, 8)
+THREADS = (1, 2, 3, 4, 8)
 # Around the widths of vectors, mask words and blocks of rows.
 EDGES = sorted({n + d for n in (0, 8, 16, 32, 64, 128) for d in (-1, 0, 1) if n + d >= 0})
 ACTIVATIONS = _kernels.ACTIVATIONS
@@ -116,18 +117,27 @@ def with_biases(net, seed=0):
 
 
 def run_python(code, timeout=60, flags=("-W", "error"), **environment):
-    """Run code in another Python where cdrop and these files are found; return the process."""
+    """Run code in another Python where cdrop and these files are found; return the process.
+
+    One that does not end in time is killed with its children, which would keep the pipes open.
+    """
     folders = [Path(cdrop.__file__).parents[1], Path(__file__).parent]
     path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
     inherited = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-    return subprocess.run(
+    with subprocess.Popen(
         [sys.executable, *flags, "-c", code],
         env={**inherited, "PYTHONPATH": path, **environment},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout,
-        check=False,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            said = process.communicate(timeout=timeout)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
 
 @pytest.fixture(params=[pytest.param(p, marks=pytest.mark.isa) for p in kernels.simd_paths()])

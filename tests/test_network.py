@@ -295,6 +295,34 @@ def safe_problem(net, rows=6):
     raise AssertionError("no seed keeps away from the kinks")
 
 
+def numeric_gradients(net, x, y, weights, l2):
+    """Central differences of the next step's loss, by weight and bias, under that step's masks."""
+    start, h, numeric = net.state_dict(), 1e-5, {}
+
+    def loss():
+        net.load_state_dict(start)
+        return net.train_step(x, y, weights, optimizer="sgd", learning_rate=1e-300, l2=l2)
+
+    for name, array in start["arrays"].items():
+        if name.startswith("state"):
+            continue
+        numeric[name] = np.empty_like(array)
+        for index in np.ndindex(array.shape):
+            value, ends = array[index], []
+            for array[index] in (value + h, value - h):
+                ends.append(loss())
+            array[index] = value
+            numeric[name][index] = (ends[0] - ends[1]) / (2 * h)
+    net.load_state_dict(start)
+    return numeric
+
+
+def assert_within_difference(actual, expected):
+    error, limit = np.abs(actual - expected), TOLERANCE["difference"]["float64"]
+    assert np.all(error < limit * np.abs(actual) + 1e-9)
+    assert np.linalg.norm(error) < limit * np.linalg.norm(expected)
+
+
 @pytest.mark.parametrize("scaling", ["train", "test"])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -303,30 +331,58 @@ def test_gradients_against_central_differences(activation, loss, scaling):
     net = Network([5, 4, 3, 3], dropout=[0.5, 0.25], input_dropout=0.2, seed=3, **options)
     with_biases(net)
     x, y = safe_problem(net)
-    weights, start, h = np.random.default_rng(0).random(len(x)) + 0.5, net.state_dict(), 1e-5
+    weights = np.random.default_rng(0).random(len(x)) + 0.5
+    numeric, start = numeric_gradients(net, x, y, weights, 0.1), net.state_dict()["arrays"]
+    # A step moves by exactly the gradient.
+    net.train_step(x, y, weights, optimizer="sgd", learning_rate=1.0, l2=0.1)
+    moved = net.state_dict()["arrays"]
+    for name, gradient in numeric.items():
+        assert_within_difference(start[name] - moved[name], gradient)
+    assert sum(a.size for a in numeric.values()) == 5 * 4 + 4 + 4 * 3 + 3 + 3 * 3 + 3
 
-    def step(rate=1e-300):
-        net.load_state_dict(start)
-        return net.train_step(x, y, weights, optimizer="sgd", learning_rate=rate, l2=0.1)
 
-    step(rate=1.0)  # moves by exactly the gradient
-    moved, checked = net.state_dict()["arrays"], 0
-    for name, array in start["arrays"].items():
-        if name.startswith("state"):
-            continue
-        gradient, numeric = array - moved[name], np.empty_like(array)
-        for index in np.ndindex(array.shape):
-            value, ends = array[index], []
-            for array[index] in (value + h, value - h):
-                ends.append(step())
-            array[index] = value
-            numeric[index] = (ends[0] - ends[1]) / (2 * h)
-        error = np.abs(gradient - numeric)
-        limit = TOLERANCE["difference"]["float64"]
-        assert np.all(error < limit * np.abs(gradient) + 1e-9), name
-        assert np.linalg.norm(error) < limit * np.linalg.norm(numeric)
-        checked += array.size
-    assert checked == 5 * 4 + 4 + 4 * 3 + 3 + 3 * 3 + 3
+# The rules as their papers have them, with a rate of 0.01: how far number t moves from w, its gradients being g.
+def _momentum(g):
+    return -0.01 * sum(0.9 ** (len(g) - 1 - i) * gradient for i, gradient in enumerate(g))
+
+
+def _decayed(g, rho, power):
+    return sum((1 - rho) * rho ** (len(g) - 1 - i) * x**power for i, x in enumerate(g))
+
+
+def _adam(g):
+    first = _decayed(g, 0.9, 1) / (1 - 0.9 ** len(g))
+    return -0.01 * first / (np.sqrt(_decayed(g, 0.999, 2) / (1 - 0.999 ** len(g))) + 1e-8)
+
+
+RULES = {
+    "sgd": lambda w, g: -0.01 * g[-1],
+    "momentum": lambda w, g: _momentum(g),
+    "nesterov": lambda w, g: 0.9 * _momentum(g) - 0.01 * g[-1],
+    "adagrad": lambda w, g: -0.01 * g[-1] / (np.sqrt(sum(x**2 for x in g)) + 1e-8),
+    "rmsprop": lambda w, g: -0.01 * g[-1] / (np.sqrt(_decayed(g, 0.9, 2)) + 1e-8),
+    "adam": lambda w, g: _adam(g),
+    "adamw": lambda w, g: _adam(g) - 0.01 * 0.01 * w,
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_steps_follow_their_rule_on_central_differences(optimizer):
+    net = Network([5, 4, 3, 3], dropout=0.25, activation="tanh", seed=3, dtype="float64")
+    with_biases(net)
+    x, y = problem(net.units, rows=6, dtype="float64")
+    weights, l2 = np.random.default_rng(0).random(6) + 0.5, 0.0 if optimizer == "adamw" else 0.1
+    seen = {}
+    for _ in range(3):
+        start = net.state_dict()["arrays"]
+        for name, gradient in numeric_gradients(net, x, y, weights, l2).items():
+            seen.setdefault(name, []).append(gradient)
+        net.train_step(x, y, weights, optimizer=optimizer, learning_rate=0.01, l2=l2)
+        moved = net.state_dict()["arrays"]
+        for name, gradients in seen.items():
+            decays = start[name] if name.startswith("weight") else 0
+            assert_within_difference(moved[name] - start[name], RULES[optimizer](decays, gradients))
+    assert set(RULES) == set(OPTIMIZERS)
 
 
 # ---- The two scalings ----------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Threads and SIMD paths: what chooses them, and training beside fork, other threads and libraries."""
 
 import os
+import subprocess
 import threading
+import time
 
 import pytest
 from conftest import digest, problem, run_python
@@ -159,6 +161,17 @@ expected = train()
 """
 
 
+HANGING_CHILD = """
+import os, threading
+lock = threading.Lock()
+with lock:
+    child = os.fork()
+    if not child:
+        lock.acquire()
+os.waitpid(child, 0)
+"""
+
+
 def forked(code):
     # From Python 3.12 a fork beside threads warns, which is what is tested here.
     process = run_python(FORK + code, flags=("-W", "error", "-W", "ignore::DeprecationWarning"))
@@ -214,6 +227,49 @@ for _ in range(3):
 assert net.history.iterations == 10
 print("done")
 """)
+
+
+def test_a_child_is_told_when_the_fork_fell_into_a_call_on_its_network():
+    """Nobody there would ever end the call, and the weights may be half updated."""
+    forked("""
+net, running = Network([70, 300, 10], dropout=0.5, threads=2), True
+calls = {
+    "train_step": lambda: net.train_step(x, y),
+    "predict": lambda: net.predict(x),
+    "state_dict": net.state_dict,
+}
+def busy():
+    while running:
+        net.train_step(x, y)
+def answer(queue, depth=0):
+    said = {}
+    for name, call in calls.items():
+        try:
+            call()
+        except RuntimeError as error:
+            assert "half updated" in str(error)
+            said[name] = "told"
+    queue.put(said)
+worker = threading.Thread(target=busy)
+worker.start()
+try:
+    told = [fork() for _ in range(30)]
+finally:
+    running = False
+    worker.join()
+assert dict.fromkeys(calls, "told") in told, told
+net.train_step(x, y)
+assert fork() == {}
+print("done")
+""")
+
+
+def test_a_process_that_hangs_is_noticed_with_its_children():
+    """The control of the tests above: the child waits for a lock whose holder the fork left behind."""
+    start = time.monotonic()
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_python(HANGING_CHILD, timeout=2, flags=())
+    assert time.monotonic() - start < 20
 
 
 def test_spawned_processes_train():

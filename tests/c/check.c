@@ -54,6 +54,8 @@ void check_case(const char *name, ...)
     }
 }
 
+size_t check_failures(void) { return failed; }
+
 int check_report(void)
 {
     guarded_release();
@@ -68,8 +70,8 @@ int check_report(void)
 /* Mapped once, then used again and again: mapping is slow under an emulator. */
 typedef struct region {
     struct region *next;
-    unsigned char *pages, *start;
-    size_t room; /* whole pages in front of the one that traps */
+    unsigned char *pages, *start, *canary;
+    size_t room; /* whole pages between the two that trap */
 } region;
 
 static region *in_use, *idle;
@@ -79,9 +81,10 @@ static region *map_region(size_t room, size_t page)
     region *r = malloc(sizeof *r);
     if (!r)
         abort();
-    r->pages = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (r->pages == MAP_FAILED || mprotect(r->pages + room, page, PROT_NONE))
+    r->pages = mmap(NULL, page + room + page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (r->pages == MAP_FAILED || mprotect(r->pages + page, room, PROT_READ | PROT_WRITE))
         abort();
+    r->pages += page;
     r->room = room;
     return r;
 }
@@ -99,8 +102,11 @@ void *guarded(size_t bytes)
         r = map_region(room, page);
     r->next = in_use;
     in_use = r;
-    r->start = r->pages + room - bytes;
-    memset(r->start - CANARY_BYTES, PATTERN, CANARY_BYTES + bytes);
+    const int at_front = random_below(4) == 0;
+    r->start = at_front ? r->pages : r->pages + room - bytes;
+    r->canary = at_front ? r->pages + bytes : r->start - CANARY_BYTES;
+    memset(r->start, PATTERN, bytes);
+    memset(r->canary, PATTERN, CANARY_BYTES);
     return r->start;
 }
 
@@ -116,9 +122,10 @@ void guarded_release(void)
 {
     while (in_use) {
         region *r = in_use;
-        for (size_t i = 1; i <= CANARY_BYTES; i++)
-            if (r->start[-(ptrdiff_t)i] != PATTERN) {
-                check_failed(__FILE__, __LINE__, "a write %zu bytes in front of a buffer", i);
+        for (size_t i = 0; i < CANARY_BYTES; i++)
+            if (r->canary[i] != PATTERN) {
+                check_failed(__FILE__, __LINE__, "a write %td bytes from the start of a buffer",
+                             r->canary + i - r->start);
                 break;
             }
         in_use = r->next;
@@ -177,6 +184,22 @@ size_t first_difference(cdrop_dtype t, const void *a, const void *b, size_t n)
             !(isnan(get(t, a, i)) && isnan(get(t, b, i))))
             return i;
     return n;
+}
+
+static size_t compared, nonzero;
+
+void check_compared(cdrop_dtype t, const void *p, size_t n)
+{
+    compared += n;
+    for (size_t i = 0; i < n; i++)
+        nonzero += get(t, p, i) != 0;
+}
+
+void check_mostly_nonzero(const char *comparison)
+{
+    check_case("%s", comparison);
+    CHECK(2 * nonzero > compared, "%zu of %zu numbers compared are not 0", nonzero, compared);
+    compared = nonzero = 0;
 }
 
 void *random_array(cdrop_dtype t, size_t n, double density, double size)

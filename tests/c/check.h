@@ -20,8 +20,11 @@ void check_case(const char *name, ...) __attribute__((format(printf, 1, 2)));
 /* Prints "N passed, N failed" and gives the exit code. */
 int check_report(void);
 
-/* `bytes` bytes whose end touches a page that traps, filled with a pattern. A write in front of them is found when they
- * are given back, all at once. */
+/* How many checks have failed. */
+size_t check_failures(void);
+
+/* `bytes` bytes filled with a pattern. The end of three in four, and the beginning of the others, touches a page that
+ * traps; a write on the other side is found when they are given back, all at once. */
 void *guarded(size_t bytes);
 void *guarded_copy(const void *from, size_t bytes);
 void guarded_release(void);
@@ -46,6 +49,10 @@ double fused(cdrop_dtype t, double a, double b, double c);
 
 /* The first of n elements whose bits differ, or n. All NaNs are one. */
 size_t first_difference(cdrop_dtype t, const void *a, const void *b, size_t n);
+
+/* Notes what a comparison was of; says at its end whether most of it was not zero. Zeros agree too easily. */
+void check_compared(cdrop_dtype t, const void *p, size_t n);
+void check_mostly_nonzero(const char *comparison);
 
 /* A guarded array: numbers of up to `size` of both signs, each with probability `density`, zeros else. */
 void *random_array(cdrop_dtype t, size_t n, double density, double size);

@@ -10,6 +10,13 @@ static size_t n_paths;
 static const double sizes[] = {1, 10, 1000, 1e-37}; /* of the numbers: the last gives denormals in float */
 static const double densities[] = {0.05, 0.25, 0.5, 1};
 
+/* Each test runs twice: with arrays of all kinds, and with `full` ones, whose results are mostly not zero. */
+static int full;
+
+static double any_density(void) { return full ? 1 : densities[random_below(COUNT(densities))]; }
+
+static double any_size(void) { return full ? 1 : sizes[random_below(COUNT(sizes))]; }
+
 /* ---- The same call on every path ----------------------------------------------------------------------------- */
 
 /* What a call overwrites: n elements, which before it hold `before`. */
@@ -36,6 +43,10 @@ static void compare_paths(const char *name, cdrop_dtype t, call run, const void 
     void *wanted[MOST_OUTPUTS] = {NULL}, *out[MOST_OUTPUTS] = {NULL};
     check_case("%s, scalar %s", name, DTYPE_NAME(t));
     const double wanted_value = run_on(kernels_of(paths[0], t), run, arguments, outputs, wanted);
+    if (full && !outputs[0].before)
+        check_compared(CDROP_FLOAT64, &wanted_value, 1);
+    for (size_t i = 0; full && i < MOST_OUTPUTS && outputs[i].before; i++)
+        check_compared(t, wanted[i], outputs[i].n);
     for (size_t p = 1; p < n_paths; p++) {
         check_case("%s, %s %s", name, paths[p]->name, DTYPE_NAME(t));
         const double value = run_on(kernels_of(paths[p], t), run, arguments, outputs, out);
@@ -52,8 +63,8 @@ static void compare_paths(const char *name, cdrop_dtype t, call run, const void 
 /* Numbers of every size, one array in four with special values. */
 static void *any_array(cdrop_dtype t, size_t n)
 {
-    void *array = random_array(t, n, densities[random_below(COUNT(densities))], sizes[random_below(COUNT(sizes))]);
-    if (random_below(4) == 0)
+    void *array = random_array(t, n, any_density(), any_size());
+    if (!full && random_below(4) == 0)
         add_special_values(t, array, n);
     return array;
 }
@@ -105,7 +116,7 @@ static void test_activations(cdrop_dtype t)
             compare_paths(name, t, run_activate, &c, (output[MOST_OUTPUTS]){{any_array(t, n), n}});
             if (random_below(4))
                 c.a = any_array(t, (c.lines - 1) * c.a_pitch + columns);
-            c.live = random_mask(c.lines, columns, densities[random_below(COUNT(densities))]);
+            c.live = random_mask(c.lines, columns, any_density());
             snprintf(name, sizeof name, "gate %zu x %zu, activation %d", c.lines, columns, activation);
             compare_paths(name, t, run_gate, &c, (output[MOST_OUTPUTS]){{any_array(t, n), n}});
         }
@@ -170,6 +181,37 @@ static void test_losses(cdrop_dtype t)
                 test_loss("softmax", t, run_softmax, n, time & 1);
             }
         }
+}
+
+/* ---- Labels -------------------------------------------------------------------------------------------------- */
+
+static double run_largest(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const loss_call *c = arguments;
+    (void)out;
+    return (double)k->largest(c->logits, c->n);
+}
+
+static double run_positive(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const loss_call *c = arguments;
+    int64_t *label = guarded(c->n * sizeof *label);
+    double sum = 0;
+    (void)out;
+    k->positive(label, c->logits, c->n);
+    for (size_t i = 0; i < c->n; i++)
+        sum += (double)label[i] * (double)(i + 1);
+    return sum;
+}
+
+static void test_labels(cdrop_dtype t)
+{
+    for (size_t n = 1; n <= 130; n++) {
+        const loss_call c = {.n = n, .logits = any_array(t, n)};
+        compare_paths("largest", t, run_largest, &c, (output[MOST_OUTPUTS]){{NULL, 0}});
+        const loss_call again = {.n = n, .logits = any_array(t, n)};
+        compare_paths("positive", t, run_positive, &again, (output[MOST_OUTPUTS]){{NULL, 0}});
+    }
 }
 
 /* ---- Sums ---------------------------------------------------------------------------------------------------- */
@@ -269,7 +311,7 @@ static void test_norms(cdrop_dtype t)
     for (size_t l = 0; l < COUNT(lines); l++)
         for (size_t columns = 0; columns <= CDROP_BLOCK; columns++) {
             char name[100];
-            norm_call c = {.columns = columns, .lines = lines[l], .limit = sizes[random_below(COUNT(sizes))]};
+            norm_call c = {.columns = columns, .lines = lines[l], .limit = any_size()};
             c.pitch = columns + random_below(4);
             const size_t n = c.lines ? (c.lines - 1) * c.pitch + columns : 0;
             for (size_t i = 0; i < n_paths; i++)
@@ -351,16 +393,24 @@ static void test_transpose(const cdrop_path *path, cdrop_dtype t)
         }
 }
 
+static void test_all(void (*test)(cdrop_dtype), const char *name, cdrop_dtype t)
+{
+    for (full = 0; full <= 1; full++)
+        test(t);
+    check_mostly_nonzero(name);
+}
+
 int main(void)
 {
     n_paths = all_paths(paths);
     cdrop_flush_denormals(); /* as the library runs its kernels */
     for (cdrop_dtype t = 0; t < DTYPES; t++) {
-        test_activations(t);
-        test_losses(t);
-        test_sums(t);
-        test_norms(t);
-        test_updates(t);
+        test_all(test_activations, "activations", t);
+        test_all(test_losses, "losses", t);
+        test_all(test_labels, "labels", t);
+        test_all(test_sums, "sums", t);
+        test_all(test_norms, "norms", t);
+        test_all(test_updates, "updates", t);
         for (size_t i = 0; i < n_paths; i++)
             test_transpose(paths[i], t);
     }

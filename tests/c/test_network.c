@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../../src_c/network.h"
 #include "check.h"
 
 enum { SAMPLES = 150, BATCH = 70, MOST_UNITS = 200, MOST_WEIGHTS = MOST_UNITS * MOST_UNITS };
@@ -179,9 +180,18 @@ static uint64_t hash_network(const cdrop_network *network, const run *r, cdrop_d
     return hash;
 }
 
+/* What the products of a step run on: as counted in the step before, or always the same. */
+typedef enum { AS_COUNTED, ON_LISTS, DENSE } side;
+
+static void choose_side(cdrop_network *network, side s)
+{
+    for (size_t l = 0; s != AS_COUNTED && l < network->layers; l++)
+        network->layer[l].density = s == DENSE ? 2 : 0;
+}
+
 /* Trains and hashes losses, weights and predictions; 0 where something failed. Without CHECK, which counts on one
  * thread only. */
-static uint64_t train(const run *r, cdrop_dtype t, int threads, double *first, double *last)
+static uint64_t train(const run *r, cdrop_dtype t, int threads, side s, double *first, double *last)
 {
     const cdrop_batch all = {.x = t == CDROP_FLOAT32 ? (const void *)inputs_f32 : inputs, .n = SAMPLES};
     const size_t n_outputs = SAMPLES * r->units[r->layers];
@@ -190,7 +200,10 @@ static uint64_t train(const run *r, cdrop_dtype t, int threads, double *first, d
     uint64_t hash = empty_hash;
     int failed = 0;
     for (int step = 1; step <= r->steps; step++) {
+        choose_side(network, s);
         failed |= train_step(network, r, t, step, threads, last) != CDROP_OK;
+        for (size_t l = 0; s != AS_COUNTED && l < r->layers; l++)
+            failed |= network->layer[l].dense != (s == DENSE);
         hash = hash_bytes(hash, last, sizeof *last);
         if (step == 1)
             *first = *last;
@@ -207,13 +220,17 @@ static uint64_t train(const run *r, cdrop_dtype t, int threads, double *first, d
 
 static void test_run(const run *r, cdrop_dtype t)
 {
-    const int thread_counts[] = {1, 2, 3, 8};
+    static const char *const side_names[] = {"lists or dense", "lists", "dense"};
+    const int thread_counts[] = {1, 2, 3, 4, 8};
     for (int i = 0; cdrop_simd_usable(i); i++)
-        for (size_t n = 0; n < COUNT(thread_counts); n++) {
+        for (size_t n = 0; n < COUNT(thread_counts) + 2; n++) {
+            const int threads = n < COUNT(thread_counts) ? thread_counts[n] : 2;
+            const side s = n < COUNT(thread_counts) ? AS_COUNTED : n == COUNT(thread_counts) ? ON_LISTS : DENSE;
             double first = 0, last = 0;
             cdrop_select_simd(cdrop_simd_usable(i));
-            const uint64_t hash = train(r, t, thread_counts[n], &first, &last);
-            check_case("%s %s, %s, %d threads", r->name, DTYPE_NAME(t), cdrop_simd_active(), thread_counts[n]);
+            const uint64_t hash = train(r, t, threads, s, &first, &last);
+            check_case("%s %s, %s, %d threads, %s", r->name, DTYPE_NAME(t), cdrop_simd_active(), threads,
+                       side_names[s]);
             CHECK(hash == r->golden[t], "hash 0x%016llx, recorded 0x%016llx", (unsigned long long)hash,
                   (unsigned long long)r->golden[t]);
             CHECK(last < first, "loss from %g to %g: it does not learn", first, last);
@@ -357,7 +374,7 @@ static void *train_alone(void *argument)
 {
     lone_run *own = argument;
     double first, last;
-    own->hash = train(own->r, CDROP_FLOAT32, 2, &first, &last);
+    own->hash = train(own->r, CDROP_FLOAT32, 2, AS_COUNTED, &first, &last);
     return NULL;
 }
 

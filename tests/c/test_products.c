@@ -5,7 +5,7 @@
 
 #include "check.h"
 
-static const int thread_counts[] = {1, 2, 3, 8};
+static const int thread_counts[] = {1, 2, 3, 4, 8};
 static const double densities[] = {0.05, 0.25, 0.5, 1};
 
 typedef struct {
@@ -161,6 +161,9 @@ static void run_problem(const problem *p, int quick)
     const gradients wanted = make_gradients(p, 7);
     naive_gemm(p, out);
     naive_gradients(p, wanted);
+    check_compared(p->t, out, p->rows * p->n_out);
+    check_compared(p->t, wanted.dinput, p->rows * p->n_in);
+    check_compared(p->t, wanted.dweight, p->n_in * p->n_out);
     for (int i = 0; cdrop_simd_usable(i); i++)
         for (size_t n = quick ? random_below(COUNT(thread_counts)) : 0, end = quick ? n + 1 : COUNT(thread_counts);
              n < end; n++) {
@@ -196,6 +199,18 @@ static void test_small(cdrop_dtype t)
             }
 }
 
+/* Every number of rows, inputs and outputs up to 130. */
+static void test_sizes(cdrop_dtype t)
+{
+    for (size_t n = 0; n <= 130; n++)
+        for (int which = 0; which < 3; which++) {
+            size_t shape[3] = {1 + random_below(20), 1 + random_below(20), 1 + random_below(20)};
+            shape[which] = n;
+            const problem p = make_problem(t, shape[0], shape[1], shape[2], densities[n % 4], (int)n + which);
+            run_problem(&p, 1);
+        }
+}
+
 /* More rows, panels and blocks than threads, and fewer; each activation, with every thread count. */
 static void test_threads(cdrop_dtype t)
 {
@@ -224,8 +239,10 @@ int main(void)
     cdrop_set_cpus(2); /* so that teams of two spin, and larger ones yield */
     for (cdrop_dtype t = 0; t < DTYPES; t++) {
         test_small(t);
+        test_sizes(t);
         test_threads(t);
         test_large(t);
+        check_mostly_nonzero("products and gradients");
     }
     return check_report();
 }

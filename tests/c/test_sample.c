@@ -123,7 +123,7 @@ static uint64_t sample(cdrop_network *n, const design *d, cdrop_dtype t, const v
 
 static void test_design(const design *d, cdrop_dtype t)
 {
-    const int thread_counts[] = {1, 2, 3, 8};
+    const int thread_counts[] = {1, 2, 3, 4, 8};
     const void *x = make_rows(t);
     for (int i = 0; cdrop_simd_usable(i); i++) {
         cdrop_select_simd(cdrop_simd_usable(i));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -51,6 +52,12 @@ def campaign(*rows: int) -> Callable[[Callable[[Run], None]], Callable[[Run], No
         return run
 
     return register
+
+
+def need_module(name: str, *, pip: str) -> None:
+    """Stop, and say how to install it, where Python finds no module of that name."""
+    if importlib.util.find_spec(name) is None:
+        raise SystemExit(f"cdrop: this campaign needs {name}, which is not here. pip install {pip}")
 
 
 def need(command: str, *, debian: str = "", pip: str = "") -> str:
