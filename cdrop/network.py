@@ -291,7 +291,8 @@ class Network:
         TypeError, ValueError
             If an argument is not as above; nothing has changed then.
         FloatingPointError
-            If the loss is NaN or infinite; the weights are those before that step.
+            If the loss is NaN or infinite: the weights are those before that step. If an update leaves a weight or bias
+            that is. The step and the layer are named.
 
         Notes
         -----
@@ -419,6 +420,11 @@ class Network:
         -------
         float
             The loss before the update, with its L2 term.
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError
+            As `fit`.
         """
         data = self._training_data(X, y, sample_weight)
         hyper = _hyper(optimizer, learning_rate, l2, max_norm, share_l2)
@@ -481,6 +487,7 @@ class Network:
             )
         l2 = hyper.l2 / float(weight) if hyper.share_l2 else hyper.l2
         constants = hyper.optimizer.constants(hyper.learning_rate, l2, self._updates + 1)
+        fault = None
         try:
             loss = self._engine.step(
                 data,
@@ -492,14 +499,35 @@ class Network:
                 minibatch.kept,
                 minibatch.number,
             )
-        except FloatingPointError:
-            raise FloatingPointError(
-                f"the loss of step {step} is not finite; the weights are those before it. A smaller learning_rate "
-                f"(it is {hyper.learning_rate:g}) or inputs of unit scale usually help"
-            ) from None
+        except FloatingPointError as error:
+            loss, fault = error.args[0], self._not_finite(step, hyper, *error.args)
+            if not math.isfinite(loss):
+                raise fault from None
         self._updates += 1
         self.history.loss.append(loss)
+        if fault is not None:
+            raise fault
         return loss
+
+    def _not_finite(
+        self, step: int, hyper: _Hyper, loss: float, layer: int, in_weights: bool
+    ) -> FloatingPointError:
+        """Say where numbers first were not finite, counting from the input, as the engine has found it."""
+        last = len(self.units) - 1
+        where = f"layer {layer + 1} of {last}"
+        weights = f"the weights of {where} (coefs_[{layer}] and intercepts_[{layer}])"
+        if math.isfinite(loss):
+            told = f"the update of step {step} left numbers that are not finite in {weights}"
+        elif in_weights:
+            told = f"the loss of step {step} is not finite, because {weights} were not before it"
+        else:
+            told = f"the loss of step {step} is not finite, " + (
+                f"nor are the outputs of {where}" if layer < last else "though all outputs are"
+            )
+            told += "; the weights are those before it"
+        return FloatingPointError(
+            f"{told}. A smaller learning_rate (it is {hyper.learning_rate:g}) or inputs of unit scale usually help"
+        )
 
     # ---- Prediction --------------------------------------------------------------------------------------------------
 
