@@ -2,9 +2,10 @@
 
 Design
 ------
-A checkpoint is a file of `cdrop.storage`: all that `Network.save` holds, where the fit is, what its callbacks remember, and
-what the fit was called with, arrays as SHA-256. Batch order and masks are functions of the seed and of counters, so that
-no generator is in it. Each one replaces the last, whole or not at all, and is on the disk before the next step begins.
+A checkpoint is a file of `cdrop.storage`: all that `Network.save` holds, where the fit is, what its callbacks remember,
+and what the fit was called with, arrays as SHA-256. Batch order and masks are functions of the seed and of counters, so
+that no generator is in it. Each one replaces the last, whole or not at all, and is on the disk before the next step
+begins.
 
 One seed gives the same weights, byte for byte. So a file whose fit began with the same network, data and arguments can
 only be on the way to where a new beginning would end, and going on from it needs no switch. Any other file is refused:
@@ -64,7 +65,7 @@ class Place:
 
 
 class Checkpoint:
-    """A network in the middle of a fit or at its end, as `cdrop.load` reads it from the file of ``fit(checkpoint=...)``.
+    """A network in the middle of a fit or at its end: what `cdrop.load` reads from a file of ``fit(checkpoint=...)``.
 
     Attributes
     ----------
@@ -195,7 +196,7 @@ class Keeper:
         return found
 
     def _take_over(self, net: Network, found: Checkpoint) -> None:
-        """Raise unless this call is the one that the checkpoint is of; it may find things as that began or left them."""
+        """Raise unless the checkpoint is of this call, which may find things as that began or left them."""
         for name, value in self._run["arguments"].items():
             was = found.run["arguments"].get(name)
             if json.dumps(was, sort_keys=True) != json.dumps(value, sort_keys=True):
@@ -242,7 +243,7 @@ class Keeper:
 
 
 def digest(value: Any) -> str:
-    """Return the SHA-256 of arrays (dtype, shape, numbers), sparse rows, and what JSON can carry, in lists and dicts."""
+    """Return the SHA-256 of arrays (dtype, shape, numbers), sparse rows, what JSON can carry, and lists and dicts."""
     sha = hashlib.sha256()
     _feed(sha, value)
     return sha.hexdigest()
@@ -294,8 +295,8 @@ def _plain(callback: Any, value: Any) -> Any:
     if numeric or value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
-        f"callbacks: {type(callback).__name__} remembers {value!r}; expected what a checkpoint can hold (numbers, strings, "
-        "arrays, and lists and dicts of these), or a state_dict and load_state_dict that do without it"
+        f"callbacks: {type(callback).__name__} remembers {value!r}; expected what a checkpoint can hold (numbers, "
+        "strings, arrays, and lists and dicts of these), or a state_dict and load_state_dict that do without it"
     )
 
 

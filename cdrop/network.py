@@ -284,12 +284,12 @@ class Network:
         callbacks : sequence of cdrop.callbacks.Callback
             Told of every iteration and epoch; one that returns True ends the fit.
         checkpoint : path, optional
-            A file to keep the fit in, for the case that it is killed. If it is there already, the fit goes on from it: after a
-            crash make the same call again, on a network made in the same way. It ends with the same bytes as if it
-            had never stopped. Needs the extra ``io``.
+            A file to keep the fit in, for the case that it is killed. If it is there already, the fit goes on from it:
+            after a crash make the same call again, on a network made in the same way. It ends with the same bytes as if
+            it had never stopped. Needs the extra ``io``.
         checkpoint_every : int, optional
-            Write it after every step whose number in the network's life is a multiple of this. Default: 1,000. It is also
-            written when the fit begins and ends, by Ctrl-C as well, and is on the disk before the next step.
+            Write it after every step whose number in the network's life is a multiple of this. Default: 1,000. It is
+            also written when the fit begins and ends, by Ctrl-C as well, and is on the disk before the next step.
 
         Returns
         -------
@@ -311,12 +311,12 @@ class Network:
         Ctrl-C ends the fit after the current step: ``history.interrupted`` says so, and the network can be used and
         trained further. A second Ctrl-C is raised at once.
 
-        There is no switch for going on from a checkpoint, because it gives what a new beginning would give: the file has the
-        SHA-256 of data, network and callbacks and all arguments of its fit but `checkpoint_every`, and the call must have
-        the same. (The number of threads is free.) So no file is overwritten but by a later moment of its own fit, and a
-        script with several fits can be run again as it is, with a path for each: those that are finished return at once.
-        Callbacks hear again of the steps after the checkpoint; see `cdrop.callbacks.Callback.state_dict`.
-        `cdrop.load` reads the network out of the file.
+        There is no switch for going on from a checkpoint, because it gives what a new beginning would give: the file
+        knows data, network, callbacks and arguments of its fit, and the call must have the same (`checkpoint_every` and
+        the number of threads are free). So a file is overwritten by later moments of its own fit alone, and a script
+        with several fits, each with its path, can be run again as it is: those that are finished return at once.
+        Callbacks hear again of the steps after the checkpoint; see `cdrop.callbacks.Callback.state_dict`. `cdrop.load`
+        reads the network out of the file.
 
         References
         ----------
@@ -1269,7 +1269,9 @@ def _check_ours(optimizer: Optimizer | None, schedule: Schedule | None) -> None:
         ("learning_rate", schedule, "cdrop.schedules"),
     ):
         if made is not None and type(made).__module__ != ours:
-            raise TypeError(f"{name} is {made!r}; expected one of {ours}, because a file holds no other")
+            raise TypeError(
+                f"{name} is {made!r}; expected one of {ours}, because a file holds no other"
+            )
 
 
 def _state_mapping(name: str, value: Any) -> None:

@@ -49,6 +49,7 @@ _FORMAT = 1  # one more with every change that an older cdrop would misread
 _KINDS = {
     "Network": "cdrop.network",
     "Checkpoint": "cdrop.checkpoints",
+    "Ledger": "cdrop.experiments.ledger",
     "DropoutMLPClassifier": "cdrop.estimators",
     "DropoutMLPRegressor": "cdrop.estimators",
 }
@@ -105,7 +106,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     Network, estimator of cdrop, or Checkpoint
-        As saved, or as ``Network.fit(checkpoint=...)`` wrote it. Weights that are not finite, of a model that diverged, are loaded as they are.
+        As saved, or as ``Network.fit(checkpoint=...)`` wrote it. Weights that are not finite, of a model that diverged,
+        are loaded as they are.
 
     Raises
     ------

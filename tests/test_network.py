@@ -656,7 +656,9 @@ def test_an_update_that_leaves_infinite_weights_is_told_at_once(loss, dtype, thr
         net.fit(x * 1e5, y, optimizer="sgd", learning_rate=1e308, l2=1e4, iterations=1)
     assert net.history.iterations == 1
     assert not np.isfinite(net.coefs_[0]).all()
-    with pytest.raises(FloatingPointError, match=r"loss of step 2 .*because the weights of layer 1"):
+    with pytest.raises(
+        FloatingPointError, match=r"loss of step 2 .*because the weights of layer 1"
+    ):
         net.fit(x, y, iterations=1)
 
 
