@@ -84,8 +84,8 @@ class Ledger:
             was = self.comparison.get(name)
             if json.dumps(was) != json.dumps(value):
                 raise ValueError(
-                    f"{self.folder} has a comparison with {name.replace('_', ' ')} {was}; here it is {value}. Expected the "
-                    "same data and settings (but repeats and threads), or another folder"
+                    f"{self.folder} has a comparison with {name.replace('_', ' ')} {was}; here it is {value}. Expected "
+                    "the same data and settings (but repeats and threads), or another folder"
                 )
         for run in self.runs:  # a kill may have come between the two
             self._forget(run)
