@@ -31,7 +31,7 @@ CYTHON    := $(wildcard cdrop/*.pyx cdrop/*.pxd cdrop/*.pxi)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-compare: $(STAMPS)/packages-data,progress,stats $(STAMPS)/extension ## Train the article's comparison: with dropout and without
+compare: $(STAMPS)/packages-data,io,progress,stats $(STAMPS)/extension ## Train the article's comparison: with dropout and without
 	@$(PY) -m cdrop compare $(ARGS)
 
 test: $(STAMPS)/packages-test $(STAMPS)/extension ## Run the tests (all but the slow ones)
