@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,3 +60,11 @@ def need(command: str, *, debian: str = "", pip: str = "") -> str:
         how = f"Debian: apt install {debian}" if debian else f"pip install {pip}"
         raise SystemExit(f"cdrop: this campaign needs {command}, which is not here. {how}")
     return path
+
+
+def need_module(name: str) -> None:
+    """Stop, and say how to install it, where a Python module is missing."""
+    if importlib.util.find_spec(name) is None:
+        raise SystemExit(
+            f"cdrop: this campaign needs {name}, which is not here. pip install {name}"
+        )
