@@ -238,6 +238,44 @@ def test_a_divergence_leaves_the_last_checkpoint(tmp_path):
         assert all(np.isfinite(array).all() for array in found.state_dict()["arrays"].values())
 
 
+# ---- Estimators --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_an_estimator_goes_on_too(tmp_path, early_stopping, monkeypatch):
+    pytest.importorskip("sklearn")
+    from cdrop import DropoutMLPClassifier
+
+    x, y = problem([6, 3], rows=90)
+    settings = {"early_stopping": early_stopping, "n_iter_no_change": 4, "tol": 1e-2}
+    settings |= {"dropout": 0.2, "max_iter": 300, "learning_rate_init": 0.01}
+    end_epoch = DropoutMLPClassifier._end_epoch
+
+    def fitted(**kept):
+        model = DropoutMLPClassifier((9,), random_state=3, **settings).fit(x, y, **kept)
+        model.save(tmp_path / "model")
+        return (tmp_path / "model").read_bytes(), model.n_iter_
+
+    whole, epochs = fitted()
+    assert 5 < epochs < 300
+    for number in (3, epochs):  # the best weights are known, and what has been waited for
+
+        def broken_off(self, epoch, options, number=number):
+            if epoch.number == number:
+                raise RuntimeError("broken off")
+            return end_epoch(self, epoch, options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DropoutMLPClassifier, "_end_epoch", broken_off)
+            with pytest.raises(RuntimeError, match="broken off"):
+                fitted(checkpoint=tmp_path / f"{number}", checkpoint_every=1)
+        assert load(tmp_path / f"{number}").network.history.epoch_loss != []
+        assert fitted(checkpoint=tmp_path / f"{number}") == (whole, epochs)
+        assert fitted(checkpoint=tmp_path / f"{number}") == (whole, epochs)
+    with pytest.raises(ValueError, match="random_state is None"):
+        DropoutMLPClassifier().fit(x, y, checkpoint=tmp_path / "other")
+
+
 # ---- Other fits --------------------------------------------------------------------------------
 
 OTHERS = {
