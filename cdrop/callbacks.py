@@ -100,8 +100,8 @@ class Callback:
         -------
         dict or None
             All attributes, unless overridden. A checkpoint can hold numbers, strings, None, arrays,
-            and lists and dicts of these; anything else is an error before the training begins.
-            None says that there is nothing to remember, as of a printer.
+            and lists and dicts of these; anything else is an error. None says that there is never
+            anything to remember, as of a printer, which may be another one when the fit goes on.
         """
         return dict(vars(self))
 
@@ -228,12 +228,12 @@ class Validation(Callback):
             self.iterations.append(iteration)
 
     def state_dict(self) -> dict[str, Any]:
-        """As `Callback.state_dict`: the scores."""
-        return {"iterations": self.iterations, "scores": self.scores}
+        """As `Callback.state_dict`: the scores, not the data."""
+        return {"every": self.every, "iterations": self.iterations, "scores": self.scores}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """As `Callback.load_state_dict`."""
-        self.iterations, self.scores = state["iterations"], state["scores"]
+        vars(self).update(state)
 
 
 class ProgressBar(_Forgetful):

@@ -87,12 +87,12 @@ class Checkpoint:
     """
 
     def __init__(
-        self, network: Network, place: Place, run: dict[str, Any], remembered: list[Any]
+        self, network: Network, place: Place, run: dict[str, Any], remembered: dict[str, Any]
     ) -> None:
         self.network = network
         self.place = place
         self.run = run
-        self._remembered = remembered  # by the callbacks: [name of the class, state] of each
+        self._remembered = remembered  # by callbacks: their names in `Keeper`, what is not empty
 
     def _to_parts(self) -> tuple[dict[str, Any], _Arrays]:
         """Give what `cdrop.storage` writes."""
@@ -119,7 +119,7 @@ class Checkpoint:
         truth_value("finished", place.finished)
         if not isinstance(place.total, float):
             raise TypeError(f"its total is {place.total!r}; expected a float")
-        if not isinstance(run["arguments"], dict) or not isinstance(remembered, list):
+        if not isinstance(run["arguments"], dict) or not isinstance(remembered, dict):
             raise TypeError("its arguments or callbacks are not as a fit writes them")
         return cls(network, place, run, remembered)
 
@@ -169,8 +169,8 @@ class Keeper:
         self.every = whole_number("checkpoint_every", _EVERY if every is None else every, 1, 2**62)
         storage._safetensors()
         check_writable(self.path)
-        self._callbacks = [c for i, c in enumerate(callbacks) if _remembers(i, c)]
-        self._run = {
+        self._callbacks = _named(callbacks)
+        self._run: dict[str, Any] = {
             "arguments": {"cdrop": cdrop.__version__, **arguments},
             "network": _network_digest(net),
             "callbacks": digest(self._remembered()),
@@ -207,6 +207,9 @@ class Keeper:
             for name, after in left.items():
                 if self._run[name] not in (found.run.get(name), after):
                     raise self._other(f"that began with {name} in another state")
+        for name in found._remembered:
+            if name not in self._callbacks:
+                raise self._other(f"with a callback {name}")
         self._run, self.identity = found.run, digest(found.run)
 
     def _other(self, what: str) -> ValueError:
@@ -225,8 +228,8 @@ class Keeper:
         if self._found is None:
             self.write(net)  # an error can now come at any time, and the same call go on
             return
-        for callback, (_, state) in zip(self._callbacks, self._found._remembered, strict=True):
-            callback.load_state_dict(state)
+        for name, state in self._found._remembered.items():
+            self._callbacks[name].load_state_dict(state)
         self._found = None  # and its memory
 
     def after_step(self, net: Network) -> None:
@@ -238,8 +241,9 @@ class Keeper:
         """Write a checkpoint; it is on the disk then."""
         storage.save(Checkpoint(net, self.place, self._run, self._remembered()), self.path)
 
-    def _remembered(self) -> list[Any]:
-        return [[type(c).__name__, _plain(c, c.state_dict())] for c in self._callbacks]
+    def _remembered(self) -> dict[str, Any]:
+        states = {name: _plain(name, c.state_dict()) for name, c in self._callbacks.items()}
+        return {name: state for name, state in states.items() if state}
 
 
 def digest(value: Any) -> str:
@@ -272,30 +276,36 @@ def _network_digest(net: Network) -> str:
     return digest([settings, arrays])
 
 
-def _remembers(i: int, callback: Any) -> bool:
-    """Whether there is anything to remember of a callback; it must be able to tell."""
-    for method in ("state_dict", "load_state_dict"):
-        if not callable(getattr(callback, method, None)):
-            raise TypeError(
-                f"callbacks[{i}] is {callback!r}; expected, beside checkpoint, one with {method}, such as a "
-                "cdrop.callbacks.Callback"
-            )
-    return callback.state_dict() is not None
+def _named(callbacks: Sequence[Any]) -> dict[str, Any]:
+    """Return the callbacks that remember something or may, by class, and number where there are several of one."""
+    named: dict[str, Any] = {}
+    for i, callback in enumerate(callbacks):
+        for method in ("state_dict", "load_state_dict"):
+            if not callable(getattr(callback, method, None)):
+                raise TypeError(
+                    f"callbacks[{i}] is {callback!r}; expected, beside checkpoint, one with {method}, such as a "
+                    "cdrop.callbacks.Callback"
+                )
+        if callback.state_dict() is not None:
+            kind = type(callback).__name__
+            number = 1 + sum(name.split()[0] == kind for name in named)
+            named[kind if number == 1 else f"{kind} {number}"] = callback
+    return named
 
 
-def _plain(callback: Any, value: Any) -> Any:
-    """Return what a callback remembers, once it is known to come back from a file as it was."""
+def _plain(name: str, value: Any) -> Any:
+    """Return what the callback of this name remembers, once it is known to come back from a file as it was."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, dict) and _ARRAY not in value and all(isinstance(k, str) for k in value):
-        return {name: _plain(callback, item) for name, item in value.items()}
+        return {key: _plain(name, item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(callback, item) for item in value]
+        return [_plain(name, item) for item in value]
     numeric = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
     if numeric or value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
-        f"callbacks: {type(callback).__name__} remembers {value!r}; expected what a checkpoint can hold (numbers, "
+        f"callbacks: {name} remembers {value!r}; expected what a checkpoint can hold (numbers, "
         "strings, arrays, and lists and dicts of these), or a state_dict and load_state_dict that do without it"
     )
 

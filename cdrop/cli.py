@@ -33,9 +33,9 @@ examples:
 
 MNIST is looked for in $CDROP_DATA/mnist, then in the cache folder, then on the network.
 
-Trainings kept in a folder (--checkpoint) are bound to data and settings, of which only --repeats
-and --threads may change. Whatever was killed or interrupted, --resume goes on with, to the same
-numbers: each training has a seed of its own. One under way is kept every 1,000 iterations.
+With --checkpoint (it needs the extra io) a training is safe as soon as it is finished, and a long one
+every 1,000 iterations. --resume goes on with what was killed or interrupted, and ends with the same
+numbers as if it had not been. Data and settings must be the same, but --repeats and --threads.
 
 exit codes: 0 done, 1 failed, 2 refused before the work began (a bad option or path, a missing
 extra), 130 Ctrl-C (the finished repeats are reported and saved)."""

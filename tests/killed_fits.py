@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from comparisons import small_dataset
+from comparisons import small_dataset, timeless
 from conftest import digest, problem
 
 import cdrop
@@ -99,14 +99,6 @@ def comparison(folder=None, resume=True, on_run=None):
     return timeless(result.to_dict())
 
 
-def timeless(plain):
-    """Return a comparison's result as JSON, without what the clock said."""
-    del plain["time"]
-    for arm in plain["arms"].values():
-        del arm["seconds"]
-    return json.dumps(plain)
-
-
 def careless_write(path, write):
     """Write as one does who has not thought of kills, on a disk that takes its time."""
     with open(path, "wb", buffering=0) as stream:
@@ -180,14 +172,18 @@ class Lost(Exception):
 
 
 def kill_fit(victims, folder, draw, kind, expected, careless=False):
-    """Kill a fit up to three times, then let it end here; return the number of kills. `Lost` if anything is."""
-    path, kills = folder / "run", 0
+    """Kill a fit up to three times, then let it end here; `Lost` if anything is.
+
+    Returns the number of kills, and of those that left a temporary file: they came in the middle of a write.
+    """
+    path, kills, torn = folder / "run", 0, 0
     every = draw.randint(1, 6)
     for _ in range(draw.randint(1, 3)):
         trial = {"kind": kind, "every": every, "careless": careless, "path": str(path)}
         trial |= {"threads": draw.randint(1, 2), "simd": draw.choice(cdrop.kernels.simd_paths())}
         told = victims.kill(0.06 * draw.random(), **trial)
         kills += "end" not in told
+        torn += any(name.endswith(".tmp") for name in os.listdir(folder))
         steps = [int(line) for line in told if line != "end"]
         check_kept(path, (steps[-1] - 1) // every * every if steps else 0)
     if Fit(kind, 1).run(checkpoint=path, checkpoint_every=every) != expected:
@@ -195,7 +191,7 @@ def kill_fit(victims, folder, draw, kind, expected, careless=False):
     if os.listdir(folder) != ["run"]:
         raise Lost(f"stale files: {os.listdir(folder)}")
     path.unlink()
-    return kills
+    return kills, torn
 
 
 def check_kept(path, acknowledged):
@@ -214,12 +210,13 @@ def check_kept(path, acknowledged):
 
 def kill_comparison(victims, folder, draw, expected, careless=False):
     """The same for a comparison whose trainings are kept."""
-    path, kills = folder / "kept", 0
+    path, kills, torn = folder / "kept", 0, 0
     for _ in range(draw.randint(1, 3)):
         trial = {"kind": "compare", "every": 30, "careless": careless, "path": str(path)}
         trial |= {"threads": draw.randint(1, 2), "simd": draw.choice(cdrop.kernels.simd_paths())}
-        told = victims.kill(0.2 * draw.random(), **trial)
+        told = victims.kill(0.12 * draw.random(), **trial)
         kills += "end" not in told
+        torn += path.exists() and any(name.endswith(".tmp") for name in os.listdir(path))
         try:
             kept = len(open_ledger(path, resume=True).runs)
         except storage.ModelFileError as error:
@@ -235,15 +232,17 @@ def kill_comparison(victims, folder, draw, expected, careless=False):
         raise Lost(f"stale files: {os.listdir(path)}")
     (path / "comparison.cdrop").unlink()
     path.rmdir()
-    return kills
+    return kills, torn
 
 
-def losses(trial, times, seed):
-    """Run a trial that may raise `Lost`, with draws of its own each time; return how often it did."""
+def careless_losses(victims, folder, kill, expected, times, seed=0):
+    """Run trials with a writer that must lose data, each in a folder of its own; return how often it did."""
     lost = 0
     for number in range(times):
+        own = folder / f"careless-{number}"
+        own.mkdir()
         try:
-            trial(random.Random(seed + number))
+            kill(victims, own, random.Random(seed + number), expected=expected, careless=True)
         except Lost:
             lost += 1
     return lost

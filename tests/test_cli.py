@@ -1,15 +1,13 @@
 """The command line: options, exit codes, what is printed and what is saved."""
 
-import gzip
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 
 import pytest
-from comparisons import FakeTrainer, small_dataset
+from comparisons import FakeTrainer, small_dataset, timeless, write_idx_folder
 
 import cdrop
 from cdrop import cli, commands, datasets
@@ -28,18 +26,8 @@ def run(*arguments, **options):
 
 @pytest.fixture(scope="module")
 def idx_folder(tmp_path_factory):
-    """A folder with the four IDX files, just large enough for 5,000 validation images."""
-    folder = tmp_path_factory.mktemp("shapes")
-    dataset = small_dataset(train=5400, validation=0, test=200)
-    for stem, part in (("train", "train"), ("t10k", "test")):
-        images, labels = getattr(dataset, f"X_{part}"), getattr(dataset, f"y_{part}")
-        header = struct.pack(">4B3I", 0, 0, 8, 3, *images.shape)
-        with gzip.open(folder / f"{stem}-images-idx3-ubyte.gz", "wb", compresslevel=1) as stream:
-            stream.write(header + images.tobytes())
-        header = struct.pack(">4BI", 0, 0, 8, 1, len(labels))
-        labels_file = folder / f"{stem}-labels-idx1-ubyte"
-        labels_file.write_bytes(header + labels.astype("uint8").tobytes())
-    return folder
+    """A folder with the four IDX files."""
+    return write_idx_folder(tmp_path_factory.mktemp("shapes"))
 
 
 @pytest.fixture
@@ -128,6 +116,8 @@ def test_bad_values_name_option_value_and_what_is_expected(option, value, expect
     [
         (["--optimizer", "adamw"], "expected --l2 0, got 0.001"),
         (["--seed", str(2**64 - 4)], "expected at most 2**64 - 5"),
+        (["--resume"], "--resume needs --checkpoint DIR"),
+        (["--checkpoint", "absent/kept"], "--checkpoint: absent/kept: there is no folder"),
         (["--json", "absent/out.json"], "--json: absent/out.json: there is no folder"),
         (["--json", "."], "--json: . is a folder"),
         (["--plot", "out.docx"], "--plot out.docx: expected a name that ends in"),
@@ -271,6 +261,49 @@ def test_ctrl_c_reports_and_saves_the_finished_repeats(idx_folder, tmp_path):
     assert f"INCOMPLETE: interrupted after {done} of 40 repeats." in out
     assert out.splitlines()[-1].startswith(NOT_MNIST)
     assert "Traceback" not in error
+
+
+def test_a_comparison_that_is_killed_goes_on_to_the_same_json(idx_folder, tmp_path):
+    pytest.importorskip("safetensors")
+    kept, saved = tmp_path / "kept", [tmp_path / "whole.json", tmp_path / "resumed.json"]
+    options = ["--data", idx_folder, "--repeats", 3, "--iterations", 1500, "--hidden", 8]
+    assert run("compare", *options, "--json", saved[0]).returncode == 0
+    command = [sys.executable, "-m", "cdrop", "compare", *map(str, options), "--checkpoint", kept]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert process.stderr.readline().startswith(b"repeat 1 of 3")
+        process.kill()
+    options += ["--checkpoint", kept]
+    done = run("compare", *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--checkpoint: {kept} is not empty; expected" in done.stderr
+    done = run("compare", *options, "--l2", 1, "--resume")
+    assert done.returncode == 2
+    assert "has a comparison with l2 0.001; here it is 1.0" in done.stderr
+    done = run("compare", *options, "--resume", "--json", saved[1])
+    assert done.returncode == 0, done.stderr
+    assert f"kept      in {kept}: " in done.stdout
+    assert "of 6 trainings are there already" in done.stdout
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
+        f"repeat {number} of 3" for number in (1, 2, 3)
+    ]
+    whole, resumed = (json.loads(path.read_text()) for path in saved)
+    assert timeless(resumed) == timeless(whole)
+    assert os.listdir(kept) == ["comparison.cdrop"]
+
+
+def test_ctrl_c_says_how_to_go_on(fake, capsys, tmp_path):
+    pytest.importorskip("safetensors")
+    options = ["compare", "--checkpoint", str(tmp_path / "kept")]
+    fake.fault, fake.fault_at = KeyboardInterrupt, 3
+    assert cli.main(options) == 130
+    out = capsys.readouterr().out
+    assert f"kept      in {tmp_path / 'kept'}, each training as it is finished\n" in out
+    assert (
+        f"Kept in {tmp_path / 'kept'}: 3 finished trainings. The same command with --resume" in out
+    )
+    assert cli.main([*options, "--resume"]) == 0
+    assert "3 of 10 trainings are there already" in capsys.readouterr().out
+    assert [call["seed"] for call in fake.calls] == [0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_ctrl_c_before_the_first_pair_leaves_an_older_file_alone(fake, capsys, tmp_path):

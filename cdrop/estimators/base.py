@@ -43,6 +43,14 @@ _OUT_ACTIVATIONS = {
 _FLOATS = (np.float64, np.float32)
 _KEPT = ("best", "last")  # weights that early stopping keeps
 _PARTS = ("weight", "bias")
+_WATCHED = (  # changes from epoch to epoch
+    "n_iter_",
+    "t_",
+    "best_loss_",
+    "best_validation_score_",
+    "_no_improvement_count",
+    "_stopped",
+)
 _Pair = tuple[list[NDArray[Any]], list[NDArray[Any]]]  # weights and biases
 
 
@@ -205,6 +213,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         X_val: Any = None,
         y_val: ArrayLike | None = None,
         sample_weight_val: ArrayLike | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
     ) -> Any:
         """Train, from the beginning or with `warm_start` from where the last call ended.
 
@@ -220,6 +230,11 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             Validation rows, to be scored after each epoch, and used by early stopping.
         sample_weight_val : array_like, optional
             Their weights.
+        checkpoint : path, optional
+            A file to keep the fit in: after a crash the same call goes on from it, to the same bytes; see
+            `cdrop.Network.fit`. Needs the extra ``io``, and a `random_state`.
+        checkpoint_every : int, optional
+            Steps from one checkpoint to the next; 1,000 by default.
 
         Returns
         -------
@@ -233,11 +248,16 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         options, fresh = checked_options(self), not (self.warm_start and "network_" in vars(self))
         if (X_val is None) != (y_val is None) or (X_val is None and sample_weight_val is not None):
             raise ValueError("X_val, y_val: expected both or none, and sample_weight_val with them")
+        if checkpoint is not None and self.random_state is None:
+            raise ValueError(
+                "random_state is None; expected, beside checkpoint, a seed: a fit goes on from the same beginning"
+            )
         data = self._data(X, y, sample_weight, fresh)
         held_out = None
         if X_val is not None:
             held_out = self._held_out(X_val, y_val, sample_weight_val)
-        self._train(data, options, fresh, held_out)
+        kept: dict[str, Any] = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+        self._train(data, options, fresh, held_out, **kept)
         if self.n_iter_ == options.max_iter and not self._stopped:
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({options.max_iter}) reached and the optimization hasn't "
@@ -300,6 +320,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         fresh: bool,
         held_out: tuple[Any, ...] | None,
         partial: bool = False,
+        **kept: Any,
     ) -> None:
         width, kind = self._width(data.targets), data.x.dtype.name
         settings = design(self, data.x.shape[1], width, self._loss(), kind)
@@ -323,6 +344,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             rows=rows,
             batch_size=size,
             epochs=1 if partial else options.max_iter,
+            **kept,
         )
 
     def _begin(self, settings: dict[str, Any]) -> None:
@@ -565,6 +587,19 @@ class _Watch(Callback):
     def on_epoch_end(self, net: Network, epoch: Epoch) -> bool:
         """Ask the estimator whether to stop."""
         return self.estimator._end_epoch(epoch, self.options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `Callback.state_dict`: what the estimator has noted of its epochs."""
+        best = self.estimator._best_weights
+        noted = {name: getattr(self.estimator, name) for name in _WATCHED}
+        return {**noted, "best": None if best is None else list(best)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As `Callback.load_state_dict`."""
+        best = state["best"]
+        for name in _WATCHED:
+            setattr(self.estimator, name, state[name])
+        self.estimator._best_weights = None if best is None else (best[0], best[1])
 
 
 def _shown(verbose: bool) -> list[Callback]:

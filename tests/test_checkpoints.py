@@ -1,0 +1,661 @@
+"""Checkpoints of fits and comparisons: whatever stops them, they go on to the same bytes; no other file is touched."""
+
+import copy
+import functools
+import os
+import random
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from comparisons import timeless
+from conftest import digest, problem, run_python
+from killed_fits import (
+    Best,
+    Fit,
+    Lost,
+    Victims,
+    careless_losses,
+    check_kept,
+    comparison,
+    data,
+    kill_comparison,
+    kill_fit,
+)
+from model_files import forged, parts
+
+import cdrop
+from cdrop import Network, load, storage
+from cdrop.callbacks import Callback, EpochPrinter, LossPrinter, ProgressBar, Validation
+from cdrop.checkpoints import Checkpoint
+from cdrop.experiments import Settings, compare, ledger, open_ledger
+from cdrop.optimizers import Optimizer
+from cdrop.schedules import Schedule
+from cdrop.storage import ModelFileError
+
+pytest.importorskip("safetensors")
+KINDS = ("iterations", "epochs")
+STEPS = {"iterations": 50, "epochs": 7 * 12}
+
+
+class Break(Callback):
+    """Ends a fit by an error in step `at`."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def on_iteration(self, net, iteration, loss):
+        if iteration == self.at:
+            raise RuntimeError("broken off")
+
+    def state_dict(self):
+        return None
+
+
+def broken(kind, path, at, every=5, **options):
+    """A fit that is broken off in step `at`."""
+    fit = Fit(kind, **options)
+    with pytest.raises(RuntimeError, match="broken off"):
+        fit.run(Break(at), checkpoint=path, checkpoint_every=every)
+    return fit
+
+
+# ---- Going on ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fit_stopped_at_any_step_ends_with_the_same_bytes(tmp_path, kind):
+    expected = Fit(kind).run()
+    assert expected[1].iterations > 40
+    for at in range(1, expected[1].iterations, 9):
+        path = tmp_path / f"{at}"
+        broken(kind, path, at, every=3)
+        assert load(path).network.history.iterations == (at - 1) // 3 * 3
+        if at % 2:  # and once more, on the way
+            broken(kind, path, at + 1, every=1)
+            assert load(path).network.history.iterations == at
+        assert Fit(kind).run(checkpoint=path) == expected, at
+        assert load(path).place.finished
+        assert Fit(kind).run(checkpoint=path) == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_goes_on_alike_on_every_path_and_number_of_threads(tmp_path, kind, on_each_path):
+    expected = Fit(kind).run()
+    broken(kind, tmp_path / "run", 23, threads=2)
+    content = (tmp_path / "run").read_bytes()
+
+    def resumed():
+        results = []
+        for threads in (1, 2, 3):
+            (tmp_path / "run").write_bytes(content)
+            results.append(Fit(kind, threads).run(checkpoint=tmp_path / "run"))
+        return results
+
+    assert all(results == [expected] * 3 for results in on_each_path(resumed).values())
+
+
+@pytest.mark.parametrize("loss", ["sigmoid_cross_entropy", "squared_error"])
+def test_every_kind_of_rows_goes_on(tmp_path, loss):
+    sparse = pytest.importorskip("scipy.sparse")
+    x, y = problem([6, 9, 3], loss)
+    for number, given in enumerate((x, x.astype("float64"), sparse.csr_array(x), x.tolist())):
+        arguments = {"X": given, "y": y, "sample_weight": np.arange(40) + 1.0, "batch_size": 8}
+        nets = [Network([6, 9, 3], dropout=0.5, input_dropout=0.1, loss=loss) for _ in range(3)]
+        nets[0].fit(**arguments, epochs=4)
+        path = tmp_path / f"{number}"
+        with pytest.raises(RuntimeError, match="broken off"):
+            nets[1].fit(
+                **arguments, epochs=4, checkpoint=path, checkpoint_every=3, callbacks=[Break(11)]
+            )
+        nets[2].fit(**arguments, epochs=4, checkpoint=path)
+        assert digest(nets[2]) == digest(nets[0])
+        assert nets[2].history.epoch_loss == nets[0].history.epoch_loss
+
+
+def test_several_fits_of_one_script_go_on_each_from_its_file(tmp_path):
+    x, y = problem([6, 9, 3])
+
+    def script(*callbacks, kept=True):
+        net = Network([6, 9, 3], dropout=0.5)
+        for number, optimizer in enumerate(("adam", "sgd", "sgd")):
+            path = {"checkpoint": tmp_path / f"{number}", "checkpoint_every": 4} if kept else {}
+            net.fit(x, y, optimizer=optimizer, batch_size=8, epochs=3, callbacks=callbacks, **path)
+        return digest(net)
+
+    expected = script(kept=False)
+    for at in (3, 20, 40):
+        with pytest.raises(RuntimeError, match="broken off"):
+            script(Break(at))
+    assert script() == expected
+    assert script() == expected
+
+
+def test_the_same_call_on_the_same_network_goes_on_after_an_error(tmp_path):
+    """In a notebook nothing is made anew; what the network has done since the checkpoint is done again."""
+    expected = Fit("epochs").run()
+    fit = broken("epochs", tmp_path / "run", 3)
+    for at in (17, 40):
+        with pytest.raises(RuntimeError, match="broken off"):
+            fit.run(Break(at), checkpoint=tmp_path / "run", checkpoint_every=7)
+    assert fit.run(checkpoint=tmp_path / "run") == expected
+    assert fit.run(checkpoint=tmp_path / "run") == expected
+
+
+def test_the_network_in_the_file_goes_on_too(tmp_path):
+    x, y = problem([6, 9, 3])
+    net, whole = Network([6, 9, 3], dropout=0.5), Network([6, 9, 3], dropout=0.5)
+    whole.fit(x, y, iterations=20)
+    with pytest.raises(RuntimeError, match="broken off"):
+        net.fit(
+            x, y, iterations=20, checkpoint=tmp_path / "run", checkpoint_every=6,
+            callbacks=[Break(15)],
+        )  # fmt: skip
+    for more in ({"iterations": 8}, {"iterations": 20, "checkpoint": tmp_path / "run"}):
+        found = load(tmp_path / "run").network
+        found.fit(x, y, **more)
+        assert digest(found) == digest(whole)
+
+
+def test_callbacks_are_told_what_is_left(tmp_path):
+    class Heard(Callback):
+        def __init__(self):
+            self.told = []
+
+        def on_fit_begin(self, net, total):
+            self.told.append((net.history.iterations, total))
+
+        def on_fit_end(self, net):
+            self.told.append("end")
+
+        def state_dict(self):
+            return None
+
+    for kind in KINDS:
+        path, heard = tmp_path / kind, Heard()
+        broken(kind, path, 33, every=10)
+        Fit(kind).run(heard, checkpoint=path)
+        Fit(kind).run(heard, checkpoint=path)
+        done = Fit(kind).run()[1].iterations
+        assert heard.told == [(30, STEPS[kind] - 30), "end", (done, 0), "end"]
+
+
+# ---- Ctrl-C, full disks, numbers that are not finite -------------------------------------------
+
+
+def test_ctrl_c_loses_nothing(tmp_path):
+    process = run_python(f"""
+import os, signal
+from killed_fits import Fit
+from cdrop.callbacks import Callback
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Press(Callback):
+    def on_iteration(self, net, iteration, loss):
+        for _ in range((iteration == 13) + 2 * (iteration == 29)):
+            os.kill(os.getpid(), signal.SIGINT)
+    def state_dict(self): return None
+path, expected = {str(tmp_path / "run")!r}, Fit("epochs").run()
+fit = Fit("epochs")
+fit.run(Press(), checkpoint=path, checkpoint_every=10)
+print(fit.net.history.interrupted, fit.net.history.iterations)
+try: Fit("epochs").run(Press(), checkpoint=path, checkpoint_every=10)  # pressed twice
+except KeyboardInterrupt: print("raised")
+assert Fit("epochs").run(checkpoint=path) == fit.run(checkpoint=path) == expected
+""")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split() == ["True", "13", "raised"]
+
+
+def test_a_full_disk_ends_the_fit_and_leaves_the_checkpoint(tmp_path, monkeypatch):
+    expected, fit, path = Fit("iterations").run(), Fit("iterations"), tmp_path / "run"
+    synced = []
+
+    def full(descriptor):
+        synced.append(descriptor)
+        if len(synced) > 6:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            fit.run(checkpoint=path, checkpoint_every=5)
+    assert load(path).network.history.iterations == 10
+    assert os.listdir(tmp_path) == ["run"]
+    assert fit.run(checkpoint=path) == expected
+
+
+def test_a_divergence_leaves_the_last_checkpoint(tmp_path):
+    x, y = problem([6, 9, 3], "squared_error")
+    settings = {"optimizer": "sgd", "learning_rate": 30.0, "iterations": 100}
+    for _ in range(2):
+        net = Network([6, 9, 3], loss="squared_error")
+        with pytest.raises(FloatingPointError, match=r"step (\d+)\b.* layer \d of 2") as caught:
+            net.fit(x, y, **settings, checkpoint=tmp_path / "run", checkpoint_every=2)
+        found = load(tmp_path / "run").network
+        step = int(str(caught.value).split("step ")[1].split()[0])
+        assert found.history.iterations == (step - 1) // 2 * 2 > 0
+        assert all(np.isfinite(array).all() for array in found.state_dict()["arrays"].values())
+
+
+# ---- Estimators --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_an_estimator_goes_on_too(tmp_path, early_stopping, monkeypatch):
+    pytest.importorskip("sklearn")
+    from cdrop import DropoutMLPClassifier
+
+    x, y = problem([6, 3], rows=90)
+    settings = {"early_stopping": early_stopping, "n_iter_no_change": 4, "tol": 1e-2}
+    settings |= {"dropout": 0.2, "max_iter": 300, "learning_rate_init": 0.01}
+    end_epoch = DropoutMLPClassifier._end_epoch
+
+    def fitted(**kept):
+        model = DropoutMLPClassifier((9,), random_state=3, **settings).fit(x, y, **kept)
+        model.save(tmp_path / "model")
+        return (tmp_path / "model").read_bytes(), model.n_iter_
+
+    whole, epochs = fitted()
+    assert 5 < epochs < 300
+    for number in (3, epochs):  # the best weights are known, and what has been waited for
+
+        def broken_off(self, epoch, options, number=number):
+            if epoch.number == number:
+                raise RuntimeError("broken off")
+            return end_epoch(self, epoch, options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DropoutMLPClassifier, "_end_epoch", broken_off)
+            with pytest.raises(RuntimeError, match="broken off"):
+                fitted(checkpoint=tmp_path / f"{number}", checkpoint_every=1)
+        assert load(tmp_path / f"{number}").network.history.epoch_loss != []
+        assert fitted(checkpoint=tmp_path / f"{number}") == (whole, epochs)
+        assert fitted(checkpoint=tmp_path / f"{number}") == (whole, epochs)
+    with pytest.raises(ValueError, match="random_state is None"):
+        DropoutMLPClassifier().fit(x, y, checkpoint=tmp_path / "other")
+
+
+# ---- Other fits --------------------------------------------------------------------------------
+
+OTHERS = {
+    "batch_size": 9,
+    "optimizer": "sgd",
+    "learning_rate": 0.02,
+    "l2": 0.1,
+    "share_l2": True,
+    "max_norm": 2.0,
+    "shuffle": False,
+    "X": problem([6, 3], rows=70, seed=1)[0],
+    "y": problem([6, 3], rows=70, seed=1)[1],
+    "sample_weight": np.ones(70),
+    "rows": np.arange(49),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [*OTHERS, "length", "validation", "version"])
+def test_another_call_is_refused_and_named(tmp_path, kind, name, monkeypatch):
+    path = tmp_path / "run"
+    broken(kind, path, 12)
+    before = path.read_bytes()
+    change = {name: OTHERS[name]} if name in OTHERS else {}
+    if name == "length":
+        name, change = kind, {kind: 60}
+    elif name == "validation" and kind == "epochs":
+        change = {name: problem([6, 3])}
+    elif name == "version":
+        name = "cdrop"
+        monkeypatch.setattr(cdrop, "__version__", "99.0")
+    elif not change:
+        return
+    fit = Fit(kind, **change)
+    fresh = digest(fit.net)
+    with pytest.raises(ValueError, match=f"is of a fit with another {name}") as caught:
+        fit.run(checkpoint=path)
+    assert str(path) in str(caught.value)
+    assert (path.read_bytes(), digest(fit.net)) == (before, fresh)
+
+
+def test_another_network_is_refused(tmp_path):
+    path, x, y = tmp_path / "run", *problem([6, 20, 3])
+    broken("iterations", path, 12)
+    before = path.read_bytes()
+    fits = [Fit("iterations") for _ in range(5)]
+    fits[0].net = Network([6, 20, 3], dropout=0.5, seed=5)
+    fits[1].net = Network([6, 20, 3], dropout=0.4, seed=4)
+    fits[2].net.train_step(x, y)
+    for fit in fits[3:]:
+        with pytest.raises(RuntimeError, match="broken off"):
+            fit.run(Break(14), checkpoint=path, checkpoint_every=10**6)  # it goes on at 10
+    fits[3].net.train_step(x, y)
+    fits[4].net.set_weights(fits[4].net.coefs_, fits[4].net.intercepts_)
+    assert path.read_bytes() == before
+    for number, fit in enumerate(fits):
+        state = digest(fit.net)
+        with pytest.raises(ValueError, match="began with network in another state"):
+            fit.run(checkpoint=path)
+        assert (path.read_bytes(), digest(fit.net)) == (before, state), number
+
+
+def test_other_callbacks_are_refused_and_printers_are_free(tmp_path):
+    path = tmp_path / "run"
+    broken("iterations", path, 12)
+    before = path.read_bytes()
+    for watching in ([], [Best()], [Best(), Validation([[0] * 6], [0], 5)], [Break(1), Heir(1)]):
+        fit = Fit("iterations")
+        fit.watching = watching
+        with pytest.raises(ValueError, match="began with callbacks in another state"):
+            fit.net.fit(**fit.arguments, callbacks=watching, checkpoint=path)
+        assert path.read_bytes() == before
+    broken("epochs", tmp_path / "other", 12)
+    fit = Fit("epochs")
+    fit.watching[0] = Callback()  # Best has nothing to remember before a fit, but then
+    with pytest.raises(ValueError, match="is of a fit with a callback Best"):
+        fit.net.fit(**fit.arguments, callbacks=fit.watching, checkpoint=tmp_path / "other")
+    shown = [Callback(), LossPrinter(10**6), EpochPrinter(), ProgressBar()]
+    assert Fit("iterations").run(*shown, checkpoint=path) == Fit("iterations").run()
+
+
+class Heir(Callback):
+    def __init__(self, value):
+        self.value = value
+
+
+def test_a_callback_may_remember_numbers_strings_arrays_and_what_holds_them(tmp_path):
+    value = {
+        "a": [1, 2.5, "x", None, True, float("inf"), np.float32(0.1), np.int64(3)],
+        "b": {"c": np.arange(6.0).reshape(2, 3), "d": [np.array([True]), np.zeros((0, 2), "i4")]},
+    }
+    x, y = problem([6, 3])
+    for path in ("first", "second"):
+        Network([6, 3]).fit(
+            x, y, iterations=3, callbacks=[Heir(value), Heir(1)], checkpoint=tmp_path / path
+        )
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+    heirs = [Heir(value), Heir(1)]
+    Network([6, 3]).fit(x, y, iterations=3, callbacks=heirs, checkpoint=tmp_path / "first")
+    assert heirs[0].value is not value
+    np.testing.assert_equal(heirs[0].value, value)
+    assert heirs[0].value["b"]["d"][1].dtype == np.int32
+    assert heirs[1].value == 1
+
+
+@pytest.mark.parametrize(
+    "value", [(1, 2), {1: 2}, object(), print, {"__array__": 1}, np.array("s")]
+)
+def test_what_a_callback_cannot_be_given_back_is_refused_at_once(tmp_path, value):
+    net, (x, y) = Network([6, 3]), problem([6, 3])
+    for held in (value, [value], {"a": [value]}):
+        with pytest.raises(TypeError, match="callbacks: Heir remembers"):
+            net.fit(x, y, iterations=3, callbacks=[Heir(held)], checkpoint=tmp_path / "run")
+    assert (os.listdir(tmp_path), net.history.iterations) == ([], 0)
+
+
+def test_a_callback_that_cannot_tell_is_refused(tmp_path):
+    class Duck:
+        on_fit_begin = on_iteration = on_epoch_end = on_fit_end = lambda *_: None
+
+    net, (x, y) = Network([6, 3]), problem([6, 3])
+    with pytest.raises(TypeError, match=r"callbacks\[0\] is .*state_dict"):
+        net.fit(x, y, iterations=3, callbacks=[Duck()], checkpoint=tmp_path / "run")
+    net.fit(x, y, iterations=3, callbacks=[Duck()])
+
+
+@dataclass(frozen=True)
+class Mine(Schedule):
+    pass
+
+
+@dataclass(frozen=True)
+class Own(Optimizer):
+    pass
+
+
+def test_classes_of_the_users_own_are_refused_before_a_file_is_written(tmp_path):
+    """A file of theirs was written once, and could not be read."""
+    x, y = problem([6, 3])
+    for name, made in (("learning_rate", Mine(0.1)), ("optimizer", Own())):
+        net = Network([6, 3])
+        with pytest.raises(TypeError, match=f"{name} is .*expected one of cdrop"):
+            net.fit(x, y, epochs=2, checkpoint=tmp_path / "run", **{name: made})
+        assert net.history.iterations == 0
+    net.fit(x, y, epochs=2, learning_rate=Mine(0.1))
+    with pytest.raises(TypeError, match="learning_rate is Mine"):
+        net.save(tmp_path / "m")
+    assert os.listdir(tmp_path) == []
+
+
+# ---- Wrong arguments and files -----------------------------------------------------------------
+
+
+def test_wrong_arguments_change_nothing(tmp_path, monkeypatch):
+    net, (x, y) = Network([6, 3]), problem([6, 3])
+    before = digest(net)
+    (tmp_path / "folder").mkdir()
+    for settings, error, told in (
+        ({"checkpoint": 3}, TypeError, "checkpoint is 3; expected a path"),
+        ({"checkpoint_every": 5}, ValueError, "checkpoint_every is 5 without checkpoint"),
+        ({"checkpoint": tmp_path / "m", "checkpoint_every": 0}, ValueError, "checkpoint_every is"),
+        ({"checkpoint": tmp_path / "m", "checkpoint_every": 1.5}, TypeError, "checkpoint_every is"),
+        ({"checkpoint": tmp_path / "a" / "m"}, FileNotFoundError, "there is no folder"),
+        ({"checkpoint": tmp_path / "folder"}, IsADirectoryError, "is a folder"),
+    ):
+        with pytest.raises(error, match=told):
+            net.fit(x, y, iterations=2, **settings)
+    for name in ("safetensors", "safetensors.numpy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"pip install 'cdrop\[io\]'"):
+        net.fit(x, y, iterations=2, checkpoint=tmp_path / "m")
+    assert (digest(net), os.listdir(tmp_path)) == (before, ["folder"])
+
+
+def test_a_file_that_is_no_checkpoint_is_left_alone(tmp_path):
+    path, net, (x, y) = tmp_path / "m", Network([6, 3]), problem([6, 3])
+    net.fit(x, y, iterations=5, checkpoint=path)
+    whole = path.read_bytes()
+    net.save(path)
+    saved = path.read_bytes()
+    for content, told in (
+        (saved, "where a Network is saved"),
+        (b"", "checkpoint: .* is empty"),
+        (b"notes\n" * 100, "checkpoint: .* is no model file"),
+        (whole[:-1], "checkpoint: .* is damaged"),
+        (whole[:-1] + bytes([whole[-1] ^ 1]), "checkpoint: .* is damaged"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=told):
+            Network([6, 3]).fit(x, y, iterations=5, checkpoint=path)
+        assert path.read_bytes() == content
+
+
+def test_hostile_checkpoints_are_refused(tmp_path):
+    """With a right digest: what a member must not be."""
+    path = tmp_path / "run"
+    broken("epochs", path, 12)
+    about, arrays = parts(path.read_bytes())
+    del about["sha256"]
+    assert isinstance(load(path), Checkpoint)
+    for where, values in {
+        ("place",): [None, [], {}, {"epochs": 1}],
+        ("place", "epochs"): [None, -1, 1.5, "1", True, 2**64],
+        ("place", "steps"): [None, -1, 1.5, 11, 2**64],
+        ("place", "total"): [None, 1, "1", []],
+        ("place", "finished"): [None, 0, "no"],
+        ("run",): [None, [], {}, 1],
+        ("run", "arguments"): [None, [], 1],
+        ("callbacks",): [
+            None,
+            {},
+            1,
+            [],
+            {"Best": {"__array__": "weight.0"}},
+            {"Best": {"__array__": []}},
+        ],
+        ("network",): [None, {}, [], 1],
+        ("network", "settings"): [None, {}],
+    }.items():
+        for value in values:
+            changed = copy.deepcopy(about)
+            member = changed["settings"]
+            for name in where[:-1]:
+                member = member[name]
+            member[where[-1]] = value
+            path.write_bytes(forged(changed, arrays))
+            with pytest.raises(ModelFileError, match="holds no model"):
+                load(path)
+    for bad in ({**arrays, "extra": ["F32", [1], bytes(4)]}, {}):
+        path.write_bytes(forged(about, bad))
+        with pytest.raises(ModelFileError, match="holds no model"):
+            load(path)
+
+
+# ---- Comparisons -------------------------------------------------------------------------------
+
+TINY = Settings(repeats=3, iterations=30, hidden=4, batch_size=32)
+
+
+def stopped_comparison(folder, after, settings=TINY):
+    """Keep a comparison, and break it off when training number `after` has been told."""
+    told = []
+
+    def stop(run):
+        told.append(run)
+        if len(told) == after:
+            raise RuntimeError("broken off")
+
+    with pytest.raises(RuntimeError, match="broken off"):
+        compare(data(), settings, ledger=open_ledger(folder, resume=True), on_run=stop)
+
+
+def test_a_comparison_stopped_anywhere_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "_LONG", 9)  # so that trainings have checkpoints of their own
+    whole = compare(data(), TINY)
+    for after in (1, 2, 5):
+        folder = tmp_path / f"{after}"
+        stopped_comparison(folder, after)
+        assert open_ledger(folder, resume=True).count(3) == after
+        (folder / "repeat-1-with.cdrop").write_bytes(b"left by a kill")
+        told, kept = [], open_ledger(folder, resume=True)
+        if after == 1:
+            (folder / "repeat-1-with.cdrop").unlink()
+        result = compare(data(), TINY, ledger=kept, on_run=told.append)
+        assert [run.repeat for run in told] == [0, 0, 1, 1, 2, 2]
+        assert timeless(result.to_dict()) == timeless(whole.to_dict())
+        assert os.listdir(folder) == ["comparison.cdrop"]
+        assert result.started == kept.started
+        assert result.seconds >= sum(run.seconds for run in told[:after])
+
+
+def test_more_repeats_and_threads_go_on_with_those_that_are_kept(tmp_path):
+    stopped_comparison(tmp_path, 4, Settings(**{**vars(TINY), "repeats": 2}))
+    calls = []
+    kept = open_ledger(tmp_path, resume=True)
+    result = compare(
+        data(),
+        Settings(**{**vars(TINY), "threads": 2}),
+        ledger=kept,
+        network=lambda *args, **options: calls.append(options["seed"]) or Network(*args, **options),
+    )
+    assert calls == [2, 2]
+    assert result.arms == {
+        name: type(arm)(arm.dropout, arm.test_accuracy, arm.loss, result.arms[name].seconds)
+        for name, arm in compare(data(), TINY).arms.items()
+    }
+    fewer = compare(data(), Settings(**{**vars(TINY), "repeats": 1}), ledger=kept)
+    assert fewer.repeats == 1
+
+
+def test_a_folder_of_another_comparison_is_refused(tmp_path):
+    stopped_comparison(tmp_path, 2)
+    before = (tmp_path / "comparison.cdrop").read_bytes()
+    other = copy.deepcopy(data())
+    other.y_train[0] = (other.y_train[0] + 1) % 10
+    for change in ({"iterations": 31}, {"l2": 0.5}, {"seed": 1}, {"optimizer": "sgd"}):
+        with pytest.raises(ValueError, match=f"has a comparison with {next(iter(change))} "):
+            compare(
+                data(),
+                Settings(**{**vars(TINY), **change}),
+                ledger=open_ledger(tmp_path, resume=True),
+            )
+    with pytest.raises(ValueError, match="has a comparison with sha256"):
+        compare(other, TINY, ledger=open_ledger(tmp_path, resume=True))
+    assert (tmp_path / "comparison.cdrop").read_bytes() == before
+
+
+def test_folders_are_checked(tmp_path):
+    for name in ("file", "damaged/comparison.cdrop", "network/comparison.cdrop", "other/notes"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"notes")
+    Network([2, 2]).save(tmp_path / "network" / "comparison.cdrop")
+    for name, resume, error, told in (
+        ("file", True, NotADirectoryError, "is a file, not a folder"),
+        ("absent/kept", True, FileNotFoundError, "there is no folder"),
+        ("other", False, ValueError, "is not empty; expected a new or empty folder, or resume"),
+        ("other", True, ValueError, "has no comparison in it, but notes"),
+        ("damaged", True, ModelFileError, "is no model file"),
+        ("network", True, ValueError, "is no comparison, but a Network"),
+    ):
+        with pytest.raises(error, match=told):
+            open_ledger(tmp_path / name, resume=resume)
+    assert (tmp_path / "other" / "notes").read_bytes() == b"notes"
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / ".comparison.cdrop.0123456789abcdef.tmp").write_bytes(b"half")
+    assert open_ledger(tmp_path / "new").runs == []
+    assert os.listdir(tmp_path / "new") == []
+
+
+def test_hostile_ledgers_are_refused(tmp_path):
+    stopped_comparison(tmp_path, 2)
+    path = tmp_path / "comparison.cdrop"
+    about, arrays = parts(path.read_bytes())
+    del about["sha256"]
+    run = about["settings"]["runs"][0]
+    for change in (
+        {"runs": None},
+        {"runs": [1]},
+        {"runs": [{}]},
+        *({"runs": [{**run, name: value}]} for name in run for value in (None, [None], "x", {})),
+        {"comparison": []},
+        {"started": 3},
+    ):
+        path.write_bytes(forged({**about, "settings": {**about["settings"], **change}}, arrays))
+        with pytest.raises(ModelFileError, match="holds no model"):
+            open_ledger(tmp_path, resume=True)
+
+
+# ---- Kills -------------------------------------------------------------------------------------
+
+
+def test_kills_lose_nothing_and_a_careless_writer_is_caught(tmp_path):
+    kills, draw = 0, random.Random(0)
+    expected = {kind: Fit(kind).run() for kind in KINDS}
+    with Victims() as victims:
+        while kills < 20:
+            kind = draw.choice(KINDS)
+            kills += kill_fit(victims, tmp_path, draw, kind, expected[kind])[0]
+        kill = functools.partial(kill_fit, kind="epochs")
+        assert careless_losses(victims, tmp_path, kill, expected["epochs"], 5) > 0
+
+
+def test_kills_of_a_comparison_lose_nothing(tmp_path):
+    kills, draw, expected = 0, random.Random(0), comparison()
+    with Victims() as victims:
+        while kills < 3:
+            kills += kill_comparison(victims, tmp_path, draw, expected)[0]
+
+
+def test_what_is_lost_is_told(tmp_path):
+    """The check behind the trials, without kills: a file that is cut, behind, or gone on from elsewhere."""
+    path = tmp_path / "run"
+    with pytest.raises(Lost, match="there is no checkpoint"):
+        check_kept(path, 5)
+    broken("iterations", path, 12)
+    check_kept(path, 10)
+    with pytest.raises(Lost, match="of step 10, behind 15"):
+        check_kept(path, 15)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(Lost, match="damaged"):
+        check_kept(path, 0)
+    with pytest.raises(storage.ModelFileError):
+        Fit("iterations").run(checkpoint=path)
