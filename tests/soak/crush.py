@@ -21,7 +21,7 @@ def streams() -> list[tuple[dict, list]]:
     two = [({"keep": 0.5, "order": order, "zip": 1}, FEWER) for order in OTHER_ORDERS]
     unfair = [({"keep": keep, "neumann": 1}, FEWER) for keep in (0.1, 0.25, 1 / 3, 0.8)]
     unfair_two = [
-        ({"keep": 0.8, "order": order, "zip": 1, "neumann": 1}, FEWER) for order in OTHER_ORDERS
+        ({"keep": 0.8, "order": order, "zip": 1, "neumann": 1}, SMALL) for order in OTHER_ORDERS
     ]
     return in_order + wide + other + two + unfair + unfair_two
 
