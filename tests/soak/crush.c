@@ -1,7 +1,7 @@
 /* One test of TestU01's batteries (L'Ecuyer and Simard 2007) on the bits of words, unit by unit.
  * Arguments: those of words.h, small=N or crush=N for the test by its number in SmallCrush or Crush, zip=1 to take bits
- * of two words in turn, neumann=1 to take of each two bits that differ the first (so masks of any keep give fair bits;
- * width must be even). Prints a line for each statistic: its p-value and name. */
+ * of two words in turn, neumann=1 to take fair bits only; width must be a multiple of 64 for zip, and of 2 for neumann.
+ * Prints a line for each statistic: its p-value and name. */
 #include <stdio.h>
 #include <unistd.h>
 
@@ -16,8 +16,8 @@ static words source;
 static const uint64_t *piece;
 static size_t at; /* in the piece */
 static uint64_t zip, neumann;
-static uint64_t held[4]; /* stretches of at most 32 bits, first bit lowest; the last one is next */
-static unsigned live[4], stretches;
+static uint64_t held[4]; /* stretches of at most 32 bits, first bit lowest */
+static unsigned length[4], stretches, taken;
 
 static uint64_t next_word(unsigned *valid)
 {
@@ -41,38 +41,43 @@ static uint64_t spread(uint64_t x)
     return (x | x << 1) & UINT64_C(0x5555555555555555);
 }
 
-/* Of at most 32 bits, the first of each two that differ (von Neumann 1951); returns how many. */
-static unsigned fair_bits(uint64_t *bits)
+static void hold(uint64_t bits, unsigned n)
+{
+    held[stretches] = bits;
+    length[stretches++] = n;
+}
+
+/* Where two units that differ stand side by side (in both words, if there are two), the first of them is a fair bit (von
+ * Neumann 1951), whatever keep is. */
+static void hold_fair(uint32_t word, uint32_t other, int two)
 {
     unsigned n = 0;
     uint64_t fair = 0;
-    for (uint64_t differ = (*bits ^ *bits >> 1) & 0x55555555; differ; differ &= differ - 1)
-        fair |= (*bits >> __builtin_ctzll(differ) & 1) << n++;
-    *bits = fair;
-    return n;
-}
-
-static void hold(uint64_t bits, unsigned n)
-{
-    for (unsigned i = n > 32 ? 2 : 1; i-- > 0; stretches++) {
-        held[stretches] = (uint32_t)(bits >> 32 * i);
-        live[stretches] = i || n <= 32 ? n - 32 * i : 32;
-        if (neumann)
-            live[stretches] = fair_bits(&held[stretches]);
+    for (uint32_t differ = (word ^ word >> 1) & (other ^ other >> 1) & 0x55555555; differ; differ &= differ - 1) {
+        const int i = __builtin_ctz(differ);
+        fair |= (uint64_t)(word >> i & 1) << n++;
+        if (two)
+            fair |= (uint64_t)(other >> i & 1) << n++;
     }
+    hold(fair, n);
 }
 
 static void hold_next(void)
 {
     unsigned valid;
-    const uint64_t first = next_word(&valid);
-    if (!zip) {
-        hold(first, valid);
-        return;
+    const uint64_t word = next_word(&valid), other = zip ? next_word(&valid) : word;
+    stretches = taken = 0;
+    for (unsigned from = 0; from < valid; from += 32) {
+        const uint32_t half = (uint32_t)(word >> from), other_half = (uint32_t)(other >> from);
+        if (neumann) {
+            hold_fair(half, other_half, zip != 0);
+        } else if (zip) {
+            const uint64_t both = spread(half) | spread(other_half) << 1;
+            hold((uint32_t)both, 32);
+            hold(both >> 32, 32);
+        } else
+            hold(half, valid - from < 32 ? valid - from : 32);
     }
-    const uint64_t second = next_word(&valid);
-    hold(spread(first >> 32) | spread(second >> 32) << 1, 64);
-    hold(spread((uint32_t)first) | spread((uint32_t)second) << 1, 64);
 }
 
 /* The tests look at a number from its highest bit on. */
@@ -89,11 +94,10 @@ static unsigned next_number(void)
     static uint64_t bits;
     static unsigned n;
     while (n < 32) {
-        if (!stretches)
+        if (taken == stretches)
             hold_next();
-        stretches--;
-        bits |= held[stretches] << n;
-        n += live[stretches];
+        bits |= held[taken] << n;
+        n += length[taken++];
     }
     const uint32_t number = (uint32_t)bits;
     bits >>= 32;
