@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from comparisons import FakeTrainer, small_dataset
 from conftest import digest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPRegressor
@@ -94,7 +94,7 @@ PARAMETERS = {
     "batch_size": [*NO_WHOLE, 0, -1, "Auto", HUGE],
     "learning_rate": [*NO_NAME, 0.1, schedules.Step, "inverse"],
     "learning_rate_init": POSITIVE,
-    "power_t": FRACTION,
+    "power_t": [*FRACTION, 1001],
     "max_iter": [*NO_WHOLE, 0, -1, HUGE],
     "shuffle": NO_FLAG,
     "random_state": ["0", -1, 1.5, [1], {}, NAN, 2**32, HUGE, object()],
@@ -198,7 +198,7 @@ OTHER_X12 = [*NO_X12[:5], *NO_X12[6:], np.ones((12, 4))]  # there any number of 
 # What scikit-learn says of data, whose checks want these words and no name.
 SAYS = (
     "X|y|mc_samples|seed|Expected 2D array|Found array with|Found input variables|could not convert|sequence|"
-    "Complex data not supported|Input should have|Unknown label type"
+    "Complex data not supported|float\\(\\) argument|Input should have|Unknown label type"
 )
 NO_WEIGHTS = [value for value in NO_ROW_WEIGHTS if not isinstance(value, float)]
 NO_Y = ["a", 1, None, [0, 1], np.zeros((2, 3, 4)), np.full(12, NAN), np.full(12, None), RAGGED]
@@ -306,7 +306,7 @@ OTHERS = {
     "Constant": made(schedules.Constant, RATE),
     "Step": made(schedules.Step, {**RATE, "every": COUNT, "factor": FACTOR}),
     "Cosine": made(schedules.Cosine, {**RATE, "epochs": COUNT, "final": [*FRACTION, 1.0]}),
-    "InverseScaling": made(schedules.InverseScaling, {**RATE, "power": FRACTION}),
+    "InverseScaling": made(schedules.InverseScaling, {**RATE, "power": [*FRACTION, 1001]}),
     "Plateau": made(
         schedules.Plateau,
         {
@@ -468,6 +468,7 @@ WITHOUT_FILES = [name for name in ESTIMATORS if not name.endswith(".save")] + [
 
 
 @pytest.mark.parametrize("name", WITHOUT_FILES)
+@settings(max_examples=8)  # a fit each
 @given(data=st.data())
 def test_anything_else_is_right_or_told(name, data):
     check_anything(CALLS_HERE[name], data)

@@ -406,12 +406,13 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         if rows is None:
             rows = np.arange(data.x.shape[0])
         strata = self._strata(data.targets)
-        train, held_out = train_test_split(
-            rows,
-            test_size=options.validation_fraction,
-            random_state=self.network_.seed % 2**32,
-            stratify=None if strata is None else strata[rows],
-        )
+        with named("validation_fraction"):
+            train, held_out = train_test_split(
+                rows,
+                test_size=options.validation_fraction,
+                random_state=self.network_.seed % 2**32,
+                stratify=None if strata is None else strata[rows],
+            )
         if len(held_out) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
@@ -618,7 +619,7 @@ def _check_numbers(name: str, value: Any) -> None:
 
 @contextmanager
 def named(name: str) -> Iterator[None]:
-    """Let an error of scikit-learn, which knows `X` and `y` alone, begin with the argument's name."""
+    """Let an error of scikit-learn, which knows the argument by another name or none, begin with its own."""
     try:
         yield
     except (TypeError, ValueError) as error:
