@@ -331,6 +331,8 @@ FIT = {
         *[(np.ones((2, 5)), [0, 2], [1.0]), (np.full((2, 5), NAN), [0, 2]), (1, 2, 3, 4)],
     ],
     "callbacks": [None, 3, "ab", [3], [None], Callback(), Callback, [Callback], iter([])],
+    "checkpoint": [3, 1.5, b"run", True, [], {}, object()],
+    "checkpoint_every": [10],  # without checkpoint
 }
 
 

@@ -57,7 +57,7 @@ from cdrop import (
     storage,
 )
 from cdrop.cli import build_parser, main
-from cdrop.experiments import Settings, compare
+from cdrop.experiments import Ledger, Settings, compare, open_ledger
 
 COUNT = [value for value in NO_WHOLE if value is not None] + [0, -1, HUGE]
 FRACTION = [*NO_NUMBER, NAN, INF, -0.1, HUGE]
@@ -273,13 +273,19 @@ def made(kind, bad):
 
 
 def compared(
-    dataset=SMALL, settings=None, callbacks=(), on_begin=None, on_run=None, network=None, **rest
+    dataset=SMALL,
+    settings=None,
+    callbacks=(),
+    on_begin=None,
+    on_run=None,
+    network=None,
+    ledger=None,
+    **rest,
 ):
     """Compare, and stop as soon as the first fit would begin: all must be checked by then."""
     settings = Settings(repeats=1, iterations=1, **rest) if settings is None else settings
-    return compare(
-        dataset, settings, callbacks=callbacks, on_begin=on_begin, on_run=on_run, network=network
-    )
+    told = {"on_begin": on_begin, "on_run": on_run}
+    return compare(dataset, settings, callbacks=callbacks, network=network, ledger=ledger, **told)
 
 
 def subnetworks(method, **arguments):
@@ -344,6 +350,11 @@ OTHERS = {
     ),
     "storage.save-path": Call(
         partial(storage.save, Network([2, 2])), {"path": os.devnull}, {"path": NO_PATH}, "PathLike"
+    ),
+    "Network.fit-checkpoint": Call(
+        Network([5, 3]).fit,
+        {"X": np.ones((2, 5)), "y": [0, 2], "iterations": 0, "checkpoint": "absent/run"},
+        {"checkpoint_every": [*[value for value in NO_WHOLE if value is not None], 0, -1, HUGE]},
     ),
     "Network.save": Call(Network([2, 2]).save, {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
     "storage.load": Call(storage.load, {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
@@ -410,10 +421,15 @@ OTHERS = {
             "dataset": [None, 3, "mnist", SMALL.to_features(), object()],
             "settings": [3, "small", {}, object(), Settings],
             **each(("on_begin", "on_run", "network"), [3, "print", [], {}]),
+            "ledger": [3, "kept", {}, object(), Ledger],
         },
     ),
     "compare-callbacks": Call(
         compared, {"callbacks": ()}, {"callbacks": [None, 3, "ab", [3], [None]]}
+    ),
+    "open_ledger": Call(open_ledger, {"folder": "absent/kept"}, {"resume": NO_FLAG}),
+    "open_ledger-folder": Call(
+        open_ledger, {"folder": "absent/kept"}, {"folder": [*NO_PATH, None]}, "PathLike|path"
     ),
     "Settings-compared": Call(
         compared,
@@ -477,21 +493,28 @@ def test_anything_else_is_right_or_told(name, data):
 # ---- Whether they are all here -----------------------------------------------------------------
 
 MODULES = (
-    *("callbacks", "convert", "datasets", "estimators", "experiments.compare", "initializers"),
+    *(
+        "callbacks",
+        "convert",
+        "datasets",
+        "estimators",
+        "experiments.compare",
+        "experiments.ledger",
+        "initializers",
+    ),
     *("kernels", "network", "optimizers", "schedules", "storage", "subnetworks", "uncertainty"),
 )
 MADE_BY_CDROP = {
     *("Arm", "ClassificationUncertainty", "ComparisonResult", "Dataset", "Epoch", "Evaluation"),
-    *("Features", "History", "RegressionUncertainty", "Run", "Subnetworks"),
+    *("Features", "History", "Ledger", "RegressionUncertainty", "Run", "Subnetworks"),
 }
-CALLED_BY_CDROP = {
+CALLED_BY_CDROP = {  # Network.load_state_dict is not, and tests/test_arguments.py has states of all kinds
     *("after", "begin", "constants", "on_epoch_end", "on_fit_begin", "on_fit_end", "on_iteration"),
-    *("add", "get_metadata_routing"),
+    *("add", "checkpoint", "claim", "count", "finished", "load_state_dict", "state_dict"),
 }
 ANYTHING_GOES = {
     **each(("EpochPrinter.file", "LossPrinter.file", "ProgressBar.file"), "as for print"),
     **each(("Validation.X", "Validation.y"), "the network's score says what is wrong"),
-    "Network.load_state_dict.state": "test_states_of_other_networks_are_refused",
     "simd_paths.built": "a switch",
     "describe_data.dataset": "compare has checked it",
 }
@@ -541,5 +564,14 @@ def test_the_tables_have_bad_values_for_each_option():
     parser = build_parser()
     commands = next(action.choices for action in parser._actions if action.dest == "command")
     options = {action.dest for command in commands.values() for action in command._actions}
-    elsewhere = {"help", "size", "data", "json", "plot", "rounds"}  # tests/test_cli.py
+    elsewhere = {
+        "help",
+        "size",
+        "data",
+        "json",
+        "plot",
+        "rounds",
+        "checkpoint",
+        "resume",
+    }  # tests/test_cli.py
     assert options - elsewhere == set(CALLS_HERE["cli"].bad)

@@ -281,7 +281,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         classes: NDArray[Any] | None = None,
     ) -> _Data:
         """Check the rows and encode their targets, anew if `fresh`."""
-        _check_numbers("X", X)
+        _check_no_times(X)
         x, y = validate_data(
             self,
             X,
@@ -480,7 +480,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         return self._features(X)
 
     def _features(self, X: Any) -> Any:
-        _check_numbers("X", X)
+        _check_no_times(X)
         return validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
 
     # ---- Files ---------------------------------------------------------------------------------------------------
@@ -610,11 +610,11 @@ def _batch_size(options: Options, n: int, partial: bool) -> int:
     return min(options.batch_size, n)
 
 
-def _check_numbers(name: str, value: Any) -> None:
+def _check_no_times(X: Any) -> None:
     """Refuse times, which scikit-learn takes for numbers of their units."""
-    for kind in np.ravel(getattr(value, "dtypes", getattr(value, "dtype", None))):
+    for kind in np.ravel(getattr(X, "dtypes", getattr(X, "dtype", None))):
         if getattr(kind, "kind", "") in ("M", "m"):
-            raise TypeError(f"{name} has dtype {kind}; expected real numbers")
+            raise TypeError(f"X has dtype {kind}; expected real numbers")
 
 
 @contextmanager
