@@ -11,6 +11,8 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
+from cdrop._checks import whole_number
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -136,7 +138,7 @@ class LossPrinter(_Forgetful):
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If `every` is not a positive integer.
 
     Examples
@@ -146,7 +148,7 @@ class LossPrinter(_Forgetful):
     """
 
     def __init__(self, every: int = 100, file: TextIO | None = None) -> None:
-        self.every = _positive("every", every)
+        self.every = whole_number("every", every, 1, 2**62)
         self.file = file
 
     def on_iteration(self, net: Network, iteration: int, loss: float) -> None:
@@ -204,7 +206,7 @@ class Validation(Callback):
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If `every` is not a positive integer.
 
     Examples
@@ -217,7 +219,7 @@ class Validation(Callback):
     def __init__(self, X: ArrayLike, y: ArrayLike, every: int = 100) -> None:
         self.X = X
         self.y = y
-        self.every = _positive("every", every)
+        self.every = whole_number("every", every, 1, 2**62)
         self.iterations: list[int] = []
         self.scores: list[float] = []
 
@@ -267,7 +269,7 @@ class ProgressBar(_Forgetful):
 
     def __init__(self, file: TextIO | None = None, *, total: int | None = None) -> None:
         self.file = file
-        self.total = None if total is None else _positive("total", total)
+        self.total = None if total is None else whole_number("total", total, 1, 2**62)
         self._bar: Any = None
 
     @property
@@ -314,10 +316,3 @@ def _tqdm() -> Any:
     except ImportError:
         return None
     return tqdm
-
-
-def _positive(name: str, value: int) -> int:
-    """Return `value` as an int once it is known to be a positive one."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return int(value)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdrop._checks import choice, whole_number
 from cdrop._kernels import random_normal
 
 __all__ = ["INITIALIZERS", "initial_weight"]
@@ -47,12 +48,20 @@ def initial_weight(
     -------
     ndarray of float64, shape (fan_in, fan_out)
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
     References
     ----------
     He, Zhang, Ren and Sun, "Delving deep into rectifiers" (2015), section 2.2.
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010),
     section 4.2.1.
     """
+    choice("initializer", initializer, tuple(INITIALIZERS))
+    fan_in = whole_number("fan_in", fan_in, 1, 2**32)
+    fan_out = whole_number("fan_out", fan_out, 1, 2**32)
     key: dict[str, Any] = {"seed": seed, "purpose": _PURPOSE, "layer": layer}
     rows = [random_normal(fan_out, block=i, **key) for i in range(fan_in)]
     return np.array(rows) * INITIALIZERS[initializer](fan_in, fan_out)

@@ -1117,6 +1117,8 @@ def make_network(D: int, C: int, H: int = 100, **settings: Any) -> Network:
     >>> make_network(784, 10, H=256, dropout=0.5)
     Network([784, 256, 256, 10], dropout=0.5)
     """
+    for name, width in (("D", D), ("C", C), ("H", H)):
+        whole_number(name, width, 1, 2**32)
     return Network([D, H, H, C], **settings)
 
 

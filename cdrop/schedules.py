@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 State = tuple[float, ...]
+_MOST_POWER = 1000  # Decimal overflows from 50,000 on, for as many rows as can be
 _MONITORS = ("loss", "validation_loss", "validation_score")
 
 
@@ -197,14 +198,15 @@ class InverseScaling(Schedule):
     ----------
     learning_rate : float, default 1e-3
     power : float, default 0.5
-        At least 0.
+        0 to 1000.
     """
 
     power: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        finite_number("power", self.power)
+        if finite_number("power", self.power) > _MOST_POWER:
+            raise ValueError(f"power is {self.power!r}; expected at most {_MOST_POWER}")
 
     def begin(self) -> State:
         """As `Schedule.begin`."""

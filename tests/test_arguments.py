@@ -284,7 +284,14 @@ MAKING = {
     "make_network": Call(
         make_network,
         {"D": 5, "C": 3, "H": 4},
-        {**SETTINGS, "units": [[5, 3]], "nonsense": [1]},
+        {
+            **SETTINGS,
+            "units": [[5, 3]],
+            "nonsense": [1],
+            "D": NO_WIDTH,
+            "C": NO_WIDTH,
+            "H": NO_WIDTH,
+        },
     ),
 }
 
@@ -303,11 +310,13 @@ NO_TARGETS = [
     *[np.full((2, 3), 1j), np.full((2, 3), "1"), np.full((2, 3), None), np.full((2, 3), NAN)],
     *[np.full((2, 3), INF), np.full((2, 3), 1e300)],
 ]
+NO_FLAG = [None, 0, 1, "yes", b"", [], NAN, np.ones(2)]
 RULE = {
     "optimizer": [None, 3, "", "SGD", "nonsense", optimizers.SGD, ["sgd"], True],
     "learning_rate": [*NO_NUMBER, NAN, INF, -0.1, 0, 0.0, HUGE],
     "l2": [*NO_NUMBER, NAN, INF, -1e-9, HUGE],
     "max_norm": [value for value in NO_MAX_NORM if value is not None],
+    "share_l2": NO_FLAG,
 }
 NO_SEED = [value for value in NO_KEY if value is not None]
 NO_SAMPLES = [*[value for value in NO_WHOLE if value is not None], 0, -1, 2**32, HUGE]
@@ -315,7 +324,15 @@ FIT = {
     "batch_size": [*NO_WHOLE, 0, -1, 2**48],
     "iterations": [*[v for v in NO_WHOLE if v is not None], -1, 2**62],
     "epochs": [*[v for v in NO_WHOLE if v is not None], -1, 2**62],
+    "rows": ["a", 3, [], [[0]], [2], [-1], [0.0], [True], [None], [HUGE], {}, RAGGED],
+    "shuffle": NO_FLAG,
+    "validation": [
+        *["a", 3, [], [np.ones((2, 5))], (None, None), (np.ones((2, 4)), [0, 2]), ("a", "b")],
+        *[(np.ones((2, 5)), [0, 2], [1.0]), (np.full((2, 5), NAN), [0, 2]), (1, 2, 3, 4)],
+    ],
     "callbacks": [None, 3, "ab", [3], [None], Callback(), Callback, [Callback], iter([])],
+    "checkpoint": [3, 1.5, b"run", True, [], {}, object()],
+    "checkpoint_every": [10],  # without checkpoint
 }
 
 
@@ -349,6 +366,8 @@ def loading(**parts):
         raise
 
 
+NO_LAYERS = ["a", None, 3, [], [None, None], ["a", "b"], [1j, 1j], [RAGGED, RAGGED]]
+NO_PATH = [3.5, None, [], {}, object()]
 LACKING = object()
 STATE = trained().state_dict()
 ARRAYS, NAMED = STATE["arrays"], STATE["settings"]
@@ -366,11 +385,12 @@ METHODS = {
                 LOSSES[1]: [*NO_TARGETS, np.full((2, 3), 1.1), np.full((2, 3), -0.1)],
                 LOSSES[2]: NO_TARGETS,
             }[loss],
-            **({} if method == "score" else {"sample_weight": NO_ROW_WEIGHTS, **RULE}),
+            "sample_weight": NO_ROW_WEIGHTS,
+            **({} if method in ("score", "evaluate") else RULE),
             **(FIT if method == "fit" else {}),
         },
     )
-    for method in ("fit", "train_step", "score")
+    for method in ("fit", "train_step", "score", "evaluate")
     for loss in LOSSES
 } | {
     "fit-both": Call(
@@ -402,8 +422,13 @@ METHODS = {
         {"count": 2},
         {"count": [*NO_SAMPLES, None], "seed": NO_SEED},
     ),
-    "extract": Call(
-        trained().subnetworks(3).extract, {"index": 2}, {"index": [*NO_WHOLE, -1, 3, HUGE]}
+    "set_weights": Call(
+        partial(on_network, "set_weights", LOSSES[0]),
+        {"coefs": [np.ones((5, 4)), np.ones((4, 3))], "intercepts": [np.ones(4), np.ones(3)]},
+        {
+            "coefs": [*NO_LAYERS, [np.ones((4, 5)), np.ones((3, 4))], [np.ones((5, 4))] * 2],
+            "intercepts": [*NO_LAYERS, [np.ones(3), np.ones(4)], [np.ones((4, 1)), np.ones(3)]],
+        },
     ),
     "load_state_dict": Call(
         loading,
@@ -423,8 +448,8 @@ METHODS = {
 CALLS = {**KERNELS, **MAKING, **METHODS}
 
 
-def cases():
-    for name, call in CALLS.items():
+def bad_cases(calls):
+    for name, call in calls.items():
         for argument, values in call.bad.items():
             for i, value in enumerate(values):
                 text = re.sub(r"\s+", "", repr(value))[:24]
@@ -435,9 +460,12 @@ def names(error, argument):
     return re.search(rf"(?<!\w)(?:{argument})(?!\w)", str(error))
 
 
-@pytest.mark.parametrize(("name", "argument", "value"), list(cases()))
+@pytest.mark.parametrize(("name", "argument", "value"), list(bad_cases(CALLS)))
 def test_bad_arguments_are_told(name, argument, value):
-    call = CALLS[name]
+    check_told(CALLS[name], argument, value)
+
+
+def check_told(call, argument, value):
     with pytest.raises((TypeError, ValueError)) as caught:
         call.function(**{**copy_of(call.good), argument: value})
     assert names(caught.value, call.told or argument), caught.value
@@ -452,7 +480,7 @@ def copy_of(good):
 
 
 def test_there_are_many_and_good_arguments_are_good():
-    assert sum(1 for _ in cases()) > 1000
+    assert sum(1 for _ in bad_cases(CALLS)) > 1000
     for name, call in CALLS.items():
         if name != "update-shared-memory":
             call.function(**copy.deepcopy(call.good))
@@ -492,7 +520,10 @@ anything = plain | st.lists(plain, max_size=4) | st.dictionaries(words, plain, m
 @pytest.mark.parametrize("name", CALLS)
 @given(data=st.data())
 def test_anything_else_is_right_or_told(name, data):
-    call = CALLS[name]
+    check_anything(CALLS[name], data)
+
+
+def check_anything(call, data):
     argument = data.draw(st.sampled_from(list(call.bad)))
     value = data.draw(anything)
     try:
@@ -574,13 +605,22 @@ def test_networks_take_arrays_of_any_layout(layout, loss, tmp_path):
     units = [70, 9, 5]
     x, y = problem(units, loss, rows=20)
 
-    def fitted(x, y, weights):
+    def fitted(x, y, weights, rows):
         net = Network(units, dropout=0.5, loss=loss)
-        net.fit(x, y, weights, batch_size=8, iterations=4)
+        held_out = x, y, weights
+        net.fit(x, y, weights, rows=rows, batch_size=8, epochs=2, validation=held_out)
         net.train_step(x, y, weights)
-        return digest(net), net.predict(x), net.score(x, y)
+        told = [vars(net.predict_uncertainty(x, 3)), net.subnetworks(3).predict(x)]
+        return digest(net), net.predict(x), net.score(x, y, weights), net.evaluate(x, y), told
 
-    same_results(fitted, [x, y, np.arange(20.0)], layout, tmp_path)
+    def given(*layers):
+        net = Network(units, loss=loss)
+        net.set_weights(layers[:2], layers[2:])
+        return digest(net)
+
+    same_results(fitted, [x, y, np.arange(20.0), np.arange(18)], layout, tmp_path)
+    net = Network(units, seed=1)
+    same_results(given, [*net.coefs_, *net.intercepts_], layout, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["i1", "u2", "i8", "?", "f2", "f4", "f8", np.longdouble, list])
@@ -605,11 +645,11 @@ def test_no_rows(dtype):
     assert kernels.bernoulli_mask(0, 5, 0.5).shape == (0, 1)
     for loss in LOSSES:
         net = Network([5, 3], loss=loss, dtype=dtype)
-        assert net.predict(empty).shape == (0,) if loss == LOSSES[0] else (0, 3)
+        assert net.predict(empty).shape == ((0,) if loss == LOSSES[0] else (0, 3))
         targets = np.zeros(0, int) if loss == LOSSES[0] else np.ones((0, 3), dtype)
         with pytest.raises(ValueError, match="at least one row"):
             getattr(kernels, loss)(np.ones((0, 3), dtype), targets)
-        for method in (net.fit, net.train_step, net.score):
+        for method in (net.fit, net.train_step, net.score, net.evaluate):
             with pytest.raises(ValueError, match="X has 0 rows"):
                 method(empty, targets)
 

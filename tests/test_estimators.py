@@ -23,6 +23,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 import cdrop
 from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network
+from cdrop.estimators.parts import decode, encode
 from cdrop.optimizers import SGD, Adam, AdamW, Momentum, Nesterov
 from cdrop.schedules import Step
 
@@ -511,6 +512,8 @@ def test_what_a_file_cannot_hold_is_told(tmp_path):
         {"classes_": {"array": ["int64", [0, 1]]}},
         {"classes_": {"array": ["int64", [2, 1, 0]]}},
         {"classes_": {"array": ["void", [0, 1, 2]]}},
+        {"classes_": {"array": ["int8", [0, 1, 300]]}},
+        {"classes_": {"array": ["str", [0, 1, 2]]}},
         {"classes_": {"nonsense": 1}},
         {"classes_": {}},
         {"feature_names_in_": {"array": ["object", ["a"]]}},
@@ -523,6 +526,30 @@ def test_what_does_not_fit_is_refused(change):
     settings["fitted"] |= change
     with pytest.raises((TypeError, ValueError)):
         DropoutMLPClassifier._from_parts(settings, arrays)
+
+
+def test_a_file_that_lacks_something_is_refused():
+    settings, arrays = quick().fit(X, Y)._to_parts()
+    for name in settings["fitted"]:
+        fitted = {n: value for n, value in settings["fitted"].items() if n != name}
+        with pytest.raises(KeyError, match=name):
+            DropoutMLPClassifier._from_parts({**settings, "fitted": fitted}, arrays)
+
+
+def test_strings_take_no_more_memory_than_their_file_allows():
+    """NumPy gives each string the room of the longest: 300 KB of them could claim 80 GB."""
+    names = [*map(str, range(99)), "x" * 999]
+    with pytest.raises(ValueError, match="classes_ has one string far longer"):
+        encode("classes_", np.array(names))
+    assert decode("classes_", encode("classes_", np.array(names, object))).tolist() == names
+    hostile = {"array": ["str", [*["a"] * 100_000, "x" * 100_000]]}
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="one string far longer"):
+            decode("classes_", hostile)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 # ---- Beside scikit-learn -------------------------------------------------------------------

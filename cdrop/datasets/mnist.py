@@ -36,6 +36,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from cdrop._checks import truth_value
 from cdrop._files import sweep, write_atomically
 
 __all__ = [
@@ -167,7 +168,7 @@ class Dataset:
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If `dtype` is neither float32 nor float64.
 
         Examples
@@ -180,7 +181,10 @@ class Dataset:
         >>> features.X_train.shape, features.mean
         ((3, 4), 0.2)
         """
-        kind = np.dtype(dtype)
+        try:
+            kind = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
         if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise ValueError(f"dtype must be float32 or float64, got {kind}")
         total = int(self.X_train.sum(dtype=np.uint64))
@@ -265,7 +269,10 @@ def whole_number(name: str, value: int, most: float = math.inf) -> int:
     # Before NumPy 2.2, a NumPy bool still passes for an index.
     if isinstance(value, bool | np.bool_) or not hasattr(type(value), "__index__"):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
-    number = operator.index(value)
+    try:
+        number = operator.index(value)
+    except TypeError:  # an array that is no scalar
+        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
     if number < 0 or number > most:
         raise ValueError(f"{name} must be from 0 to {most}, got {number}")
     return number
@@ -466,10 +473,12 @@ def load_folder(
     DataError
         If some are missing or damaged, or the four do not fit together.
     TypeError, ValueError
-        If `validation` is no whole number, or out of range.
+        If `validation` is no whole number, or out of range; if `name` is no string.
     """
     place = Path(folder)
     whole_number("validation", validation)
+    if not isinstance(name, str | None):
+        raise TypeError(f"name must be a string or None, got {name!r}")
     parts = _read_four(place)
     if name is None:
         name = f"{place.resolve().name or place} (IDX folder, not MNIST)"
@@ -729,6 +738,14 @@ def _check_timeout(timeout: float) -> float:
     return float(timeout)
 
 
+def _check_mirrors(mirrors: str | Sequence[str]) -> tuple[str, ...]:
+    """Return addresses as a tuple."""
+    given = (mirrors,) if isinstance(mirrors, str) else mirrors
+    if not isinstance(given, Sequence) or not all(isinstance(mirror, str) for mirror in given):
+        raise TypeError(f"mirrors must be an address or a sequence of them, got {mirrors!r}")
+    return tuple(given)
+
+
 def _from_environment(validation: int, tried: list[str]) -> Dataset | None:
     """Load from the folder mnist/ in CDROP_DATA, if that has any of the files."""
     named = os.environ.get("CDROP_DATA")
@@ -828,7 +845,8 @@ def load_mnist(
     (55000, 28, 28)
     """
     validation = whole_number("validation", validation)
-    timeout = _check_timeout(timeout)
+    timeout, mirrors = _check_timeout(timeout), _check_mirrors(mirrors)
+    download, progress = truth_value("download", download), truth_value("progress", progress)
     if folder is not None:
         return _load_named(Path(folder), validation)
     tried: list[str] = []
@@ -843,7 +861,6 @@ def load_mnist(
             raise DataError(f"{damage}. Delete that file, or allow the download") from damage
         _give_up([*tried, "the mirrors: not asked, download=False"], cache)
     if missing:
-        mirrors = (mirrors,) if isinstance(mirrors, str) else mirrors
         got, givers = _fetch_all(
             missing, cache, mirrors, timeout=timeout, progress=progress, tried=tried
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ from cdrop.estimators.parts import decode, encode
 from cdrop.network import Network
 from cdrop.schedules import Epoch, Schedule
 
-__all__ = ["BaseDropoutMLP"]
+__all__ = ["BaseDropoutMLP", "named"]
 
 _OUT_ACTIVATIONS = {
     "softmax_cross_entropy": "softmax",
@@ -245,19 +246,22 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         TypeError, ValueError
             If an argument or a parameter is not as above; if training has diverged.
         """
-        options, fresh = checked_options(self), not (self.warm_start and "network_" in vars(self))
+        options = checked_options(self)
+        fresh = not (truth_value("warm_start", self.warm_start) and "network_" in vars(self))
         if (X_val is None) != (y_val is None) or (X_val is None and sample_weight_val is not None):
             raise ValueError("X_val, y_val: expected both or none, and sample_weight_val with them")
         if checkpoint is not None and self.random_state is None:
             raise ValueError(
                 "random_state is None; expected, beside checkpoint, a seed: a fit goes on from the same beginning"
             )
-        data = self._data(X, y, sample_weight, fresh)
-        held_out = None
-        if X_val is not None:
-            held_out = self._held_out(X_val, y_val, sample_weight_val)
-        kept: dict[str, Any] = {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
-        self._train(data, options, fresh, held_out, **kept)
+        with self._unchanged_on_error():
+            data = self._data(X, y, sample_weight, fresh)
+            held_out = None
+            if X_val is not None:
+                held_out = self._held_out(X_val, y_val, sample_weight_val)
+            about = self._prepared(data, options, fresh, held_out)
+        about |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+        self._run(data, options, **about)
         if self.n_iter_ == options.max_iter and not self._stopped:
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({options.max_iter}) reached and the optimization hasn't "
@@ -271,8 +275,21 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         options, fresh = checked_options(self), "network_" not in vars(self)
         if options.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
-        data = self._data(X, y, sample_weight, fresh, True, classes)
-        self._train(data, options, fresh, None, partial=True)
+        with self._unchanged_on_error():
+            data = self._data(X, y, sample_weight, fresh, True, classes)
+            about = self._prepared(data, options, fresh, None, partial=True)
+        self._run(data, options, **about)
+
+    @contextmanager
+    def _unchanged_on_error(self) -> Iterator[None]:
+        """Forget what was learnt of data that are then refused: the network of the last fit must go on to fit it."""
+        before = vars(self).copy()
+        try:
+            yield
+        except BaseException:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _data(
         self,
@@ -284,6 +301,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         classes: NDArray[Any] | None = None,
     ) -> _Data:
         """Check the rows and encode their targets, anew if `fresh`."""
+        _check_no_times(X)
         x, y = validate_data(
             self,
             X,
@@ -301,27 +319,28 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self._learn(y, fresh, classes)
         if by_class is not None:
             weight = by_class if weight is None else weight * by_class
+            weight = row_weights("class_weight, with sample_weight,", weight, x.shape[0])
         return _Data(x, self._encoded("y", y, x.dtype), weight, given)
 
     def _held_out(self, X: Any, y: Any, weight: Any) -> tuple[Any, ...]:
-        x = validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
-        y = _flat(
-            check_array(y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name="y_val")
-        )
+        with named("X_val"):
+            x = self._features(X)
+        with named("y_val"):
+            y = _flat(check_array(y, accept_sparse="csr", ensure_2d=False, dtype=None))
         if len(y) != x.shape[0]:
             raise ValueError(f"y_val has {len(y)} rows; expected {x.shape[0]}, as X_val has")
         weight = row_weights("sample_weight_val", weight, x.shape[0])
         return x, self._encoded("y_val", y, x.dtype), weight
 
-    def _train(
+    def _prepared(
         self,
         data: _Data,
         options: Options,
         fresh: bool,
         held_out: tuple[Any, ...] | None,
         partial: bool = False,
-        **kept: Any,
-    ) -> None:
+    ) -> dict[str, Any]:
+        """Make or check the network, begin the fit, and return what the training needs besides."""
         width, kind = self._width(data.targets), data.x.dtype.name
         settings = design(self, data.x.shape[1], width, self._loss(), kind)
         validated = held_out is not None or options.early_stopping
@@ -336,16 +355,13 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         n = data.x.shape[0] if rows is None else len(rows)
         size = _batch_size(options, n, partial)
         self._begin_fit(options, validated)
-        self._run(
-            data,
-            options,
-            validation=held_out,
-            learning_rate=rate,
-            rows=rows,
-            batch_size=size,
-            epochs=1 if partial else options.max_iter,
-            **kept,
-        )
+        return {
+            "validation": held_out,
+            "learning_rate": rate,
+            "rows": rows,
+            "batch_size": size,
+            "epochs": 1 if partial else options.max_iter,
+        }
 
     def _begin(self, settings: dict[str, Any]) -> None:
         """Make a new network, and forget the last training."""
@@ -359,13 +375,14 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
 
     def _begin_fit(self, options: Options, validated: bool) -> None:
         """Go on from the last epoch, not from the best weights, and look for what will be missed."""
+        count = threads(self.n_jobs)
         if options.early_stopping and self._last_weights is not None:
             self.network_.set_weights(*self._last_weights)
         if validated and self.best_validation_score_ is None:
             self.best_validation_score_ = -math.inf
         if not options.early_stopping and self.best_loss_ is None:
             self.best_loss_ = math.inf
-        self.network_.threads = threads(self.n_jobs)
+        self.network_.threads = count
         self._last_weights, self._stopped, self._validated = None, False, validated
         self.n_iter_ = 0
 
@@ -409,12 +426,13 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         if rows is None:
             rows = np.arange(data.x.shape[0])
         strata = self._strata(data.targets)
-        train, held_out = train_test_split(
-            rows,
-            test_size=options.validation_fraction,
-            random_state=self.network_.seed % 2**32,
-            stratify=None if strata is None else strata[rows],
-        )
+        with named("validation_fraction"):
+            train, held_out = train_test_split(
+                rows,
+                test_size=options.validation_fraction,
+                random_state=self.network_.seed % 2**32,
+                stratify=None if strata is None else strata[rows],
+            )
         if len(held_out) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
@@ -479,6 +497,10 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
 
     def _checked(self, X: Any) -> Any:
         check_is_fitted(self, "network_")
+        return self._features(X)
+
+    def _features(self, X: Any) -> Any:
+        _check_no_times(X)
         return validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
 
     # ---- Files ---------------------------------------------------------------------------------------------------
@@ -619,6 +641,23 @@ def _batch_size(options: Options, n: int, partial: bool) -> int:
             stacklevel=4,
         )
     return min(options.batch_size, n)
+
+
+def _check_no_times(X: Any) -> None:
+    """Refuse times, which scikit-learn takes for numbers of their units."""
+    kinds: Any = getattr(X, "dtypes", getattr(X, "dtype", None))
+    for kind in np.ravel(kinds):
+        if getattr(kind, "kind", "") in ("M", "m"):
+            raise TypeError(f"X has dtype {kind}; expected real numbers")
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Let an error of scikit-learn, which knows the argument by another name or none, begin with its own."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _flat(y: Any) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
-from cdrop._checks import truth_value
+from cdrop._checks import as_array, choice, finite_number, truth_value
 from cdrop.estimators.base import BaseDropoutMLP
 from cdrop.schedules import Schedule
 from cdrop.uncertainty import ClassificationUncertainty
@@ -240,7 +240,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         """
         first, given = "network_" not in vars(self), None
         if classes is not None:
-            given = np.unique(np.asarray(classes))
+            given = np.unique(as_array("classes", classes))
         elif first:
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if not first and given is not None and not np.array_equal(given, self.classes_):
@@ -380,8 +380,16 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             several = "columns of 0 and 1" if self._multilabel else "one class a row"
             raise ValueError(f"{name} has shape {y.shape}; expected {several}, as in the first fit")
         if self._multilabel:
+            if not np.isin(y, (0, 1)).all():
+                raise ValueError(f"{name} has labels other than 0 and 1; expected columns of these")
             return y.astype(dtype)
-        self._check_classes(np.unique(y), self.classes_, name)
+        try:
+            found = np.unique(y)
+        except TypeError:  # None, or a mixture
+            raise TypeError(
+                f"{name} has values that are no classes; expected {self.classes_}"
+            ) from None
+        self._check_classes(found, self.classes_, name)
         numbers = np.searchsorted(self.classes_, y)
         return numbers if len(self.classes_) > 2 else numbers[:, None].astype(dtype)
 
@@ -391,7 +399,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         """Return each row's weight by its class; "balanced" does not count rows of weight 0."""
         if self.class_weight is None:
             return None
-        balanced = self.class_weight == "balanced"
+        balanced = _checked_class_weight(self.class_weight) == "balanced"
         if partial and balanced:
             raise ValueError(
                 "class_weight='balanced' needs all rows at once; expected a dict for partial_fit"
@@ -425,3 +433,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _checked_class_weight(value: Any) -> Any:
+    """Return "balanced", or a weight of at least 0 for each class named."""
+    if isinstance(value, Mapping):
+        return {
+            key: finite_number(f"class_weight[{key!r}]", weight) for key, weight in value.items()
+        }
+    return choice("class_weight", value, ("balanced",))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -28,6 +30,13 @@ _ACTIVATIONS = {
 }
 _SOLVERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 _LEARNING_RATES = ("constant", "invscaling", "adaptive", "step", "cosine", "plateau")
+# What parts of cdrop call by another name than the estimators.
+_NAMES = {
+    "beta1": "beta_1",
+    "beta2": "beta_2",
+    "learning_rate": "learning_rate_init",
+    "power": "power_t",
+}
 SMALLEST_RATE = 1e-6  # where an adaptive learning rate stops falling, and training ends
 
 
@@ -59,17 +68,21 @@ def checked_options(estimator: Any) -> Options:
             f"validation_fraction is {fraction!r}; expected a number from 0 to below 1"
         )
     patience = estimator.n_iter_no_change
-    if patience != math.inf:
+    if not (isinstance(patience, float) and patience == math.inf):
         patience = whole_number("n_iter_no_change", patience, 1, 2**53)
     return Options(
         optimizer=_optimizer(estimator, solver, alpha),
         l2=0.0 if solver == "adamw" else alpha,
-        max_norm=estimator.max_norm,
-        batch_size=None if size == "auto" else whole_number("batch_size", size, 1, 2**48),
+        max_norm=None
+        if estimator.max_norm is None
+        else finite_number("max_norm", estimator.max_norm, positive=True),
+        batch_size=None
+        if isinstance(size, str) and size == "auto"
+        else whole_number("batch_size", size, 1, 2**48),
         max_iter=whole_number("max_iter", estimator.max_iter, 1, 2**53),
         shuffle=truth_value("shuffle", estimator.shuffle),
         tol=finite_number("tol", estimator.tol),
-        verbose=bool(estimator.verbose),
+        verbose=_verbose(estimator.verbose),
         early_stopping=truth_value("early_stopping", estimator.early_stopping),
         validation_fraction=fraction,
         patience=patience,
@@ -78,9 +91,10 @@ def checked_options(estimator: Any) -> Options:
 
 def _optimizer(estimator: Any, solver: str, alpha: float) -> Optimizer:
     """Return the update rule; "sgd" has the momentum that MLPClassifier gives it."""
-    momentum = float(estimator.momentum)
+    momentum = finite_number("momentum", estimator.momentum)
+    nesterov = truth_value("nesterovs_momentum", estimator.nesterovs_momentum)
     if solver == "sgd" and momentum:
-        solver = "nesterov" if estimator.nesterovs_momentum else "momentum"
+        solver = "nesterov" if nesterov else "momentum"
     settings: dict[str, dict[str, float]] = {
         "sgd": {},
         "momentum": {"momentum": momentum},
@@ -94,7 +108,24 @@ def _optimizer(estimator: Any, solver: str, alpha: float) -> Optimizer:
         },
     }
     settings["adamw"] = {**settings["adam"], "weight_decay": alpha}
-    return get_optimizer(solver, **settings[solver])
+    with _named_as_here():
+        return get_optimizer(solver, **settings[solver])
+
+
+def _verbose(value: Any) -> bool:
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    return whole_number("verbose", value, 0, 2**31) > 0
+
+
+@contextmanager
+def _named_as_here() -> Iterator[None]:
+    """Let an error call a parameter as the estimators do."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        name, _, rest = str(error).partition(" ")
+        raise type(error)(f"{_NAMES.get(name, name)} {rest}") from None
 
 
 def schedule(estimator: Any, options: Options, validated: bool) -> Schedule:
@@ -102,6 +133,11 @@ def schedule(estimator: Any, options: Options, validated: bool) -> Schedule:
     if isinstance(estimator.learning_rate, Schedule):
         return estimator.learning_rate
     kind = choice("learning_rate", estimator.learning_rate, _LEARNING_RATES)
+    with _named_as_here():
+        return _named_schedule(kind, estimator, options, validated)
+
+
+def _named_schedule(kind: str, estimator: Any, options: Options, validated: bool) -> Schedule:
     rate, epochs = estimator.learning_rate_init, options.max_iter
     if kind == "constant":
         return schedules.Constant(rate)

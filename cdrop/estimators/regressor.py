@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 
-from cdrop.estimators.base import BaseDropoutMLP
+from cdrop._checks import real_numbers
+from cdrop.estimators.base import BaseDropoutMLP, named
 from cdrop.uncertainty import RegressionUncertainty
 
 __all__ = ["DropoutMLPRegressor"]
@@ -113,7 +114,10 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         """There are no classes."""
 
     def _encoded(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-        return y.reshape(len(y), -1).astype(dtype, copy=False)
+        if y.dtype == object:
+            with named(name):
+                y = y.astype(np.float64)
+        return real_numbers(name, y.reshape(len(y), -1), dtype)
 
     def _class_weights(self, *about: Any) -> None:
         return None

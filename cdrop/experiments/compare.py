@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cdrop._checks import whole_number
+from cdrop.datasets import Dataset
 from cdrop.experiments import article, machine
 from cdrop.experiments.claims import Claim, judge
 from cdrop.experiments.statistics import mean, standard_deviation
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cdrop.callbacks import Callback
-    from cdrop.datasets import Dataset, Features
+    from cdrop.datasets import Features
     from cdrop.experiments.ledger import Ledger
 
     NetworkFactory = Callable[..., Any]
@@ -60,6 +62,11 @@ class Settings:
         Threads of a training; None for the library's default.
     print_every : int
         The loss is kept after each iteration whose number is a multiple of this, and the last.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a count or the seed is no whole number, or out of range; the network checks the others.
     """
 
     repeats: int = article.REPEATS
@@ -73,6 +80,12 @@ class Settings:
     seed: int = 0
     threads: int | None = None
     print_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("repeats", "iterations", "print_every"):
+            whole_number(name, getattr(self, name), 1, 2**62)
+        whole_number("hidden", self.hidden, 1, 2**32)
+        whole_number("seed", self.seed, 0, 2**64 + 1 - self.repeats)
 
     @property
     def seeds(self) -> list[int]:
@@ -277,12 +290,14 @@ def compare(
 
     Raises
     ------
-    ValueError
-        If the network refuses the settings or the data, or the ledger is another comparison's.
+    TypeError, ValueError
+        If an argument is not as above, the network refuses the settings or the data, or the ledger is another
+        comparison's.
     OSError
         If the ledger cannot be written.
     """
-    settings = settings or Settings()
+    settings = Settings() if settings is None else settings
+    _check_kinds(dataset, settings, ledger, on_begin=on_begin, on_run=on_run, network=network)
     result = ComparisonResult(
         settings=settings,
         arms={"without": Arm(0.0), "with": Arm(settings.dropout)},
@@ -323,6 +338,24 @@ def compare(
 def now() -> str:
     """Return the time as results tell it: ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _check_kinds(dataset: Any, settings: Any, ledger: Any, **called: Any) -> None:
+    """Raise unless the arguments of `compare` are of the kinds that they must be."""
+    kinds: dict[str, tuple[Any, type]] = {
+        "dataset": (dataset, Dataset),
+        "settings": (settings, Settings),
+    }
+    if ledger is not None:
+        from cdrop.experiments.ledger import Ledger  # which knows this module
+
+        kinds["ledger"] = ledger, Ledger
+    for name, (value, kind) in kinds.items():
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} is {value!r}; expected {kind.__name__}")
+    for name, value in called.items():
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} is {value!r}; expected something to call, or None")
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:

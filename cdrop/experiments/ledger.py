@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import cdrop
 from cdrop import storage
-from cdrop._checks import choice, whole_number
+from cdrop._checks import choice, truth_value, whole_number
 from cdrop._files import check_writable, sweep
 from cdrop.experiments.compare import ARMS, Run, Settings
 
@@ -164,12 +164,12 @@ def open_ledger(folder: str | os.PathLike[str], *, resume: bool = False) -> Ledg
     ------
     ImportError
         If safetensors is not installed.
-    ValueError
-        If the folder has something else in it, or a damaged file.
+    TypeError, ValueError
+        If an argument is not as above, or the folder has something else in it, or a damaged file.
     OSError
         If it cannot be made or written.
     """
-    path = Path(folder)
+    path, resume = Path(folder), truth_value("resume", resume)
     storage._safetensors()
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{folder}: there is no folder {path.parent}")

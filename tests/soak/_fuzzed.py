@@ -29,12 +29,13 @@ with atheris.instrument_imports(include=["cdrop"]):
     from model_files import forged, parts, sign
 
     from cdrop import Network, load, network, storage
+    from cdrop.callbacks import Callback, Validation
     from cdrop.datasets import DataError, mnist, read_idx
     from cdrop.estimators import DropoutMLPClassifier, DropoutMLPRegressor
+    from cdrop.experiments import Ledger, Run
 
-MEMORY = (
-    128 << 20
-)  # bytes that may be taken beyond what the process has when it has read one good file
+# Bytes that may be taken beyond what the process has when it has read good files.
+MEMORY = 128 << 20
 _, TARGET, PLANT, FOLDER, *FLAGS = sys.argv
 PATH = Path(FOLDER) / "input"
 COUNTS = collections.Counter()
@@ -138,6 +139,9 @@ def reads_model(content):
 
 def works(model):
     """Predict and train with a model, on one thread and in silence."""
+    model = getattr(model, "network", model)  # a checkpoint's
+    if isinstance(model, Ledger):
+        return
     if isinstance(model, Network):
         model.threads = 1
         x = np.zeros((2, model.units[0]))
@@ -150,6 +154,16 @@ def works(model):
     model.partial_fit(x, model.predict(x))
 
 
+class Mean(Callback):
+    """Remembers an array."""
+
+    def __init__(self):
+        self.seen = np.zeros(3)
+
+    def on_iteration(self, net, iteration, loss):
+        self.seen[iteration % 3] = loss
+
+
 def models():
     """Return small files of each kind of model."""
     x, numbers = np.eye(3)[[0, 1, 2, 0, 1, 2] * 2], np.arange(12) % 3
@@ -158,10 +172,15 @@ def models():
     net.fit(x, numbers, iterations=2, optimizer="adam")
     behind = Network([2, 2], loss="squared_error", dtype="float64")
     behind.fit(np.array([[0.5, 1], [0.5, 0.5], [0.5, 0.5]]), np.eye(3)[:, :2], epochs=2)
+    path = Path(FOLDER) / "checkpoint"
+    net.fit(
+        x, numbers, iterations=3, callbacks=[Mean(), Validation(x, numbers, 2)], checkpoint=path
+    )
     small = DropoutMLPClassifier((2,), dropout=0.5, **quick)
     stopping = {"early_stopping": True, "validation_fraction": 0.5, "learning_rate": "plateau"}
     made = [
-        *(net, behind, Network([1, 1]), small),
+        *(net, load(path), behind, Network([1, 1]), small),
+        Ledger({"hidden": 2}, "2026-01-01", [Run(0, "with", 0.5, [1.5, 0.25], 0.125)]),
         DropoutMLPClassifier((2,), solver="sgd", **quick, **stopping).fit(x, words),
         DropoutMLPClassifier((2,), **quick, class_weight={0: 1.0, 1: 2.5}).fit(x, numbers % 2),
         DropoutMLPRegressor((2,), dropout=(0.5,), **quick).fit(x, x[:, :2]),
@@ -238,21 +257,28 @@ def crash(about):
     return CHECK(about)
 
 
+def take(shape):
+    bytearray(min(math.prod(shape), 1 << 40))
+
+
 def believe(*arguments):
     header, shape = READ_HEADER(*arguments)
-    bytearray(math.prod(shape))
+    take(shape)
     return header, shape
 
 
-def cut(stream, *arguments):
-    return READ_PLAIN(io.BytesIO(stream.read(36)), *arguments[:2], lambda need: True, "")
+def cut(stream, where, ndim, *_):
+    content = stream.read()
+    header, shape = READ_HEADER(io.BytesIO(content), where, ndim)
+    content = content[: len(header) + math.prod(shape)]
+    return READ_PLAIN(io.BytesIO(content), where, ndim, lambda need: True, "")
 
 
 CHECK, READ_HEADER, READ_PLAIN = storage._check_about, mnist._read_header, mnist._read_plain
 PLANTS = {
     "digest not checked": (storage, "_read", lambda path: Path(path).read_bytes()),
     "model not compared": (storage, "_check_same", lambda *_: None),
-    "sizes believed": (network, "_check_sizes", lambda units, _: bytearray(math.prod(units))),
+    "sizes believed": (network, "_check_sizes", lambda units, _: take(units)),
     "hang": (storage, "_check_about", hang),
     "crash": (storage, "_check_about", crash),
     "header believed": (mnist, "_read_header", believe),

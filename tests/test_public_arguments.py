@@ -1,0 +1,577 @@
+"""Bad arguments beyond kernels and networks, and whether the tables know each argument that there is."""
+
+import importlib
+import inspect
+import os
+import re
+import warnings
+from collections import defaultdict
+from functools import partial
+
+import numpy as np
+import pytest
+from comparisons import FakeTrainer, small_dataset
+from conftest import digest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPRegressor
+from test_arguments import (
+    HUGE,
+    INF,
+    KERNELS,
+    LAYOUTS,
+    MAKING,
+    METHODS,
+    NAN,
+    NO_FLAG,
+    NO_KEY,
+    NO_NAME,
+    NO_NUMBER,
+    NO_PATH,
+    NO_RATE,
+    NO_ROW_WEIGHTS,
+    NO_SAMPLES,
+    NO_SEED,
+    NO_WHOLE,
+    NO_X,
+    RAGGED,
+    Call,
+    bad_cases,
+    check_anything,
+    check_told,
+    same_results,
+    trained,
+)
+
+from cdrop import (
+    DropoutMLPClassifier,
+    DropoutMLPRegressor,
+    Network,
+    callbacks,
+    convert,
+    datasets,
+    initializers,
+    optimizers,
+    schedules,
+    storage,
+)
+from cdrop.cli import build_parser, main
+from cdrop.experiments import Ledger, Settings, compare, open_ledger
+
+COUNT = [value for value in NO_WHOLE if value is not None] + [0, -1, HUGE]
+FRACTION = [*NO_NUMBER, NAN, INF, -0.1, HUGE]
+POSITIVE = [*FRACTION, 0, 0.0]
+BELOW_1 = [*FRACTION, 1.0]
+NO_MODEL = [None, 3, "model", object(), Network, DropoutMLPClassifier]
+SMALL = small_dataset()
+
+
+def each(names, values):
+    return {name: values for name in names}  # noqa: C420 - the lists are not changed
+
+
+# ---- Estimators --------------------------------------------------------------------------------
+
+ROWS = np.random.default_rng(0).standard_normal((12, 3))
+CLASSES, TARGETS = np.arange(12) % 3, ROWS[:, :2]
+DATA = {
+    DropoutMLPClassifier: {"X": ROWS, "y": CLASSES},
+    DropoutMLPRegressor: {"X": ROWS, "y": TARGETS},
+}
+CLASSES_OF = {DropoutMLPClassifier: {"classes": range(3)}, DropoutMLPRegressor: {}}
+PARAMETERS = {
+    "hidden_layer_sizes": [None, "4", 0, -1, 1.5, [4, 0], [4, 2.0], [[4, 4]], 2**32, HUGE, {"a"}],
+    "activation": [*NO_NAME, "sigmoid"],
+    "dropout": [
+        *[rate for rate in NO_RATE if not isinstance(rate, list)],
+        *[[0.5, 0.5], [], [1.0], ["0.5"], [NAN], [[0.5]]],
+    ],
+    "input_dropout": [*NO_RATE, np.ones(2), {}],
+    "solver": [*NO_NAME, "lbfgs"],
+    "alpha": FRACTION,
+    "max_norm": [value for value in POSITIVE if value is not None],
+    "batch_size": [*NO_WHOLE, 0, -1, "Auto", HUGE],
+    "learning_rate": [*NO_NAME, 0.1, schedules.Step, "inverse"],
+    "learning_rate_init": POSITIVE,
+    "power_t": [*FRACTION, 1001],
+    "max_iter": [*NO_WHOLE, 0, -1, HUGE],
+    "shuffle": NO_FLAG,
+    "random_state": ["0", -1, 1.5, [1], {}, NAN, 2**32, HUGE, object()],
+    "tol": FRACTION,
+    "verbose": [None, -1, 1.5, "yes", [], np.ones(2)],
+    "warm_start": NO_FLAG,
+    "momentum": BELOW_1,
+    "nesterovs_momentum": NO_FLAG,
+    "early_stopping": NO_FLAG,
+    "validation_fraction": BELOW_1,
+    "beta_1": BELOW_1,
+    "beta_2": BELOW_1,
+    "epsilon": POSITIVE,
+    "n_iter_no_change": [*NO_WHOLE, 0, -1, -INF],
+    "n_jobs": [1.5, "3", [1], 1j, 0, 257, HUGE, {}],
+}
+WITH = {  # what a parameter needs beside it to have a meaning
+    **each(("momentum", "nesterovs_momentum"), {"solver": "sgd"}),
+    "power_t": {"learning_rate": "invscaling"},
+    "validation_fraction": {"early_stopping": True},
+}
+
+
+def quick(kind, **parameters):
+    given = {
+        "hidden_layer_sizes": (4,),
+        "validation_fraction": 0.5,
+        "dropout": 0.5,
+        "max_iter": 1,
+        "random_state": 0,
+        "n_jobs": 1,
+    }
+    return kind(**{**given, **parameters})
+
+
+def on_estimator(kind, method, parameters=(), **arguments):
+    """Call a method of a fitted estimator; on an error it must be as before."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of convergence, batches cut, shapes of y
+        model = quick(kind).fit(**DATA[kind]).set_params(**dict(parameters))
+        before, known = digest(model.network_), {**vars(model), "network_": None}
+        try:
+            getattr(model, method)(**arguments)
+        except (TypeError, ValueError):
+            assert digest(model.network_) == before
+            np.testing.assert_equal({**vars(model), "network_": None}, known)
+            raise
+
+
+def with_parameter(kind, name, **parameters):
+    beside = WITH.get(name, {})
+    on_estimator(kind, "fit", {**beside, **parameters}, **DATA[kind])
+
+
+def parameter_calls(kind):
+    """One call for each parameter: `fit` is what checks it."""
+    bad = dict(PARAMETERS)
+    if kind is DropoutMLPClassifier:
+        bad["class_weight"] = ["Balanced", 3, [1, 2], {0: -1.0}, {0: "1"}, {0: NAN}, object()]
+    good = quick(kind).get_params()
+    return {
+        f"{kind.__name__}-{name}": Call(
+            partial(with_parameter, kind, name), {name: good[name]}, {name: values}
+        )
+        for name, values in bad.items()
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", DATA)
+def test_estimators_take_arrays_of_any_layout(kind, layout, tmp_path):
+    def fitted(x, y, weights):
+        model = quick(kind)
+        with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+            model.fit(x, y, weights, X_val=x, y_val=y, sample_weight_val=weights)
+        model.partial_fit(x, y, weights)
+        told = vars(model.predict_uncertainty(x, 3))
+        return digest(model.network_), model.predict(x), model.score(x, y, weights), told
+
+    same_results(fitted, [*DATA[kind].values(), np.arange(12.0)], layout, tmp_path)
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_estimators_refuse_no_rows(kind):
+    model = quick(kind).partial_fit(**DATA[kind], **CLASSES_OF[kind])
+    none = {name: array[:0] for name, array in DATA[kind].items()}
+    for method in (model.fit, model.partial_fit, model.score):
+        with pytest.raises(ValueError, match="0 sample"):
+            method(**none)
+    for method in (model.predict, model.predict_uncertainty):
+        with pytest.raises(ValueError, match="0 sample"):
+            method(none["X"])
+
+
+NO_X12 = [
+    *["a", None, 1.0, np.ones(12), np.ones((12, 3, 1)), np.ones((11, 3)), np.ones((0, 3)), RAGGED],
+    *[np.full((12, 3), bad) for bad in (1j, "a", None, NAN, INF)],
+    np.ones((12, 3), "M8[s]"),
+]
+OTHER_X12 = [*NO_X12[:5], *NO_X12[6:], np.ones((12, 4))]  # there any number of rows is right
+# What scikit-learn says of data, whose checks want these words and no name.
+SAYS = (
+    "X|y|mc_samples|seed|Expected 2D array|Found array with|Found input variables|could not convert|sequence|"
+    "Complex data not supported|float\\(\\) argument|Input should have|Unknown label type"
+)
+NO_WEIGHTS = [value for value in NO_ROW_WEIGHTS if not isinstance(value, float)]
+NO_Y = ["a", 1, None, [0, 1], np.zeros((2, 3, 4)), np.full(12, NAN), np.full(12, None), RAGGED]
+
+
+def method_calls(kind):
+    """Calls of an estimator's methods."""
+    good = DATA[kind]
+    x, name = {"X": ROWS}, kind.__name__
+    samples = {"mc_samples": NO_SAMPLES, "seed": NO_SEED}
+    validated = {**good, "X_val": ROWS, "y_val": good["y"]}
+    y = [*NO_Y, np.zeros((12, 3))[:, :0]]
+    if kind is DropoutMLPClassifier:
+        y += [np.linspace(0, 1, 12), np.full((12, 2), [0, 5])]
+    else:
+        y += [np.full(12, "a"), np.full(12, INF)]
+    call = partial(partial, on_estimator, kind)
+    calls = {
+        "fit": Call(call("fit"), good, {"X": NO_X12, "y": y}, SAYS),
+        "fit-weighted": Call(
+            call("fit"),
+            validated,
+            {
+                "sample_weight": NO_WEIGHTS,
+                "X_val": [value for value in NO_X12 if value is not None],
+                "y_val": y,
+                "sample_weight_val": NO_WEIGHTS,
+            },
+        ),
+        "partial_fit": Call(call("partial_fit"), good, {"X": NO_X12, "y": y}, SAYS),
+        "partial_fit-weighted": Call(call("partial_fit"), good, {"sample_weight": NO_WEIGHTS}),
+        "predict": Call(call("predict"), x, {"X": OTHER_X12}, SAYS),
+        "predict_uncertainty": Call(
+            call("predict_uncertainty"), {**x, "mc_samples": 2}, {"X": OTHER_X12, **samples}, SAYS
+        ),
+        "save": Call(call("save"), {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
+    }
+    if kind is DropoutMLPClassifier:
+        calls["partial_fit-classes"] = Call(
+            call("partial_fit"), good, {"classes": [[0, 1], [0, 1, 2, 3], "abc", 3, [], RAGGED, {}]}
+        )
+        calls["predict_proba"] = Call(
+            call("predict_proba"),
+            {**x, "mc_samples": 2},
+            {"X": OTHER_X12, "mc_samples": NO_SAMPLES},
+            SAYS,
+        )
+        calls["predict_log_proba"] = Call(call("predict_log_proba"), x, {"X": OTHER_X12}, SAYS)
+    return {f"{name}.{method}": made for method, made in calls.items()}
+
+
+ESTIMATORS = {
+    name: call
+    for kind in DATA
+    for name, call in {**parameter_calls(kind), **method_calls(kind)}.items()
+}
+
+# ---- The rest of what is public ----------------------------------------------------------------
+
+RATE = {"learning_rate": POSITIVE}
+FACTOR = [*POSITIVE, 1.1]
+OPTIMIZER = {"epsilon": POSITIVE}
+ADAM = {"beta1": BELOW_1, "beta2": BELOW_1, **OPTIMIZER}
+SETTINGS = {
+    **each(("repeats", "iterations", "hidden", "print_every"), COUNT),
+    "seed": [*NO_KEY, 2**64 - 1],
+}
+
+
+def made(kind, bad):
+    return Call(kind, {}, bad)
+
+
+def compared(
+    dataset=SMALL,
+    settings=None,
+    callbacks=(),
+    on_begin=None,
+    on_run=None,
+    network=None,
+    ledger=None,
+    **rest,
+):
+    """Compare, and stop as soon as the first fit would begin: all must be checked by then."""
+    settings = Settings(repeats=1, iterations=1, **rest) if settings is None else settings
+    told = {"on_begin": on_begin, "on_run": on_run}
+    return compare(dataset, settings, callbacks=callbacks, network=network, ledger=ledger, **told)
+
+
+def subnetworks(method, **arguments):
+    return getattr(trained().subnetworks(3), method)(**arguments)
+
+
+def commanded(**options):
+    """Run the command line with one option; a refusal is told on standard error, and the exit code is 2."""
+    (option, value), *_ = options.items()
+    with pytest.raises(SystemExit) as caught:
+        main(["compare", f"--{option.replace('_', '-')}={value}"])
+    raise ValueError(caught.value.code)
+
+
+OTHERS = {
+    "SGD": made(optimizers.SGD, {}),
+    "Momentum": made(optimizers.Momentum, {"momentum": BELOW_1}),
+    "Nesterov": made(optimizers.Nesterov, {"momentum": BELOW_1}),
+    "Adagrad": made(optimizers.Adagrad, OPTIMIZER),
+    "RMSprop": made(optimizers.RMSprop, {"rho": BELOW_1, **OPTIMIZER}),
+    "Adam": made(optimizers.Adam, ADAM),
+    "AdamW": made(optimizers.AdamW, {**ADAM, "weight_decay": BELOW_1}),
+    "Schedule": made(schedules.Schedule, RATE),
+    "Constant": made(schedules.Constant, RATE),
+    "Step": made(schedules.Step, {**RATE, "every": COUNT, "factor": FACTOR}),
+    "Cosine": made(schedules.Cosine, {**RATE, "epochs": COUNT, "final": [*FRACTION, 1.0]}),
+    "InverseScaling": made(schedules.InverseScaling, {**RATE, "power": [*FRACTION, 1001]}),
+    "Plateau": made(
+        schedules.Plateau,
+        {
+            **RATE,
+            "patience": COUNT,
+            "factor": FACTOR,
+            "tol": FRACTION,
+            "smallest": FRACTION,
+            "monitor": [*NO_NAME, "score"],
+        },
+    ),
+    "get_schedule": Call(
+        schedules.get_schedule,
+        {"schedule": "step"},
+        {"schedule": [*NO_NAME, schedules.Step], "every": COUNT, "nonsense": [1]},
+    ),
+    "LossPrinter": made(callbacks.LossPrinter, {"every": COUNT}),
+    "Validation": Call(callbacks.Validation, {"X": [[0.0]], "y": [0]}, {"every": COUNT}),
+    "ProgressBar": made(callbacks.ProgressBar, {"total": [v for v in COUNT if v is not None]}),
+    "initial_weight": Call(
+        initializers.initial_weight,
+        {"fan_in": 2, "fan_out": 3, "initializer": "he", "seed": 0, "layer": 0},
+        {
+            "fan_in": COUNT,
+            "fan_out": COUNT,
+            "initializer": NO_NAME,
+            "seed": NO_KEY,
+            "layer": [*NO_WHOLE, -1, 2**32],
+        },
+    ),
+    "storage.save": Call(
+        storage.save,
+        {"model": Network([2, 2]), "path": os.devnull},
+        {"model": NO_MODEL},
+    ),
+    "storage.save-path": Call(
+        partial(storage.save, Network([2, 2])), {"path": os.devnull}, {"path": NO_PATH}, "PathLike"
+    ),
+    "Network.fit-checkpoint": Call(
+        Network([5, 3]).fit,
+        {"X": np.ones((2, 5)), "y": [0, 2], "iterations": 0, "checkpoint": "absent/run"},
+        {"checkpoint_every": [*[value for value in NO_WHOLE if value is not None], 0, -1, HUGE]},
+    ),
+    "Network.save": Call(Network([2, 2]).save, {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
+    "storage.load": Call(storage.load, {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
+    "to_onnx": Call(convert.to_onnx, {"model": Network([2, 2])}, {"model": NO_MODEL}),
+    "to_onnx-path": Call(
+        partial(convert.to_onnx, Network([2, 2])),
+        {"path": None},
+        {"path": [value for value in NO_PATH if value is not None]},
+        "PathLike",
+    ),
+    "from_sklearn": Call(
+        convert.from_sklearn,
+        {"model": MLPRegressor(hidden_layer_sizes=(2,), tol=9.0).fit(ROWS, TARGETS)},
+        {"model": [*NO_MODEL, MLPRegressor(), Network([2, 2])]},
+        "model|This MLPRegressor instance",
+    ),
+    **{
+        f"Subnetworks.{method}": Call(
+            partial(subnetworks, method), {"X": np.ones((2, 5))}, {"X": NO_X}
+        )
+        for method in ("predict", "predict_proba", "predict_uncertainty")
+    },
+    "Subnetworks.extract": Call(
+        partial(subnetworks, "extract"), {"index": 2}, {"index": [*NO_WHOLE, -1, 3, HUGE]}
+    ),
+    "make_digits": Call(
+        datasets.make_digits, {"n": 1}, {"n": [*NO_WHOLE, -1, 2**70], "seed": NO_KEY}
+    ),
+    "drawn_digits": Call(datasets.drawn_digits, {}, {"seed": NO_KEY}),
+    "read_idx": Call(datasets.read_idx, {"path": ""}, {"path": [*NO_PATH, None]}, "PathLike|path"),
+    "load_folder": Call(
+        datasets.load_folder,
+        {"folder": "absent"},
+        {"validation": [*NO_WHOLE, -1], "name": [3, b"a", [], NAN]},
+    ),
+    "load_folder-folder": Call(
+        datasets.load_folder, {"folder": "absent"}, {"folder": [*NO_PATH, None]}, "PathLike|path"
+    ),
+    "load_mnist": Call(
+        datasets.load_mnist,
+        {"folder": "absent"},
+        {
+            "validation": [*NO_WHOLE, -1],
+            "download": NO_FLAG,
+            "progress": NO_FLAG,
+            "timeout": ["1", None, True, 1j, [1.0], 0, -1, NAN, INF, 86_401],
+            "mirrors": [3, None, [3], ["http://a", None], {"http://a"}, b"http://a", object()],
+        },
+    ),
+    "load_mnist-folder": Call(
+        datasets.load_mnist,
+        {"folder": "absent"},
+        {"folder": [value for value in NO_PATH if value is not None]},
+        "PathLike|path",
+    ),
+    "Dataset.to_features": Call(
+        SMALL.to_features, {}, {"dtype": ["float16", "i4", int, complex, "nonsense", 3, [], object]}
+    ),
+    "Settings": made(Settings, SETTINGS),
+    "compare": Call(
+        compared,
+        {"network": FakeTrainer()},
+        {
+            "dataset": [None, 3, "mnist", SMALL.to_features(), object()],
+            "settings": [3, "small", {}, object(), Settings],
+            **each(("on_begin", "on_run", "network"), [3, "print", [], {}]),
+            "ledger": [3, "kept", {}, object(), Ledger],
+        },
+    ),
+    "compare-callbacks": Call(
+        compared, {"callbacks": ()}, {"callbacks": [None, 3, "ab", [3], [None]]}
+    ),
+    "open_ledger": Call(open_ledger, {"folder": "absent/kept"}, {"resume": NO_FLAG}),
+    "open_ledger-folder": Call(
+        open_ledger, {"folder": "absent/kept"}, {"folder": [*NO_PATH, None]}, "PathLike|path"
+    ),
+    "Settings-compared": Call(
+        compared,
+        {},
+        {
+            "dropout": [*NO_RATE[:-1], {}],
+            "optimizer": NO_NAME,
+            "learning_rate": POSITIVE,
+            "batch_size": COUNT,
+            "l2": FRACTION,
+            "threads": [1.5, "3", True, [1], 0, -1, 257, HUGE],
+        },
+    ),
+    "cli": Call(
+        commanded,
+        {},
+        {
+            **each(("repeats", "iterations", "hidden", "batch_size"), ["0", "-1", "1.5", "a", ""]),
+            "threads": ["0", "257", "a"],
+            "seed": ["-1", "0.5", "a", ""],
+            "dropout": ["1", "-0.1", "nan", "inf", "a", ""],
+            **each(("learning_rate", "l2"), ["-0.1", "nan", "inf", "a", ""]),
+            "optimizer": ["SGD", "", "nonsense"],
+        },
+        "2",
+    ),
+}
+CALLS_HERE = {**ESTIMATORS, **OTHERS}
+
+
+@pytest.mark.parametrize(("name", "argument", "value"), list(bad_cases(CALLS_HERE)))
+def test_bad_arguments_are_told(name, argument, value, capsys):
+    check_told(CALLS_HERE[name], argument, value)
+    if name == "cli":
+        assert f"--{argument.replace('_', '-')}: " in capsys.readouterr().err
+
+
+def test_good_arguments_are_good():
+    for name in CALLS_HERE.keys() - {"cli"}:  # tests/test_cli.py
+        call = CALLS_HERE[name]
+        try:
+            call.function(**call.good)
+        except (datasets.DataNotFoundError, storage.ModelFileError, OSError) as error:
+            assert re.search("absent|found none|is no(t a regular)? file", str(error)), name
+
+
+WITHOUT_FILES = [name for name in ESTIMATORS if not name.endswith(".save")] + [
+    *("Adam", "AdamW", "Nesterov", "RMSprop", "Adagrad", "Constant", "Step", "Cosine", "Plateau"),
+    *("InverseScaling", "get_schedule", "LossPrinter", "ProgressBar", "Settings", "from_sklearn"),
+    *("Subnetworks.predict", "Subnetworks.extract", "compare", "initial_weight"),
+]
+
+
+@pytest.mark.parametrize("name", WITHOUT_FILES)
+@settings(max_examples=8)  # a fit each
+@given(data=st.data())
+def test_anything_else_is_right_or_told(name, data):
+    check_anything(CALLS_HERE[name], data)
+
+
+# ---- Whether they are all here -----------------------------------------------------------------
+
+MODULES = (
+    *(
+        "callbacks",
+        "convert",
+        "datasets",
+        "estimators",
+        "experiments.compare",
+        "experiments.ledger",
+        "initializers",
+    ),
+    *("kernels", "network", "optimizers", "schedules", "storage", "subnetworks", "uncertainty"),
+)
+MADE_BY_CDROP = {
+    *("Arm", "ClassificationUncertainty", "ComparisonResult", "Dataset", "Epoch", "Evaluation"),
+    *("Features", "History", "Ledger", "RegressionUncertainty", "Run", "Subnetworks"),
+}
+CALLED_BY_CDROP = {  # Network.load_state_dict is not, and tests/test_arguments.py has states of all kinds
+    *("after", "begin", "constants", "on_epoch_end", "on_fit_begin", "on_fit_end", "on_iteration"),
+    *("add", "checkpoint", "claim", "count", "finished", "load_state_dict", "state_dict"),
+}
+ANYTHING_GOES = {
+    **each(("EpochPrinter.file", "LossPrinter.file", "ProgressBar.file"), "as for print"),
+    **each(("Validation.X", "Validation.y"), "the network's score says what is wrong"),
+    "simd_paths.built": "a switch",
+    "describe_data.dataset": "compare has checked it",
+}
+
+
+def public_callables():
+    """Yield each public function, class and method by the name that the tables have for it."""
+    for name in MODULES:
+        module = importlib.import_module(f"cdrop.{name}")
+        for what in module.__all__:
+            value = getattr(module, what)
+            if not callable(value) or (inspect.isclass(value) and issubclass(value, Exception)):
+                continue
+            if what not in MADE_BY_CDROP:
+                yield f"storage.{what}" if name == "storage" else what, value
+            for base in inspect.getmro(value) if inspect.isclass(value) else ():
+                if base.__module__.startswith("cdrop"):
+                    yield from (
+                        (f"{what}.{m}", f) for m, f in vars(base).items() if is_method(m, f)
+                    )
+
+
+def is_method(name, value):
+    return inspect.isfunction(value) and not name.startswith("_") and name not in CALLED_BY_CDROP
+
+
+def known_arguments():
+    known = defaultdict(set)
+    for name, call in {**KERNELS, **MAKING, **CALLS_HERE}.items():
+        known[name.partition("-")[0]] |= set(call.bad)
+    for name, call in METHODS.items():
+        known[f"Network.{name.partition('-')[0]}"] |= set(call.bad)
+    return known
+
+
+def test_the_tables_have_bad_values_for_each_public_argument():
+    known, lacking = known_arguments(), []
+    for name, value in public_callables():
+        for argument in inspect.signature(value).parameters.values():
+            free = argument.name == "self" or argument.kind == argument.VAR_KEYWORD
+            if not free and argument.name not in known[name]:
+                lacking.append(f"{name}.{argument.name}")
+    assert sorted(set(lacking)) == sorted(ANYTHING_GOES)
+
+
+def test_the_tables_have_bad_values_for_each_option():
+    parser = build_parser()
+    commands = next(action.choices for action in parser._actions if action.dest == "command")
+    options = {action.dest for command in commands.values() for action in command._actions}
+    elsewhere = {
+        "help",
+        "size",
+        "data",
+        "json",
+        "plot",
+        "rounds",
+        "checkpoint",
+        "resume",
+    }  # tests/test_cli.py
+    assert options - elsewhere == set(CALLS_HERE["cli"].bad)
