@@ -314,6 +314,7 @@ class Network:
         passes, total = _length(iterations, epochs, cut.count)
         if passes is None:
             _check_no_epochs(hyper, held_out)
+        self._engine.reserve(min(batch_size, n), self.threads or 0)  # or nothing has changed
         if self._background is None:
             dense = isinstance(data.x, np.ndarray)
             self._set_background(find_background(data.x) if dense else None)
@@ -423,6 +424,7 @@ class Network:
         data = self._training_data(X, y, sample_weight)
         hyper = _hyper(optimizer, learning_rate, l2, max_norm, share_l2)
         _check_no_epochs(hyper, None)
+        self._engine.reserve(len(data.x), self.threads or 0)
         self._use(hyper)
         return self._step(data, _Minibatch(), hyper)
 
