@@ -198,8 +198,8 @@ cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, int thre
 
 /* The lists of minibatches that come again: the i-th has rows[i * size .. (i + 1) * size) of the batch `all`, of which
  * only the input counts. *kept stays NULL where they cannot help, would take more memory than those rows themselves or
- * than there is, or the input is sparse. For steps of this network only; steps ignore them after the background has changed. Results do
- * not depend on them. */
+ * than there is, or the input is sparse. For steps of this network only; steps ignore them after the background has
+ * changed. Results do not depend on them. */
 cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const cdrop_batch *all, size_t size,
                                 int threads);
 void cdrop_kept_free(cdrop_kept *kept);

@@ -129,8 +129,40 @@ static void test_samples(cdrop_dtype t, uint64_t input_keep)
     guarded_release();
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+
+#include "../../src_c/workspace.h"
+
+static void take_two(cdrop_workspace *w, char **first, char **second)
+{
+    *first = cdrop_take(w, 3, 4);
+    *second = cdrop_take(w, 128, 1);
+}
+
+/* A call's blocks lie in one allocation, and the sanitizer must still see a step from one into the next. */
+static void test_blocks_are_apart(void)
+{
+    cdrop_workspace w = CDROP_MEASURE;
+    char *first, *second;
+    take_two(&w, &first, &second);
+    CHECK(cdrop_open(&w) == CDROP_OK, "open");
+    take_two(&w, &first, &second);
+    for (ptrdiff_t i = 0; i < second + 128 - first; i++) {
+        const int inside = i < 12 || i >= second - first;
+        CHECK(__asan_address_is_poisoned(first + i) == !inside, "byte %td", i);
+    }
+    CHECK(__asan_address_is_poisoned(second + 128), "beyond the last");
+    cdrop_release(&w);
+}
+#else
+static void test_blocks_are_apart(void) {}
+#endif
+
 int main(void)
 {
+    check_case("blocks of a call");
+    test_blocks_are_apart();
     for (cdrop_dtype t = 0; t < DTYPES; t++) {
         check_case("sparse rows, %s", DTYPE_NAME(t));
         test_steps(t, CDROP_KEEP_ALL, 0.2);

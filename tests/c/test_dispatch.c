@@ -29,7 +29,6 @@ static int made_up_cpuid(unsigned leaf, unsigned *a, unsigned *b, unsigned *c, u
 #define cdrop_flush_denormals made_up_flush_denormals
 #define cdrop_restore_fp_mode made_up_restore_fp_mode
 #include "../../src_c/cpu.c"
-#undef cdrop_simd_usable
 
 /* By the first of the paths that needs each: without it, those in front of that one remain. */
 enum { PORTABLE, FMA, AVX2, AVX512 };

@@ -28,7 +28,9 @@ Dir::State::status "{folder}/status";
 Dir::Cache "{folder}/cache";
 """
 
+# Under its own name, so that the tests' subprocesses begin with it too.
 PYTHON = """#!/bin/sh
+export PYTHONHOME={system}/usr
 exec {emulator} -L {system} -0 "$0" {python} "$@"
 """
 
