@@ -20,7 +20,7 @@ PYTEST := $(PY) -m pytest --timeout 300 --timeout-method thread
 
 C_FILES   := $(wildcard src_c/*.c src_c/simd/*.c)
 C_HEADERS := $(wildcard src_c/*.h src_c/simd/*.h)
-C_TESTS   := $(wildcard tests/c/*.[ch])
+C_TESTS   := $(wildcard tests/c/*.[ch] tests/soak/*.[ch])
 CYTHON    := $(wildcard cdrop/*.pyx cdrop/*.pxd cdrop/*.pxi)
 
 # ---- The main job and the tests -----------------------------------------------------------------------------------
@@ -163,11 +163,12 @@ $(STAMPS)/extension: $(STAMPS)/packages-build $(STAMPS)/compiler setup.py pyproj
 # What Cython adds to a module, as regular expressions for stubtest.
 NOT_IN_STUB := 'cdrop\._kernels\.__test__' 'cdrop\._kernels\..*\.__(reduce|setstate)_cython__'
 
-C_STYLED := $(C_FILES) $(C_HEADERS) $(C_TESTS) $(wildcard tests/soak/*.[ch]) benchmarks/guard/kernels.c
+C_STYLED := $(C_FILES) $(C_HEADERS) $(C_TESTS) benchmarks/guard/kernels.c
 
 lint: $(STAMPS)/packages-lint $(STAMPS)/packages-build ## Check the style, and that gcc and clang compile without a warning
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive cdrop
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint cdrop  # it runs pycodestyle
 	@$(VENV)/bin/clang-format --dry-run -Werror $(C_STYLED)
 	@for cc in gcc clang; do \
@@ -208,6 +209,12 @@ C_FLAGS += -static
 C_RUN := qemu-aarch64-static -cpu cortex-a76
 else ifeq ($(C_CONFIG),sanitize)
 C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+else ifeq ($(C_CONFIG),thread)
+override CC := clang-19
+C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+else ifeq ($(C_CONFIG),valgrind)
+C_FLAGS += -g
+C_RUN := valgrind --quiet --error-exitcode=1 --leak-check=full --fair-sched=yes
 endif
 
 .PHONY: c-host c-neon c-sanitize
@@ -224,11 +231,18 @@ ifdef C_CONFIG
 OBJ := build/c-$(C_CONFIG)
 OBJECTS := $(patsubst %.c,$(OBJ)/%.o,$(C_FILES) $(C_SUPPORT))
 
-.PHONY: run-c-tests
+.PHONY: run-c-tests run-planted
 run-c-tests: $(C_PROGRAMS:%=$(OBJ)/%)
 	@for program in $^; do \
 	  echo "cdrop: $(C_RUN) $$program"; $(C_RUN) $$program || { echo "cdrop: $$program failed" >&2; exit 1; }; \
 	done
+
+# The campaigns' control: the same flags and the same command, with a fault in the program.
+run-planted: $(OBJ)/planted
+	@$(C_RUN) $< $(FAULT)
+
+$(OBJ)/planted: $(OBJ)/tests/soak/planted.o
+	@$(CC) $(C_FLAGS) $^ -o $@
 
 .SECONDARY:
 $(OBJ)/test_%: $(OBJ)/tests/c/test_%.o $(OBJECTS)

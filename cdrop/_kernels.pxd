@@ -135,6 +135,7 @@ cdef extern from "cdrop.h" nogil:
     void cdrop_network_set(cdrop_network *network, size_t layer, cdrop_part part, const void *weight, const void *bias)
     void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias)
     void cdrop_network_set_background(cdrop_network *network, const void *background)
+    cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, int threads)
     cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const cdrop_batch *all, size_t size,
                                     int threads)
     void cdrop_kept_free(cdrop_kept *kept)

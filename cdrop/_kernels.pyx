@@ -881,6 +881,13 @@ cdef class Engine:
         with self.lock:
             cdrop_network_set_background(self.network, _address(background))
 
+    def reserve(self, size_t rows, int threads):
+        """Takes the memory of steps on up to `rows` rows: MemoryError, or no later step of that size lacks any."""
+        cdef cdrop_status status
+        with self.lock, nogil:
+            status = cdrop_network_reserve(self.network, rows, threads)
+        _raise_on(status)
+
     def keep_batches(self, Rows data not None, order, size_t size, int threads):
         """The lists of minibatches order[i * size:(i + 1) * size] of the data, for steps to come; see cdrop.h."""
         cdef KeptBatches kept = KeptBatches()

@@ -337,6 +337,7 @@ class Network:
         plan = _Plan(data, hyper, cut, passes, total, held_out)
         keeper = self._keeper(checkpoint, checkpoint_every, plan, callbacks)
         place = checkpoints.Place() if keeper is None else keeper.place
+        self._engine.reserve(min(batch_size, n), self.threads or 0)  # or nothing has changed
         if keeper is not None:
             keeper.restore_network(self)
         self._under_way = None if keeper is None else keeper.identity
@@ -482,6 +483,7 @@ class Network:
         data = self._training_data(X, y, sample_weight)
         hyper = _hyper(optimizer, learning_rate, l2, max_norm, share_l2)
         _check_no_epochs(hyper, None)
+        self._engine.reserve(len(data.x), self.threads or 0)
         self._under_way = None
         self._use(hyper)
         return self._step(data, _Minibatch(), hyper)

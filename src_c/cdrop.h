@@ -194,10 +194,13 @@ void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part pa
  * Only for networks without input dropout. Changes results by rounding. */
 void cdrop_network_set_background(cdrop_network *network, const void *background);
 
+/* Takes the memory of steps on up to `rows` rows, so that those find it there. CDROP_NO_MEMORY changes nothing. */
+cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, int threads);
+
 /* The lists of minibatches that come again: the i-th has rows[i * size .. (i + 1) * size) of the batch `all`, of which
- * only the input counts. *kept stays NULL where they cannot help, would take more memory than those rows themselves, or
- * the input is sparse. For steps of this network only; steps ignore them after the background has changed. Results do
- * not depend on them. */
+ * only the input counts. *kept stays NULL where they cannot help, would take more memory than those rows themselves or
+ * than there is, or the input is sparse. For steps of this network only; steps ignore them after the background has
+ * changed. Results do not depend on them. */
 cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const cdrop_batch *all, size_t size,
                                 int threads);
 void cdrop_kept_free(cdrop_kept *kept);

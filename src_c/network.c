@@ -200,6 +200,11 @@ static cdrop_status reserve_training(cdrop_network *n, size_t rows, int threads)
     return CDROP_OK;
 }
 
+cdrop_status cdrop_network_reserve(cdrop_network *n, size_t rows, int threads)
+{
+    return reserve_training(n, rows, cdrop_threads_for(n, rows, threads));
+}
+
 /* ---- Loss and backward ---- */
 
 /* Whether the gradient by the pre-activations of layer i runs through its products as it is. It is as sparse as the
@@ -513,12 +518,12 @@ static size_t keep_batch(kept_batch *to, cdrop_workspace *memory, cdrop_network 
 cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *n, const cdrop_batch *all, size_t size, int threads)
 {
     const size_t batches = (all->n + size - 1) / size;
-    cdrop_kept *own = calloc(1, sizeof *own);
     *kept = NULL;
-    if (!own || reserve_training(n, cdrop_min(size, all->n), cdrop_threads_for(n, size, threads)) != CDROP_OK) {
-        free(own);
+    if (cdrop_network_reserve(n, cdrop_min(size, all->n), threads) != CDROP_OK)
         return CDROP_NO_MEMORY;
-    }
+    cdrop_kept *own = calloc(1, sizeof *own);
+    if (!own)
+        return CDROP_OK;
     own->background = n->backgrounds;
     own->batch = cdrop_take(&own->memory, batches, sizeof *own->batch);
     n->layer[0].dense = 0;

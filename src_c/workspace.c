@@ -4,6 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The address sanitizer knows of whole allocations only: it is told what lies between the blocks within one. */
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+enum { APART = CDROP_CACHE_LINE };
+#else
+enum { APART = 0 };
+#define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#endif
+
 /* Stands in front of each block, which begins at the next cache line boundary but one. */
 struct cdrop_allocation {
     struct cdrop_allocation *next;
@@ -31,6 +41,8 @@ cdrop_status cdrop_open(cdrop_workspace *w)
             a->data = (char *)(a + 1) + (CDROP_CACHE_LINE - first % CDROP_CACHE_LINE) % CDROP_CACHE_LINE;
         }
     }
+    if (a)
+        ASAN_UNPOISON_MEMORY_REGION(a->data, a->room);
     w->arena = a;
     w->failed |= !a;
     w->measuring = 0;
@@ -56,8 +68,12 @@ static void *take_from_arena(cdrop_workspace *w, size_t count, size_t size)
         w->failed = 1;
         return NULL;
     }
-    w->used += (count * size + CDROP_CACHE_LINE - 1) / CDROP_CACHE_LINE * CDROP_CACHE_LINE;
-    return w->measuring ? NULL : w->arena->data + at;
+    w->used += (count * size + CDROP_CACHE_LINE - 1) / CDROP_CACHE_LINE * CDROP_CACHE_LINE + APART;
+    if (w->measuring)
+        return NULL;
+    char *block = w->arena->data + at;
+    ASAN_POISON_MEMORY_REGION(block + count * size, w->used - at - count * size);
+    return block;
 }
 
 void *cdrop_take(cdrop_workspace *w, size_t count, size_t size)

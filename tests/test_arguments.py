@@ -661,6 +661,35 @@ def test_memory_that_is_not_to_be_had_is_told():
         Network([2**20, 2**31])
 
 
+class Poor:
+    """An engine that cannot have the memory of a step."""
+
+    def __init__(self, engine):
+        self.engine = engine
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def reserve(self, rows, threads):
+        raise MemoryError
+
+
+@pytest.mark.parametrize("method", ["fit", "train_step"])
+def test_training_that_lacks_memory_changes_nothing(method):
+    x, y = problem([6, 3])
+    poor, rich = (Network([6, 5, 3], dropout=0.5) for _ in range(2))
+    for net in (poor, rich):
+        net.fit(x, y, batch_size=10, epochs=1)
+    engine, poor._engine = poor._engine, Poor(poor._engine)
+    with pytest.raises(MemoryError):
+        getattr(poor, method)(x, y, optimizer="adam")
+    poor._engine = engine
+    assert digest(poor) == digest(rich)
+    for net in (poor, rich):
+        net.fit(x, y, batch_size=10, epochs=1)
+    assert digest(poor) == digest(rich)
+
+
 def test_every_rule_is_known_by_the_table():
     assert set(OPTIMIZERS) == set(reference.OPTIMIZERS) == set(optimizers._RULES)
     assert set(kernels.__all__) - {"simd", "simd_paths"} <= set(CALLS)

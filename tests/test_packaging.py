@@ -154,6 +154,28 @@ def test_library_is_hardened_and_needs_only_the_c_library():
     assert "TEXTREL" not in text
 
 
+@pytest.mark.skipif(not shutil.which("nm"), reason="needs nm")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the symbols of an ELF file")
+def test_library_guards_its_stack():
+    command = ["nm", "--dynamic", "--undefined-only", _kernels.__file__]
+    assert (
+        "__stack_chk_fail"
+        in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    )
+
+
+@pytest.mark.usefixtures("headers")
+def test_every_feature_that_a_path_is_compiled_for_is_asked_for():
+    asked = set(re.findall(r"\bbit_(\w+)", read("src_c/cpu.c")))
+    targets = {
+        path.stem: re.findall(r'^CDROP_TARGET_BEGIN\("(.*)"\)$', path.read_text(), re.MULTILINE)
+        for path in (ROOT / "src_c" / "simd").glob("*.c")
+    }
+    assert {path for path, features in targets.items() if features} >= {"avx2", "avx512"}
+    for path, features in targets.items():
+        assert {name.upper() for text in features for name in text.split(",")} <= asked, path
+
+
 def test_import_loads_no_optional_library():
     loaded = run_python("import sys, cdrop; print(*{name.split('.')[0] for name in sys.modules})")
     assert set(loaded.split()) & set(HEAVY) == set()

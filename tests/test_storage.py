@@ -521,6 +521,42 @@ def test_what_an_attacker_writes_is_refused_or_right(tmp_path, small, changes):
     net.predict(np.eye(2))
 
 
+WATCHED = """
+import pathlib, pickle, sys
+from cdrop import load
+path, bad = map(pathlib.Path, {paths!r})
+model = load(path)  # imports what it needs
+events = set()
+sys.addaudithook(lambda event, arguments: events.add(event))
+load(path)
+try:
+    load(bad)
+except ValueError:
+    print(*sorted(events))
+events.clear()
+pickle.loads(pickle.dumps(model))
+print(*sorted(events))
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.parametrize("kind", ["Network", "DropoutMLPClassifier"])
+def test_a_load_opens_the_file_and_runs_and_asks_nothing(kind, tmp_path):
+    """No pickle, eval, import, process or socket: Python tells of each."""
+    model, x, y = trained(), *problem([6, 3])
+    if kind != "Network":
+        pytest.importorskip("sklearn")
+        model = getattr(cdrop, kind)(hidden_layer_sizes=(4,), max_iter=2, random_state=1).fit(x, y)
+    path, bad = tmp_path / "m", tmp_path / "bad"
+    model.save(path)
+    bad.write_bytes(sign(path.read_bytes()[:-1]))
+    process = run_python(WATCHED.format(paths=[str(path), str(bad)]))
+    assert process.returncode == 0, process.stderr
+    loaded, unpickled = process.stdout.splitlines()
+    assert set(loaded.split()) <= {"open", "os.scandir", "builtins.id", "object.__getattr__"}
+    assert "pickle.find_class" in unpickled
+
+
 # ---- Killed ------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,6 @@
-/* A step takes memory once: the first of its shape does, and no later one; so does a prediction under many masks, for any
- * number of rows and of masks. The linker sends every allocation of the
- * library through the counters below (--wrap, see the Makefile). */
+/* A step takes memory once: the first of its shape does, or what reserves it, and no later one; so does a prediction under
+ * many masks, for any number of rows and of masks. The linker sends every allocation of the library through the counters
+ * below (--wrap, see the Makefile). */
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -65,12 +65,18 @@ static int taken_by_steps(cdrop_network *n, const cdrop_batch *batch, int steps,
     return atomic_load(&taken) - before;
 }
 
-static void test_steps(cdrop_dtype t, uint64_t input_keep, double density)
+static int64_t labels[ROWS];
+
+static cdrop_batch make_batch(cdrop_dtype t, double density)
 {
-    int64_t labels[ROWS];
     for (size_t i = 0; i < ROWS; i++)
         labels[i] = (int64_t)random_below(CLASSES);
-    cdrop_batch batch = {.x = random_array(t, ROWS * INPUTS, density, 1), .n = ROWS, .labels = labels};
+    return (cdrop_batch){.x = random_array(t, ROWS * INPUTS, density, 1), .n = ROWS, .labels = labels};
+}
+
+static void test_steps(cdrop_dtype t, uint64_t input_keep, double density)
+{
+    cdrop_batch batch = make_batch(t, density);
     cdrop_network *n = make_network(t, input_keep);
     for (int threads = 1; threads <= 3; threads++) {
         CHECK(taken_by_steps(n, &batch, 1, threads) > 0 || threads > 1, "the first step: is anything counted?");
@@ -78,6 +84,17 @@ static void test_steps(cdrop_dtype t, uint64_t input_keep, double density)
     }
     batch.n = ROWS / 2;
     CHECK(taken_by_steps(n, &batch, 20, 1) == 0, "steps on fewer rows");
+    cdrop_network_free(n);
+    guarded_release();
+}
+
+static void test_reserved(cdrop_dtype t)
+{
+    const cdrop_batch batch = make_batch(t, 0.2);
+    cdrop_network *n = make_network(t, CDROP_KEEP_ALL);
+    CHECK(cdrop_network_reserve(n, ROWS, 3) == CDROP_OK, "reserve");
+    for (int threads = 1; threads <= 3; threads++)
+        CHECK(taken_by_steps(n, &batch, 3, threads) == 0, "steps with %d threads", threads);
     cdrop_network_free(n);
     guarded_release();
 }
@@ -112,8 +129,40 @@ static void test_samples(cdrop_dtype t, uint64_t input_keep)
     guarded_release();
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+
+#include "../../src_c/workspace.h"
+
+static void take_two(cdrop_workspace *w, char **first, char **second)
+{
+    *first = cdrop_take(w, 3, 4);
+    *second = cdrop_take(w, 128, 1);
+}
+
+/* A call's blocks lie in one allocation, and the sanitizer must still see a step from one into the next. */
+static void test_blocks_are_apart(void)
+{
+    cdrop_workspace w = CDROP_MEASURE;
+    char *first, *second;
+    take_two(&w, &first, &second);
+    CHECK(cdrop_open(&w) == CDROP_OK, "open");
+    take_two(&w, &first, &second);
+    for (ptrdiff_t i = 0; i < second + 128 - first; i++) {
+        const int inside = i < 12 || i >= second - first;
+        CHECK(__asan_address_is_poisoned(first + i) == !inside, "byte %td", i);
+    }
+    CHECK(__asan_address_is_poisoned(second + 128), "beyond the last");
+    cdrop_release(&w);
+}
+#else
+static void test_blocks_are_apart(void) {}
+#endif
+
 int main(void)
 {
+    check_case("blocks of a call");
+    test_blocks_are_apart();
     for (cdrop_dtype t = 0; t < DTYPES; t++) {
         check_case("sparse rows, %s", DTYPE_NAME(t));
         test_steps(t, CDROP_KEEP_ALL, 0.2);
@@ -121,6 +170,8 @@ int main(void)
         test_steps(t, CDROP_KEEP_ALL, 1);
         check_case("input dropout, %s", DTYPE_NAME(t));
         test_steps(t, CDROP_KEEP_ALL / 5 * 4, 1);
+        check_case("memory reserved, %s", DTYPE_NAME(t));
+        test_reserved(t);
         check_case("predictions under masks, %s", DTYPE_NAME(t));
         test_samples(t, CDROP_KEEP_ALL);
         test_samples(t, CDROP_KEEP_ALL / 5 * 4);
