@@ -34,6 +34,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from cdrop._checks import as_array
+
 Array = NDArray[Any]
 Params = tuple[list[Array], list[Array]]
 _T = TypeVar("_T")
@@ -259,7 +261,7 @@ def pack_mask(mask: ArrayLike) -> NDArray[np.uint64]:
     >>> pack_mask([[True, False, True]])
     array([[5]], dtype=uint64)
     """
-    units = np.asarray(mask)
+    units = as_array("mask", mask)
     if units.size and units.dtype.kind not in "biu":
         raise TypeError(f"mask must be booleans, got {units.dtype}")
     units = units.astype(bool)
@@ -273,7 +275,7 @@ def pack_mask(mask: ArrayLike) -> NDArray[np.uint64]:
 def unpack_mask(mask: ArrayLike, width: int) -> NDArray[np.bool_]:
     """Unpack words (rows, ceil(width / 64)) into booleans (rows, width); padding is ignored."""
     width = _integer("width", width, 48)
-    words = np.asarray(mask)
+    words = as_array("mask", mask)
     if words.dtype != np.uint64:
         raise TypeError(f"mask must be uint64, got {words.dtype}")
     if words.ndim != 2 or words.shape[1] != -(-width // 64):
