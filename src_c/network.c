@@ -413,7 +413,10 @@ static void step_job(void *argument, cdrop_team team)
 
 /* ---- Numbers that are not finite ---- */
 
-static cdrop_dtype dtype_of(const cdrop_network *n) { return n->k->size == sizeof(float) ? CDROP_FLOAT32 : CDROP_FLOAT64; }
+static cdrop_dtype dtype_of(const cdrop_network *n)
+{
+    return n->k->size == sizeof(float) ? CDROP_FLOAT32 : CDROP_FLOAT64;
+}
 
 static int panels_finite(const cdrop_network *n, const cdrop_panels *m, size_t lines, size_t columns)
 {
