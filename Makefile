@@ -31,7 +31,7 @@ CYTHON    := $(wildcard cdrop/*.pyx cdrop/*.pxd cdrop/*.pxi)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-compare: $(STAMPS)/packages-data,progress,stats $(STAMPS)/extension ## Train the article's comparison: with dropout and without
+compare: $(STAMPS)/packages-data,io,progress,stats $(STAMPS)/extension ## Train the article's comparison: with dropout and without
 	@$(PY) -m cdrop compare $(ARGS)
 
 test: $(STAMPS)/packages-test $(STAMPS)/extension ## Run the tests (all but the slow ones)
@@ -163,7 +163,7 @@ $(STAMPS)/extension: $(STAMPS)/packages-build $(STAMPS)/compiler setup.py pyproj
 # What Cython adds to a module, as regular expressions for stubtest.
 NOT_IN_STUB := 'cdrop\._kernels\.__test__' 'cdrop\._kernels\..*\.__(reduce|setstate)_cython__'
 
-C_STYLED := $(C_FILES) $(C_HEADERS) $(C_TESTS) benchmarks/guard/kernels.c
+C_STYLED := $(C_FILES) $(C_HEADERS) $(C_TESTS) $(wildcard tests/soak/*.[ch]) benchmarks/guard/kernels.c
 
 lint: $(STAMPS)/packages-lint $(STAMPS)/packages-build ## Check the style, and that gcc and clang compile without a warning
 	@$(VENV)/bin/ruff check .
@@ -236,11 +236,18 @@ $(OBJ)/test_%: $(OBJ)/tests/c/test_%.o $(OBJECTS)
 
 $(OBJ)/test_allocations: C_LINK := -Wl,--wrap=malloc,--wrap=calloc
 
+# Programs of the campaigns, which count on the machine they are compiled on.
+$(OBJ)/soak_%: $(OBJ)/tests/soak/%.o $(OBJ)/tests/soak/words.o $(OBJECTS)
+	@$(CC) $(C_FLAGS) $^ $(C_LIBS) -lm -o $@
+
+$(OBJ)/tests/soak/%.o: C_FLAGS += -march=native
+$(OBJ)/soak_crush: C_LIBS := -ltestu01 -ltestu01probdist -ltestu01mylib
+
 $(OBJ)/%.o: %.c Makefile setup.py
 	@mkdir -p $(@D)
 	@$(CC) $(C_FLAGS) -MMD -MP -c $< -o $@
 
--include $(OBJECTS:.o=.d) $(C_PROGRAMS:%=$(OBJ)/tests/c/%.d)
+-include $(OBJECTS:.o=.d) $(C_PROGRAMS:%=$(OBJ)/tests/c/%.d) $(wildcard $(OBJ)/tests/soak/*.d)
 else
 .NOTPARALLEL:
 endif

@@ -8,6 +8,7 @@ cdef extern from "cdrop.h" nogil:
         CDROP_NO_MEMORY
         CDROP_UNSUPPORTED
         CDROP_NOT_FINITE
+        CDROP_DIVERGED
 
     ctypedef enum cdrop_dtype:
         CDROP_FLOAT32
@@ -139,6 +140,7 @@ cdef extern from "cdrop.h" nogil:
     void cdrop_kept_free(cdrop_kept *kept)
     cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch,
                                     const cdrop_optimizer *optimizer, uint64_t step, int threads, double *loss)
+    size_t cdrop_network_fault(const cdrop_network *network, size_t rows, int *in_weights)
     cdrop_status cdrop_network_times(cdrop_network *network, int on, double *seconds)
     cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdrop_batch *batch,
                                        cdrop_answer answer, int threads)

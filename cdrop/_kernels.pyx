@@ -165,8 +165,6 @@ cdef int _raise_on(cdrop_status status) except -1:
         raise MemoryError("cdrop could not get the memory for this call")
     if status == CDROP_UNSUPPORTED:
         raise RuntimeError("this CPU does not support the SIMD path asked for")
-    if status == CDROP_NOT_FINITE:
-        raise FloatingPointError("the loss is not finite")
     return 0
 
 
@@ -897,13 +895,17 @@ cdef class Engine:
 
     def step(self, Rows data not None, rows, constants, double max_norm, uint64_t step, int threads,
              KeptBatches kept=None, size_t number=0):
-        """One training step on `rows` of the data (or all of them); the loss, or FloatingPointError and no change.
+        """One training step on `rows` of the data (or all of them); the loss, or FloatingPointError.
 
-        `max_norm` 0 is no limit. With `kept`, these rows are its minibatch `number`."""
+        Its arguments are the loss, which if not finite has changed nothing; the layer where numbers first were not finite,
+        or the number of layers; and whether it is in the weights there. `max_norm` 0 is no limit. With `kept`, these rows
+        are its minibatch `number`."""
         cdef cdrop_batch batch = data.batch
         cdef cdrop_optimizer o = _optimizer(constants)
         cdef cdrop_status status
         cdef double loss
+        cdef size_t layer = 0
+        cdef int in_weights = 0
         o.max_norm = max_norm
         if rows is not None:
             batch.rows = _integers(rows)
@@ -913,6 +915,10 @@ cdef class Engine:
             batch.number = number
         with self.lock, nogil:
             status = cdrop_network_step(self.network, &batch, &o, step, threads, &loss)
+            if status == CDROP_NOT_FINITE or status == CDROP_DIVERGED:
+                layer = cdrop_network_fault(self.network, batch.n if status == CDROP_NOT_FINITE else 0, &in_weights)
+        if status == CDROP_NOT_FINITE or status == CDROP_DIVERGED:
+            raise FloatingPointError(loss, layer, bool(in_weights))
         _raise_on(status)
         return loss
 

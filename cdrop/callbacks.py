@@ -1,7 +1,8 @@
 """Callbacks: what `Network.fit` tells a listener, and the listeners that ship with cdrop.
 
 A callback watches a fit and never changes it: the weights are byte for byte the same with and
-without one, except that a callback may ask the fit to stop early.
+without one, except that a callback may ask the fit to stop early. What it remembers is kept in
+the fit's checkpoints, so that it goes on after a crash as if there had been none.
 """
 
 from __future__ import annotations
@@ -92,8 +93,38 @@ class Callback:
             The trained network.
         """
 
+    def state_dict(self) -> dict[str, Any] | None:
+        """Tell what it must remember when ``fit(checkpoint=...)`` goes on after a crash.
 
-class LossPrinter(Callback):
+        Returns
+        -------
+        dict or None
+            All attributes, unless overridden. A checkpoint can hold numbers, strings, None, arrays,
+            and lists and dicts of these; anything else is an error before the training begins.
+            None says that there is nothing to remember, as of a printer.
+        """
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember what `state_dict` told; called after `on_fit_begin`.
+
+        Parameters
+        ----------
+        state : dict
+            It may be kept.
+        """
+        vars(self).clear()
+        vars(self).update(state)
+
+
+class _Forgetful(Callback):
+    """Shows, and remembers nothing."""
+
+    def state_dict(self) -> None:
+        """As `Callback.state_dict`: nothing."""
+
+
+class LossPrinter(_Forgetful):
     """Print the loss every so many iterations, as the article does.
 
     Parameters
@@ -125,7 +156,7 @@ class LossPrinter(Callback):
             print(f"Iter-{iteration} loss: {loss:.4f}", file=self.file or sys.stdout, flush=True)
 
 
-class EpochPrinter(Callback):
+class EpochPrinter(_Forgetful):
     """Print each epoch's loss, and the score of the validation rows, as scikit-learn does.
 
     Parameters
@@ -196,8 +227,16 @@ class Validation(Callback):
             self.scores.append(float(net.score(self.X, self.y)))
             self.iterations.append(iteration)
 
+    def state_dict(self) -> dict[str, Any]:
+        """As `Callback.state_dict`: the scores."""
+        return {"iterations": self.iterations, "scores": self.scores}
 
-class ProgressBar(Callback):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As `Callback.load_state_dict`."""
+        self.iterations, self.scores = state["iterations"], state["scores"]
+
+
+class ProgressBar(_Forgetful):
     """Show a tqdm bar; silent when the output is not a terminal or tqdm is not installed.
 
     Beside the bar stand the loss of the last epoch and its validation score, if there is one.

@@ -28,8 +28,14 @@ examples:
   cdrop compare --data digits                 no file and no network needed; not MNIST
   cdrop compare --data fashion/ --plot a.png  any folder with the four IDX files
   cdrop compare --dropout 0.2 --l2 0 --iterations 8000
+  cdrop compare --repeats 500 --checkpoint kept --resume
+                                              begins, or goes on where it was killed
 
 MNIST is looked for in $CDROP_DATA/mnist, then in the cache folder, then on the network.
+
+Trainings kept in a folder (--checkpoint) are bound to data and settings, of which only --repeats
+and --threads may change. Whatever was killed or interrupted, --resume goes on with, to the same
+numbers: each training has a seed of its own. One under way is kept every 1,000 iterations.
 
 exit codes: 0 done, 1 failed, 2 refused before the work began (a bad option or path, a missing
 extra), 130 Ctrl-C (the finished repeats are reported and saved)."""
@@ -160,6 +166,13 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         metavar="mnist|digits|DIR",
         help="MNIST, drawn digits, or a folder of IDX files (MNIST, and drawn digits without it)",
     )
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="keep each finished training in DIR, a new or empty folder",
+    )
+    add("--resume", action="store_true", help="go on with what DIR has, if it has anything")
     add("--json", type=Path, metavar="FILE", help="save all results, repeat by repeat")
     add("--plot", type=Path, metavar="FILE", help="save a picture (.png, .svg, .pdf)")
 

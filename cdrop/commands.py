@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cdrop.datasets import Dataset
-    from cdrop.experiments import ComparisonResult, Run, Settings
+    from cdrop.experiments import ComparisonResult, Ledger, Run, Settings
 
 __all__ = [
     "FAILED",
@@ -86,21 +86,28 @@ def run_compare(args: argparse.Namespace) -> int:
 
     settings = _settings(args)
     _check_outputs(args)
+    ledger = _open_ledger(args)
     dataset, fallback = _load(args.data)
+    kept = 0 if ledger is None else _claim(ledger, settings, dataset)
     foreign = None if dataset.name == "MNIST" else report.not_mnist(dataset.name)
     _say(foreign, fallback)
-    with _progress(settings) as listeners:
+    with _progress(settings, kept) as listeners:
         try:
             result = compare(
                 dataset,
                 settings,
-                on_begin=lambda begun: _say(report.heading(begun), ""),
+                on_begin=lambda begun: _say(
+                    report.heading(begun), report.kept(args.checkpoint, kept, settings.repeats), ""
+                ),
+                ledger=ledger,
                 **listeners,
             )
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise CommandError(str(error)) from error
     with _uninterrupted():
         lines, errors = _save(args, result)
+        if ledger is not None and not result.complete:
+            lines.append(report.how_to_resume(args.checkpoint, ledger.count(settings.repeats)))
         _say(report.comparison(result), *lines)
         for problem in errors:
             print(f"cdrop compare: error: {problem}", file=sys.stderr, flush=True)
@@ -145,6 +152,31 @@ def _check_outputs(args: argparse.Namespace) -> None:
                 raise CommandError(f"{option}: {error}", REFUSED) from error
 
 
+def _open_ledger(args: argparse.Namespace) -> Ledger | None:
+    """Open the folder that keeps the trainings, if one is named."""
+    from cdrop.experiments import open_ledger
+
+    if args.checkpoint is None:
+        if args.resume:
+            raise CommandError("--resume needs --checkpoint DIR, the folder to go on with", REFUSED)
+        return None
+    try:
+        return open_ledger(args.checkpoint, resume=args.resume)
+    except (ImportError, ValueError, OSError) as error:
+        raise CommandError(f"--checkpoint: {error}", REFUSED) from error
+
+
+def _claim(ledger: Ledger, settings: Settings, dataset: Dataset) -> int:
+    """Return how many trainings are there already, once they are known to be of this comparison."""
+    from cdrop.experiments.compare import describe_data, now
+
+    try:
+        ledger.claim(settings, describe_data(dataset), now())
+    except (ValueError, OSError) as error:
+        raise CommandError(f"--checkpoint: {error}", REFUSED) from error
+    return ledger.count(settings.repeats)
+
+
 def _check_picture(path: Path) -> None:
     """Refuse a picture that cannot be drawn."""
     from cdrop.plotting import check_format
@@ -177,12 +209,16 @@ def _load(choice: str | None) -> tuple[Dataset, str | None]:
 
 
 @contextmanager
-def _progress(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Yield what `compare` needs to show progress: a bar on a terminal, else sparse lines."""
+def _progress(settings: Settings, kept: int) -> Iterator[dict[str, Any]]:
+    """Yield what `compare` needs to show progress: a bar on a terminal, else sparse lines.
+
+    The bar is for what is left beside the trainings that are kept.
+    """
     from cdrop import report
     from cdrop.callbacks import ProgressBar
 
-    bar = ProgressBar(total=2 * settings.repeats * settings.iterations)
+    left = 2 * settings.repeats - kept
+    bar = ProgressBar(total=max(1, left * settings.iterations))
     if bar.visible:
         try:
             yield {"callbacks": [bar]}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels, batches, storage, uncertainty
+from cdrop import _kernels, batches, checkpoints, storage, uncertainty
 from cdrop._checks import (
     choice,
     finite_number,
@@ -179,6 +179,7 @@ class Network:
         self._schedule_state: tuple[float, ...] = ()
         self._epoch = 0
         self._background: NDArray[Any] | None = None  # by the first fit; zeros where there is none
+        self._under_way: str | None = None  # the fit with checkpoints that was the last to train it
         self._turn = _kernels.Turn()  # threads that share a network take whole steps in turn
         self._engine = self._make_engine()
         for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
@@ -240,6 +241,8 @@ class Network:
         shuffle: bool = True,
         validation: Sequence[Any] | None = None,
         callbacks: Sequence[Any] = (),
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
     ) -> History:
         """Train, going on from where the last call ended.
 
@@ -280,6 +283,13 @@ class Network:
             Rows to evaluate after each epoch; needs `epochs`. The history has the results.
         callbacks : sequence of cdrop.callbacks.Callback
             Told of every iteration and epoch; one that returns True ends the fit.
+        checkpoint : path, optional
+            A file to keep the fit in, for the case that it is killed. If it is there already, the fit goes on from it:
+            after a crash make the same call again, on a network made in the same way. It ends with the same bytes as if
+            it had never stopped. Needs the extra ``io``.
+        checkpoint_every : int, optional
+            Write it after every step whose number in the network's life is a multiple of this. Default: 1,000. It is
+            also written when the fit begins and ends, by Ctrl-C as well, and is on the disk before the next step.
 
         Returns
         -------
@@ -289,14 +299,24 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as above; nothing has changed then.
+            If an argument is not as above, or `checkpoint` is the file of another fit; nothing has changed then.
+        ImportError, OSError
+            If checkpoints cannot be written; the last one is still there.
         FloatingPointError
-            If the loss is NaN or infinite; the weights are those before that step.
+            If the loss is NaN or infinite: the weights are those before that step. If an update leaves a weight or bias
+            that is. The step and the layer are named.
 
         Notes
         -----
         Ctrl-C ends the fit after the current step: ``history.interrupted`` says so, and the network can be used and
         trained further. A second Ctrl-C is raised at once.
+
+        There is no switch for going on from a checkpoint, because it gives what a new beginning would give: the file
+        knows data, network, callbacks and arguments of its fit, and the call must have the same (`checkpoint_every` and
+        the number of threads are free). So a file is overwritten by later moments of its own fit alone, and a script
+        with several fits, each with its path, can be run again as it is: those that are finished return at once.
+        Callbacks hear again of the steps after the checkpoint; see `cdrop.callbacks.Callback.state_dict`. `cdrop.load`
+        reads the network out of the file.
 
         References
         ----------
@@ -314,24 +334,54 @@ class Network:
         passes, total = _length(iterations, epochs, cut.count)
         if passes is None:
             _check_no_epochs(hyper, held_out)
+        plan = _Plan(data, hyper, cut, passes, total, held_out)
+        keeper = self._keeper(checkpoint, checkpoint_every, plan, callbacks)
+        place = checkpoints.Place() if keeper is None else keeper.place
+        if keeper is not None:
+            keeper.restore_network(self)
+        self._under_way = None if keeper is None else keeper.identity
         if self._background is None:
             dense = isinstance(data.x, np.ndarray)
             self._set_background(find_background(data.x) if dense else None)
         self._use(hyper)
         self.history.interrupted = False
         for callback in callbacks:
-            callback.on_fit_begin(self, total)
+            callback.on_fit_begin(self, plan.left(place))
         try:
             with _deferred_interrupt() as interrupted:
-                listener = _Listener(callbacks, interrupted)
-                if passes is None:
-                    self._steps(data, self._draws(data, cut, total), hyper, listener)
-                else:
-                    self._epochs(data, cut, hyper, listener, passes, held_out)
+                self._go(plan, _Course(callbacks, interrupted, place, keeper))
         finally:
             for callback in callbacks:
                 callback.on_fit_end(self)
         return self.history
+
+    def _keeper(
+        self,
+        path: str | os.PathLike[str] | None,
+        every: int | None,
+        plan: _Plan,
+        callbacks: Sequence[Any],
+    ) -> checkpoints.Keeper | None:
+        if path is None:
+            if every is not None:
+                raise ValueError(f"checkpoint_every is {every!r} without checkpoint; expected both")
+            return None
+        return checkpoints.Keeper(path, every, self, callbacks, plan.arguments())
+
+    def _go(self, plan: _Plan, course: _Course) -> None:
+        """Do what is left of a fit."""
+        place, keeper = course.place, course.keeper
+        if keeper is not None:
+            keeper.begin(self)
+        if not place.finished:
+            if plan.passes is None:
+                minibatches = self._draws(plan.data, plan.cut, plan.left(place))
+                through = self._steps(plan.data, minibatches, plan.hyper, course)
+            else:
+                through = self._epochs(plan, plan.passes, course)
+            place.finished |= through
+        if keeper is not None:
+            keeper.write(self)
 
     def _set_background(self, background: NDArray[Any] | None) -> None:
         """Tell the engine; none with input dropout, where the background would differ from row to row."""
@@ -349,55 +399,59 @@ class Network:
         for number in batches.drawn(cut.count, self.seed, self.history.iterations, total):
             yield _Minibatch(order[number * size : (number + 1) * size], kept, number)
 
-    def _epochs(
-        self,
-        data: _kernels.Rows,
-        cut: _Cut,
-        hyper: _Hyper,
-        listener: _Listener,
-        passes: int,
-        held_out: _kernels.Rows | None,
-    ) -> None:
-        """Make passes over the rows; after each record it, tell of it, and move the schedule on."""
-        for _ in range(passes):
-            self._epoch += 1
+    def _epochs(self, plan: _Plan, passes: int, course: _Course) -> bool:
+        """Make passes over the rows; after each record it, tell of it, and move the schedule on.
+
+        Returns whether all are made, and nobody has asked to stop before.
+        """
+        cut, hyper, place = plan.cut, plan.hyper, course.place
+        for _ in range(place.epochs, passes):
+            if not place.steps:
+                self._epoch += 1
             if self._schedule is not None:
                 hyper = dataclasses.replace(hyper, learning_rate=self._schedule_state[0])
-            shuffled = batches.epoch(cut.n, self.seed, self._epoch)
-            minibatches = map(_Minibatch, batches.cut(cut.order(shuffled), cut.batch_size))
-            total = self._steps(data, minibatches, hyper, listener)
-            if total is None:
-                return
+            order = cut.order(batches.epoch(cut.n, self.seed, self._epoch))
+            rest = batches.cut(order[place.steps * cut.batch_size :], cut.batch_size)
+            if not self._steps(plan.data, map(_Minibatch, rest), hyper, course):
+                return False
+            held_out = plan.held_out
             seen = (math.nan, math.nan) if held_out is None else self._evaluated(held_out)
-            epoch = Epoch(self._epoch, cut.n, total / cut.n, hyper.learning_rate, *seen)
+            epoch = Epoch(self._epoch, cut.n, place.total / cut.n, hyper.learning_rate, *seen)
             self.history.epoch_loss.append(epoch.loss)
             self.history.validation_loss.append(epoch.validation_loss)
             self.history.validation_score.append(epoch.validation_score)
-            answers = [c.on_epoch_end(self, epoch) for c in listener.callbacks]
+            answers = [c.on_epoch_end(self, epoch) for c in course.callbacks]
             if self._schedule is not None:
                 self._schedule_state = self._schedule.after(self._schedule_state, epoch)
-            if any(answers):
-                return
+            place.epochs, place.steps, place.total = place.epochs + 1, 0, 0.0
+            place.finished = any(answers)
+            if place.finished:
+                return False
+        return True
 
     def _steps(
         self,
         data: _kernels.Rows,
         minibatches: Iterator[_Minibatch],
         hyper: _Hyper,
-        listener: _Listener,
-    ) -> float | None:
-        """Train on each minibatch; the sum of the losses times rows, or None if someone asked to stop."""
-        total = 0.0
+        course: _Course,
+    ) -> bool:
+        """Train on each minibatch; whether all are done, and nobody has asked to stop before."""
+        place = course.place
         for minibatch in minibatches:
             loss = self._step(data, minibatch, hyper)
             assert minibatch.rows is not None
-            total += loss * len(minibatch.rows)
+            place.steps += 1
+            place.total += loss * len(minibatch.rows)
             done = self.history.iterations
-            answers = [c.on_iteration(self, done, loss) for c in listener.callbacks]
-            self.history.interrupted = listener.interrupted()
-            if self.history.interrupted or any(answers):
-                return None
-        return total
+            answers = [c.on_iteration(self, done, loss) for c in course.callbacks]
+            self.history.interrupted = course.interrupted()
+            place.finished = any(answers)
+            if self.history.interrupted or place.finished:
+                return False
+            if course.keeper is not None:
+                course.keeper.after_step(self)
+        return True
 
     def train_step(
         self,
@@ -419,10 +473,16 @@ class Network:
         -------
         float
             The loss before the update, with its L2 term.
+
+        Raises
+        ------
+        TypeError, ValueError, FloatingPointError
+            As `fit`.
         """
         data = self._training_data(X, y, sample_weight)
         hyper = _hyper(optimizer, learning_rate, l2, max_norm, share_l2)
         _check_no_epochs(hyper, None)
+        self._under_way = None
         self._use(hyper)
         return self._step(data, _Minibatch(), hyper)
 
@@ -481,6 +541,7 @@ class Network:
             )
         l2 = hyper.l2 / float(weight) if hyper.share_l2 else hyper.l2
         constants = hyper.optimizer.constants(hyper.learning_rate, l2, self._updates + 1)
+        fault = None
         try:
             loss = self._engine.step(
                 data,
@@ -492,14 +553,35 @@ class Network:
                 minibatch.kept,
                 minibatch.number,
             )
-        except FloatingPointError:
-            raise FloatingPointError(
-                f"the loss of step {step} is not finite; the weights are those before it. A smaller learning_rate "
-                f"(it is {hyper.learning_rate:g}) or inputs of unit scale usually help"
-            ) from None
+        except FloatingPointError as error:
+            loss, fault = error.args[0], self._not_finite(step, hyper, *error.args)
+            if not math.isfinite(loss):
+                raise fault from None
         self._updates += 1
         self.history.loss.append(loss)
+        if fault is not None:
+            raise fault
         return loss
+
+    def _not_finite(
+        self, step: int, hyper: _Hyper, loss: float, layer: int, in_weights: bool
+    ) -> FloatingPointError:
+        """Say where numbers first were not finite, counting from the input, as the engine has found it."""
+        last = len(self.units) - 1
+        where = f"layer {layer + 1} of {last}"
+        weights = f"the weights of {where} (coefs_[{layer}] and intercepts_[{layer}])"
+        if math.isfinite(loss):
+            told = f"the update of step {step} left numbers that are not finite in {weights}"
+        elif in_weights:
+            told = f"the loss of step {step} is not finite, because {weights} were not before it"
+        else:
+            told = f"the loss of step {step} is not finite, " + (
+                f"nor are the outputs of {where}" if layer < last else "though all outputs are"
+            )
+            told += "; the weights are those before it"
+        return FloatingPointError(
+            f"{told}. A smaller learning_rate (it is {hyper.learning_rate:g}) or inputs of unit scale usually help"
+        )
 
     # ---- Prediction --------------------------------------------------------------------------------------------------
 
@@ -795,6 +877,7 @@ class Network:
         shapes = self._engine.shapes
         weights = self._parameters("coefs", coefs, shapes)
         biases = self._parameters("intercepts", intercepts, [shape[1:] for shape in shapes])
+        self._under_way = None
         for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             self._engine.set(i, 0, weight, bias)
 
@@ -844,7 +927,7 @@ class Network:
             "settings": self._settings(),
             "arrays": arrays,
             "background": None if self._background is None else self._background.copy(),
-            "optimizer": None if rule is None else {"name": rule.name, **dataclasses.asdict(rule)},
+            "optimizer": None if rule is None else _as_settings(rule),
             "updates": self._updates,
             "schedule": self._schedule_settings(),
             "epoch": self._epoch,
@@ -856,8 +939,7 @@ class Network:
         schedule = self._schedule
         if schedule is None:
             return None
-        settings = dataclasses.asdict(schedule)
-        return {"name": schedule.name, **settings, "state": list(self._schedule_state)}
+        return {**_as_settings(schedule), "state": list(self._schedule_state)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that `state_dict` gave; the network must have been made with the same settings.
@@ -890,6 +972,7 @@ class Network:
         elif self._background is not None:
             self._set_background(None)
             self._background = None
+        self._under_way = None
         self._optimizer = optimizer
         self._updates = updates
         self._schedule, self._schedule_state = schedule, schedule_state
@@ -950,18 +1033,22 @@ class Network:
         ------
         ImportError
             If safetensors is not installed: ``pip install 'cdrop[io]'``.
+        TypeError
+            If it was trained with an optimiser or schedule of a class of your own.
         OSError
             If the file cannot be written; what was there before is still there.
 
         Notes
         -----
         A file of a callback's making, in the middle of ``fit(iterations=...)``, goes on where it was made. In the
-        middle of an epoch it goes on with the next one, since ``fit(epochs=...)`` begins with a whole epoch.
+        middle of an epoch it goes on with the next one, since ``fit(epochs=...)`` begins with a whole epoch;
+        ``fit(checkpoint=...)`` goes on in the middle.
         """
         storage.save(self, path)
 
     def _to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Give what `cdrop.storage` writes."""
+        _check_ours(self._optimizer, self._schedule)
         with self._turn:  # between the steps of other threads
             state, interrupted = self.state_dict(), self.history.interrupted
         arrays = {"losses": np.array(state.pop("losses"), np.float64), **state.pop("arrays")}
@@ -1053,13 +1140,6 @@ class _Cut:
         return shuffled if self.chosen is None else self.chosen[shuffled]
 
 
-class _Listener(NamedTuple):
-    """Whom to tell, and whom to ask whether to stop."""
-
-    callbacks: tuple[Any, ...]
-    interrupted: Callable[[], bool]
-
-
 class _Minibatch(NamedTuple):
     """Which rows a step takes: None for all; and where its lists are kept, if they are."""
 
@@ -1076,6 +1156,61 @@ class _Hyper:
     l2: float
     share_l2: bool
     max_norm: float  # 0 for none, as the engine takes it
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a fit is to do: `passes` over the rows, or where that is None `total` minibatches drawn."""
+
+    data: _kernels.Rows
+    hyper: _Hyper
+    cut: _Cut
+    passes: int | None
+    total: int
+    held_out: _kernels.Rows | None
+
+    def left(self, place: checkpoints.Place) -> int:
+        """Return how many steps are left."""
+        if place.finished:
+            return 0
+        return self.total - place.epochs * self.cut.count - place.steps
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments that decide what comes out, as `cdrop.checkpoints` compares them."""
+        hyper, cut, rate = self.hyper, self.cut, self.hyper.learning_rate
+        _check_ours(hyper.optimizer, hyper.schedule)
+        return {
+            "X": _rows_digest(self.data, "x"),
+            "y": _rows_digest(self.data, "labels", "targets"),
+            "sample_weight": _rows_digest(self.data, "weights"),
+            "rows": None if cut.chosen is None else checkpoints.digest(cut.chosen),
+            "shuffle": cut.shuffle,
+            "batch_size": cut.batch_size,
+            "iterations": self.total if self.passes is None else None,
+            "epochs": self.passes,
+            "optimizer": _as_settings(hyper.optimizer),
+            "learning_rate": rate if hyper.schedule is None else _as_settings(hyper.schedule),
+            "l2": hyper.l2,
+            "share_l2": hyper.share_l2,
+            "max_norm": hyper.max_norm,
+            "validation": None
+            if self.held_out is None
+            else _rows_digest(self.held_out, "x", "labels", "targets", "weights"),
+        }
+
+
+@dataclass(frozen=True)
+class _Course:
+    """A fit on its way: whom to tell, whom to ask whether to stop, where it is, and who keeps it."""
+
+    callbacks: tuple[Any, ...]
+    interrupted: Callable[[], bool]
+    place: checkpoints.Place
+    keeper: checkpoints.Keeper | None
+
+
+def _rows_digest(rows: _kernels.Rows, *names: str) -> str:
+    return checkpoints.digest([getattr(rows, name) for name in names])
 
 
 def _hyper(
@@ -1121,6 +1256,22 @@ def _check_no_epochs(hyper: _Hyper, held_out: _kernels.Rows | None) -> None:
         )
     if held_out is not None:
         raise ValueError("validation is given without epochs; expected epochs to go by")
+
+
+def _as_settings(made: Optimizer | Schedule) -> dict[str, Any]:
+    return {"name": made.name, **dataclasses.asdict(made)}
+
+
+def _check_ours(optimizer: Optimizer | None, schedule: Schedule | None) -> None:
+    """Raise if a file could not be read again: only classes of cdrop's own are made by name."""
+    for name, made, ours in (
+        ("optimizer", optimizer, "cdrop.optimizers"),
+        ("learning_rate", schedule, "cdrop.schedules"),
+    ):
+        if made is not None and type(made).__module__ != ours:
+            raise TypeError(
+                f"{name} is {made!r}; expected one of {ours}, because a file holds no other"
+            )
 
 
 def _state_mapping(name: str, value: Any) -> None:

@@ -994,7 +994,7 @@ def train_step(
     Raises
     ------
     FloatingPointError
-        If that is NaN or infinite; nothing has changed then.
+        If that is NaN or infinite; nothing has changed then. If a weight or bias is, after the update.
 
     References
     ----------
@@ -1019,6 +1019,8 @@ def train_step(
         for w in params[0][:-1]:
             limit_norms(w, max_norm)
     state.updates += 1
+    if not all(np.isfinite(part).all() for part in (*params[0], *params[1])):
+        raise FloatingPointError("the update left a weight or bias that is not finite")
     return loss
 
 

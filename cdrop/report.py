@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from cdrop.experiments.compare import ComparisonResult, Run
     from cdrop.experiments.statistics import Evidence
 
-__all__ = ["bench", "bench_heading", "comparison", "heading", "info", "not_mnist", "run_line"]
+__all__ = [
+    "bench",
+    "bench_heading",
+    "comparison",
+    "heading",
+    "how_to_resume",
+    "info",
+    "kept",
+    "not_mnist",
+    "run_line",
+]
 
 
 def not_mnist(name: str) -> str:
@@ -106,6 +116,21 @@ def heading(result: ComparisonResult) -> str:
             f" NumPy {versions['numpy']}, SciPy {versions['scipy'] or 'absent'}",
         ]
     )
+
+
+def kept(folder: Path | None, finished: int, repeats: int) -> str | None:
+    """Return the heading's line on the folder that keeps the trainings, if there is one."""
+    if folder is None:
+        return None
+    if not finished:
+        return f"kept      in {folder}, each training as it is finished"
+    return f"kept      in {folder}: {finished} of {2 * repeats} trainings are there already"
+
+
+def how_to_resume(folder: Path, finished: int) -> str:
+    """Return the line that says how an incomplete comparison goes on."""
+    trainings = f"{finished} finished training{'' if finished == 1 else 's'}"
+    return f"Kept in {folder}: {trainings}. The same command with --resume goes on."
 
 
 def run_line(without: Run, dropped: Run, repeats: int) -> str:

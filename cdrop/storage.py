@@ -48,6 +48,8 @@ __all__ = ["ModelFileError", "load", "save"]
 _FORMAT = 1  # one more with every change that an older cdrop would misread
 _KINDS = {
     "Network": "cdrop.network",
+    "Checkpoint": "cdrop.checkpoints",
+    "Ledger": "cdrop.experiments.ledger",
     "DropoutMLPClassifier": "cdrop.estimators",
     "DropoutMLPRegressor": "cdrop.estimators",
 }
@@ -103,8 +105,9 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    Network or estimator of cdrop
-        As saved. Weights that are not finite, of a model that diverged, are loaded as they are.
+    Network, estimator of cdrop, or Checkpoint
+        As saved, or as ``Network.fit(checkpoint=...)`` wrote it. Weights that are not finite, of a model that diverged,
+        are loaded as they are.
 
     Raises
     ------

@@ -25,6 +25,7 @@ typedef enum {
     CDROP_NO_MEMORY,
     CDROP_UNSUPPORTED, /* this CPU has no such SIMD path */
     CDROP_NOT_FINITE,  /* the loss is NaN or infinite: nothing was updated */
+    CDROP_DIVERGED,    /* the update has left a weight or bias that is NaN or infinite */
 } cdrop_status;
 
 typedef enum { CDROP_FLOAT32, CDROP_FLOAT64 } cdrop_dtype;
@@ -203,10 +204,16 @@ void cdrop_kept_free(cdrop_kept *kept);
 
 /* One training step: masks of `step`, forward, loss, backward, update in place, and then cdrop_limit_norms of each hidden
  * layer's weights where the optimiser has a max_norm. *loss is the batch's mean loss plus
- * l2 / 2 times the sum of squares of the weights before the update. CDROP_NOT_FINITE leaves everything as it was.
+ * l2 / 2 times the sum of squares of the weights before the update. CDROP_NOT_FINITE leaves everything as it was;
+ * CDROP_DIVERGED tells of an update that was made.
  * Memory is taken at the first step, and when n or threads grow. threads 0 means cdrop_get_num_threads(). */
 cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
                                 uint64_t step, int threads, double *loss);
+
+/* After one of these two: the first layer, from the input on, that is not finite, or the number of layers where only the
+ * loss is. It is looked for in the weights and biases, then *in_weights is 1, and in the layer's outputs for the `rows`
+ * rows of the last step; with 0 rows in weights and biases alone. */
+size_t cdrop_network_fault(const cdrop_network *network, size_t rows, int *in_weights);
 
 /* What the threads of steps spend their time on. */
 typedef enum {

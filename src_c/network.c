@@ -406,6 +406,42 @@ static void step_job(void *argument, cdrop_team team)
         backward(s, team);
 }
 
+/* ---- Numbers that are not finite ---- */
+
+static cdrop_dtype dtype_of(const cdrop_network *n) { return n->k->size == sizeof(float) ? CDROP_FLOAT32 : CDROP_FLOAT64; }
+
+static int panels_finite(const cdrop_network *n, const cdrop_panels *m, size_t lines, size_t columns)
+{
+    for (size_t p = 0; p < m->panels; p++)
+        for (size_t line = 0; line < lines; line++)
+            if (!cdrop_all_finite(dtype_of(n), cdrop_panel_at(m, n->k, p, line),
+                                  cdrop_min(n->k->panel, columns - p * n->k->panel)))
+                return 0;
+    return 1;
+}
+
+/* Squares of all weights are there, block by block: a sum of them is all that a step usually needs. It may overflow where
+ * no weight has. */
+static int parameters_finite(const cdrop_network *n, const layer *l)
+{
+    double sum = 0;
+    for (size_t b = 0; b < square_blocks(l); b++)
+        sum += l->squares[b];
+    return cdrop_all_finite(dtype_of(n), l->bias, l->n_out) &&
+           (isfinite(sum) || panels_finite(n, &l->weight, l->n_in, l->n_out));
+}
+
+size_t cdrop_network_fault(const cdrop_network *n, size_t rows, int *in_weights)
+{
+    for (size_t i = 0; i < n->layers; i++) {
+        const layer *l = &n->layer[i];
+        *in_weights = !parameters_finite(n, l);
+        if (*in_weights || !panels_finite(n, &l->out, rows, l->n_out))
+            return i;
+    }
+    return n->layers;
+}
+
 static const kept_batch *kept_lists(const cdrop_network *n, const cdrop_batch *batch)
 {
     const cdrop_kept *kept = batch->kept;
@@ -416,6 +452,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
                                 uint64_t step, int threads, double *loss)
 {
     cdrop_status status;
+    int in_weights;
     threads = cdrop_threads_for(n, batch->n, threads);
     if (reserve_training(n, batch->n, threads) != CDROP_OK)
         return CDROP_NO_MEMORY;
@@ -444,6 +481,8 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     cdrop_choose_products(n, batch, s.kept);
     cdrop_parallel(step_job, &s, threads);
     measure_density(n, batch->n, s.kept);
+    if (status == CDROP_OK && cdrop_network_fault(n, 0, &in_weights) < n->layers)
+        return CDROP_DIVERGED;
     return status;
 }
 

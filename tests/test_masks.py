@@ -12,7 +12,7 @@ from conftest import EDGES
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdrop import kernels
+from cdrop import Network, kernels, load
 
 DATA = Path(__file__).with_name("data")
 sys.path.append(str(DATA))
@@ -71,6 +71,20 @@ def test_streams_are_prefixes_of_longer_ones(n):
     assert kernels.random_words(n, **key).tolist() == kernels.random_words(200, **key)[:n].tolist()
     normals = kernels.random_normal(n, **key), kernels.random_normal(200, **key)
     assert normals[0].tolist() == normals[1][:n].tolist()
+
+
+def test_training_draws_them_before_and_after_it_is_loaded(tmp_path, simd):
+    width, seed, x = 200, 2**64 - 1, np.linspace(1, 2, 200)[None]
+    net = Network([width, 1], input_dropout=0.25, loss="squared_error", seed=seed)
+    for step in range(1, 7):
+        if step == 4:
+            net.save(tmp_path / "m")
+            net = load(tmp_path / "m")
+        before = net.state_dict()["arrays"]["weight.0"]
+        net.train_step(x, [[100.0]], optimizer="sgd", learning_rate=1e-4)
+        moved = net.state_dict()["arrays"]["weight.0"] != before  # where the unit was kept
+        expected = make_masks.mask_words(1, width, 0.75, seed=seed, step=step)
+        assert kernels.pack_mask(moved.T)[0].tolist() == expected
 
 
 # ---- What a mask depends on ----------------------------------------------------------------
@@ -149,6 +163,19 @@ def test_units_are_kept_at_the_drawn_rate(keep):
     if 0.01 < p < 0.99:  # at the extremes the counts are too few to be normal
         assert z(lanes, total / 8) < 4.5
         assert z(positions, total / 64) < 4.5
+
+
+def test_no_two_rows_of_a_batch_are_correlated():
+    masks = [kernels.bernoulli_mask(128, 512, 0.5, seed=5, step=step) for step in range(1, 65)]
+    signs = np.hstack([kernels.unpack_mask(mask, 512) for mask in masks]) * np.float32(2) - 1
+    bound = 5.2  # the largest of 8128 normal deviates is above it once in 600 times
+
+    def largest():
+        return np.abs(np.tril(signs @ signs.T, -1)).max() / math.sqrt(signs.shape[1])
+
+    assert largest() < bound
+    signs[1, ::16] = signs[0, ::16]  # two correlated rows
+    assert largest() > bound
 
 
 def test_normals_have_the_moments_of_a_normal():

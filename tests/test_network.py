@@ -5,6 +5,7 @@ import importlib
 import itertools
 import math
 import pickle
+import re
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -676,6 +677,45 @@ def test_a_divergence_is_told_by_its_step():
         net.fit(x, y, optimizer="sgd", learning_rate=1e10, iterations=100)
     assert 0 < net.history.iterations < 100
     assert np.isfinite(net.history.loss).all()
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_divergence_names_the_layer(layer, dtype, threads):
+    net = Network([6, 9, 8, 3], dropout=0.2, dtype=dtype)
+    x, y = problem(net.units, dtype=dtype)
+    first = net.coefs_, net.intercepts_
+    for part, value, told in (
+        (0, np.finfo(dtype).max, f"nor are the outputs of layer {layer + 1} of 3"),
+        (0, np.nan, f"because the weights of layer {layer + 1} of 3 (coefs_[{layer}]"),
+        (1, -np.nan, f"because the weights of layer {layer + 1} of 3 (coefs_[{layer}]"),
+    ):
+        changed = copy.deepcopy(first)
+        changed[part][layer][:] = value
+        net.set_weights(*changed)
+        with pytest.raises(FloatingPointError, match=r"step 1\b.*" + re.escape(told)):
+            net.fit(np.abs(x), y, iterations=3)
+    assert net.history.iterations == 0
+
+
+def test_a_loss_that_overflows_by_itself_is_told():
+    net = Network([2, 3, 1], loss="squared_error", dtype="float64")
+    with pytest.raises(FloatingPointError, match="step 1 .*though all outputs are;"):
+        net.fit(np.ones((4, 2)), np.full(4, 1e200), iterations=3)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_an_update_that_leaves_infinite_weights_is_told_at_once(loss, dtype, threads):
+    """No loss would tell, were it the last step."""
+    net = Network([6, 9, 3], loss=loss, dtype=dtype, activation="tanh")
+    x, y = problem(net.units, loss, dtype=dtype)
+    with pytest.raises(FloatingPointError, match=r"update of step 1 .*weights of layer 1 of 2"):
+        net.fit(x * 1e5, y, optimizer="sgd", learning_rate=1e308, l2=1e4, iterations=1)
+    assert net.history.iterations == 1
+    assert not np.isfinite(net.coefs_[0]).all()
+    with pytest.raises(
+        FloatingPointError, match=r"loss of step 2 .*because the weights of layer 1"
+    ):
+        net.fit(x, y, iterations=1)
 
 
 # ---- Ctrl-C --------------------------------------------------------------------------------

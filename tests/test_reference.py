@@ -574,6 +574,17 @@ def test_a_loss_that_is_not_finite_stops_before_the_update():
     assert state.updates == 0
 
 
+def test_an_update_that_overflows_is_told_after_it():
+    spec, params, (x, y), batch = small_net("relu", "squared_error", "train")
+    state = ref.initial_state(params, "sgd")
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match="the update left a weight or bias"),
+    ):
+        ref.train_step(params, state, x, y + 1e4, spec, step=1, learning_rate=1e308, **batch)
+    assert state.updates == 1
+
+
 @pytest.mark.parametrize("activation", ref.ACTIVATIONS)
 def test_float32_steps_stay_float32_and_near_float64(activation):
     spec, params, (x, y), batch = small_net(activation, "softmax_cross_entropy", "train")

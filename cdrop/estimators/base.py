@@ -506,9 +506,13 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         prefix = "network."
         own = {k.removeprefix(prefix): a for k, a in arrays.items() if k.startswith(prefix)}
         model.network_ = Network._from_parts(settings["network"], own)
-        for name, value in dict(settings["fitted"]).items():
-            if name not in (*cls._remembered, "feature_names_in_"):
+        fitted = dict(settings["fitted"])
+        for name in {*cls._remembered, *fitted} - {"feature_names_in_"}:
+            if name not in cls._remembered:
                 raise ValueError(f"a fitted {cls.__name__} has no {name}")
+            if name not in fitted:
+                raise KeyError(name)
+        for name, value in fitted.items():
             setattr(model, name, decode(name, value))
         for which in _KEPT:
             setattr(model, f"_{which}_weights", model._kept_weights(which, arrays))

@@ -21,6 +21,7 @@ _DTYPES = (
     *("bool", "object", "str", "float16", "float32", "float64"),
     *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
 )
+_MOST_PADDING = 64  # times the characters there are: no loss to an array of up to so many strings
 
 
 def encode(name: str, value: Any) -> Any:
@@ -28,7 +29,7 @@ def encode(name: str, value: Any) -> Any:
 
     Raises
     ------
-    TypeError
+    TypeError, ValueError
         If it is of a kind that a file does not hold; the message calls it `name`.
     """
     if isinstance(value, np.generic):
@@ -73,15 +74,38 @@ def decode(name: str, value: Any) -> Any:
 
 def _dtype_name(name: str, array: NDArray[Any]) -> str:
     text = array.dtype.kind == "U"
-    if array.dtype == object and not all(isinstance(item, str) for item in array.flat):
-        raise TypeError(f"{name} holds objects that are no strings; a file does not hold them")
+    if text:
+        _check_padding(name, array)
+    elif array.dtype == object:
+        _check_texts(name, array)
     return choice(name, "str" if text else array.dtype.name, _DTYPES)
 
 
 def _array(content: Any) -> NDArray[Any]:
     dtype, items = content
     choice("dtype", dtype, _DTYPES)
-    return np.array(items, None if dtype == "str" else dtype)
+    if dtype == "str":
+        items = np.array(items, object)
+        _check_texts("an array", items)
+        _check_padding("an array", items)
+    try:
+        return np.array(items, dtype)
+    except OverflowError as error:
+        raise ValueError(f"an array of {dtype} cannot hold its numbers: {error}") from error
+
+
+def _check_texts(name: str, array: NDArray[Any]) -> None:
+    if not all(isinstance(item, str) for item in array.flat):
+        raise TypeError(f"{name} holds objects that are no strings; a file does not hold them")
+
+
+def _check_padding(name: str, array: NDArray[Any]) -> None:
+    """Raise if NumPy, which gives each string the room of the longest, makes far more of them than their file is."""
+    sizes = [len(item) + 1 for item in array.flat]
+    if array.size * max(sizes, default=0) > _MOST_PADDING * sum(sizes):
+        raise ValueError(
+            f"{name} has one string far longer than most; a file holds such strings with dtype object"
+        )
 
 
 def _schedule(content: Any) -> Schedule:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cdrop.callbacks import Callback
     from cdrop.datasets import Dataset, Features
+    from cdrop.experiments.ledger import Ledger
 
     NetworkFactory = Callable[..., Any]
 
@@ -246,6 +247,7 @@ def compare(
     on_begin: Callable[[ComparisonResult], None] | None = None,
     on_run: Callable[[Run], None] | None = None,
     network: NetworkFactory | None = None,
+    ledger: Ledger | None = None,
 ) -> ComparisonResult:
     """Train without and with dropout on the same data, `settings.repeats` times in pairs.
 
@@ -260,9 +262,12 @@ def compare(
     on_begin : callable, optional
         Called before the first training with the result, as yet without repeats.
     on_run : callable, optional
-        Called with a `Run` after each training.
+        Called with a `Run` after each training, and with those that the ledger has, in their turn.
     network : callable, optional
         Called as `cdrop.Network`, which it is by default.
+    ledger : Ledger, optional
+        Keeps every training, so that a comparison that was killed goes on with the same numbers; see
+        `cdrop.experiments.open_ledger`. Callbacks hear of what is trained now.
 
     Returns
     -------
@@ -273,7 +278,9 @@ def compare(
     Raises
     ------
     ValueError
-        If the network refuses the settings or the data.
+        If the network refuses the settings or the data, or the ledger is another comparison's.
+    OSError
+        If the ledger cannot be written.
     """
     settings = settings or Settings()
     result = ComparisonResult(
@@ -281,17 +288,26 @@ def compare(
         arms={"without": Arm(0.0), "with": Arm(settings.dropout)},
         data=describe_data(dataset),
         machine=machine.describe(settings.threads),
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        started=now(),
     )
+    if ledger is not None:
+        ledger.claim(settings, result.data, result.started)
+        result.started = ledger.started
     begin = time.perf_counter()
     runs: list[Run] = []
+    earlier = 0.0
     try:
         if on_begin is not None:
             on_begin(result)
         features = dataset.to_features("float32")
         for repeat, arm in product(range(settings.repeats), ARMS):
+            run = None if ledger is None else ledger.finished(repeat, arm)
+            if run is None:
+                run = _train(features, settings, repeat, arm, callbacks, network, ledger)
+            else:
+                earlier += run.seconds
             # Kept before it is told: Ctrl-C in the telling must not cost what was told.
-            runs.append(_train(features, settings, repeat, arm, callbacks, network))
+            runs.append(run)
             if on_run is not None:
                 on_run(runs[-1])
     except KeyboardInterrupt:
@@ -300,8 +316,13 @@ def compare(
         result.stopped = str(error)
     for run in runs[: len(runs) // 2 * 2]:  # whole pairs
         result.arms[run.arm].add(run)
-    result.seconds = time.perf_counter() - begin
+    result.seconds = time.perf_counter() - begin + earlier
     return result
+
+
+def now() -> str:
+    """Return the time as results tell it: ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:
@@ -332,8 +353,9 @@ def _train(
     arm: str,
     callbacks: Sequence[Callback],
     network: NetworkFactory | None,
+    ledger: Ledger | None,
 ) -> Run:
-    """Train and test one network."""
+    """Train and test one network, and keep the result."""
     begin = time.perf_counter()
     classes = 1 + max(int(labels.max()) for labels in (data.y_train, data.y_test))
     net = (network or _default_network())(
@@ -351,6 +373,7 @@ def _train(
         batch_size=settings.batch_size,
         iterations=settings.iterations,
         callbacks=callbacks,
+        **({} if ledger is None else ledger.checkpoint(settings, repeat, arm)),
     )
     if (
         history.interrupted
@@ -363,7 +386,10 @@ def _train(
         )
     loss = [float(history.loss[iteration - 1]) for iteration in settings.printed_iterations]
     accuracy = float(net.score(data.X_test, data.y_test))
-    return Run(repeat, arm, accuracy, loss, time.perf_counter() - begin)
+    run = Run(repeat, arm, accuracy, loss, time.perf_counter() - begin)
+    if ledger is not None:
+        ledger.add(run)
+    return run
 
 
 def _default_network() -> NetworkFactory:

@@ -10,7 +10,13 @@ from typing import Any
 __all__ = ["EXTRAS", "describe", "package_version", "processor_name", "thread_source"]
 
 # The extras of pyproject.toml that a command of `cdrop` can use, and the package each one brings.
-EXTRAS = {"stats": "scipy", "plot": "matplotlib", "data": "pooch", "progress": "tqdm"}
+EXTRAS = {
+    "stats": "scipy",
+    "plot": "matplotlib",
+    "data": "pooch",
+    "progress": "tqdm",
+    "io": "safetensors",
+}
 
 
 def describe(threads: int | None = None) -> dict[str, Any]:

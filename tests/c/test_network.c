@@ -237,6 +237,13 @@ static void test_run(const run *r, cdrop_dtype t)
         }
 }
 
+static void check_fault(const cdrop_network *network, const run *r, size_t layer, int in_weights)
+{
+    int found = -1;
+    const size_t where = cdrop_network_fault(network, BATCH, &found);
+    CHECK(where == layer && found == in_weights, "layer %zu of %zu, in weights: %d", where, r->layers, found);
+}
+
 static void test_not_finite(const run *r, cdrop_dtype t)
 {
     double *weight = malloc(MOST_WEIGHTS * sizeof *weight), bias[MOST_UNITS];
@@ -251,12 +258,37 @@ static void test_not_finite(const run *r, cdrop_dtype t)
         const uint64_t before = hash_network(network, r, t);
         CHECK(train_step(network, r, t, 2, threads, &loss) == CDROP_NOT_FINITE && isnan(loss), "loss %g", loss);
         CHECK(hash_network(network, r, t) == before, "something was updated");
+        check_fault(network, r, 1, 1);
         cdrop_network_free(network);
     }
     free(weight);
 }
 
-/* Steps on other numbers of threads, and predictions in between, change nothing. */
+/* Weights too large for the sums of a layer, and an update too large for the weights. */
+static void test_overflow(const run *r, cdrop_dtype t)
+{
+    run wild = *r;
+    double *weight = malloc(MOST_WEIGHTS * sizeof *weight), bias[MOST_UNITS], loss;
+    for (size_t l = 0; l < r->layers; l++) {
+        cdrop_network *network = make_network(r, t);
+        check_case("overflow in layer %zu, %s", l, DTYPE_NAME(t));
+        cdrop_network_get(network, l, CDROP_WEIGHT, weight, bias);
+        for (size_t i = 0; i < r->units[l] * r->units[l + 1]; i++)
+            put(t, weight, i, t == CDROP_FLOAT32 ? 3e38 : 1e308);
+        cdrop_network_set(network, l, CDROP_WEIGHT, weight, bias);
+        CHECK(train_step(network, r, t, 1, 2, &loss) == CDROP_NOT_FINITE, "loss %g", loss);
+        check_fault(network, r, l, 0);
+        cdrop_network_free(network);
+    }
+    cdrop_network *network = make_network(r, t);
+    check_case("an update that overflows, %s", DTYPE_NAME(t));
+    wild.rate = INFINITY;
+    CHECK(train_step(network, &wild, t, 1, 2, &loss) == CDROP_DIVERGED && isfinite(loss), "loss %g", loss);
+    check_fault(network, r, 0, 1);
+    cdrop_network_free(network);
+    free(weight);
+}
+
 static void test_interruptions(const run *r, cdrop_dtype t)
 {
     enum { ROWS = 2 * SAMPLES };
@@ -408,6 +440,7 @@ int main(void)
             test_limited_weights_set_again(&runs[i], t);
         }
         test_not_finite(&runs[0], t);
+        test_overflow(&runs[0], t);
         test_interruptions(&runs[0], t);
     }
     test_callers_at_once();

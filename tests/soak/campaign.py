@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,12 +54,6 @@ def campaign(*rows: int) -> Callable[[Callable[[Run], None]], Callable[[Run], No
     return register
 
 
-def need_module(name: str, *, pip: str) -> None:
-    """Stop, and say how to install it, where Python finds no module of that name."""
-    if importlib.util.find_spec(name) is None:
-        raise SystemExit(f"cdrop: this campaign needs {name}, which is not here. pip install {pip}")
-
-
 def need(command: str, *, debian: str = "", pip: str = "") -> str:
     """Return a command's path; stop, and say how to install it, where there is none."""
     path = shutil.which(command)
@@ -66,3 +61,19 @@ def need(command: str, *, debian: str = "", pip: str = "") -> str:
         how = f"Debian: apt install {debian}" if debian else f"pip install {pip}"
         raise SystemExit(f"cdrop: this campaign needs {command}, which is not here. {how}")
     return path
+
+
+def need_module(name: str, *, pip: str = "") -> None:
+    """Stop, and say how to install it, where Python finds no module of that name."""
+    if importlib.util.find_spec(name) is None:
+        raise SystemExit(
+            f"cdrop: this campaign needs {name}, which is not here. pip install {pip or name}"
+        )
+
+
+def need_header(header: str, *, debian: str) -> None:
+    """Stop, and say how to install it, where the C compiler does not find a header."""
+    text = f"#include <{header}>\n"
+    command = [need("cc", debian="gcc"), "-fsyntax-only", "-x", "c", "-"]
+    if subprocess.run(command, input=text, text=True, capture_output=True, check=False).returncode:
+        raise SystemExit(f"cdrop: no {header} here. Debian: apt install {debian}")

@@ -1,0 +1,324 @@
+"""Checkpoints: a fit on its way as a file, from which the same call goes on after a crash.
+
+Design
+------
+A checkpoint is a file of `cdrop.storage`: all that `Network.save` holds, where the fit is, what its callbacks remember,
+and what the fit was called with, arrays as SHA-256. Batch order and masks are functions of the seed and of counters, so
+that no generator is in it. Each one replaces the last, whole or not at all, and is on the disk before the next step
+begins.
+
+One seed gives the same weights, byte for byte. So a file whose fit began with the same network, data and arguments can
+only be on the way to where a new beginning would end, and going on from it needs no switch. Any other file is refused:
+nothing is ever overwritten but an earlier moment of the same fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cdrop
+from cdrop import storage
+from cdrop._checks import truth_value, whole_number
+from cdrop._features import SparseRows
+from cdrop._files import check_writable
+
+if TYPE_CHECKING:
+    from cdrop.network import Network
+
+__all__ = ["Checkpoint", "Keeper", "Place", "digest"]
+
+_EVERY = 1000  # steps, where the caller has not said
+_ARRAYS = ("X", "y", "sample_weight", "rows", "validation")  # arguments known by their SHA-256
+_ARRAY = "__array__"  # the member that stands for an array in what a callback remembers
+_Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass
+class Place:
+    """Where a fit is.
+
+    Attributes
+    ----------
+    epochs : int
+        Whole passes of this fit; 0 in a fit by iterations.
+    steps : int
+        Updates since.
+    total : float
+        The sum of their losses, each times its rows.
+    finished : bool
+        Whether nothing is left to do.
+    """
+
+    epochs: int = 0
+    steps: int = 0
+    total: float = 0.0
+    finished: bool = False
+
+
+class Checkpoint:
+    """A network in the middle of a fit or at its end: what `cdrop.load` reads from a file of ``fit(checkpoint=...)``.
+
+    Attributes
+    ----------
+    network : Network
+        As it was then: it predicts, and can be trained otherwise.
+    place : Place
+        How far the fit had come.
+    run : dict
+        What it was called with; arrays, and network and callbacks at its beginning, as SHA-256.
+
+    Examples
+    --------
+    >>> import cdrop
+    >>> net = cdrop.Network([2, 8, 2], seed=1)
+    >>> history = net.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], iterations=30, checkpoint="run.cdrop")
+    >>> found = cdrop.load("run.cdrop")
+    >>> found.place.finished, found.network.history.iterations
+    (True, 30)
+    """
+
+    def __init__(
+        self, network: Network, place: Place, run: dict[str, Any], remembered: list[Any]
+    ) -> None:
+        self.network = network
+        self.place = place
+        self.run = run
+        self._remembered = remembered  # by the callbacks: [name of the class, state] of each
+
+    def _to_parts(self) -> tuple[dict[str, Any], _Arrays]:
+        """Give what `cdrop.storage` writes."""
+        network, arrays = self.network._to_parts()
+        settings = {
+            "network": network,
+            "place": dataclasses.asdict(self.place),
+            "run": self.run,
+            "callbacks": _without_arrays(self._remembered, arrays),
+        }
+        return settings, arrays
+
+    @classmethod
+    def _from_parts(cls, settings: dict[str, Any], arrays: _Arrays) -> Checkpoint:
+        """Take what `cdrop.storage` has read, which may be anything; see there."""
+        from cdrop.network import Network  # which knows this module
+
+        arrays, run = dict(arrays), settings["run"]
+        remembered = _with_arrays(settings["callbacks"], arrays)
+        network = Network._from_parts(settings["network"], arrays)
+        place = Place(**settings["place"])
+        whole_number("its epochs", place.epochs, 0, 2**62)
+        whole_number("its steps", place.steps, 0, network.history.iterations + 1)
+        truth_value("finished", place.finished)
+        if not isinstance(place.total, float):
+            raise TypeError(f"its total is {place.total!r}; expected a float")
+        if not isinstance(run["arguments"], dict) or not isinstance(remembered, list):
+            raise TypeError("its arguments or callbacks are not as a fit writes them")
+        return cls(network, place, run, remembered)
+
+
+class Keeper:
+    """Keeps one fit: finds its checkpoint, brings network and callbacks to where it was, and writes the later ones.
+
+    Parameters
+    ----------
+    path : path
+        Of the checkpoint, which need not be there.
+    every : int or None
+        Steps from one to the next, as the network counts them.
+    net : Network
+    callbacks : sequence of callbacks
+    arguments : dict
+        Of the fit, in values that JSON can carry; arrays as `digest` has them.
+
+    Attributes
+    ----------
+    place : Place
+        Where the fit is: that of the checkpoint, or the beginning.
+    identity : str
+        SHA-256 of what the fit began with.
+
+    Raises
+    ------
+    ImportError
+        If safetensors is not installed.
+    TypeError, ValueError
+        If an argument is not as above, or the file is another fit's, or damaged.
+    OSError
+        If checkpoints cannot be written there.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        every: int | None,
+        net: Network,
+        callbacks: Sequence[Any],
+        arguments: dict[str, Any],
+    ) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"checkpoint is {path!r}; expected a path")
+        self.path = os.fspath(path)
+        self.every = whole_number("checkpoint_every", _EVERY if every is None else every, 1, 2**62)
+        storage._safetensors()
+        check_writable(self.path)
+        self._callbacks = [c for i, c in enumerate(callbacks) if _remembers(i, c)]
+        self._run = {
+            "arguments": {"cdrop": cdrop.__version__, **arguments},
+            "network": _network_digest(net),
+            "callbacks": digest(self._remembered()),
+        }
+        self.identity = digest(self._run)
+        self._found = self._find(net)
+        self.place = Place() if self._found is None else self._found.place
+
+    def _find(self, net: Network) -> Checkpoint | None:
+        """Read the checkpoint that is there, if any, once it is known to be this fit's."""
+        if not os.path.exists(self.path):
+            return None
+        try:
+            found = storage.load(self.path)
+        except storage.ModelFileError as error:
+            raise storage.ModelFileError(f"checkpoint: {error}") from error
+        if not isinstance(found, Checkpoint):
+            raise ValueError(
+                f"checkpoint is {self.path!r}, where a {type(found).__name__} is saved; expected a checkpoint, or no "
+                "file yet"
+            )
+        self._take_over(net, found)
+        return found
+
+    def _take_over(self, net: Network, found: Checkpoint) -> None:
+        """Raise unless the checkpoint is of this call, which may find things as that began or left them."""
+        for name, value in self._run["arguments"].items():
+            was = found.run["arguments"].get(name)
+            if json.dumps(was, sort_keys=True) != json.dumps(value, sort_keys=True):
+                values = "" if name in _ARRAYS else f" ({was!r}, and here {value!r})"
+                raise self._other(f"with another {name}{values}")
+        left = {"network": _network_digest(found.network), "callbacks": digest(found._remembered)}
+        if net._under_way != digest(found.run):  # an error has not ended it in this process
+            for name, after in left.items():
+                if self._run[name] not in (found.run.get(name), after):
+                    raise self._other(f"that began with {name} in another state")
+        self._run, self.identity = found.run, digest(found.run)
+
+    def _other(self, what: str) -> ValueError:
+        return ValueError(
+            f"checkpoint is {self.path!r}, which is of a fit {what}; expected the same call on the same network, to go "
+            "on with that fit, or another path"
+        )
+
+    def restore_network(self, net: Network) -> None:
+        """Bring a network to where the checkpoint was made, if there is one."""
+        if self._found is not None:
+            net.load_state_dict(self._found.network.state_dict())
+
+    def begin(self, net: Network) -> None:
+        """Bring the callbacks there, which have heard that the fit begins; or write the first checkpoint."""
+        if self._found is None:
+            self.write(net)  # an error can now come at any time, and the same call go on
+            return
+        for callback, (_, state) in zip(self._callbacks, self._found._remembered, strict=True):
+            callback.load_state_dict(state)
+        self._found = None  # and its memory
+
+    def after_step(self, net: Network) -> None:
+        """Write a checkpoint when its turn has come."""
+        if net.history.iterations % self.every == 0:
+            self.write(net)
+
+    def write(self, net: Network) -> None:
+        """Write a checkpoint; it is on the disk then."""
+        storage.save(Checkpoint(net, self.place, self._run, self._remembered()), self.path)
+
+    def _remembered(self) -> list[Any]:
+        return [[type(c).__name__, _plain(c, c.state_dict())] for c in self._callbacks]
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of arrays (dtype, shape, numbers), sparse rows, what JSON can carry, and lists and dicts."""
+    sha = hashlib.sha256()
+    _feed(sha, value)
+    return sha.hexdigest()
+
+
+def _feed(sha: Any, value: Any) -> None:
+    if isinstance(value, SparseRows):
+        value = [value.data, value.indices, value.indptr]
+    if isinstance(value, dict):
+        value = [list(item) for item in sorted(value.items())]
+    if isinstance(value, list):
+        sha.update(b"[%d" % len(value))
+        for item in value:
+            _feed(sha, item)
+    elif isinstance(value, np.ndarray):
+        sha.update(f"{value.dtype.str}{value.shape}".encode())
+        sha.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+    else:
+        sha.update(json.dumps(value).encode() + b";")
+
+
+def _network_digest(net: Network) -> str:
+    """Of all that training goes on from; neither threads nor who has pressed Ctrl-C belong to it."""
+    settings, arrays = net._to_parts()
+    del settings["threads"], settings["interrupted"]
+    return digest([settings, arrays])
+
+
+def _remembers(i: int, callback: Any) -> bool:
+    """Whether there is anything to remember of a callback; it must be able to tell."""
+    for method in ("state_dict", "load_state_dict"):
+        if not callable(getattr(callback, method, None)):
+            raise TypeError(
+                f"callbacks[{i}] is {callback!r}; expected, beside checkpoint, one with {method}, such as a "
+                "cdrop.callbacks.Callback"
+            )
+    return callback.state_dict() is not None
+
+
+def _plain(callback: Any, value: Any) -> Any:
+    """Return what a callback remembers, once it is known to come back from a file as it was."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, dict) and _ARRAY not in value and all(isinstance(k, str) for k in value):
+        return {name: _plain(callback, item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(callback, item) for item in value]
+    numeric = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+    if numeric or value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(
+        f"callbacks: {type(callback).__name__} remembers {value!r}; expected what a checkpoint can hold (numbers, "
+        "strings, arrays, and lists and dicts of these), or a state_dict and load_state_dict that do without it"
+    )
+
+
+def _without_arrays(value: Any, arrays: _Arrays) -> Any:
+    """Return `value` with each array moved to `arrays`, under a number of its own."""
+    if isinstance(value, np.ndarray):
+        name = f"callbacks.{len(arrays)}"
+        arrays[name] = value
+        return {_ARRAY: name}
+    if isinstance(value, dict):
+        return {key: _without_arrays(item, arrays) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_arrays(item, arrays) for item in value]
+    return value
+
+
+def _with_arrays(value: Any, arrays: _Arrays) -> Any:
+    """Undo `_without_arrays`."""
+    if isinstance(value, dict):
+        if _ARRAY in value:
+            return arrays.pop(value[_ARRAY])
+        return {key: _with_arrays(item, arrays) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_arrays(item, arrays) for item in value]
+    return value

@@ -1,0 +1,249 @@
+"""Fits and comparisons that are killed: children of a process that has imported all, so that one costs milliseconds."""
+
+import functools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from comparisons import small_dataset
+from conftest import digest, problem
+
+import cdrop
+from cdrop import Network, _kernels, load, storage
+from cdrop.callbacks import Callback, LossPrinter, Validation
+from cdrop.experiments import Settings, compare, ledger, open_ledger
+from cdrop.schedules import Plateau
+
+SERVER = """
+import json, os, sys
+import killed_fits
+for line in sys.stdin:
+    trial = json.loads(line)
+    if trial["kind"] == "compare":
+        killed_fits.data()
+    pid = os.fork()
+    if not pid:
+        killed_fits.victim(**trial)
+        os._exit(0)
+    os.write(1, b"pid %d\\n" % pid)
+    sys.stdin.readline()  # only then may the number be another process's
+    os.write(1, b"reaped %d\\n" % os.waitpid(pid, 0)[1])
+"""
+
+
+class Best(Callback):
+    """Keeps the best weights, and stops where nothing has been better for long: it has much to remember."""
+
+    def on_fit_begin(self, net, total):
+        self.best, self.waited, self.weights = float("inf"), 0, []
+
+    def on_epoch_end(self, net, epoch):
+        if epoch.validation_loss < self.best:
+            self.best, self.waited, self.weights = epoch.validation_loss, 0, net.coefs_
+        else:
+            self.waited += 1
+        return self.waited > 5
+
+
+class Tell(Callback):
+    """Tells each step to the process that kills."""
+
+    def on_iteration(self, net, iteration, loss):
+        os.write(1, b"%d\n" % iteration)
+
+    def state_dict(self):
+        return None
+
+
+class Fit:
+    """One way to fit, which can be begun anew as often as wanted."""
+
+    def __init__(self, kind, threads=None, **options):
+        self.net = Network([6, 20, 3], dropout=0.5, seed=4, threads=threads)
+        x, y = problem(self.net.units, rows=70)
+        self.watching = [Best(), Validation(x[:9], y[:9], every=4), LossPrinter(every=10**9)]
+        by = {
+            "iterations": {"iterations": 50, "l2": 1e-3},
+            "epochs": {
+                "epochs": 12,
+                "learning_rate": Plateau(0.01, patience=1),
+                "validation": (x[50:], y[50:]),
+                "rows": np.arange(50),
+            },
+        }
+        self.arguments = {"X": x, "y": y, "batch_size": 8, "optimizer": "adam", **by[kind]}
+        self.arguments |= options
+
+    def run(self, *more, **options):
+        """Fit; return everything that must be the same in the end."""
+        self.net.fit(**self.arguments, callbacks=[*self.watching, *more], **options)
+        best, scores = self.watching[:2]
+        weights = [w.tobytes() for w in best.weights]
+        return digest(self.net), self.net.history, best.best, best.waited, weights, scores.scores
+
+
+data = functools.cache(small_dataset)
+SETTINGS = Settings(repeats=3, iterations=120, hidden=8, batch_size=32, print_every=50)
+
+
+def comparison(folder=None, resume=True, on_run=None):
+    """Return what a small comparison gives, without times, as JSON."""
+    kept = None if folder is None else open_ledger(folder, resume=resume)
+    result = compare(data(), SETTINGS, ledger=kept, on_run=on_run)
+    return timeless(result.to_dict())
+
+
+def timeless(plain):
+    """Return a comparison's result as JSON, without what the clock said."""
+    del plain["time"]
+    for arm in plain["arms"].values():
+        del arm["seconds"]
+    return json.dumps(plain)
+
+
+def careless_write(path, write):
+    """Write as one does who has not thought of kills, on a disk that takes its time."""
+    with open(path, "wb", buffering=0) as stream:
+
+        class Pieces:
+            def write(self, content):
+                for i in range(0, len(content), 128):
+                    stream.write(content[i : i + 128])
+                    os.fsync(stream.fileno())
+
+        write(Pieces())
+
+
+def victim(path, kind, every, threads, simd, careless):
+    """What a child does until it is killed."""
+    _kernels._select_simd(simd)
+    if careless:
+        storage.write_atomically = careless_write
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what it says of files that it finds damaged
+    if kind == "compare":
+        cdrop.set_num_threads(threads)
+        ledger._LONG = every
+        comparison(path, on_run=lambda run: os.write(1, b"run\n"))
+    else:
+        Fit(kind, threads).run(Tell(), checkpoint=path, checkpoint_every=every)
+    os.write(1, b"end\n")
+
+
+class Victims:
+    """The process whose children are killed."""
+
+    def __enter__(self):
+        folders = [Path(cdrop.__file__).parents[1], Path(__file__).parent]
+        self.server = subprocess.Popen(
+            [sys.executable, "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},
+        )
+        return self
+
+    def __exit__(self, *_):
+        self.server.stdin.close()
+        self.server.stdout.close()
+        self.server.wait()
+
+    def _say(self, line):
+        self.server.stdin.write(line + "\n")
+        self.server.stdin.flush()
+
+    def kill(self, delay, **trial):
+        """Let a child run, kill it after `delay` seconds; return what it has told."""
+        self._say(json.dumps(trial))
+        told = []
+        while not (line := self.server.stdout.readline().strip()).startswith("pid"):
+            told.append(line)
+        time.sleep(delay)
+        os.kill(int(line.split()[1]), signal.SIGKILL)
+        self._say("")
+        while not (line := self.server.stdout.readline().strip()).startswith("reaped"):
+            told.append(line)
+        assert trial["careless"] or int(line.split()[1]) in (0, signal.SIGKILL), (
+            "it broke down by itself"
+        )
+        return told
+
+
+class Lost(Exception):
+    """Something that was acknowledged is gone, or what came of it is not what it would have been."""
+
+
+def kill_fit(victims, folder, draw, kind, expected, careless=False):
+    """Kill a fit up to three times, then let it end here; return the number of kills. `Lost` if anything is."""
+    path, kills = folder / "run", 0
+    every = draw.randint(1, 6)
+    for _ in range(draw.randint(1, 3)):
+        trial = {"kind": kind, "every": every, "careless": careless, "path": str(path)}
+        trial |= {"threads": draw.randint(1, 2), "simd": draw.choice(cdrop.kernels.simd_paths())}
+        told = victims.kill(0.06 * draw.random(), **trial)
+        kills += "end" not in told
+        steps = [int(line) for line in told if line != "end"]
+        check_kept(path, (steps[-1] - 1) // every * every if steps else 0)
+    if Fit(kind, 1).run(checkpoint=path, checkpoint_every=every) != expected:
+        raise Lost("the resumed fit has ended elsewhere")
+    if os.listdir(folder) != ["run"]:
+        raise Lost(f"stale files: {os.listdir(folder)}")
+    path.unlink()
+    return kills
+
+
+def check_kept(path, acknowledged):
+    """Raise `Lost` unless the file is whole and not behind what was acknowledged."""
+    if not path.exists():
+        if acknowledged:
+            raise Lost("there is no checkpoint")
+        return
+    try:
+        done = load(path).network.history.iterations
+    except storage.ModelFileError as error:
+        raise Lost(str(error)) from error
+    if done < acknowledged:
+        raise Lost(f"the checkpoint is of step {done}, behind {acknowledged}")
+
+
+def kill_comparison(victims, folder, draw, expected, careless=False):
+    """The same for a comparison whose trainings are kept."""
+    path, kills = folder / "kept", 0
+    for _ in range(draw.randint(1, 3)):
+        trial = {"kind": "compare", "every": 30, "careless": careless, "path": str(path)}
+        trial |= {"threads": draw.randint(1, 2), "simd": draw.choice(cdrop.kernels.simd_paths())}
+        told = victims.kill(0.2 * draw.random(), **trial)
+        kills += "end" not in told
+        try:
+            kept = len(open_ledger(path, resume=True).runs)
+        except storage.ModelFileError as error:
+            raise Lost(str(error)) from error
+        if kept < told.count("run"):
+            raise Lost(f"{kept} trainings are kept, and {told.count('run')} were acknowledged")
+    try:
+        if comparison(path) != expected:
+            raise Lost("the resumed comparison has other numbers")
+    except storage.ModelFileError as error:
+        raise Lost(str(error)) from error
+    if os.listdir(path) != ["comparison.cdrop"]:
+        raise Lost(f"stale files: {os.listdir(path)}")
+    (path / "comparison.cdrop").unlink()
+    path.rmdir()
+    return kills
+
+
+def losses(trial, times, seed):
+    """Run a trial that may raise `Lost`, with draws of its own each time; return how often it did."""
+    lost = 0
+    for number in range(times):
+        try:
+            trial(random.Random(seed + number))
+        except Lost:
+            lost += 1
+    return lost

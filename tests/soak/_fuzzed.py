@@ -1,0 +1,305 @@
+"""One fuzzing run, which fuzzing.py starts in a process of its own: libFuzzer ends its process when it is done.
+
+``python _fuzzed.py TARGET PLANT FOLDER FLAG...``: the corpus lies in FOLDER/corpus, and FOLDER/counts gets what came of
+the inputs. PLANT names a fault that the run must find, or is "none"; the flags are libFuzzer's.
+"""
+
+import atexit
+import collections
+import gzip
+import io
+import json
+import math
+import os
+import random
+import resource
+import signal
+import struct
+import sys
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import atheris
+import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+with atheris.instrument_imports(include=["cdrop"]):
+    from model_files import forged, parts, sign
+
+    from cdrop import Network, load, network, storage
+    from cdrop.datasets import DataError, mnist, read_idx
+    from cdrop.estimators import DropoutMLPClassifier, DropoutMLPRegressor
+
+MEMORY = (
+    128 << 20
+)  # bytes that may be taken beyond what the process has when it has read one good file
+_, TARGET, PLANT, FOLDER, *FLAGS = sys.argv
+PATH = Path(FOLDER) / "input"
+COUNTS = collections.Counter()
+CORPUS = {path.read_bytes() for path in (Path(FOLDER) / "corpus").iterdir()}
+
+
+class WrongResult(Exception):
+    """What was read is not what the file holds."""
+
+
+# ---- Model files -------------------------------------------------------------------------------
+
+WORDS = [
+    *("relu", "adam", "step", "float64", "units", "array", "object", "Network", "", None, True),
+    *([], {}, [1.0, 0.0], {"tuple": [0.5]}, {"dict": [["a", 1.0]]}, {"schedule": ["step", {}]}),
+    *({"array": ["str", ["a", "bb"]]}, {"array": ["int8", [300]]}, {"RandomState": 1}),
+]
+NUMBERS = [0, 1, 2, -1, 0.5, 1e308, math.nan, math.inf, 2**31, 2**63, 10**400]
+
+
+def members(value):
+    """Yield each object or list of a value with each of its keys, at any depth."""
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from members(value[key])
+
+
+def mutate_json(value, draw):
+    """Change one member, somewhere in a value."""
+    where, key = draw.choice(list(members(value)))
+    old, roll = where[key], draw.random()
+    if roll < 0.1:
+        del where[key]
+    elif roll < 0.2 and isinstance(where, dict):
+        where[draw.choice(["x", "units", "name", "threads"])] = old
+    elif roll < 0.5 and isinstance(old, (int, float)):
+        where[key] = old + draw.choice([1, -1, 0.25])
+    else:
+        where[key] = draw.choice(WORDS + NUMBERS)
+
+
+def mutate_array(arrays, draw):
+    """Change an array's dtype, shape or length, or its numbers."""
+    array, which = arrays[draw.choice(list(arrays))], draw.randrange(4)
+    size = len(array[2])
+    array[min(which, 2)] = (
+        draw.choice(["F32", "F64", "I64", "BF16", "U8", "BOOL", "C64", "F4"]),
+        [draw.choice([0, 1, 2, 3, 6, 2**31, 2**62]) for _ in range(draw.randrange(4))],
+        array[2][: draw.randrange(40)],
+        draw.choice([draw.randbytes(size), b"\xff" * size, bytes(size)]),
+    )[which]
+
+
+def attack(content, draw):
+    """Return a file with another setting or array, and with the right digest."""
+    about, arrays = parts(content)
+    about.pop("sha256", None)
+    if arrays and draw.random() < 0.3:
+        mutate_array(arrays, draw)
+    else:
+        mutate_json(about, draw)
+    return forged(about, arrays)
+
+
+def signed(content, most, seed):
+    """Mutate a model file by its parts or anywhere, and set its digest right."""
+    draw, changed = random.Random(seed), None
+    if draw.random() < 0.7:
+        try:
+            changed = attack(content, draw)
+        except Exception:
+            pass  # it is no longer a file that can be taken apart
+    if changed is None:
+        changed = sign(atheris.Mutate(content, most))
+    return changed[:most]
+
+
+def says(content):
+    """What a file holds, as its description says: its kind, settings and arrays, not its version."""
+    about, arrays = parts(content)
+    return about["kind"], json.dumps(about["settings"], sort_keys=True), arrays
+
+
+def reads_model(content):
+    """Load; a model that comes of it must be what the file says, and work."""
+    try:
+        model = load(PATH)
+    except storage.ModelFileError:
+        return "refused"
+    if TARGET == "unsigned" and content not in CORPUS:
+        raise WrongResult("a changed file was loaded")
+    if says(storage._packed(type(model).__name__, *model._to_parts())) != says(content):
+        raise WrongResult("a model was loaded that the file does not hold")
+    try:
+        works(model)
+    except (TypeError, ValueError, FloatingPointError):
+        return "loaded, and what it cannot do is told"  # weights that are not finite, say
+    return "loaded"
+
+
+def works(model):
+    """Predict and train with a model, on one thread and in silence."""
+    if isinstance(model, Network):
+        model.threads = 1
+        x = np.zeros((2, model.units[0]))
+        model.predict(x)
+        y = [0, 0] if model.loss == "softmax_cross_entropy" else np.zeros((2, model.units[-1]))
+        model.train_step(x, y)
+        return
+    model.set_params(n_jobs=1, verbose=False)
+    x = np.zeros((2, getattr(model, "n_features_in_", 1)))
+    model.partial_fit(x, model.predict(x))
+
+
+def models():
+    """Return small files of each kind of model."""
+    x, numbers = np.eye(3)[[0, 1, 2, 0, 1, 2] * 2], np.arange(12) % 3
+    words, quick = np.array(["a", "bb", "c"])[numbers], {"max_iter": 2, "random_state": 1}
+    net = Network([3, 2, 3], dropout=0.5, seed=3, threads=1)
+    net.fit(x, numbers, iterations=2, optimizer="adam")
+    behind = Network([2, 2], loss="squared_error", dtype="float64")
+    behind.fit(np.array([[0.5, 1], [0.5, 0.5], [0.5, 0.5]]), np.eye(3)[:, :2], epochs=2)
+    small = DropoutMLPClassifier((2,), dropout=0.5, **quick)
+    stopping = {"early_stopping": True, "validation_fraction": 0.5, "learning_rate": "plateau"}
+    made = [
+        *(net, behind, Network([1, 1]), small),
+        DropoutMLPClassifier((2,), solver="sgd", **quick, **stopping).fit(x, words),
+        DropoutMLPClassifier((2,), **quick, class_weight={0: 1.0, 1: 2.5}).fit(x, numbers % 2),
+        DropoutMLPRegressor((2,), dropout=(0.5,), **quick).fit(x, x[:, :2]),
+    ]
+    return [bytes(storage._packed(type(m).__name__, *m._to_parts())) for m in made]
+
+
+# ---- IDX files ---------------------------------------------------------------------------------
+
+
+def idx_files():
+    """Return IDX files, plain and compressed, in one and in two members."""
+    plain = [
+        bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + bytes(range(24))
+        for shape in ((24,), (2, 12), (2, 3, 4))
+    ]
+    packed = [gzip.compress(content, mtime=0) for content in plain]
+    bomb = plain[0][:4] + struct.pack(">I", 1 << 20) + bytes(1 << 20)
+    both = gzip.compress(plain[2][:20], mtime=0) + gzip.compress(plain[2][20:], mtime=0)
+    return [*plain, *packed, both, gzip.compress(bomb, mtime=0)]
+
+
+def repacked(content, most, seed):
+    """Mutate an IDX file, and a compressed one inside or outside."""
+    draw = random.Random(seed)
+    if content[:2] == b"\x1f\x8b" and draw.random() < 0.7:
+        try:
+            inside = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error):
+            inside = content
+        return gzip.compress(resized(inside, draw) or atheris.Mutate(inside, most), 9, mtime=0)
+    return (resized(content, draw) or atheris.Mutate(content, most))[:most]
+
+
+def resized(content, draw):
+    """Return an IDX file with another size in its header, or None for one half of the draws."""
+    if len(content) < 8 or draw.random() < 0.5:
+        return None
+    at = 4 + 4 * draw.randrange(max(1, min(content[3], len(content) // 4 - 1)))
+    size = draw.choice([0, 1, 2, 3, 4, 6, 12, 24, 2**20, 2**24, 2**30, 2**31, 2**32 - 1])
+    return content[:at] + struct.pack(">I", size) + content[at + 4 :]
+
+
+def reads_idx(content):
+    """Read; an array that comes of it must be what the file holds, by another reader."""
+    try:
+        array = read_idx(PATH)
+    except DataError as error:
+        assert str(PATH) in str(error)
+        return "refused"
+    plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    held = struct.unpack(f">{plain[3]}I", plain[4 : 4 + 4 * plain[3]])
+    if (
+        plain[:3] != b"\0\0\x08"
+        or array.shape != held
+        or array.tobytes() != plain[4 + 4 * plain[3] :]
+    ):
+        raise WrongResult("an array was read that the file does not hold")
+    return "read"
+
+
+# ---- Faults to be found -------------------------------------------------------------------------
+
+
+def hang(about):
+    while not isinstance(about["format"], int):
+        pass
+    return CHECK(about)
+
+
+def crash(about):
+    if not isinstance(about["format"], int):
+        os.abort()
+    return CHECK(about)
+
+
+def believe(*arguments):
+    header, shape = READ_HEADER(*arguments)
+    bytearray(math.prod(shape))
+    return header, shape
+
+
+def cut(stream, *arguments):
+    return READ_PLAIN(io.BytesIO(stream.read(36)), *arguments[:2], lambda need: True, "")
+
+
+CHECK, READ_HEADER, READ_PLAIN = storage._check_about, mnist._read_header, mnist._read_plain
+PLANTS = {
+    "digest not checked": (storage, "_read", lambda path: Path(path).read_bytes()),
+    "model not compared": (storage, "_check_same", lambda *_: None),
+    "sizes believed": (network, "_check_sizes", lambda units, _: bytearray(math.prod(units))),
+    "hang": (storage, "_check_about", hang),
+    "crash": (storage, "_check_about", crash),
+    "header believed": (mnist, "_read_header", believe),
+    "rest not read": (mnist, "_read_plain", cut),
+}
+
+
+# ---- The run -----------------------------------------------------------------------------------
+
+READERS = {"unsigned": reads_model, "signed": reads_model, "idx": reads_idx}
+MUTATORS = {"signed": signed, "idx": repacked}
+
+
+def test_one(content):
+    """Read one input."""
+    PATH.write_bytes(content)
+    start = time.perf_counter()
+    result = READERS[TARGET](content)
+    COUNTS["slowest"] = max(COUNTS["slowest"], time.perf_counter() - start)
+    COUNTS[result] += 1
+    COUNTS["changed"] += content not in CORPUS
+
+
+def end():
+    """Tell what came of the inputs."""
+    signal.setitimer(signal.ITIMER_REAL, 0)  # libFuzzer's, which nobody catches from now on
+    (Path(FOLDER) / "counts").write_text(json.dumps(COUNTS))
+
+
+def main():
+    """Fuzz."""
+    warnings.simplefilter("ignore")
+    if not CORPUS:
+        for number, content in enumerate(idx_files() if TARGET == "idx" else models()):
+            (Path(FOLDER) / "corpus" / str(number)).write_bytes(content)
+            CORPUS.add(content)
+    for content in CORPUS:
+        test_one(content)  # all is imported then
+    COUNTS.clear()
+    if PLANT != "none":
+        setattr(*PLANTS[PLANT])
+    atexit.register(end)
+    options = {"custom_mutator": MUTATORS[TARGET]} if TARGET in MUTATORS else {}
+    atheris.Setup([sys.argv[0], *FLAGS, f"{FOLDER}/corpus"], test_one, **options)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY,) * 2)
+    atheris.Fuzz()
+
+
+main()
