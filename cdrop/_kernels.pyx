@@ -897,9 +897,9 @@ cdef class Engine:
              KeptBatches kept=None, size_t number=0):
         """One training step on `rows` of the data (or all of them); the loss, or FloatingPointError.
 
-        Its arguments are the loss, which if not finite has changed nothing; the layer where numbers first were not finite,
-        or the number of layers; and whether it is in the weights there. `max_norm` 0 is no limit. With `kept`, these rows
-        are its minibatch `number`."""
+        Its arguments are the loss, which if not finite has changed nothing; the layer where numbers first were not
+        finite, or the number of layers; and whether it is in the weights there. `max_norm` 0 is no limit. With `kept`,
+        these rows are its minibatch `number`."""
         cdef cdrop_batch batch = data.batch
         cdef cdrop_optimizer o = _optimizer(constants)
         cdef cdrop_status status
