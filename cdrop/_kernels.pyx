@@ -787,10 +787,10 @@ cdef class Turn:
     def __enter__(self):
         if not self.lock.acquire(False):
             if self.process != os.getpid():
-                raise RuntimeError("another thread was at work on this network when the process forked, so that in this "
+                raise RuntimeError("another thread was at work on this network when the process forked, so in this "
                                    "child its weights may be half updated; expected a fork between its calls")
             self.lock.acquire()
-        self.process = os.getpid()  # still under the GIL, if the lock was free
+        self.process = os.getpid()  # no fork comes before this: the GIL is kept, or it was this process already
 
     def __exit__(self, *error):
         self.lock.release()
