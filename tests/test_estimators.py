@@ -536,6 +536,13 @@ def test_a_file_that_lacks_something_is_refused():
             DropoutMLPClassifier._from_parts({**settings, "fitted": fitted}, arrays)
 
 
+def test_a_file_without_classes_is_refused():
+    settings, arrays = quick().fit(X, Y == 0)._to_parts()
+    settings["fitted"]["classes_"] = {"array": ["int64", []]}
+    with pytest.raises(ValueError, match="classes_"):
+        DropoutMLPClassifier._from_parts(settings, arrays)
+
+
 def test_strings_take_no_more_memory_than_their_file_allows():
     """NumPy gives each string the room of the longest: 300 KB of them could claim 80 GB."""
     names = [*map(str, range(99)), "x" * 999]

@@ -413,7 +413,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         net, classes = self.network_, np.unique(self.classes_)
         outputs = len(classes) if self._multilabel or len(classes) > 2 else 1
         fits = (self._loss(), outputs) == (net.loss, net.units[-1])
-        if not fits or not np.array_equal(classes, self.classes_):
+        if not fits or not len(classes) or not np.array_equal(classes, self.classes_):
             raise ValueError(f"classes_ is {self.classes_!r}; that does not fit the network")
 
     def _loss(self) -> str:
