@@ -208,10 +208,12 @@ C_FLAGS += -static
 C_RUN := qemu-aarch64-static -cpu cortex-a76
 else ifeq ($(C_CONFIG),sanitize)
 C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+else ifeq ($(C_CONFIG),coverage)
+C_FLAGS += -O0 --coverage
 endif
 
-.PHONY: c-host c-neon c-sanitize
-c-host c-sanitize: c-%:
+.PHONY: c-host c-neon c-sanitize c-coverage
+c-host c-sanitize c-coverage: c-%:
 	@$(MAKE) --no-print-directory -j$(JOBS) C_CONFIG=$* run-c-tests
 
 c-neon:
