@@ -217,10 +217,12 @@ C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 else ifeq ($(C_CONFIG),valgrind)
 C_FLAGS += -g
 C_RUN := valgrind --quiet --error-exitcode=1 --leak-check=full --fair-sched=yes
+else ifeq ($(C_CONFIG),coverage)
+C_FLAGS += -O0 --coverage
 endif
 
-.PHONY: c-host c-neon c-sanitize
-c-host c-sanitize: c-%:
+.PHONY: c-host c-neon c-sanitize c-coverage
+c-host c-sanitize c-coverage: c-%:
 	@$(MAKE) --no-print-directory -j$(JOBS) C_CONFIG=$* run-c-tests
 
 c-neon:

@@ -27,6 +27,9 @@ void check_failed(const char *file, int line, const char *message, ...)
     vprintf(message, arguments);
     va_end(arguments);
     printf("\n");
+#ifdef CHECK_STOPS
+    exit(1);
+#endif
 }
 
 /* A trap cannot be survived, but it can say which case it was. */

@@ -8,7 +8,8 @@
 
 #include "../../src_c/cpu.h"
 
-/* Counts a check; one that fails prints where, the case last named by check_case, and the message. */
+/* Counts a check; one that fails prints where, the case last named by check_case, and the message;
+ * compiled with CHECK_STOPS it ends the program. */
 #define CHECK(condition, ...) ((condition) ? check_passed() : check_failed(__FILE__, __LINE__, __VA_ARGS__))
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))

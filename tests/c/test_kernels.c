@@ -366,6 +366,65 @@ static void test_updates(cdrop_dtype t)
         }
 }
 
+/* One element by its rule's formula, each operation rounded to the type; state[0] and state[1] where there are states. */
+static double updated(cdrop_dtype t, double w, double g, double state[2], const cdrop_update *u)
+{
+    const double a = rounded(t, u->a), b = rounded(t, u->b), one_a = rounded(t, 1 - u->a), one_b = rounded(t, 1 - u->b);
+    const double rate = rounded(t, u->rate), gradient = fused(t, rounded(t, u->l2), w, g);
+    const double step = rounded(t, rate * gradient), faded = rounded(t, a * state[0]);
+    double top = step, square = 0;
+    switch (u->rule) {
+    case CDROP_SGD:
+        return rounded(t, w - step);
+    case CDROP_MOMENTUM:
+        return rounded(t, w + (state[0] = rounded(t, faded - step)));
+    case CDROP_NESTEROV:
+        state[0] = rounded(t, faded - step);
+        return rounded(t, w + rounded(t, rounded(t, a * state[0]) - step));
+    case CDROP_ADAGRAD:
+        square = state[0] = fused(t, gradient, gradient, state[0]);
+        break;
+    case CDROP_RMSPROP:
+        square = state[0] = fused(t, rounded(t, one_a * gradient), gradient, faded);
+        break;
+    case CDROP_ADAM:
+        w = rounded(t, w * rounded(t, 1 - u->decay));
+        state[0] = fused(t, one_a, gradient, faded);
+        state[1] = fused(t, rounded(t, one_b * gradient), gradient, rounded(t, b * state[1]));
+        top = rounded(t, rate * state[0]);
+        square = rounded(t, rounded(t, u->second) * state[1]);
+        break;
+    }
+    return rounded(t, w - rounded(t, top / rounded(t, rounded(t, sqrt(square)) + rounded(t, u->epsilon))));
+}
+
+static void test_update_by_formula(const cdrop_path *path, cdrop_dtype t, cdrop_rule rule)
+{
+    enum { N = 37 };
+    const cdrop_update u = {
+        .rule = rule, .rate = 0.1, .l2 = 0.2, .decay = 0.3, .a = 0.7, .b = 0.8, .epsilon = 0.05, .second = 1.5};
+    const int states = cdrop_rule_states(rule);
+    void *w = random_array(t, N, 1, 1), *g = random_array(t, N, 1, 1), *state[2], *before[3];
+    before[0] = guarded_copy(w, N * size_of(t));
+    for (int s = 0; s < 2; s++) {
+        state[s] = random_array(t, N, 1, 1);
+        for (size_t i = 0; i < N; i++)
+            put(t, state[s], i, fabs(get(t, state[s], i)));
+        before[1 + s] = guarded_copy(state[s], N * size_of(t));
+    }
+    check_case("update by formula, rule %d, %s %s", rule, path->name, DTYPE_NAME(t));
+    kernels_of(path, t)->update(w, g, states > 0 ? state[0] : NULL, states > 1 ? state[1] : NULL, N, &u);
+    for (size_t i = 0; i < N; i++) {
+        double own[2] = {get(t, before[1], i), get(t, before[2], i)};
+        const double wanted = updated(t, get(t, before[0], i), get(t, g, i), own, &u);
+        CHECK(get(t, w, i) == wanted, "element %zu: %a, not %a", i, get(t, w, i), wanted);
+        for (int s = 0; s < 2; s++)
+            CHECK(get(t, state[s], i) == own[s], "state %d, element %zu: %a, not %a", s, i, get(t, state[s], i),
+                  own[s]);
+    }
+    guarded_release();
+}
+
 /* ---- Transpose ----------------------------------------------------------------------------------------------- */
 
 static void test_transpose_of(const cdrop_path *path, cdrop_dtype t, size_t lines, size_t columns)
@@ -411,8 +470,11 @@ int main(void)
         test_all(test_sums, "sums", t);
         test_all(test_norms, "norms", t);
         test_all(test_updates, "updates", t);
-        for (size_t i = 0; i < n_paths; i++)
+        for (size_t i = 0; i < n_paths; i++) {
             test_transpose(paths[i], t);
+            for (int rule = CDROP_SGD; rule <= CDROP_ADAM; rule++)
+                test_update_by_formula(paths[i], t, (cdrop_rule)rule);
+        }
     }
     return check_report();
 }

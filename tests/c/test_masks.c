@@ -139,6 +139,30 @@ static void test_published_outputs(const cdrop_path *path)
     guarded_release();
 }
 
+/* The inverse of mix: of its shifts, and of its factors modulo 2^64. */
+static uint64_t unmix(uint64_t z)
+{
+    z = (z ^ z >> 31 ^ z >> 62) * UINT64_C(0x319642b2d24d8ec3);
+    z = (z ^ z >> 27 ^ z >> 54) * UINT64_C(0x96de1b173f119089);
+    return z ^ z >> 30 ^ z >> 60;
+}
+
+/* The one key of all whose state would be 0, which the generator never leaves. It solves the second round from its end:
+ * the words after the first round are 0 and three times -golden. */
+static void test_state_of_zeros(void)
+{
+    const uint64_t golden = UINT64_C(0x9e3779b97f4a7c15), word = unmix(-golden);
+    uint64_t state[32];
+    check_case("a state of zeros");
+    CHECK(mix(word) == -golden && mix(unmix(12345)) == 12345, "unmix is not the inverse");
+    cdrop_stream_state(state, -golden, word - golden, (uint32_t)(word >> 32), (uint32_t)word, word / 8);
+    for (uint64_t lane = 0; lane < 8; lane++) {
+        const int zero = lane == word % 8 && !state[8 + lane] && !state[16 + lane] && !state[24 + lane];
+        const int other = lane != word % 8 && state[8 + lane];
+        CHECK(zero ? state[lane] == golden : other, "lane %d", (int)lane);
+    }
+}
+
 static void test_random_words(void)
 {
     const size_t sizes[] = {0, 1, 7, 8, 9, 100};
@@ -249,6 +273,7 @@ int main(void)
         test_ties(cdrop_simd_active());
     }
     test_random_words();
+    test_state_of_zeros();
     test_frequency();
     test_normal_numbers();
     return check_report();

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +58,8 @@ def campaign(*rows: int) -> Callable[[Callable[[Run], None]], Callable[[Run], No
 
 def need(command: str, *, debian: str = "", pip: str = "") -> str:
     """Return a command's path; stop, and say how to install it, where there is none."""
-    path = shutil.which(command)
+    beside = os.path.dirname(sys.executable)  # where pip puts them
+    path = shutil.which(command, path=os.pathsep.join([beside, os.environ["PATH"]]))
     if path is None:
         how = f"Debian: apt install {debian}" if debian else f"pip install {pip}"
         raise SystemExit(f"cdrop: this campaign needs {command}, which is not here. {how}")

@@ -1,0 +1,51 @@
+"""Branch coverage: of src_c by the C tests on every path of this machine, of cdrop by the Python tests."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from campaign import Run, campaign, need
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = 95  # percent
+
+
+def tell(run, what, covered, total, of_files):
+    """Tell the share of branches that were taken, and of which files not all were."""
+    for name, taken, branches in sorted(of_files):
+        if taken < branches:
+            print(f"  {name}: {taken} of {branches} branches")
+    percent = 100 * covered / total
+    text = f"{what}: {covered} of {total} branches taken, {percent:.1f} %"
+    run.figure(23, text, percent >= TARGET)
+
+
+@campaign(23)
+def c_coverage(run: Run):
+    """Count which branches of the library the C tests take."""
+    gcovr, build, out = need("gcovr", pip="gcovr"), ROOT / "build" / "c-coverage", run.folder / "c"
+    for counts in build.rglob("*.gcda"):  # of earlier runs
+        counts.unlink()
+    make = [need("make", debian="make"), "--no-print-directory", "c-coverage"]
+    subprocess.run(make, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    options = ["--root", ROOT, "--filter", "src_c/", "--json-summary", out]
+    subprocess.run([gcovr, *options, build], cwd=ROOT, check=True)
+    told = json.loads(out.read_text())
+    files = [(f["filename"], f["branch_covered"], f["branch_total"]) for f in told["files"]]
+    tell(run, "C", told["branch_covered"], told["branch_total"], files)
+
+
+@campaign(23)
+def python_coverage(run: Run):
+    """Count which branches of the package the Python tests take."""
+    coverage, out = need("coverage", pip="coverage"), run.folder / "python"
+    env = {**os.environ, "COVERAGE_FILE": str(run.folder / "data")}
+    subprocess.run([coverage, "run", "-m", "pytest", "-q"], cwd=ROOT, env=env, check=True)
+    subprocess.run([coverage, "json", "-q", "-o", out], cwd=ROOT, env=env, check=True)
+    told = json.loads(out.read_text())
+    files = [
+        (name, file["summary"]["covered_branches"], file["summary"]["num_branches"])
+        for name, file in told["files"].items()
+    ]
+    tell(run, "Python", told["totals"]["covered_branches"], told["totals"]["num_branches"], files)
