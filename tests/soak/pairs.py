@@ -20,7 +20,7 @@ def largest_of_pairs(content: bytes, keep: float) -> tuple[int, int, float]:
 def pairs(run: Run):
     """Count what any two rows of two steps have alike, across blocks and layers; control: correlated rows."""
     path, keeps = program("pairs"), (0.5, 0.8, 0.1)
-    whole = [{"pieces": run.trials(20_000)}, {"pieces": 200, "twins": 64}]
+    whole = [{"pieces": run.trials(5000)}, {"pieces": 200, "twins": 64}]
     cases = [{"seed": run.seed, "keep": keep, **case} for keep in keeps for case in whole]
     found = iter(outputs(path, cases))
     for keep in keeps:

@@ -33,7 +33,7 @@ def rate_deviates(content: bytes, keep: float, width: int) -> tuple[float, dict[
 def rate(run: Run):
     """Count the units kept at each bit position of each lane; controls: keep off by 1e-4, one bit of a lane off."""
     path, limit = program("rate"), bound(len(RATES) * (8 + 64 + 8 * 64))
-    whole = [{"pieces": run.trials(pieces(38))}, {"off": 1e-4}, {"stuck": 256}]
+    whole = [{"pieces": run.trials(pieces(37))}, {"off": 1e-4}, {"stuck": 256}]
     cases = [
         {"seed": run.seed, "keep": keep, "width": width, "pieces": pieces(34), **case}
         for keep, width in RATES
