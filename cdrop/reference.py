@@ -259,7 +259,7 @@ def pack_mask(mask: ArrayLike) -> NDArray[np.uint64]:
     >>> pack_mask([[True, False, True]])
     array([[5]], dtype=uint64)
     """
-    units = np.asarray(mask)
+    units = _mask_array(mask)
     if units.size and units.dtype.kind not in "biu":
         raise TypeError(f"mask must be booleans, got {units.dtype}")
     units = units.astype(bool)
@@ -270,10 +270,17 @@ def pack_mask(mask: ArrayLike) -> NDArray[np.uint64]:
     return octets.view("<u8").reshape(len(units), units.shape[1] // 64).astype(np.uint64)
 
 
+def _mask_array(mask: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(mask)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"mask is no array: {error}") from None
+
+
 def unpack_mask(mask: ArrayLike, width: int) -> NDArray[np.bool_]:
     """Unpack words (rows, ceil(width / 64)) into booleans (rows, width); padding is ignored."""
     width = _integer("width", width, 48)
-    words = np.asarray(mask)
+    words = _mask_array(mask)
     if words.dtype != np.uint64:
         raise TypeError(f"mask must be uint64, got {words.dtype}")
     if words.ndim != 2 or words.shape[1] != -(-width // 64):

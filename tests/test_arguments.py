@@ -122,13 +122,13 @@ KERNELS = {
     "pack_mask": Call(
         kernels.pack_mask,
         {"mask": [[True, False]]},
-        {"mask": [[True], True, None, [[0.5]], [[NAN]], [["a"]], np.ones((1, 1, 1), bool)]},
+        {"mask": [[True], True, None, [[0.5]], [[NAN]], [["a"]], RAGGED, np.ones((1, 1, 1), bool)]},
     ),
     "unpack_mask": Call(
         kernels.unpack_mask,
         {"mask": MASK, "width": 3},
         {
-            "mask": ["a", 3, [[1]], MASK[0], MASK.astype(int), np.zeros((2, 2), np.uint64)],
+            "mask": ["a", 3, [[1]], RAGGED, MASK[0], MASK.astype(int), np.zeros((2, 2), np.uint64)],
             "width": [1.5, "3", None, [3], 1j, NAN, -3, 2**48],
         },
     ),

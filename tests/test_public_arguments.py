@@ -81,11 +81,24 @@ DATA = {
 }
 CLASSES_OF = {DropoutMLPClassifier: {"classes": range(3)}, DropoutMLPRegressor: {}}
 PARAMETERS = {
-    "hidden_layer_sizes": [None, "4", 0, -1, 1.5, [4, 0], [4, 2.0], [[4, 4]], 2**32, HUGE, {"a"}],
+    "hidden_layer_sizes": [
+        None,
+        "4",
+        0,
+        -1,
+        1.5,
+        [4, 0],
+        [4, 2.0],
+        [[4, 4]],
+        RAGGED,
+        2**32,
+        HUGE,
+        {"a"},
+    ],
     "activation": [*NO_NAME, "sigmoid"],
     "dropout": [
         *[rate for rate in NO_RATE if not isinstance(rate, list)],
-        *[[0.5, 0.5], [], [1.0], ["0.5"], [NAN], [[0.5]]],
+        *[[0.5, 0.5], [], [1.0], ["0.5"], [NAN], [[0.5]], RAGGED],
     ],
     "input_dropout": [*NO_RATE, np.ones(2), {}],
     "solver": [*NO_NAME, "lbfgs"],
