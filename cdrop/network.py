@@ -1343,7 +1343,7 @@ def _dtype_name(dtype: Any) -> Any:
         return dtype
     try:
         return np.dtype(dtype).name
-    except TypeError:
+    except (TypeError, ValueError):
         return dtype
 
 

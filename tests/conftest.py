@@ -140,6 +140,15 @@ def run_python(code, timeout=60, flags=("-W", "error"), **environment):
     return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
 
+@pytest.fixture(scope="module")
+def another_folder(tmp_path_factory):
+    """Run a module's tests in a folder of their own: anything at all may be the name of a file to be written."""
+    home = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("folder"))
+    yield
+    os.chdir(home)
+
+
 @pytest.fixture(params=[pytest.param(p, marks=pytest.mark.isa) for p in kernels.simd_paths()])
 def simd(request):
     """Run on each SIMD path of this machine."""

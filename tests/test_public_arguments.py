@@ -59,6 +59,8 @@ from cdrop import (
 from cdrop.cli import build_parser, main
 from cdrop.experiments import Ledger, Settings, compare, open_ledger
 
+pytestmark = pytest.mark.usefixtures("another_folder")
+
 COUNT = [value for value in NO_WHOLE if value is not None] + [0, -1, HUGE]
 FRACTION = [*NO_NUMBER, NAN, INF, -0.1, HUGE]
 POSITIVE = [*FRACTION, 0, 0.0]
@@ -81,11 +83,24 @@ DATA = {
 }
 CLASSES_OF = {DropoutMLPClassifier: {"classes": range(3)}, DropoutMLPRegressor: {}}
 PARAMETERS = {
-    "hidden_layer_sizes": [None, "4", 0, -1, 1.5, [4, 0], [4, 2.0], [[4, 4]], 2**32, HUGE, {"a"}],
+    "hidden_layer_sizes": [
+        None,
+        "4",
+        0,
+        -1,
+        1.5,
+        [4, 0],
+        [4, 2.0],
+        [[4, 4]],
+        RAGGED,
+        2**32,
+        HUGE,
+        {"a"},
+    ],
     "activation": [*NO_NAME, "sigmoid"],
     "dropout": [
         *[rate for rate in NO_RATE if not isinstance(rate, list)],
-        *[[0.5, 0.5], [], [1.0], ["0.5"], [NAN], [[0.5]]],
+        *[[0.5, 0.5], [], [1.0], ["0.5"], [NAN], [[0.5]], RAGGED],
     ],
     "input_dropout": [*NO_RATE, np.ones(2), {}],
     "solver": [*NO_NAME, "lbfgs"],
@@ -226,6 +241,14 @@ def method_calls(kind):
                 "X_val": [value for value in NO_X12 if value is not None],
                 "y_val": y,
                 "sample_weight_val": NO_WEIGHTS,
+            },
+        ),
+        "fit-kept": Call(
+            call("fit"),
+            {**good, "checkpoint": f"{name}.cdrop", "checkpoint_every": 1},
+            {
+                "checkpoint": [3, 1.5, b"run", True, [], {}, object()],
+                "checkpoint_every": [*[v for v in NO_WHOLE if v is not None], 0, -1, HUGE],
             },
         ),
         "partial_fit": Call(call("partial_fit"), good, {"X": NO_X12, "y": y}, SAYS),

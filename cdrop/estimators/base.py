@@ -254,14 +254,15 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 "random_state is None; expected, beside checkpoint, a seed: a fit goes on from the same beginning"
             )
-        with self._unchanged_on_error():
+        watch = _Watch(self, options)
+        with self._unchanged_until_begun(watch):
             data = self._data(X, y, sample_weight, fresh)
             held_out = None
             if X_val is not None:
                 held_out = self._held_out(X_val, y_val, sample_weight_val)
             about = self._prepared(data, options, fresh, held_out)
-        about |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
-        self._run(data, options, **about)
+            about |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+            self._run(data, watch, **about)
         if self.n_iter_ == options.max_iter and not self._stopped:
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({options.max_iter}) reached and the optimization hasn't "
@@ -275,20 +276,22 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         options, fresh = checked_options(self), "network_" not in vars(self)
         if options.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
-        with self._unchanged_on_error():
+        watch = _Watch(self, options)
+        with self._unchanged_until_begun(watch):
             data = self._data(X, y, sample_weight, fresh, True, classes)
             about = self._prepared(data, options, fresh, None, partial=True)
-        self._run(data, options, **about)
+            self._run(data, watch, **about)
 
     @contextmanager
-    def _unchanged_on_error(self) -> Iterator[None]:
+    def _unchanged_until_begun(self, watch: _Watch) -> Iterator[None]:
         """Forget what was learnt of data that are then refused: the network of the last fit must go on to fit it."""
         before = vars(self).copy()
         try:
             yield
         except BaseException:
-            self.__dict__.clear()
-            self.__dict__.update(before)
+            if not watch.begun:
+                self.__dict__.clear()
+                self.__dict__.update(before)
             raise
 
     def _data(
@@ -395,8 +398,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                     "(fit with warm_start=False)"
                 )
 
-    def _run(self, data: _Data, options: Options, **settings: Any) -> None:
-        net = self.network_
+    def _run(self, data: _Data, watch: _Watch, **settings: Any) -> None:
+        net, options = self.network_, watch.options
         try:
             net.fit(
                 data.x,
@@ -407,7 +410,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 share_l2=True,
                 max_norm=options.max_norm,
                 shuffle=options.shuffle,
-                callbacks=[_Watch(self, options), *_shown(options.verbose)],
+                callbacks=[watch, *_shown(options.verbose)],
                 **settings,
             )
         except FloatingPointError as error:
@@ -605,6 +608,11 @@ class _Watch(Callback):
     def __init__(self, estimator: BaseDropoutMLP, options: Options) -> None:
         self.estimator = estimator
         self.options = options
+        self.begun = False
+
+    def on_fit_begin(self, net: Network, total: int) -> None:
+        """Note that nothing was refused."""
+        self.begun = True
 
     def on_epoch_end(self, net: Network, epoch: Epoch) -> bool:
         """Ask the estimator whether to stop."""

@@ -20,6 +20,14 @@ from cdrop.uncertainty import ClassificationUncertainty
 __all__ = ["DropoutMLPClassifier"]
 
 
+def _distinct(name: str, values: ArrayLike) -> NDArray[Any]:
+    array = as_array(name, values)
+    try:
+        return np.unique(array)
+    except TypeError as error:  # None, or words and numbers
+        raise TypeError(f"{name} is {values!r}; expected values that can be ordered") from error
+
+
 class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[misc]
     """Multilayer perceptron with dropout, for classes or several labels at once.
 
@@ -240,7 +248,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         """
         first, given = "network_" not in vars(self), None
         if classes is not None:
-            given = np.unique(as_array("classes", classes))
+            given = _distinct("classes", classes)
         elif first:
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if not first and given is not None and not np.array_equal(given, self.classes_):

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from cdrop import schedules
-from cdrop._checks import choice, finite_number, truth_value, whole_number
+from cdrop._checks import as_array, choice, finite_number, truth_value, whole_number
 from cdrop._kernels import MAX_THREADS
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Schedule
@@ -160,15 +160,14 @@ def _named_schedule(kind: str, estimator: Any, options: Options, validated: bool
 
 def design(estimator: Any, features: int, outputs: int, loss: str, dtype: str) -> dict[str, Any]:
     """Return what a network for such data is made with, but for its seed."""
-    hidden = estimator.hidden_layer_sizes
-    widths = [hidden] if np.ndim(hidden) == 0 else list(hidden)
-    name = "hidden_layer_sizes"
+    name, hidden = "hidden_layer_sizes", estimator.hidden_layer_sizes
+    widths = [hidden] if as_array(name, hidden).ndim == 0 else list(hidden)
     widths = [whole_number(f"{name}[{i}]", width, 1, 2**32) for i, width in enumerate(widths)]
     activation = choice("activation", estimator.activation, tuple(_ACTIVATIONS))
     rates = estimator.dropout
     return {
         "units": (features, *widths, outputs),
-        "dropout": (rates,) * len(widths) if np.ndim(rates) == 0 else tuple(rates),
+        "dropout": (rates,) * len(widths) if as_array("dropout", rates).ndim == 0 else tuple(rates),
         "input_dropout": finite_number("input_dropout", estimator.input_dropout),
         "activation": _ACTIVATIONS[activation],
         "loss": loss,
