@@ -209,7 +209,7 @@ C_RUN := qemu-aarch64-static -cpu cortex-a76
 else ifeq ($(C_CONFIG),sanitize)
 C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 else ifeq ($(C_CONFIG),coverage)
-C_FLAGS += -O0 --coverage
+C_FLAGS += -O1 -fPIC --coverage
 endif
 
 .PHONY: c-host c-neon c-sanitize c-coverage
