@@ -218,7 +218,7 @@ else ifeq ($(C_CONFIG),valgrind)
 C_FLAGS += -g
 C_RUN := valgrind --quiet --error-exitcode=1 --leak-check=full --fair-sched=yes
 else ifeq ($(C_CONFIG),coverage)
-C_FLAGS += -O0 --coverage
+C_FLAGS += -O1 -fPIC --coverage
 endif
 
 .PHONY: c-host c-neon c-sanitize c-coverage

@@ -1,35 +1,31 @@
 /* A step takes memory once: the first of its shape does, or what reserves it, and no later one; so does a prediction under
- * many masks, for any number of rows and of masks. The linker sends every allocation of the library through the counters
- * below (--wrap, see the Makefile). */
+ * many masks, for any number of rows and of masks. And any allocation may fail. The linker sends every allocation of the
+ * library through the counters below (--wrap, see the Makefile). */
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "check.h"
 
 enum { INPUTS = 200, ROWS = 130, LAYERS = 3, CLASSES = 10 };
 
-static atomic_int taken;
+static atomic_int taken, refused; /* how many, and the number of the one that fails, or 0 */
+
+static int refuse(void) { return atomic_fetch_add(&taken, 1) + 1 == atomic_load(&refused); }
 
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t n, size_t bytes);
 void *__wrap_malloc(size_t bytes);
 void *__wrap_calloc(size_t n, size_t bytes);
 
-void *__wrap_malloc(size_t bytes)
-{
-    atomic_fetch_add(&taken, 1);
-    return __real_malloc(bytes);
-}
+void *__wrap_malloc(size_t bytes) { return refuse() ? NULL : __real_malloc(bytes); }
 
-void *__wrap_calloc(size_t n, size_t bytes)
-{
-    atomic_fetch_add(&taken, 1);
-    return __real_calloc(n, bytes);
-}
+void *__wrap_calloc(size_t n, size_t bytes) { return refuse() ? NULL : __real_calloc(n, bytes); }
 
-static cdrop_network *make_network(cdrop_dtype t, uint64_t input_keep)
+static const size_t units[LAYERS + 1] = {INPUTS, 150, 100, CLASSES};
+
+static cdrop_status create(cdrop_network **n, cdrop_dtype t, uint64_t input_keep)
 {
-    const size_t units[LAYERS + 1] = {INPUTS, 150, 100, CLASSES};
     const uint64_t half = CDROP_KEEP_ALL / 2, keep[LAYERS] = {input_keep, half, half};
     const cdrop_design design = {.dtype = t,
                                  .layers = LAYERS,
@@ -39,8 +35,13 @@ static cdrop_network *make_network(cdrop_dtype t, uint64_t input_keep)
                                  .activation = CDROP_RELU,
                                  .loss = CDROP_SOFTMAX_CROSS_ENTROPY,
                                  .seed = 1};
+    return cdrop_network_create(n, &design);
+}
+
+static cdrop_network *make_network(cdrop_dtype t, uint64_t input_keep)
+{
     cdrop_network *n;
-    CHECK(cdrop_network_create(&n, &design) == CDROP_OK, "create");
+    CHECK(create(&n, t, input_keep) == CDROP_OK, "create");
     for (size_t l = 0; l < LAYERS; l++)
         cdrop_network_set(n, l, CDROP_WEIGHT, random_array(t, units[l] * units[l + 1], 1, 0.1),
                           random_array(t, units[l + 1], 1, 0.1));
@@ -159,6 +160,129 @@ static void test_blocks_are_apart(void)
 static void test_blocks_are_apart(void) {}
 #endif
 
+/* ---- Allocations that fail ----------------------------------------------------------------------------------- */
+
+typedef struct {
+    cdrop_dtype t;
+    cdrop_network *n;
+    void *x, *w, *out;
+    const int64_t *numbers;
+} call;
+
+static cdrop_status run_gemm(call *c)
+{
+    return cdrop_masked_gemm(c->t, c->out, c->x, c->w, NULL, NULL, ROWS, INPUTS, CLASSES, 1, CDROP_RELU, 1);
+}
+
+static cdrop_status run_gradients(call *c)
+{
+    return cdrop_masked_gradients(c->t, NULL, c->out, NULL, c->x, c->x, c->w, NULL, ROWS, INPUTS, CLASSES, 1,
+                                  CDROP_RELU, 1);
+}
+
+static cdrop_status run_limit(call *c) { return cdrop_limit_norms(c->t, c->w, INPUTS, CLASSES, 0.5); }
+
+static cdrop_status run_create(call *c)
+{
+    cdrop_network *n;
+    const cdrop_status status = create(&n, c->t, CDROP_KEEP_ALL);
+    CHECK((n == NULL) == (status != CDROP_OK), "status %d, and %s network", (int)status, n ? "a" : "no");
+    cdrop_network_free(n);
+    return status;
+}
+
+static cdrop_status run_step(call *c)
+{
+    const cdrop_batch batch = {.x = c->x, .n = ROWS, .labels = c->numbers};
+    const cdrop_optimizer sgd = {.rule = CDROP_SGD, .learning_rate = 0.1};
+    double loss;
+    return cdrop_network_step(c->n, &batch, &sgd, 1, 1, &loss);
+}
+
+static cdrop_status run_predict(call *c)
+{
+    const cdrop_batch batch = {.x = c->x, .n = ROWS};
+    return cdrop_network_predict(c->n, c->out, &batch, CDROP_OUTPUTS, 1);
+}
+
+static cdrop_status run_sample(call *c)
+{
+    const cdrop_batch batch = {.x = c->x, .n = ROWS};
+    const cdrop_sampling how = {.passes = 2, .seed = 1};
+    const cdrop_uncertainty out = {.mean = c->out};
+    return cdrop_network_sample(c->n, &out, &batch, &how, 1);
+}
+
+static cdrop_status run_times(call *c)
+{
+    double seconds[CDROP_TIMES];
+    return cdrop_network_times(c->n, 1, seconds);
+}
+
+/* Lists for which there is no memory are not kept, which is no failure. */
+static cdrop_status run_keep(call *c)
+{
+    const cdrop_batch all = {.x = c->x, .rows = c->numbers, .n = ROWS};
+    cdrop_kept *kept;
+    const cdrop_status status = cdrop_keep_batches(&kept, c->n, &all, 50, 1);
+    CHECK(status == CDROP_OK || !kept, "lists beside a failure");
+    const int none = !kept;
+    cdrop_kept_free(kept);
+    return none ? CDROP_NO_MEMORY : status;
+}
+
+/* The block that the last call left would do for this one: a larger one, which is refused, drops it. */
+static void drop_spare_memory(call *c)
+{
+    atomic_store(&refused, atomic_load(&taken) + 1);
+    CHECK(cdrop_masked_gemm(c->t, c->out, c->x, c->w, NULL, NULL, 1 << 30, 1 << 10, 1, 1, CDROP_RELU, 1) ==
+              CDROP_NO_MEMORY,
+          "terabytes");
+}
+
+/* One call for each of its allocations, which fails; then nothing is amiss, and the call runs. */
+static void test_refusals(const char *name, cdrop_status (*run)(call *c), call *c)
+{
+    cdrop_status status = CDROP_NO_MEMORY;
+    int number = 0;
+    check_case("%s, %s", name, DTYPE_NAME(c->t));
+    while (status != CDROP_OK) {
+        drop_spare_memory(c);
+        c->n = make_network(c->t, CDROP_KEEP_ALL);
+        number++;
+        atomic_store(&taken, 0);
+        atomic_store(&refused, number);
+        status = run(c);
+        CHECK(status == (atomic_load(&taken) < number ? CDROP_OK : CDROP_NO_MEMORY), "allocation %d", number);
+        atomic_store(&refused, 0);
+        CHECK(run(c) == CDROP_OK, "after allocation %d", number);
+        cdrop_network_free(c->n);
+        guarded_release();
+    }
+    CHECK(number > 1, "nothing was refused");
+}
+
+static void test_failures(cdrop_dtype t)
+{
+    static double x[ROWS * INPUTS], w[INPUTS * CLASSES], out[INPUTS * CLASSES];
+    static int64_t numbers[ROWS];
+    call c = {.t = t, .x = x, .w = w, .out = out, .numbers = numbers};
+    memset(x, 0, sizeof x);
+    for (size_t i = 0; i < ROWS; i++)
+        put(t, x, i * INPUTS + i, 1);
+    for (size_t i = 0; i < COUNT(w); i++)
+        put(t, w, i, random_between(-1, 1));
+    test_refusals("gemm", run_gemm, &c);
+    test_refusals("gradients", run_gradients, &c);
+    test_refusals("limit of norms", run_limit, &c);
+    test_refusals("a network", run_create, &c);
+    test_refusals("a step", run_step, &c);
+    test_refusals("a prediction", run_predict, &c);
+    test_refusals("a prediction under masks", run_sample, &c);
+    test_refusals("times", run_times, &c);
+    test_refusals("kept lists", run_keep, &c);
+}
+
 int main(void)
 {
     check_case("blocks of a call");
@@ -175,6 +299,7 @@ int main(void)
         check_case("predictions under masks, %s", DTYPE_NAME(t));
         test_samples(t, CDROP_KEEP_ALL);
         test_samples(t, CDROP_KEEP_ALL / 5 * 4);
+        test_failures(t);
     }
     return check_report();
 }

@@ -303,11 +303,28 @@ static void test_factors_by_hand(const cdrop_path *path, cdrop_dtype t)
         CHECK(get(t, factors, c) == rounded(t, wanted[c]), "column %zu: %g", c, get(t, factors, c));
 }
 
+/* Each line is scaled, the last and the first. */
+static void test_scaled_lines(const cdrop_path *path, cdrop_dtype t)
+{
+    enum { LINES = 3, WIDTH = 32, PITCH = 35 };
+    const void *before = random_array(t, LINES * PITCH, 1, 1), *factors = random_array(t, WIDTH, 1, 1);
+    void *in = guarded_copy(before, LINES * PITCH * size_of(t));
+    check_case("scaled lines, %s %s", path->name, DTYPE_NAME(t));
+    kernels_of(path, t)->scale_columns(in, PITCH, factors, WIDTH, LINES);
+    for (size_t i = 0; i < LINES * PITCH; i++) {
+        const double factor = i % PITCH < WIDTH ? get(t, factors, i % PITCH) : 1;
+        CHECK(get(t, in, i) == rounded(t, get(t, before, i) * factor), "element %zu: %a", i, get(t, in, i));
+    }
+    guarded_release();
+}
+
 static void test_norms(cdrop_dtype t)
 {
     const size_t lines[] = {0, 1, 2, 63, 64};
-    for (size_t i = 0; i < n_paths; i++)
+    for (size_t i = 0; i < n_paths; i++) {
         test_factors_by_hand(paths[i], t);
+        test_scaled_lines(paths[i], t);
+    }
     for (size_t l = 0; l < COUNT(lines); l++)
         for (size_t columns = 0; columns <= CDROP_BLOCK; columns++) {
             char name[100];

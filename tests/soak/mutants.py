@@ -189,8 +189,21 @@ class Sandbox:
 
 # ---- Survivors -----------------------------------------------------------------------------------
 
-# What can change no result, by what stands in the line: pairs of a pattern and the reason.
-WITHOUT_EFFECT: list[tuple[str, str]] = []
+# What survives here changes no result: patterns of Mutant.__str__, and why. Each was read before it was listed.
+COMMUTES = r"(w(xor|or|and|add)|V\(v(add|mul|fma)\))"
+WITHOUT_EFFECT = [
+    (rf"-> .*{COMMUTES} \( ?[^()]+,", "the operation is commutative"),
+    (r"-> if \(keep (<|==) .*CDROP_KEEP_ALL\)", "keep 0 gives zeros on the general way, too"),
+    (r": if \(~valid\)", "where all bits are valid, the words are what they were"),
+    (r"VEC a = V\(vset\)\(0\), b", "a rule without the state does not look at it"),
+    (r": for \(; above && item < next", "a factor of 1 changes nothing: only time is saved"),
+    (r"CDROP_FETCH|fetch_|fetches|\bshare\b|[^_]ahead|touche[sd]|worth_it|FEW_LINES", "a prefetch"),
+    (r"s->rows\[line \+ 1\]|line \+ 1 >= last|CDROP_CACHE_LINE", "a prefetch"),
+    (r"MANY_(GROUPS|BLOCKS)|const int last = ", "the order of the work, not of any sum"),
+    (r"dense_above|sampled_density|SAMPLES|\bseen\b", "lists or dense: the same bits"),
+    (r"cdrop_useful_threads", "the number of threads changes no bit"),
+    (r"product.inc.h:\d+: continue;", "the loop goes on there anyway"),
+]
 
 
 def reason(mutant):
