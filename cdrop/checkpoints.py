@@ -1,7 +1,7 @@
 """Checkpoints: a fit on its way as a file, from which the same call goes on after a crash.
 
-Design
-------
+Going on from a file
+--------------------
 A checkpoint is a file of `cdrop.storage`: all that `Network.save` holds, where the fit is, what its callbacks remember,
 and what the fit was called with, arrays as SHA-256. Batch order and masks are functions of the seed and of counters, so
 that no generator is in it. Each one replaces the last, whole or not at all, and is on the disk before the next step

@@ -175,7 +175,7 @@ static void choose_sides(gradients *g)
     g->input_source = (cdrop_source){.data = g->x,
                                      .pitch = g->n_in,
                                      .columns = g->n_in,
-                                     .mask = g->kept,
+                                     .mask = g->n_in ? g->kept : NULL, /* no word to read where there are no units */
                                      .words = g->words,
                                      .scale = g->scale,
                                      .rule = g->activation == CDROP_RELU ? CDROP_LIVE_POSITIVE : CDROP_LIVE_NONZERO};
