@@ -542,6 +542,27 @@ def test_a_file_without_classes_is_refused():
         DropoutMLPClassifier._from_parts(settings, arrays)
 
 
+STATE = encode("random_state", np.random.RandomState(0))["RandomState"]["tuple"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *[[], {}, 3, {"tuple": STATE[:2]}, {"tuple": [*STATE, 1]}, {"tuple": []}],
+        *[{"tuple": [*STATE[:2], at, *STATE[3:]]} for at in (-1, 625, 10**7, 2**40, 1.0, None)],
+        *[{"tuple": ["MT19937", w, *STATE[2:]]} for w in (1, [], {"array": ["uint32", [1]]})],
+        *[{"tuple": [*STATE[:3], *rest]} for rest in ([2, 0.0], ["", 0.0], [0, None], [0, 1])],
+        {"tuple": ["PCG64", *STATE[1:]]},
+        {"tuple": ["MT19937", {"array": ["int64", [0] * 624]}, *STATE[2:]]},
+    ],
+)
+def test_a_generator_s_state_is_checked(state):
+    """NumPy itself takes any place in its 624 words, and reads there."""
+    decode("random_state", {"RandomState": {"tuple": STATE}})
+    with pytest.raises((TypeError, ValueError)):
+        decode("random_state", {"RandomState": state})
+
+
 def test_strings_take_no_more_memory_than_their_file_allows():
     """NumPy gives each string the room of the longest: 300 KB of them could claim 80 GB."""
     names = [*map(str, range(99)), "x" * 999]

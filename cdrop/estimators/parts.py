@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrop._checks import choice
+from cdrop._checks import choice, whole_number
 from cdrop.schedules import Schedule, get_schedule
 
 __all__ = ["decode", "encode"]
@@ -21,6 +21,7 @@ _DTYPES = (
     *("bool", "object", "str", "float16", "float32", "float64"),
     *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
 )
+_STATE_MEMBERS, _STATE_WORDS = 5, ((624,), "uint32")  # of MT19937
 _MOST_PADDING = 64  # times the characters there are: no loss to an array of up to so many strings
 
 
@@ -116,6 +117,17 @@ def _schedule(content: Any) -> Schedule:
 
 
 def _random_state(content: Any) -> np.random.RandomState:
+    """Check all of a generator's state: NumPy reads the word at `at` wherever that points."""
+    if not isinstance(content, tuple) or len(content) != _STATE_MEMBERS:
+        raise TypeError(f"a RandomState is {content!r}; expected what its get_state gives")
+    name, words, at, has_gauss, gauss = content
+    choice("the generator", name, ("MT19937",))
+    if not isinstance(words, np.ndarray) or (words.shape, words.dtype.name) != _STATE_WORDS:
+        raise ValueError(f"a RandomState has the words {words!r}; expected {_STATE_WORDS}")
+    whole_number("its place", at, 0, len(words) + 1)
+    whole_number("has_gauss", has_gauss, 0, 2)
+    if not isinstance(gauss, float):
+        raise TypeError(f"gauss is {gauss!r}; expected a float")
     state = np.random.RandomState()
     state.set_state(content)
     return state

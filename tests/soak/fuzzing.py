@@ -22,7 +22,7 @@ def fuzzed(run: Run, target: str, runs: int, plant: str = "none"):
     flags = {
         "atheris_runs": runs,
         "seed": run.seed + 1,  # 0 would be another one each time
-        "max_len": 8192,
+        "max_len": 16384,  # a RandomState takes 7 KB
         "timeout": HANG,
         "rss_limit_mb": 0,  # RLIMIT_AS bounds memory, not a look at it now and then
         "artifact_prefix": f"{folder}/fault-",
