@@ -247,7 +247,12 @@ def test_ctrl_c_reports_and_saves_the_finished_repeats(idx_folder, tmp_path):
     command = [sys.executable, "-m", "cdrop", "compare", "--data", idx_folder, "--repeats", "40"]
     command += ["--iterations", "4000", "--hidden", "8", "--batch-size", "32", "--json", saved]
     with subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Shells have their background jobs ignore it, and these tests may be one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stderr.readline().startswith("repeat 2 of 40")
         process.send_signal(signal.SIGINT)

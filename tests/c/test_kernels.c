@@ -342,6 +342,46 @@ static void test_norms(cdrop_dtype t)
         }
 }
 
+/* The sum of squares of 64 lines, and of those sums. */
+static double column_norm(cdrop_dtype t, const void *weight, size_t lines, size_t columns, size_t c)
+{
+    double sum = 0;
+    for (size_t first = 0; first < lines; first += 64) {
+        double block = 0;
+        for (size_t i = first; i < cdrop_min(first + 64, lines); i++)
+            block += get(t, weight, i * columns + c) * get(t, weight, i * columns + c);
+        sum += block;
+    }
+    return sqrt(sum);
+}
+
+/* The limit is a norm of one of the columns: about half are above it, and one is at it. */
+static void test_limit_of(cdrop_dtype t, size_t lines, size_t columns)
+{
+    const void *before = random_array(t, lines * columns, 1, 1);
+    void *weight = guarded_copy(before, lines * columns * size_of(t));
+    const double limit = columns ? column_norm(t, before, lines, columns, columns / 2) : 1;
+    check_case("limit of norms of %zu x %zu, %s %s", lines, columns, cdrop_simd_active(), DTYPE_NAME(t));
+    CHECK(cdrop_limit_norms(t, weight, lines, columns, limit) == CDROP_OK, "status");
+    for (size_t i = 0; i < lines * columns; i++) {
+        const double norm = column_norm(t, before, lines, columns, i % columns);
+        const double factor = norm > limit ? rounded(t, limit / norm) : 1;
+        const double wanted = rounded(t, get(t, before, i) * factor);
+        CHECK(get(t, weight, i) == wanted, "element %zu: %a, not %a", i, get(t, weight, i), wanted);
+    }
+    guarded_release();
+}
+
+static void test_limits(cdrop_dtype t)
+{
+    const size_t shapes[][2] = {{1, 1}, {70, 130}, {64, 64}, {200, 3}, {3, 200}, {0, 5}, {5, 0}};
+    for (int i = 0; cdrop_simd_usable(i); i++) {
+        cdrop_select_simd(cdrop_simd_usable(i));
+        for (size_t s = 0; s < COUNT(shapes); s++)
+            test_limit_of(t, shapes[s][0], shapes[s][1]);
+    }
+}
+
 /* ---- Updates ------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -486,6 +526,7 @@ int main(void)
         test_all(test_labels, "labels", t);
         test_all(test_sums, "sums", t);
         test_all(test_norms, "norms", t);
+        test_limits(t);
         test_all(test_updates, "updates", t);
         for (size_t i = 0; i < n_paths; i++) {
             test_transpose(paths[i], t);

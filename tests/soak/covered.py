@@ -50,8 +50,9 @@ def c_coverage(run: Run):
     make = [need("make", debian="make"), "--no-print-directory", "c-coverage"]
     subprocess.run(make, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     run_python_tests(run, build)
-    options = ["--root", ROOT, "--filter", "src_c/", "--json-summary", out]
-    subprocess.run([gcovr, *options, build], cwd=ROOT, check=True)
+    # Some lines run more often than gcovr believes.
+    options = ["--gcov-suspicious-hits-threshold", "0", "--filter", "src_c/", "--json-summary", out]
+    subprocess.run([gcovr, "--root", ROOT, *options, build], cwd=ROOT, check=True)
     told = json.loads(out.read_text())
     files = [(f["filename"], f["branch_covered"], f["branch_total"]) for f in told["files"]]
     tell(run, "C", told["branch_covered"], told["branch_total"], files)
