@@ -67,6 +67,34 @@ static void check_lists(cdrop_dtype t, const cdrop_lists *l, const cdrop_source 
         }
 }
 
+static size_t all_listed(const cdrop_lists *l)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < l->lines * l->blocks; i++)
+        n += cdrop_listed(l, i);
+    return n;
+}
+
+/* The same entries written out: the lists say which, and how many. */
+static void check_densify(const cdrop_kernels *k, cdrop_dtype t, const cdrop_lists *l, const cdrop_source *s)
+{
+    const size_t pitch = cdrop_pad(s->columns), lines = l->lines;
+    void *out = guarded(lines * pitch * size_of(t));
+    if (s->live)
+        memset(s->live, 0, lines * s->words * sizeof *s->live);
+    const size_t live = k->densify(out, pitch, s, 0, cdrop_blocks(s->columns), 0, lines);
+    CHECK(live == all_listed(l), "%zu entries written, not %zu", live, all_listed(l));
+    for (size_t line = 0; line < lines; line++) {
+        size_t n = l->start[line];
+        for (size_t i = 0; i < s->columns; i++) {
+            const int listed = bit_at(&l->live[i / 64 * lines + line], i % 64);
+            const double wanted = listed ? get(t, l->values, n++) : 0, got = get(t, out, line * pitch + i);
+            CHECK(first_difference(CDROP_FLOAT64, &got, &wanted, 1) == 1, "line %zu, unit %zu: %a", line, i, got);
+            CHECK(!s->live || bit_at(s->live + line * s->words, i) == listed, "line %zu, live bit %zu", line, i);
+        }
+    }
+}
+
 /* Whole rows, packed, as the input of a network is listed. */
 static void test_compress_rows(const cdrop_path *path, cdrop_dtype t, size_t columns, size_t lines, double density)
 {
@@ -89,8 +117,10 @@ static void test_compress_rows(const cdrop_path *path, cdrop_dtype t, size_t col
             .live = variant & 2 ? guarded(lines * cdrop_words(columns) * sizeof(uint64_t)) : NULL,
         };
         cdrop_lists l = make_lists(t, lines, columns, 1);
-        kernels_of(path, t)->compress(&l, &s, 0, l.blocks, 0, lines);
+        const size_t listed = kernels_of(path, t)->compress(&l, &s, 0, l.blocks, 0, lines);
+        CHECK(listed == all_listed(&l), "%zu entries listed, %zu told", all_listed(&l), listed);
         check_lists(t, &l, &s, 0, l.blocks, 0, lines);
+        check_densify(kernels_of(path, t), t, &l, &s);
     }
     guarded_release();
 }

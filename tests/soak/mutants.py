@@ -200,7 +200,13 @@ WITHOUT_EFFECT = [
     (r"CDROP_FETCH|fetch_|fetches|\bshare\b|[^_]ahead|touche[sd]|worth_it|FEW_LINES", "a prefetch"),
     (r"s->rows\[line \+ 1\]|line \+ 1 >= last|CDROP_CACHE_LINE", "a prefetch"),
     (r"MANY_(GROUPS|BLOCKS)|const int last = ", "the order of the work, not of any sum"),
-    (r"dense_above|sampled_density|SAMPLES|\bseen\b", "lists or dense: the same bits"),
+    (
+        r"dense_above|sampled_density|SAMPLES|\bseen\b|\(double\)live",
+        "lists or dense: the same bits",
+    ),
+    (r"n_in, CDROP_KEEP_ALL,", "all are kept, whatever the key"),
+    (r"CDROP_UNROLL", "the loop is the same, unrolled or not"),
+    (r"; (\w+)\+\+\).* -> .*; \1 != .*; \1\+\+\)", "counts to the same end"),
     (r"cdrop_useful_threads", "the number of threads changes no bit"),
     (r"product.inc.h:\d+: continue;", "the loop goes on there anyway"),
 ]
