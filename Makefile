@@ -216,7 +216,8 @@ override CC := clang-19
 C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 else ifeq ($(C_CONFIG),valgrind)
 C_FLAGS += -g
-C_RUN := valgrind --quiet --error-exitcode=1 --leak-check=full --fair-sched=yes
+# Workers live until the process ends, and what the C library holds for them is not lost.
+C_RUN := valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite --fair-sched=yes
 else ifeq ($(C_CONFIG),coverage)
 # Nothing is inlined, or the branches of a kernel would count once in each copy.
 C_FLAGS += -O0 -fPIC --coverage -Dalways_inline=
