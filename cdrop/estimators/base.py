@@ -73,16 +73,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share."""
 
     _numeric = False
-    _remembered: tuple[str, ...] = (
-        "n_features_in_",
-        "n_iter_",
-        "t_",
-        "best_loss_",
-        "best_validation_score_",
-        "_no_improvement_count",
-        "_stopped",
-        "_validated",
-    )
+    _remembered: tuple[str, ...] = ("n_features_in_", *_WATCHED, "_validated")
 
     def __init__(
         self,

@@ -97,9 +97,9 @@ class Sandbox:
         cpu.write_text(cpu.read_text().replace("if (f.avx512)", "if (0)"))
         self.folder, self.kernel, self.limits, self.compiler = folder, kernel, {}, compiler()
         paths = sorted(folder.glob("src_c/*.c"))
-        self.library = [*PATHS, *(str(path.relative_to(folder)) for path in paths)]
+        self.sources = [*PATHS, *(str(path.relative_to(folder)) for path in paths)]
         self.tests = [f"tests/c/{name}.c" for name in ("check", *kernel.programs, WHOLE_RUNS)]
-        self.original = self.compile([*self.library, *self.tests], "original")
+        self.original = self.compile([*self.sources, *self.tests], "original")
         found = ROOT.glob("build/kernels/**/_kernels.o")
         self.binding = max(found, key=lambda path: path.stat().st_mtime)
 
@@ -115,7 +115,7 @@ class Sandbox:
 
     def link(self, output, objects, *others):
         """Link the library, of which some objects are new, with others; return the result's path."""
-        library = [{**self.original, **objects}[source] for source in self.library]
+        library = [{**self.original, **objects}[source] for source in self.sources]
         command = [*self.compiler, *library, *others, *STAND_INS, "-lm", "-o", output]
         subprocess.run(command, cwd=self.folder, check=True)
         return self.folder / output
