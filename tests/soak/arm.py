@@ -5,11 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
-from campaign import Run, campaign, need
+from campaign import ROOT, Run, campaign, need
 
-ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "arm64"
 SYSTEM = FOLDER / "system"
 COMPILER = "aarch64-linux-gnu-gcc"

@@ -7,10 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
 CAMPAIGNS: dict[str, Campaign] = {}
 
 
@@ -80,3 +84,14 @@ def need_header(header: str, *, debian: str) -> None:
     command = [need("cc", debian="gcc"), "-fsyntax-only", "-x", "c", "-"]
     if subprocess.run(command, input=text, text=True, capture_output=True, check=False).returncode:
         raise SystemExit(f"cdrop: no {header} here. Debian: apt install {debian}")
+
+
+def binding(folder: Path) -> Path:
+    """Compile what Cython makes of _kernels.pyx, to be linked with objects of the library; return its object."""
+    code, compiled = folder / "_kernels.c", folder / "_kernels.o"
+    cython = [need("cython", pip="cython"), ROOT / "cdrop" / "_kernels.pyx", "-o", code]
+    subprocess.run(cython, check=True)
+    headers = (ROOT / "src_c", sysconfig.get_paths()["include"], np.get_include())
+    compiler = [need("gcc", debian="gcc"), "-O1", "-fPIC", *(f"-I{path}" for path in headers)]
+    subprocess.run([*compiler, "-c", code, "-o", compiled], check=True)
+    return compiled

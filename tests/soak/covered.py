@@ -4,11 +4,9 @@ import json
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
-from campaign import Run, campaign, need
+from campaign import ROOT, Run, binding, campaign, need
 
-ROOT = Path(__file__).resolve().parents[2]
 TARGET = 95  # percent
 
 
@@ -38,9 +36,7 @@ REACHING = (
 def run_python_tests(run, build):
     """Run Python tests on a library of the same objects, which count on."""
     shutil.copytree(ROOT / "cdrop", run.folder / "cdrop", ignore=shutil.ignore_patterns("*.so"))
-    found = ROOT.glob("build/kernels/**/_kernels.o")
-    binding = max(found, key=lambda path: path.stat().st_mtime)
-    objects = [*build.glob("src_c/**/*.o"), binding]
+    objects = [*build.glob("src_c/**/*.o"), binding(run.folder)]
     output = ["-o", run.folder / "cdrop" / "_kernels.so"]
     gcc = [need("gcc", debian="gcc"), "-shared", "--coverage", "-pthread", *objects, "-lm", *output]
     subprocess.run(gcc, check=True)

@@ -9,12 +9,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from campaign import Run, campaign, need
+from campaign import ROOT, Run, campaign, need
 from conftest import digest
 
 from cdrop import Network, _kernels, batches, kernels
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # ---- Denormals ---------------------------------------------------------------------------------
 

@@ -5,9 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from campaign import Run, campaign
+from campaign import ROOT, Run, campaign
 
-ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = ("3.11", "3.12", "3.13")
 # What an interpreter can change: the binding, its checks, threads and forks, files, and what is trained.
 TESTS = (

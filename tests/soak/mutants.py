@@ -14,12 +14,10 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import NormalDist
 
-from campaign import Run, campaign, need
+from campaign import ROOT, Run, binding, campaign, need
 
-ROOT = Path(__file__).resolve().parents[2]
 CORES = len(os.sched_getaffinity(0))
 WHOLE, TARGET = 200, 0.9
 # One path of one lane and one of eight stand for the two that take longer to compile.
@@ -100,8 +98,7 @@ class Sandbox:
         self.sources = [*PATHS, *(str(path.relative_to(folder)) for path in paths)]
         self.tests = [f"tests/c/{name}.c" for name in ("check", *kernel.programs, WHOLE_RUNS)]
         self.original = self.compile([*self.sources, *self.tests], "original")
-        found = ROOT.glob("build/kernels/**/_kernels.o")
-        self.binding = max(found, key=lambda path: path.stat().st_mtime)
+        self.binding = binding(folder)
 
     def compile(self, sources, name, *flags):
         """Return the objects of some sources, or None where one is no C."""

@@ -6,11 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from campaign import Run, campaign, need
+from campaign import ROOT, Run, campaign, need
 
-ROOT = Path(__file__).resolve().parents[2]
 # The C tests that start threads, and those that valgrind runs within a few minutes.
 WITH_THREADS = ("network", "products", "sample", "allocations", "special_values")
 SMALL = ("dispatch", "lists", "masks", "sample")

@@ -4,12 +4,10 @@ import os
 import subprocess
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from campaign import need
+from campaign import ROOT, need
 from scipy import stats
 
-ROOT = Path(__file__).parents[2]
 BITS_OF_A_PIECE = 2**22  # where width is 512: words.c draws 16 steps of 4 layers of 128 rows
 WHOLE = 2**32
 ORDERS = {"units": 0, "rows": 1, "blocks": 64, "layers": 128, "steps": 512}
