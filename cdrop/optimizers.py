@@ -128,7 +128,9 @@ class Momentum(Optimizer):
 
     Examples
     --------
-    >>> rule = Momentum(momentum=0.99, start=0.5, ramp=20_000, dampened=True)
+    >>> rule = Momentum(momentum=0.99, start=0.5, ramp=20_000)
+    >>> [rule.constants(0.1, 0.0, step)[4] for step in (1, 10_001, 20_001)]
+    [0.5, 0.745, 0.99]
     """
 
     momentum: float = 0.9
