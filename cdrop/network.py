@@ -1263,7 +1263,12 @@ def _check_no_epochs(hyper: _Hyper, held_out: _kernels.Rows | None) -> None:
 
 
 def _as_settings(made: Optimizer | Schedule) -> dict[str, Any]:
-    return {"name": made.name, **dataclasses.asdict(made)}
+    """Take it apart for a state or a file; settings added since the first files only where they are set."""
+    settings = {"name": made.name, **dataclasses.asdict(made)}
+    for field_ in dataclasses.fields(made):
+        if "added" in field_.metadata and settings[field_.name] == field_.default:
+            del settings[field_.name]
+    return settings
 
 
 def _check_ours(optimizer: Optimizer | None, schedule: Schedule | None) -> None:

@@ -30,7 +30,7 @@ from cdrop import Network, load, storage
 from cdrop.callbacks import Callback, EpochPrinter, LossPrinter, ProgressBar, Validation
 from cdrop.checkpoints import Checkpoint
 from cdrop.experiments import Settings, compare, ledger, open_ledger
-from cdrop.optimizers import Optimizer
+from cdrop.optimizers import Momentum, Optimizer
 from cdrop.schedules import Schedule
 from cdrop.storage import ModelFileError
 
@@ -315,6 +315,16 @@ def test_another_call_is_refused_and_named(tmp_path, kind, name, monkeypatch):
         fit.run(checkpoint=path)
     assert str(path) in str(caught.value)
     assert (path.read_bytes(), digest(fit.net)) == (before, fresh)
+
+
+def test_a_ramp_goes_on_and_another_one_is_refused(tmp_path):
+    rule, path = Momentum(ramp=20), tmp_path / "run"
+    expected = Fit("iterations", optimizer=rule).run()
+    broken("iterations", path, 12, optimizer=rule)
+    for other in (Momentum(), Momentum(ramp=21), Momentum(start=0.6, ramp=20)):
+        with pytest.raises(ValueError, match="is of a fit with another optimizer"):
+            Fit("iterations", optimizer=other).run(checkpoint=path)
+    assert Fit("iterations", optimizer=rule).run(checkpoint=path) == expected
 
 
 def test_another_network_is_refused(tmp_path):

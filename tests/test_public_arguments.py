@@ -284,6 +284,11 @@ ESTIMATORS = {
 RATE = {"learning_rate": POSITIVE}
 FACTOR = [*POSITIVE, 1.1]
 OPTIMIZER = {"epsilon": POSITIVE}
+MOMENTUM = {
+    **each(("momentum", "start"), BELOW_1),
+    "ramp": [*NO_WHOLE, -1, HUGE],
+    "dampened": NO_FLAG,
+}
 ADAM = {"beta1": BELOW_1, "beta2": BELOW_1, **OPTIMIZER}
 SETTINGS = {
     **each(("repeats", "iterations", "hidden", "print_every"), COUNT),
@@ -325,8 +330,8 @@ def commanded(**options):
 
 OTHERS = {
     "SGD": made(optimizers.SGD, {}),
-    "Momentum": made(optimizers.Momentum, {"momentum": BELOW_1}),
-    "Nesterov": made(optimizers.Nesterov, {"momentum": BELOW_1}),
+    "Momentum": made(optimizers.Momentum, MOMENTUM),
+    "Nesterov": made(optimizers.Nesterov, MOMENTUM),
     "Adagrad": made(optimizers.Adagrad, OPTIMIZER),
     "RMSprop": made(optimizers.RMSprop, {"rho": BELOW_1, **OPTIMIZER}),
     "Adam": made(optimizers.Adam, ADAM),
