@@ -162,6 +162,12 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_threads(parser)
     add(
+        "--jobs",
+        type=_whole(1),
+        metavar="N",
+        help="trainings at a time, each on one thread (one; for 20 or more, a core each)",
+    )
+    add(
         "--data",
         metavar="mnist|digits|DIR",
         help="MNIST, drawn digits, or a folder of IDX files (MNIST, and drawn digits without it)",
