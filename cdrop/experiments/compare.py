@@ -21,6 +21,7 @@ from cdrop.experiments.paired import (
     INTERRUPTED,
     Arm,
     ExperimentResult,
+    check_called,
     finite,
     paired_experiment,
 )
@@ -274,6 +275,7 @@ def compare(
     for name, value, kind in (("dataset", dataset, Dataset), ("settings", settings, Settings)):
         if not isinstance(value, kind):
             raise TypeError(f"{name} is {value!r}; expected {kind.__name__}")
+    check_called(on_begin=on_begin)
     features = dataset.to_features("float32")
 
     def begun(experiment: ExperimentResult) -> None:
