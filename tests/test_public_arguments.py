@@ -468,7 +468,7 @@ OTHERS = {
         tried,
         {},
         {
-            "configurations": [None, 3, [], {}, {"a": {}}, {"a": {}, 3: {}}, {"a": {}, "b": 3}]
+            "configurations": [None, 3, [], {}, {"a": {}, 3: {}}, {"a": {}, "b": 3}]
             + [{"a": {}, "b": {setting: 1}} for setting in ("width", "seed", "units", "callbacks")]
             + [{"a": {}, "b": {"hidden": hidden}} for hidden in (0, -1, 1.5, "2", (2, 0), None)],
             **each(
