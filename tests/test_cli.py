@@ -11,6 +11,7 @@ from comparisons import FakeTrainer, small_dataset, timeless, write_idx_folder
 
 import cdrop
 from cdrop import cli, commands, datasets
+from cdrop.datasets import sources
 from cdrop.experiments import compare as compare_arms
 from cdrop.optimizers import get_optimizer
 
@@ -34,8 +35,9 @@ def idx_folder(tmp_path_factory):
 def fake(monkeypatch):
     """Let `cdrop compare` train nothing: data at once, numbers from a `FakeTrainer`."""
     trainer = FakeTrainer()
-    monkeypatch.setattr(datasets, "drawn_digits", lambda: small_dataset("drawn digits (not MNIST)"))
-    monkeypatch.setattr(datasets, "load_mnist", lambda folder, **_: small_dataset("MNIST"))
+    digits = small_dataset("drawn digits (not MNIST)")
+    monkeypatch.setattr(sources, "drawn_digits", lambda seed, **_: digits)
+    monkeypatch.setattr(sources, "load_mnist", lambda folder, **_: small_dataset("MNIST"))
     monkeypatch.setattr(
         "cdrop.experiments.compare",
         lambda *args, **options: compare_arms(*args, network=trainer, **options),
@@ -48,7 +50,7 @@ def no_mnist(fake, monkeypatch):
     def fail(folder, **_):
         raise datasets.DataNotFoundError("MNIST was not found. Tried: everything")
 
-    monkeypatch.setattr(datasets, "load_mnist", fail)
+    monkeypatch.setattr(sources, "load_mnist", fail)
     return fake
 
 
