@@ -102,6 +102,9 @@ def test_help_is_quick_to_import():
         ("--learning-rate", "inf", "a finite number above 0"),
         ("--l2", "-1e-3", "a finite number of at least 0"),
         ("--l2", "x", "a finite number of at least 0"),
+        ("--train-size", "0", "a whole number of at least 1"),
+        ("--test-share", "0", "a finite number above 0 and below 1"),
+        ("--test-share", "1", "a finite number above 0 and below 1"),
     ],
 )
 def test_bad_values_name_option_value_and_what_is_expected(option, value, expected, capsys):
@@ -125,6 +128,13 @@ def test_bad_values_name_option_value_and_what_is_expected(option, value, expect
         (["--plot", "out.docx"], "--plot out.docx: expected a name that ends in"),
         (["--plot", "absent/out.png"], "--plot: absent/out.png: there is no folder"),
         (["--json", "out.png", "--plot", "./out.png"], "name the same file"),
+        (
+            ["--train-size", "301"],
+            "--train-size: train_size is 301; expected a whole number from 1",
+        ),
+        (["--label", "kind"], "--data mnist: label is 'kind'; expected None"),
+        (["--test-share", "0.5"], "--data mnist: test_share is 0.5; expected None"),
+        (["--data", "own.csv"], "--data own.csv: label is None; expected the name of the column"),
     ],
 )
 def test_refused_before_any_work(arguments, message, fake, capsys, tmp_path, monkeypatch):
@@ -208,6 +218,48 @@ def test_digits_are_not_mnist(fake, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == lines[-1]
     assert lines[0].startswith(NOT_MNIST)
+
+
+def test_a_subset_of_mnist_is_mnists_but_stands_not_beside_the_article(fake, capsys, tmp_path):
+    path = tmp_path / "out.json"
+    arguments = ["compare", "--repeats", "2", "--train-size", "50", "--json", str(path)]
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("data      MNIST, 50 training images: ")
+    assert "NOT MNIST" not in out
+    assert "0.9640" not in out
+    assert "(here MNIST, 50 training images instead of all of MNIST)" in out
+    plain = json.loads(path.read_text())
+    assert plain["data"]["is_mnist"] is True
+    assert plain["data"]["train"] == 50
+    assert plain["comparable_with_article"] is False
+    assert fake.calls[0]["X"].shape == (50, 784)
+
+
+def test_drawn_digits_may_be_few_too(no_mnist, capsys):
+    assert cli.main(["compare", "--repeats", "1", "--train-size", "50"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == lines[-1]
+    assert lines[0].startswith(f"{NOT_MNIST}drawn digits, 50 training images;")
+
+
+def test_a_table_of_ones_own(tmp_path, capsys):
+    rows = [f"{i % 7},{i % 3 + i / 1000},{'abc'[i % 3]}" for i in range(90)]
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(["x,y,kind", *rows]))
+    arguments = ["compare", "--data", str(path), "--label", "kind", "--test-share", "0.3", *TINY]
+    assert cli.main([*arguments, "--repeats", "2", "--json", str(tmp_path / "out.json")]) == 0
+    assert capsys.readouterr().out.startswith(f"{NOT_MNIST}own.csv;")
+    data = json.loads((tmp_path / "out.json").read_text())["data"]
+    assert (data["name"], data["train"], data["test"]) == ("own.csv", 63, 27)
+
+
+def test_a_bad_table_is_an_error(tmp_path, capsys):
+    (tmp_path / "own.csv").write_text("x,kind\n1,a\ntwo,b\n")
+    assert cli.main(["compare", "--data", str(tmp_path / "own.csv"), "--label", "kind"]) == 1
+    captured = capsys.readouterr()
+    assert "own.csv: line 3, column 'x': expected a finite number, found 'two'" in captured.err
+    assert captured.out == ""
 
 
 def test_an_empty_folder_is_an_error(tmp_path):

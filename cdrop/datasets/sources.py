@@ -102,5 +102,5 @@ def _kind(source: str | os.PathLike[str]) -> str:
     if name.endswith(".npz"):
         return "npz"
     raise DataNotFoundError(
-        f"{source}: {_EXPECTED}; found {'another file' if path.exists() else 'nothing of that name'}"
+        f"{source}: {_EXPECTED}, found {'another file' if path.exists() else 'nothing of that name'}"
     )
