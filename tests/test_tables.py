@@ -303,6 +303,17 @@ def test_all_arrays_together_are_bounded(tmp_path, monkeypatch):
         load_npz(path)
 
 
+def test_rows_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_MOST_ROWS", 60)
+    with pytest.raises(DataError, match=r"a\.csv: line 61: expected .* and 60 lines, found more"):
+        load_csv(table(tmp_path / "a.csv"), label="kind")
+    path = npz(tmp_path / "a.npz", X=TABLE, y=KINDS)
+    assert len(load_npz(path).y_train) == 48
+    monkeypatch.setattr(tables, "_MOST_ROWS", 59)
+    with pytest.raises(DataError, match="X: expected at most 59 rows, found"):
+        load_npz(path)
+
+
 def test_other_methods_of_zip_are_refused(tmp_path):
     path = archive(tmp_path / "a.npz", zipfile.ZIP_LZMA, X=member((1, 1), body=bytes(8)))
     with pytest.raises(DataError, match="X: expected it stored or deflated, found zip's method 14"):

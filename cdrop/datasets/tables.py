@@ -45,6 +45,7 @@ from cdrop.datasets.dataset import (
 __all__ = ["load_csv", "load_npz"]
 
 _LONGEST_LINE = 16 << 20  # characters: a row of a million numbers
+_MOST_ROWS = 16 << 20  # each takes some memory of its own, however few bytes it has in the file
 _TEST_SHARE = 0.2
 _KEYS = {  # Keras writes the small ones
     "train": (("X_train", "x_train", "X", "x"), ("y_train", "y")),
@@ -100,7 +101,7 @@ def load_npz(
         If there is no such file.
     DataError
         If the file is damaged, has pickled objects, lacks an array, or would unpack to more than 1 GiB or than it can
-        hold; if the arrays do not fit together, a number is NaN or infinite, or a label unknown to the training
+        hold, or has more than 16 million rows; if the arrays do not fit together, a number is NaN or infinite, or a label unknown to the training
         rows. The message names file and array, what was found and what was expected.
     TypeError, ValueError
         If an argument is unfit, or the file has the rows that were to be set apart.
@@ -188,6 +189,8 @@ def _read_array(
         raise DataError(
             f"{where}: expected at most {MOST_BYTES} bytes of arrays in a file, found {promise}"
         )
+    if shape and shape[0] > _MOST_ROWS:
+        raise DataError(f"{where}: expected at most {_MOST_ROWS} rows, found {promise}")
     packed = min(info.compress_size, os.path.getsize(str(archive.filename)))
     if need != info.file_size or need > packed * ratios[info.compress_type]:
         raise DataError(
@@ -298,7 +301,7 @@ def load_csv(
     DataNotFoundError
         If there is no such file.
     DataError
-        If the file is no such table, unpacks to more than 1 GiB, or has too few rows. The message names the file, the
+        If the file is no such table, unpacks to more than 1 GiB, or has too few rows or more than 16 million. The message names the file, the
         line and the column, what was found and what was expected.
     TypeError, ValueError
         If an argument is unfit.
@@ -355,9 +358,10 @@ def _lines(stream: TextIO, path: Path) -> Iterator[tuple[str, list[str]]]:
         where = f"{path}: line {number}"
         line = stream.readline(_LONGEST_LINE + 1)
         left -= len(line)
-        if len(line) > _LONGEST_LINE or left < 0:
+        if len(line) > _LONGEST_LINE or left < 0 or number > _MOST_ROWS:
             raise DataError(
-                f"{where}: expected at most {_LONGEST_LINE} characters in a line and {MOST_BYTES} in all, found more"
+                f"{where}: expected at most {_LONGEST_LINE} characters in a line, {MOST_BYTES} in all "
+                f"and {_MOST_ROWS} lines, found more"
             )
         if not line:
             return
