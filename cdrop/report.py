@@ -102,7 +102,7 @@ def heading(result: ComparisonResult) -> str:
     return "\n".join(
         [
             f"data      {_short(data['name'])}: {data['train']:,} training,"
-            f" {data['test']:,} test images",
+            f" {data['test']:,} test {data['row']}s",
             f"source    {data['source']}",
             f"network   two hidden layers of {settings.hidden} ReLU units; dropout"
             f" {settings.dropout:g} after both, or none",

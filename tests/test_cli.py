@@ -249,7 +249,9 @@ def test_a_table_of_ones_own(tmp_path, capsys):
     path.write_text("\n".join(["x,y,kind", *rows]))
     arguments = ["compare", "--data", str(path), "--label", "kind", "--test-share", "0.3", *TINY]
     assert cli.main([*arguments, "--repeats", "2", "--json", str(tmp_path / "out.json")]) == 0
-    assert capsys.readouterr().out.startswith(f"{NOT_MNIST}own.csv;")
+    out = capsys.readouterr().out
+    assert out.startswith(f"{NOT_MNIST}own.csv;")
+    assert "data      own.csv: 63 training, 27 test rows\n" in out
     data = json.loads((tmp_path / "out.json").read_text())["data"]
     assert (data["name"], data["train"], data["test"]) == ("own.csv", 63, 27)
 

@@ -109,6 +109,11 @@ class Dataset:
         return self.X_train.dtype == np.uint8
 
     @property
+    def row_name(self) -> str:
+        """What one of `X_train` is called, "image" or "row"."""
+        return "image" if self.has_images else "row"
+
+    @property
     def is_mnist(self) -> bool:
         """Whether these are MNIST's images, all of them or a subset."""
         return (self.drawn_from or self.name) == "MNIST"
@@ -198,7 +203,7 @@ class Dataset:
         whole = self.drawn_from or self.name
         return replace(
             self,
-            name=_name_subset(whole, f"{train_size} training {_nouns(self.X_train)}"),
+            name=_name_subset(whole, f"{train_size} training {self.row_name}s"),
             X_train=self.X_train[drawn],
             y_train=self.y_train[drawn],
             drawn_from=whole,
@@ -330,10 +335,6 @@ def in_shares(labels: NDArray[np.int64], seed: int, purpose: int) -> NDArray[np.
     at = (within + 0.5) / sizes - (within == 0)
     # Classes of one size come at the same places: chance decides which is first.
     return by_class[np.lexsort((words[by_class], at))]
-
-
-def _nouns(rows: NDArray[Any]) -> str:
-    return "images" if rows.dtype == np.uint8 else "rows"
 
 
 def _name_subset(whole: str, drawn: str) -> str:

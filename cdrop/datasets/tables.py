@@ -73,7 +73,7 @@ def load_npz(
     validation: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Load arrays that `numpy.savez` or `numpy.savez_compressed` has written.
+    """Load arrays that ``numpy.savez`` or ``numpy.savez_compressed`` has written.
 
     Parameters
     ----------

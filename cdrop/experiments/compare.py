@@ -379,6 +379,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "source": dataset.source,
         "sha256": digest.hexdigest(),
         "is_mnist": dataset.is_mnist,
+        "row": dataset.row_name,
         "train": len(dataset.y_train),
         "validation": len(dataset.y_val),
         "test": len(dataset.y_test),
