@@ -225,7 +225,7 @@ def _listed(names: Mapping[str, Any] | Sequence[str]) -> str:
 def _check_rows(rows: NDArray[Any], where: str) -> NDArray[Any]:
     """Return images as they are, or a table of finite float32 or float64."""
     if rows.size and rows.ndim == 3 and rows.dtype == np.uint8:
-        return np.ascontiguousarray(rows)
+        return rows
     if rows.ndim != 2 or not rows.size or rows.dtype.kind not in "biuf":
         raise DataError(
             f"{where}: expected numbers of shape (rows, features), or images, uint8 of shape (n, height, width), "
