@@ -24,9 +24,7 @@ __all__ = [
     "split",
 ]
 
-MOST_BYTES = (
-    1 << 30
-)  # of one unpacked file: the largest relative of MNIST, EMNIST by class, has 0.55 GB
+MOST_BYTES = 1 << 30  # of one unpacked file: EMNIST by class, MNIST's largest relative, has 0.55 GB
 MOST_RATIO = 1032  # deflate's limit: 258 bytes from 2 bits (zlib's technical notes)
 SPLITTING, DRAWING = 1, 2  # purposes of random orders: one seed gives unrelated ones
 

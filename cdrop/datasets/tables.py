@@ -101,8 +101,8 @@ def load_npz(
         If there is no such file.
     DataError
         If the file is damaged, has pickled objects, lacks an array, or would unpack to more than 1 GiB or than it can
-        hold, or has more than 16 million rows; if the arrays do not fit together, a number is NaN or infinite, or a label unknown to the training
-        rows. The message names file and array, what was found and what was expected.
+        hold, or has more than 16 million rows; if the arrays do not fit together, a number is NaN or infinite, or a
+        label unknown to the training rows. The message names file and array, what was found and what was expected.
     TypeError, ValueError
         If an argument is unfit, or the file has the rows that were to be set apart.
 
@@ -301,8 +301,8 @@ def load_csv(
     DataNotFoundError
         If there is no such file.
     DataError
-        If the file is no such table, unpacks to more than 1 GiB, or has too few rows or more than 16 million. The message names the file, the
-        line and the column, what was found and what was expected.
+        If the file is no such table, unpacks to more than 1 GiB, or has too few rows or more than 16 million. The
+        message names the file, the line and the column, what was found and what was expected.
     TypeError, ValueError
         If an argument is unfit.
 
