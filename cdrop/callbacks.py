@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cdrop._checks import whole_number
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from cdrop.schedules import Epoch
 
 __all__ = ["Callback", "EpochPrinter", "LossPrinter", "ProgressBar", "Validation"]
+
+_MOMENTS = ("fit_begin", "iteration", "epoch_end", "fit_end")  # that callbacks are told of
 
 
 class Callback:
@@ -250,6 +253,10 @@ class ProgressBar(_Forgetful):
     total : int, optional
         Iterations of several fits together, drawn as one bar that ends with `close`. By default
         each fit has a bar of its own.
+    initial : int, default 0
+        Of the `total`, those that were done before; the remaining time does not count on them.
+    unit : str, default "it"
+        What is counted.
 
     Attributes
     ----------
@@ -267,9 +274,20 @@ class ProgressBar(_Forgetful):
     False
     """
 
-    def __init__(self, file: TextIO | None = None, *, total: int | None = None) -> None:
+    def __init__(
+        self,
+        file: TextIO | None = None,
+        *,
+        total: int | None = None,
+        initial: int = 0,
+        unit: str = "it",
+    ) -> None:
         self.file = file
         self.total = None if total is None else whole_number("total", total, 1, 2**62)
+        self.initial = whole_number("initial", initial, 0, 2**62)
+        if not isinstance(unit, str):
+            raise TypeError(f"unit is {unit!r}; expected a string")
+        self.unit = unit
         self._bar: Any = None
 
     @property
@@ -280,14 +298,27 @@ class ProgressBar(_Forgetful):
 
     def on_fit_begin(self, net: Network, total: int) -> None:
         """Open the bar, or go on with the one that spans several fits."""
+        self._open(self.total or total)
+
+    def _open(self, total: int | None) -> None:
         if self._bar is None and self.visible:
-            stream = self.file or sys.stderr
-            self._bar = _tqdm()(total=self.total or total, file=stream, unit="it", leave=False)
+            self._bar = _tqdm()(
+                total=total,
+                initial=self.initial,
+                file=self.file or sys.stderr,
+                unit=self.unit,
+                leave=False,
+            )
 
     def on_iteration(self, net: Network, iteration: int, loss: float) -> None:
         """Move on by one iteration."""
+        self.advance()
+
+    def advance(self, amount: int = 1) -> None:
+        """Move on, where no fit here tells of it; opens the bar if need be."""
+        self._open(self.total)
         if self._bar is not None:
-            self._bar.update(1)
+            self._bar.update(amount)
 
     def on_epoch_end(self, net: Network, epoch: Epoch) -> None:
         """Show the epoch's loss, and the validation score if there is one, beside the bar."""
@@ -316,3 +347,15 @@ def _tqdm() -> Any:
     except ImportError:
         return None
     return tqdm
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> tuple[Any, ...]:
+    """Return callbacks as a tuple, once they are known to be some."""
+    expected = "expected a sequence of cdrop.callbacks.Callback objects"
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(f"callbacks is {callbacks!r}; {expected}")
+    for i, callback in enumerate(callbacks):
+        methods = [getattr(callback, f"on_{when}", None) for when in _MOMENTS]
+        if isinstance(callback, type) or not all(map(callable, methods)):
+            raise TypeError(f"callbacks[{i}] is {callback!r}; {expected}")
+    return tuple(callbacks)

@@ -163,6 +163,12 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         help="seed of the first repeat; repeat r has N + r (0)",
     )
     _add_threads(parser)
+    add(
+        "--jobs",
+        type=_whole(1),
+        metavar="N",
+        help="trainings at a time, each on one thread (one; for 20 or more, a core each)",
+    )
     _add_data_options(parser)
     add(
         "--checkpoint",

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cdrop.datasets import Dataset
-    from cdrop.experiments import ComparisonResult, Ledger, Run, Settings
+    from cdrop.experiments import ComparisonResult, Ledger, Settings, Trial
 
 __all__ = [
     "FAILED",
@@ -34,6 +34,7 @@ __all__ = [
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 MOST_LINES = 20  # of progress, where no bar can be drawn
+WORTH_JOBS = 20  # trainings: below that, starting processes takes what they save
 
 
 class CommandError(Exception):
@@ -82,32 +83,40 @@ def run_bench(args: argparse.Namespace) -> int:
 def run_compare(args: argparse.Namespace) -> int:
     """Train, report and save the comparison (``cdrop compare``)."""
     from cdrop import report
+    from cdrop.datasets import DataError
     from cdrop.experiments import compare
 
     settings = _settings(args)
     _check_outputs(args)
-    ledger = _open_ledger(args)
+    ledger, jobs = _open_ledger(args), _jobs(args, settings)
     dataset, fallback = _load(args)
-    kept = 0 if ledger is None else _claim(ledger, settings, dataset)
+    kept = 0 if ledger is None else ledger.count(settings.repeats, settings.configurations())
     foreign = None if dataset.is_mnist else report.not_mnist(dataset.name)
     _say(foreign, fallback)
-    with _progress(settings, kept) as listeners:
+    begun = False
+
+    def begin(result: ComparisonResult) -> None:
+        nonlocal begun
+        begun = True
+        about = report.kept(args.checkpoint, kept, result)
+        _say(report.heading(result), about, "")
+
+    with _progress(settings, kept, jobs) as listeners:
         try:
             result = compare(
-                dataset,
-                settings,
-                on_begin=lambda begun: _say(
-                    report.heading(begun), report.kept(args.checkpoint, kept, settings.repeats), ""
-                ),
-                ledger=ledger,
-                **listeners,
+                dataset, settings, n_jobs=jobs, on_begin=begin, ledger=ledger, **listeners
             )
+        except DataError as error:
+            raise CommandError(f"--data {args.data}: {error}") from error
         except (ValueError, OSError) as error:
-            raise CommandError(str(error)) from error
+            if begun:
+                raise CommandError(str(error)) from error
+            raise CommandError(f"--checkpoint: {error}", REFUSED) from error  # all else is checked
     with _uninterrupted():
         lines, errors = _save(args, result)
         if ledger is not None and not result.complete:
-            lines.append(report.how_to_resume(args.checkpoint, ledger.count(settings.repeats)))
+            finished = ledger.count(settings.repeats, settings.configurations())
+            lines.append(report.how_to_resume(args.checkpoint, finished))
         _say(report.comparison(result), *lines)
         for problem in errors:
             print(f"cdrop compare: error: {problem}", file=sys.stderr, flush=True)
@@ -166,15 +175,18 @@ def _open_ledger(args: argparse.Namespace) -> Ledger | None:
         raise CommandError(f"--checkpoint: {error}", REFUSED) from error
 
 
-def _claim(ledger: Ledger, settings: Settings, dataset: Dataset) -> int:
-    """Return how many trainings are there already, once they are known to be of this comparison."""
-    from cdrop.experiments.compare import describe_data, now
+def _jobs(args: argparse.Namespace, settings: Settings) -> int:
+    """Return how many trainings run at a time: one for each core, if there are enough for that to be worth it."""
+    from cdrop.experiments.machine import package_version
 
-    try:
-        ledger.claim(settings, describe_data(dataset), now())
-    except (ValueError, OSError) as error:
-        raise CommandError(f"--checkpoint: {error}", REFUSED) from error
-    return ledger.count(settings.repeats)
+    there = package_version("joblib") is not None
+    if args.jobs is not None:
+        if args.jobs != 1 and not there:
+            raise CommandError("--jobs needs joblib: pip install 'cdrop[parallel]'", REFUSED)
+        return int(args.jobs)
+    trainings = settings.repeats * len(settings.configurations())
+    many = trainings >= WORTH_JOBS and args.threads is None and there
+    return -1 if many else 1
 
 
 def _check_picture(path: Path) -> None:
@@ -220,35 +232,45 @@ def _load_all(args: argparse.Namespace) -> tuple[Dataset, str | None]:
 
 
 @contextmanager
-def _progress(settings: Settings, kept: int) -> Iterator[dict[str, Any]]:
+def _progress(settings: Settings, kept: int, jobs: int) -> Iterator[dict[str, Any]]:
     """Yield what `compare` needs to show progress: a bar on a terminal, else sparse lines.
 
-    The bar is for what is left beside the trainings that are kept.
+    The bar counts iterations, or trainings where several run at a time; those that are kept are done.
     """
-    from cdrop import report
     from cdrop.callbacks import ProgressBar
 
-    left = 2 * settings.repeats - kept
-    bar = ProgressBar(total=max(1, left * settings.iterations))
-    if bar.visible:
-        try:
-            yield {"callbacks": [bar]}
-        finally:
-            bar.close()
+    trainings = settings.repeats * len(settings.configurations())
+    unit = settings.iterations if jobs == 1 else 1
+    counted = "it" if jobs == 1 else "training"
+    bar = ProgressBar(total=trainings * unit, initial=kept * unit, unit=counted)
+    if not bar.visible:
+        yield {"on_trial": _lines(settings)}
         return
-    pair: list[Run] = []
+    try:
+        yield {"callbacks": [bar]} if jobs == 1 else {"on_trial": lambda trial: bar.advance()}
+    finally:
+        bar.close()
+
+
+def _lines(settings: Settings) -> Callable[[Trial], None]:
+    """Return what prints a line about a repeat whose two arms are done, of all repeats some."""
+    from cdrop import report
+
+    pairs: dict[int, dict[str, Trial]] = {}
     step = math.ceil(settings.repeats / MOST_LINES)
 
-    def tell(run: Run) -> None:
-        pair.append(run)
-        if len(pair) == 2:
-            if (run.repeat + 1) % step == 0:
-                line = report.run_line(pair[0], pair[1], settings.repeats)
-                with suppress(OSError):  # a reader that has left must not cost the training
-                    print(line, file=sys.stderr, flush=True)
-            pair.clear()
+    def tell(trial: Trial) -> None:
+        pair = pairs.setdefault(trial.repeat, {})
+        pair[trial.configuration] = trial
+        if not {"without", "with"} <= pair.keys():
+            return
+        del pairs[trial.repeat]
+        if (trial.repeat + 1) % step == 0:
+            line = report.run_line(pair["without"], pair["with"], settings.repeats)
+            with suppress(OSError):  # a reader that has left must not cost the training
+                print(line, file=sys.stderr, flush=True)
 
-    yield {"on_run": tell}
+    return tell
 
 
 @contextmanager

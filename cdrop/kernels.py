@@ -77,7 +77,7 @@ def update(
     l2 : float, default 0.0
         The gradient gets ``l2 * weight``.
     step : int, default 1
-        Number of this step, from 1; Adam's bias correction needs it.
+        Number of this step, from 1; Adam's bias correction and a ramp of momentum need it.
     **settings
         The rule's settings, such as ``rho=0.95``.
 

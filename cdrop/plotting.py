@@ -8,7 +8,6 @@ import numpy as np
 
 from cdrop.experiments import article
 from cdrop.experiments.compare import ARMS
-from cdrop.experiments.statistics import standard_deviation
 
 if TYPE_CHECKING:
     import os
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from numpy.typing import NDArray
 
-    from cdrop.experiments.compare import Arm, ComparisonResult
+    from cdrop.experiments.compare import ComparisonResult
+    from cdrop.experiments.paired import Arm
 
 __all__ = ["LossCurveDisplay", "check_format", "plot_comparison", "tidy"]
 
@@ -226,12 +226,9 @@ def _draw_loss(axes: Axes, result: ComparisonResult) -> None:
     iterations = result.settings.printed_iterations
     for arm in ARMS:
         style: dict[str, Any] = {"color": COLOURS[arm], "marker": MARKERS[arm]}
-        mean = np.array(result.arms[arm].mean_loss())
+        mean, std = map(np.array, result.arms[arm].curve("loss"))
         axes.plot(iterations, mean, label=LABELS[arm], lw=2, ms=4.5, **style)
         if result.repeats > 1:
-            std = np.array(
-                [standard_deviation(c) for c in zip(*result.arms[arm].loss, strict=True)]
-            )
             axes.fill_between(
                 iterations, mean - std, mean + std, color=COLOURS[arm], alpha=0.18, lw=0
             )
@@ -250,7 +247,7 @@ def _draw_loss(axes: Axes, result: ComparisonResult) -> None:
 
 def _draw_accuracy(axes: Axes, result: ComparisonResult) -> None:
     """Draw each repeat as a pair of points with a line, and each arm's mean and spread beside."""
-    pairs = np.array([result.arms[arm].test_accuracy for arm in ARMS])
+    pairs = np.array([result.arms[arm].score for arm in ARMS])
     # Many lines drawn over each other must not turn into a black surface.
     fade = float(np.clip(8 / result.repeats, 0.06, 0.7))
     axes.plot([0, 1], pairs, color="0.55", lw=0.9, alpha=fade, zorder=1)
@@ -278,7 +275,7 @@ def _draw_accuracy(axes: Axes, result: ComparisonResult) -> None:
 
 def _draw_arm(axes: Axes, place: int, arm: str, values: Arm, fade: float) -> None:
     """Draw one arm's accuracies in their column, mean and standard deviation outside of it."""
-    accuracy = values.test_accuracy
+    accuracy = values.score
     style: dict[str, Any] = {"color": COLOURS[arm], "marker": MARKERS[arm]}
     axes.plot(
         [place] * len(accuracy), accuracy, ls="none", ms=5, alpha=max(fade, 0.25), zorder=2, **style
@@ -286,8 +283,8 @@ def _draw_arm(axes: Axes, place: int, arm: str, values: Arm, fade: float) -> Non
     if len(accuracy) > 1:
         axes.errorbar(
             place + (0.18 if place else -0.18),
-            values.mean_accuracy,
-            values.std_accuracy,
+            values.mean_score,
+            values.std_score,
             ms=7,
             lw=2,
             capsize=5,

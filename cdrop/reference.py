@@ -523,6 +523,9 @@ class _Step:
     lr: float
     t: int
     momentum: float = 0.9
+    start: float = 0.5
+    ramp: float = 0.0
+    dampened: float = 0.0
     rho: float = 0.9
     beta1: float = 0.9
     beta2: float = 0.999
@@ -534,16 +537,26 @@ def _sgd(w: Array, g: Array, state: Sequence[Array], s: _Step) -> None:
     w -= s.lr * g
 
 
+def _ramped(s: _Step) -> tuple[float, float]:
+    """Return this step's momentum and learning rate."""
+    momentum = s.momentum
+    if s.t <= s.ramp:
+        momentum = s.start + (momentum - s.start) * ((s.t - 1) / s.ramp)
+    return momentum, s.lr * (1 - momentum) if s.dampened else s.lr
+
+
 def _momentum(w: Array, g: Array, state: Sequence[Array], s: _Step) -> None:
     (v,) = state
-    v[...] = s.momentum * v - s.lr * g
+    momentum, lr = _ramped(s)
+    v[...] = momentum * v - lr * g
     w += v
 
 
 def _nesterov(w: Array, g: Array, state: Sequence[Array], s: _Step) -> None:
     (v,) = state
-    v[...] = s.momentum * v - s.lr * g
-    w += s.momentum * v - s.lr * g
+    momentum, lr = _ramped(s)
+    v[...] = momentum * v - lr * g
+    w += momentum * v - lr * g
 
 
 def _adagrad(w: Array, g: Array, state: Sequence[Array], s: _Step) -> None:
@@ -574,8 +587,8 @@ def _adamw(w: Array, g: Array, state: Sequence[Array], s: _Step) -> None:
 # name: (rule, number of state arrays, its hyperparameters)
 OPTIMIZERS: dict[str, tuple[Callable[[Array, Array, Sequence[Array], _Step], None], int, str]] = {
     "sgd": (_sgd, 0, ""),
-    "momentum": (_momentum, 1, "momentum"),
-    "nesterov": (_nesterov, 1, "momentum"),
+    "momentum": (_momentum, 1, "momentum start ramp dampened"),
+    "nesterov": (_nesterov, 1, "momentum start ramp dampened"),
     "adagrad": (_adagrad, 1, "epsilon"),
     "rmsprop": (_rmsprop, 1, "rho epsilon"),
     "adam": (_adam, 2, "beta1 beta2 epsilon"),
@@ -616,16 +629,19 @@ def update(
         One of the names above.
     learning_rate, l2 : float
     step : int
-        ``t`` of adam and adamw, from 1.
+        ``t`` of adam, adamw and ramps, from 1.
     **hyper : float
         Those in the rule: momentum=0.9, rho=0.9, beta1=0.9, beta2=0.999, epsilon=1e-8,
-        weight_decay=0.01. Another name is a `TypeError`.
+        weight_decay=0.01. With a ramp=0 above 0, momentum goes linearly from start=0.5 at t = 1
+        to its value at t = ramp + 1. dampened=False multiplies lr by 1 minus the step's momentum.
+        Another name is a `TypeError`.
 
     References
     ----------
-    Polyak 1964 (momentum); Sutskever et al. 2013 (Nesterov's form used here); Duchi, Hazan and
-    Singer 2011 (Adagrad); Tieleman and Hinton 2012, lecture 6.5 (RMSprop); Kingma and Ba 2015
-    (Adam); Loshchilov and Hutter 2019 (AdamW).
+    Polyak 1964 (momentum); Hinton et al. 2012, arXiv:1207.0580, appendix A (its ramp, dampened);
+    Sutskever et al. 2013 (Nesterov's form used here); Duchi, Hazan and Singer 2011 (Adagrad);
+    Tieleman and Hinton 2012, lecture 6.5 (RMSprop); Kingma and Ba 2015 (Adam); Loshchilov and
+    Hutter 2019 (AdamW).
 
     Examples
     --------

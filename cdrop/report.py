@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from cdrop.experiments.bench import StepTime
     from cdrop.experiments.claims import Claim
-    from cdrop.experiments.compare import ComparisonResult, Run
+    from cdrop.experiments.compare import ComparisonResult
     from cdrop.experiments.statistics import Evidence
+    from cdrop.experiments.trials import Trial
 
 __all__ = [
     "bench",
@@ -95,7 +96,7 @@ def heading(result: ComparisonResult) -> str:
     str
         Some lines without a final newline.
     """
-    settings, data, machine = result.settings, result.data, result.machine
+    settings, data, machine = result.settings, result.data, result.experiment.machine
     versions = machine["versions"]
     last = settings.seed + settings.repeats - 1
     seeds = f"seed {last}" if settings.repeats == 1 else f"seeds {settings.seed} to {last}"
@@ -110,21 +111,21 @@ def heading(result: ComparisonResult) -> str:
             f" L2 {settings.l2:g}, {settings.iterations:,} minibatches of {settings.batch_size}",
             f"repeats   {settings.repeats} per arm, {seeds}; paired: same initial weights and"
             " minibatches",
-            f"machine   {machine['cpu']}; SIMD {machine['simd']}; threads {machine['threads']}"
-            f" ({machine['threads_from']})",
+            f"machine   {machine['cpu']}; SIMD {machine['simd']}; {_workers(machine)}",
             f"versions  cdrop {versions['cdrop']}, Python {versions['python']},"
             f" NumPy {versions['numpy']}, SciPy {versions['scipy'] or 'absent'}",
         ]
     )
 
 
-def kept(folder: Path | None, finished: int, repeats: int) -> str | None:
+def kept(folder: Path | None, finished: int, result: ComparisonResult) -> str | None:
     """Return the heading's line on the folder that keeps the trainings, if there is one."""
     if folder is None:
         return None
     if not finished:
         return f"kept      in {folder}, each training as it is finished"
-    return f"kept      in {folder}: {finished} of {2 * repeats} trainings are there already"
+    trainings = result.settings.repeats * len(result.arms)
+    return f"kept      in {folder}: {finished} of {trainings} trainings are there already"
 
 
 def how_to_resume(folder: Path, finished: int) -> str:
@@ -133,19 +134,19 @@ def how_to_resume(folder: Path, finished: int) -> str:
     return f"Kept in {folder}: {trainings}. The same command with --resume goes on."
 
 
-def run_line(without: Run, dropped: Run, repeats: int) -> str:
+def run_line(without: Trial, dropped: Trial, repeats: int) -> str:
     """Return the line of progress for one finished pair.
 
     Parameters
     ----------
-    without, dropped : Run
+    without, dropped : Trial
         The two trainings of a repeat.
     repeats : int
         Number of repeats asked for.
     """
     return (
-        f"repeat {without.repeat + 1} of {repeats}: test accuracy {without.test_accuracy:.4f}"
-        f" without, {dropped.test_accuracy:.4f} with dropout"
+        f"repeat {without.repeat + 1} of {repeats}: test accuracy {without.score:.4f}"
+        f" without, {dropped.score:.4f} with dropout"
         f" ({without.seconds + dropped.seconds:.1f} s)"
     )
 
@@ -212,13 +213,13 @@ def info(
 
 def _incomplete(result: ComparisonResult) -> str:
     """Say why and after how many repeats the comparison ended."""
-    why = "interrupted" if result.interrupted else f"stopped ({result.stopped})"
+    why = "interrupted" if result.interrupted else f"stopped ({result.experiment.stopped})"
     return f"INCOMPLETE: {why} after {result.repeats} of {result.settings.repeats} repeats."
 
 
 def _loss_table(result: ComparisonResult) -> str:
     """Return mean losses at the printed iterations, with the article's where they compare."""
-    ours = [result.arms[arm].mean_loss() for arm in ARMS]
+    ours = [result.arms[arm].curve("loss")[0] for arm in ARMS]
     title = f"Training loss, mean over {_repeats(result.repeats)}, with its L2 term"
     if not result.beside_article:
         head = ["  iteration   without dropout   with dropout"]
@@ -245,7 +246,7 @@ def _accuracy_table(result: ComparisonResult) -> str:
     lines.append(head + f"article, {article.REPEATS} repeats" if beside else head.rstrip())
     for arm in ARMS:
         ours = result.arms[arm]
-        line = f"  {arm + ' dropout':<15}   {_spread(ours.mean_accuracy, ours.std_accuracy):<20}"
+        line = f"  {arm + ' dropout':<15}   {_spread(ours.mean_score, ours.std_score):<20}"
         if beside:
             line += _spread(article.RESULTS[arm].mean_accuracy, article.RESULTS[arm].std_accuracy)
         lines.append(line.rstrip())
@@ -292,7 +293,7 @@ def _time(result: ComparisonResult) -> str:
     """Return the time the trainings took."""
     means = [sum(result.arms[arm].seconds) / result.repeats for arm in ARMS]
     return (
-        f"Time: {result.seconds:.1f} s in all; a training with its test took {means[0]:.2f} s"
+        f"Time: {result.experiment.seconds:.1f} s in all; a training with its test took {means[0]:.2f} s"
         f" without and {means[1]:.2f} s with dropout."
     )
 
@@ -300,6 +301,13 @@ def _time(result: ComparisonResult) -> str:
 def _quantity(value: float, evidence: Evidence) -> str:
     """Format an estimate: differences with a sign, ratios with two decimals."""
     return f"{value:+.4f}" if evidence.null == 0 else f"{value:.3g}"
+
+
+def _workers(machine: dict[str, Any]) -> str:
+    """Say what the trainings run on."""
+    if machine["jobs"] > 1:
+        return f"{machine['jobs']} trainings at a time, {machine['threads']} thread each"
+    return f"threads {machine['threads']} ({machine['threads_from']})"
 
 
 def _short(name: str) -> str:

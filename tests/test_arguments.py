@@ -70,6 +70,7 @@ BAD_LAYER = {
     **BAD_THREADS,
 }
 NO_MAX_NORM = [*NO_NUMBER, NAN, INF, -0.1, 0, 0.0, HUGE]
+NO_FLAG = [None, 0, 1, "yes", b"", [], NAN, np.ones(2)]
 NO_SETTING = ["0.5", None, True, [0.5], 1j, NAN, INF, -0.1]
 
 
@@ -207,7 +208,9 @@ KERNELS = {
                 *[[], [np.zeros(3)] * 2, [read_only(np.zeros(3))]],
                 *([value] for value in NOT_IN_PLACE),
             ],
-            "momentum": [*NO_SETTING, 1.0],
+            **{name: [*NO_SETTING, 1.0] for name in ("momentum", "start")},
+            "ramp": [*NO_WHOLE, -1, HUGE],
+            "dampened": NO_FLAG,
             "rho": [0.5],
         },
     ),
@@ -312,7 +315,6 @@ NO_TARGETS = [
     *[np.full((2, 3), 1j), np.full((2, 3), "1"), np.full((2, 3), None), np.full((2, 3), NAN)],
     *[np.full((2, 3), INF), np.full((2, 3), 1e300)],
 ]
-NO_FLAG = [None, 0, 1, "yes", b"", [], NAN, np.ones(2)]
 RULE = {
     "optimizer": [None, 3, "", "SGD", "nonsense", optimizers.SGD, ["sgd"], True],
     "learning_rate": [*NO_NUMBER, NAN, INF, -0.1, 0, 0.0, HUGE],

@@ -264,6 +264,16 @@ def test_a_bad_table_is_an_error(tmp_path, capsys):
     assert captured.out == ""
 
 
+def test_a_table_that_cannot_be_standardised_is_an_error_of_the_data(tmp_path, capsys):
+    pytest.importorskip("safetensors")
+    rows = [f"{(-1) ** i}e308,{'ab'[i % 2]}" for i in range(20)]
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(["x,kind", *rows]))
+    options = ["--data", str(path), "--label", "kind", "--checkpoint", str(tmp_path / "kept")]
+    assert cli.main(["compare", *options]) == 1
+    assert f"--data {path}: column 0 of own.csv cannot be" in capsys.readouterr().err
+
+
 def test_an_empty_folder_is_an_error(tmp_path):
     done = run("compare", "--data", tmp_path, *TINY)
     assert done.returncode == 1
@@ -339,17 +349,16 @@ def test_a_comparison_that_is_killed_goes_on_to_the_same_json(idx_folder, tmp_pa
     assert f"--checkpoint: {kept} is not empty; expected" in done.stderr
     done = run("compare", *options, "--l2", 1, "--resume")
     assert done.returncode == 2
-    assert "has a comparison with l2 0.001; here it is 1.0" in done.stderr
+    assert "has another experiment: l2 of 'without' is 0.001 there, and 1.0 here" in done.stderr
     done = run("compare", *options, "--resume", "--json", saved[1])
     assert done.returncode == 0, done.stderr
     assert f"kept      in {kept}: " in done.stdout
     assert "of 6 trainings are there already" in done.stdout
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
-        f"repeat {number} of 3" for number in (1, 2, 3)
-    ]
+    told = [line.split(":")[0] for line in done.stderr.splitlines()]
+    assert told == [f"repeat {number} of 3" for number in (2, 3)][-len(told) :]  # what was left
     whole, resumed = (json.loads(path.read_text()) for path in saved)
     assert timeless(resumed) == timeless(whole)
-    assert os.listdir(kept) == ["comparison.cdrop"]
+    assert os.listdir(kept) == ["experiment.cdrop"]
 
 
 def test_ctrl_c_says_how_to_go_on(fake, capsys, tmp_path):

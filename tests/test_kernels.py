@@ -96,7 +96,8 @@ def updates(draw, dtype):
         options["l2"] = draw(st.sampled_from([0.0, 0.25]))
     for setting in draw(st.sets(st.sampled_from([*reference.OPTIMIZERS[name][2].split(), ""]))):
         if setting:
-            options[setting] = draw(st.sampled_from([0.125, 0.5, 0.75]))
+            values = {"ramp": [0, 5, 2000], "dampened": [False, True]}
+            options[setting] = draw(st.sampled_from(values.get(setting, [0.125, 0.5, 0.75])))
     return [array(*shape), array(*shape), state], options
 
 

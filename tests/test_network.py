@@ -67,7 +67,12 @@ def assert_same(net, twin, start, kind):
 # ---- Training is that of the twin ----------------------------------------------------------
 
 RATES = {"sgd": 0.1, "momentum": 0.005, "nesterov": 0.005, "adagrad": 0.05}  # the others: 0.003
-SETTINGS = {"momentum": {"momentum": 0.8}, "rmsprop": {"rho": 0.8}, "adam": {"beta1": 0.7}}
+SETTINGS = {
+    "momentum": {"momentum": 0.8},
+    "nesterov": {"momentum": 0.8, "start": 0.3, "ramp": 12, "dampened": True},
+    "rmsprop": {"rho": 0.8},
+    "adam": {"beta1": 0.7},
+}
 DESIGNS = [
     {"units": [9, 7, 4], "dropout": 0.5},
     {"units": [70, 65, 33, 5], "dropout": [0.5, 0.2], "input_dropout": 0.2},
@@ -347,6 +352,14 @@ def _momentum(g):
     return -0.01 * sum(0.9 ** (len(g) - 1 - i) * gradient for i, gradient in enumerate(g))
 
 
+def _ramped(g):
+    velocity = 0.0
+    for momentum, gradient in zip((0.4, 0.6, 0.8), g, strict=False):
+        step = 0.01 * (1 - momentum) * gradient
+        velocity = momentum * velocity - step
+    return momentum * velocity - step
+
+
 def _decayed(g, rho, power):
     return sum((1 - rho) * rho ** (len(g) - 1 - i) * x**power for i, x in enumerate(g))
 
@@ -356,10 +369,12 @@ def _adam(g):
     return -0.01 * first / (np.sqrt(_decayed(g, 0.999, 2) / (1 - 0.999 ** len(g))) + 1e-8)
 
 
+RAMPED = get_optimizer("nesterov", momentum=0.8, start=0.4, ramp=2, dampened=True)
 RULES = {
     "sgd": lambda w, g: -0.01 * g[-1],
     "momentum": lambda w, g: _momentum(g),
     "nesterov": lambda w, g: 0.9 * _momentum(g) - 0.01 * g[-1],
+    RAMPED: lambda w, g: _ramped(g),
     "adagrad": lambda w, g: -0.01 * g[-1] / (np.sqrt(sum(x**2 for x in g)) + 1e-8),
     "rmsprop": lambda w, g: -0.01 * g[-1] / (np.sqrt(_decayed(g, 0.9, 2)) + 1e-8),
     "adam": lambda w, g: _adam(g),
@@ -367,7 +382,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, RAMPED], ids=str)
 def test_steps_follow_their_rule_on_central_differences(optimizer):
     net = Network([5, 4, 3, 3], dropout=0.25, activation="tanh", seed=3, dtype="float64")
     with_biases(net)
@@ -383,7 +398,7 @@ def test_steps_follow_their_rule_on_central_differences(optimizer):
         for name, gradients in seen.items():
             decays = start[name] if name.startswith("weight") else 0
             assert_within_difference(moved[name] - start[name], RULES[optimizer](decays, gradients))
-    assert set(RULES) == set(OPTIMIZERS)
+    assert set(RULES) == {*OPTIMIZERS, RAMPED}
 
 
 # ---- The two scalings ----------------------------------------------------------------------

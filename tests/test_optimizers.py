@@ -5,10 +5,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import OPTIMIZERS, assert_close
+from conftest import OPTIMIZERS, assert_close, digest, problem
 
-from cdrop import kernels, optimizers, reference
-from cdrop.optimizers import get_optimizer
+from cdrop import Network, kernels, load, optimizers, reference
+from cdrop.optimizers import Momentum, Nesterov, get_optimizer
 
 SLOTS = {name: reference.OPTIMIZERS[name][1] for name in OPTIMIZERS}
 
@@ -17,8 +17,14 @@ UPDATES = [
     ("sgd", {}, 0.95, 0.975),
     ("momentum", {}, 0.95, 0.93),
     ("momentum", {"momentum": 0.5}, 0.95, 0.95),
+    ("momentum", {"start": 0.5, "ramp": 2}, 0.95, 0.94),
+    ("momentum", {"start": 0.9, "momentum": 0.1, "ramp": 2}, 0.95, 0.95),
+    ("momentum", {"dampened": True}, 0.995, 0.993),
+    ("momentum", {"ramp": 2, "dampened": True}, 0.975, 0.965),
     ("nesterov", {}, 0.905, 0.912),
     ("nesterov", {"momentum": 0.5}, 0.925, 0.95),
+    ("nesterov", {"ramp": 2}, 0.925, 0.943),
+    ("nesterov", {"ramp": 2, "dampened": True}, 0.9625, 0.963),
     ("adagrad", {}, 0.9, 0.9 + 0.025 / math.sqrt(0.3125)),
     ("rmsprop", {}, 1 - math.sqrt(0.1), 1 - math.sqrt(0.1) + 0.025 / math.sqrt(0.02875)),
     (
@@ -144,6 +150,87 @@ def test_every_rule_goes_down_a_valley(name):
     assert np.all(np.abs(weight) < 0.02)
 
 
+# ---- A ramp of momentum --------------------------------------------------------------------
+
+RAMPED = [
+    rule(0.99, start=0.5, ramp=20, dampened=dampened)
+    for rule in (Momentum, Nesterov)
+    for dampened in (False, True)
+]
+
+
+def ramp_by_hand(rule, weight, gradients):
+    """Return weight and velocity after these gradients, as appendix A of arXiv:1207.0580 has them."""
+    w, v = weight.copy(), np.zeros_like(weight)
+    for t, g in enumerate(gradients):
+        momentum = 0.5 + (0.99 - 0.5) * (t / 20) if t < 20 else 0.99
+        rate = 0.1 * (1 - momentum) if rule.dampened else 0.1
+        v = momentum * v - rate * g
+        w += momentum * v - rate * g if isinstance(rule, Nesterov) else v
+    return w, v
+
+
+@pytest.mark.parametrize("rule", RAMPED, ids=str)
+def test_a_ramp_is_to_the_bit_the_one_by_hand(rule, dtype, simd):
+    rng = np.random.default_rng(0)
+    start, *gradients = rng.standard_normal((31, 67)).astype(dtype)
+    settings = {"optimizer": rule.name, "learning_rate": 0.1, **vars(rule)}
+    for update in (kernels.update, reference.update):
+        weight, state = start.copy(), fresh(rule.name, 67, dtype)
+        for step, g in enumerate(gradients, 1):
+            update(weight, g, state, **settings, step=step)
+        for array, expected in zip(
+            [weight, *state], ramp_by_hand(rule, start, gradients), strict=True
+        ):
+            np.testing.assert_array_equal(array, expected)
+
+
+def test_a_ramp_reaches_its_momentum_and_stays():
+    rule = Momentum(0.99, ramp=3)
+    seen = [rule.constants(0.1, 0.0, step)[4] for step in (1, 2, 3, 4, 5, 2**62)]
+    assert seen[:3] == pytest.approx([0.5, 0.5 + 0.49 / 3, 0.5 + 0.98 / 3], rel=1e-15)
+    assert seen[3:] == [0.99] * 3
+
+
+def ramped_fit(net, rule, iterations):
+    x, y = problem(net.units, rows=70)
+    rates = {"learning_rate": 0.02, "l2": 0.01, "max_norm": 1.5, "batch_size": 16}
+    net.fit(x, y, optimizer=rule, iterations=iterations, **rates)
+    return net
+
+
+@pytest.mark.parametrize("rule", RAMPED, ids=str)
+def test_a_ramp_goes_on_in_its_middle(rule, tmp_path, on_each_path):
+    pytest.importorskip("safetensors")
+
+    def fresh_net(threads):
+        return Network([19, 67, 33, 3], dropout=0.5, input_dropout=0.2, threads=threads)
+
+    whole = digest(ramped_fit(fresh_net(1), rule, 30))
+    assert whole != digest(ramped_fit(fresh_net(1), type(rule)(0.99), 30))
+
+    def resumed():
+        for threads in (1, 2, 3):
+            net = ramped_fit(fresh_net(threads), rule, 7)
+            net.save(tmp_path / "m")
+            yield digest(ramped_fit(load(tmp_path / "m"), rule, 23))
+            yield digest(ramped_fit(net, rule, 23))
+
+    assert all(set(got) == {whole} for got in on_each_path(lambda: list(resumed())).values())
+
+
+@pytest.mark.parametrize("rule", [Momentum, Nesterov])
+def test_a_state_names_a_ramp_only_where_there_is_one(rule):
+    net = Network([9, 5, 3])
+    for settings in ({}, {"ramp": 20}, {"start": 0.1, "ramp": 20, "dampened": True}):
+        numbers = {name: np.asarray(value)[()] for name, value in settings.items()}  # of NumPy
+        ramped_fit(net, rule(momentum=0.8, **numbers), 2)
+        expected = {"name": rule.__name__.lower(), "momentum": 0.8, **settings}
+        got = net.state_dict()["optimizer"]
+        assert got == expected
+        assert [type(value) for value in got.values()] == [type(v) for v in expected.values()]
+
+
 # ---- Names and settings --------------------------------------------------------------------
 
 
@@ -157,7 +244,8 @@ def test_rules_have_the_settings_and_defaults_of_the_twin(name):
     assert get_optimizer(rule) is rule
     assert type(rule).__name__ in optimizers.__all__
     for setting in settings:
-        assert getattr(get_optimizer(name, **{setting: 0.25}), setting) == 0.25
+        value = {"ramp": 20, "dampened": True}.get(setting, 0.25)
+        assert getattr(get_optimizer(name, **{setting: value}), setting) == value
         with pytest.raises(AttributeError):  # frozen: a network trusts what was checked
             setattr(rule, setting, 0.5)
 

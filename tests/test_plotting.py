@@ -26,7 +26,7 @@ def test_curves_are_the_mean_losses():
     for arm in ("without", "with"):
         curve = drawn[f"{arm} dropout"]
         assert list(curve.get_xdata()) == list(range(100, 1001, 100))
-        assert list(curve.get_ydata()) == result.arms[arm].mean_loss()
+        assert list(curve.get_ydata()) == result.arms[arm].curve("loss")[0]
     assert len(loss.collections) == 2  # a band for each arm
 
 
@@ -45,7 +45,7 @@ def test_every_repeat_is_a_line_between_the_arms():
     result = fake_result(repeats=4, name="small")
     _, (_, accuracy) = plot_comparison(result)
     pairs = [tuple(line.get_ydata()) for line in accuracy.get_lines() if len(line.get_xdata()) == 2]
-    expected = list(zip(*(result.arms[a].test_accuracy for a in ("without", "with")), strict=True))
+    expected = list(zip(*(result.arms[a].score for a in ("without", "with")), strict=True))
     assert pairs[:4] == expected
 
 

@@ -9,7 +9,7 @@ from conftest import digest, problem
 from sklearn.metrics import accuracy_score, r2_score
 
 import cdrop
-from cdrop import Network
+from cdrop import Network, load
 from cdrop.callbacks import Callback
 from cdrop.schedules import (
     Constant,
@@ -142,6 +142,21 @@ def test_a_schedule_goes_on_over_fits_and_copies(schedule):
         assert digest(net) == digest(whole)
         assert net.history.epoch_loss == whole.history.epoch_loss
         assert net.learning_rate == whole.learning_rate
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [Step(np.float32(0.1), every=np.int64(2)), Cosine(np.float16(0.1), epochs=np.uint8(5))],
+)
+def test_numpys_numbers_can_be_saved(schedule, tmp_path):
+    pytest.importorskip("safetensors")
+    net = trained(2, learning_rate=schedule)
+    net.save(tmp_path / "m")
+    loaded = load(tmp_path / "m")
+    for part in (net, loaded):
+        part.fit(*DATA, batch_size=16, epochs=3, learning_rate=schedule)
+    assert digest(loaded) == digest(net)
+    assert loaded.learning_rate == net.learning_rate
 
 
 def test_another_schedule_begins_anew():

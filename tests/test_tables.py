@@ -586,7 +586,7 @@ def test_numbers_too_large_to_standardise_are_told(tmp_path, value, part):
     arrays = {key: array.copy() for key, array in PARTS.items()}
     arrays[part][:9, 2] = value * (-1) ** np.arange(9)
     data = load_npz(npz(tmp_path / "a.npz", **arrays))
-    with pytest.raises(ValueError, match=r"column 2 of a\.npz cannot be standardised in float32"):
+    with pytest.raises(DataError, match=r"column 2 of a\.npz cannot be standardised in float32"):
         data.to_features()
 
 

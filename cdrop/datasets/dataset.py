@@ -138,8 +138,9 @@ class Dataset:
         Raises
         ------
         TypeError, ValueError
-            If `dtype` is neither float32 nor float64, or a column of a table cannot be standardised, because its
-            numbers are too large.
+            If `dtype` is neither float32 nor float64.
+        DataError
+            If a column of a table cannot be standardised, because its numbers are too large.
 
         Examples
         --------
@@ -237,7 +238,7 @@ class Dataset:
         for part in (train, val, test):
             fit &= np.isfinite(part).all(axis=0)
         if not fit.all():
-            raise ValueError(
+            raise DataError(
                 f"column {fit.argmin()} of {self.name} cannot be standardised in {kind}: expected smaller numbers"
             )
         return Features(train, self.y_train, val, self.y_val, test, self.y_test, mean, std)

@@ -1,6 +1,19 @@
 """Experiments as plain functions with plain results."""
 
-from cdrop.experiments.compare import Arm, ComparisonResult, Run, Settings, compare
+from cdrop.experiments.compare import ComparisonResult, Settings, compare
 from cdrop.experiments.ledger import Ledger, open_ledger
+from cdrop.experiments.paired import Arm, Contrast, ExperimentResult, paired_experiment
+from cdrop.experiments.trials import Trial
 
-__all__ = ["Arm", "ComparisonResult", "Ledger", "Run", "Settings", "compare", "open_ledger"]
+__all__ = [
+    "Arm",
+    "ComparisonResult",
+    "Contrast",
+    "ExperimentResult",
+    "Ledger",
+    "Settings",
+    "Trial",
+    "compare",
+    "open_ledger",
+    "paired_experiment",
+]

@@ -10,7 +10,7 @@ from cdrop.experiments.statistics import Evidence, mean, paired_difference, spre
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cdrop.experiments.compare import Arm
+    from cdrop.experiments.paired import Arm
 
 __all__ = ["Claim", "judge"]
 
@@ -58,13 +58,13 @@ def judge(without: Arm, dropped: Arm) -> list[Claim]:
             "accuracy",
             "dropout gives the better mean test accuracy",
             "mean accuracy with minus without dropout",
-            paired_difference(without.test_accuracy, dropped.test_accuracy, of="mean accuracies"),
+            paired_difference(without.score, dropped.score, of="mean accuracies"),
         ),
         Claim(
             "consistency",
             "dropout is far more consistent between repeats",
             "std of accuracy without over with dropout",
-            spread_ratio(without.test_accuracy, dropped.test_accuracy, of="spreads"),
+            spread_ratio(without.score, dropped.score, of="spreads"),
         ),
         Claim(
             "convergence",
@@ -75,7 +75,7 @@ def judge(without: Arm, dropped: Arm) -> list[Claim]:
                 [mean(row) for row in dropped.loss],
                 of="mean losses",
             ),
-            _where_lower(without.mean_loss(), dropped.mean_loss()),
+            _where_lower(without.curve("loss")[0], dropped.curve("loss")[0]),
         ),
     ]
 

@@ -1,7 +1,7 @@
 """The article's experiment: the same network trained without and with dropout, repeated in pairs.
 
-Repeat r gives both arms the seed ``settings.seed + r``, hence the same initial weights and the same
-order of minibatches: within a pair only the dropout masks differ.
+Both arms of a repeat have the same initial weights and the same order of minibatches: within a pair
+only the dropout masks differ.
 """
 
 from __future__ import annotations
@@ -9,34 +9,34 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
-import time
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from itertools import product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cdrop._checks import whole_number
 from cdrop.datasets import Dataset
-from cdrop.experiments import article, machine
+from cdrop.experiments import article
 from cdrop.experiments.claims import Claim, judge
-from cdrop.experiments.statistics import mean, standard_deviation
+from cdrop.experiments.paired import (
+    INTERRUPTED,
+    Arm,
+    ExperimentResult,
+    check_called,
+    finite,
+    paired_experiment,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cdrop.callbacks import Callback
-    from cdrop.datasets import Features
     from cdrop.experiments.ledger import Ledger
+    from cdrop.experiments.trials import NetworkFactory, Trial
 
-    NetworkFactory = Callable[..., Any]
-
-__all__ = ["ARMS", "Arm", "ComparisonResult", "Run", "Settings", "compare", "describe_data"]
+__all__ = ["ARMS", "ComparisonResult", "Settings", "compare", "describe_data"]
 
 ARMS = ("without", "with")
-INTERRUPTED = "interrupted"  # `ComparisonResult.stopped` after Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ class Settings:
     threads : int or None
         Threads of a training; None for the library's default.
     print_every : int
-        The loss is kept after each iteration whose number is a multiple of this, and the last.
+        Losses and test accuracy are kept after each iteration whose number is a multiple of this, and the last.
+    sweep : tuple of float
+        Further probabilities of dropping, each with an arm of its own.
 
     Raises
     ------
@@ -81,6 +83,7 @@ class Settings:
     seed: int = 0
     threads: int | None = None
     print_every: int = 100
+    sweep: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("repeats", "iterations", "print_every"):
@@ -88,10 +91,25 @@ class Settings:
         whole_number("hidden", self.hidden, 1, 2**32)
         whole_number("seed", self.seed, 0, 2**64 + 1 - self.repeats)
 
-    @property
-    def seeds(self) -> list[int]:
-        """The seed of each repeat."""
-        return [self.seed + repeat for repeat in range(self.repeats)]
+    def configurations(self) -> dict[str, dict[str, Any]]:
+        """Return the arms as `paired_experiment` takes them.
+
+        Examples
+        --------
+        >>> list(Settings(sweep=(0.1, 0.2, 0.5)).configurations())
+        ['without', 'with', 'dropout 0.1', 'dropout 0.2']
+        """
+        rates = {"without": 0.0, "with": self.dropout}
+        rates |= {f"dropout {rate:g}": rate for rate in self.sweep if rate not in rates.values()}
+        shared = {
+            "hidden": (self.hidden, self.hidden),
+            "optimizer": self.optimizer,
+            "learning_rate": self.learning_rate,
+            "l2": self.l2,
+            "batch_size": self.batch_size,
+            "iterations": self.iterations,
+        }
+        return {name: {**shared, "dropout": rate} for name, rate in rates.items()}
 
     @property
     def printed_iterations(self) -> list[int]:
@@ -102,14 +120,14 @@ class Settings:
         return kept
 
     def differences(self) -> list[str]:
-        """Say where these settings leave the article's; repeats, seed and threads are free.
+        """Say where these settings leave the article's; repeats, seed, threads and sweep are free.
 
         Examples
         --------
         >>> Settings(hidden=128, repeats=50).differences()
         ['hidden 128 instead of 256']
         """
-        free = {"repeats", "seed", "threads"}
+        free = {"repeats", "seed", "threads", "sweep"}
         return [
             f"{name.replace('_', ' ')} {value} instead of {standard}"
             for name, standard in dataclasses.asdict(Settings()).items()
@@ -117,59 +135,7 @@ class Settings:
         ]
 
 
-@dataclass
-class Arm:
-    """Results of one arm, one entry per finished repeat.
-
-    Attributes
-    ----------
-    dropout : float
-        Probability of dropping a hidden unit.
-    test_accuracy : list of float
-        Share of test images classified correctly after the training.
-    loss : list of list of float
-        Training loss at the printed iterations, with its L2 term and its masks.
-    seconds : list of float
-        Time of each training.
-    """
-
-    dropout: float
-    test_accuracy: list[float] = field(default_factory=list)
-    loss: list[list[float]] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def mean_accuracy(self) -> float:
-        """Mean test accuracy over repeats; NaN without any."""
-        return mean(self.test_accuracy)
-
-    @property
-    def std_accuracy(self) -> float:
-        """Standard deviation of test accuracy between repeats, divisor n - 1."""
-        return standard_deviation(self.test_accuracy)
-
-    def mean_loss(self) -> list[float]:
-        """Return the loss at each printed iteration, averaged over repeats."""
-        return [mean(column) for column in zip(*self.loss, strict=True)]
-
-    def add(self, run: Run) -> None:
-        """Append one training."""
-        self.test_accuracy.append(run.test_accuracy)
-        self.loss.append(run.loss)
-        self.seconds.append(run.seconds)
-
-
-class Run(NamedTuple):
-    """One finished training: which one, and what came out."""
-
-    repeat: int
-    arm: str
-    test_accuracy: float
-    loss: list[float]
-    seconds: float
-
-
-@dataclass
+@dataclass(frozen=True)
 class ComparisonResult:
     """What a comparison found.
 
@@ -177,42 +143,37 @@ class ComparisonResult:
     ----------
     settings : Settings
         What was asked for.
-    arms : dict of str to Arm
-        Keys ``without`` and ``with``; both hold the same repeats, the finished ones.
-    data : dict
-        Name, source, hashes and sizes of the data.
-    machine : dict
-        As `cdrop.experiments.machine.describe` returns it.
-    started : str
-        Time of the beginning, ISO 8601, UTC.
-    seconds : float
-        Time of the whole comparison.
-    stopped : str or None
-        Why it ended before all repeats were done; None if they were.
+    experiment : ExperimentResult
+        Its arms are ``without``, ``with``, and one for each rate of the sweep.
     """
 
     settings: Settings
-    arms: dict[str, Arm]
-    data: dict[str, Any]
-    machine: dict[str, Any]
-    started: str
-    seconds: float = 0.0
-    stopped: str | None = None
+    experiment: ExperimentResult
+
+    @property
+    def arms(self) -> dict[str, Arm]:
+        """The results of each arm, over the finished repeats."""
+        return self.experiment.arms
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Name, source, hash and sizes of the data."""
+        return self.experiment.data
 
     @property
     def repeats(self) -> int:
         """Number of finished repeats."""
-        return len(self.arms["with"].test_accuracy)
+        return len(self.experiment.repeats)
 
     @property
     def complete(self) -> bool:
         """Whether all repeats were done."""
-        return self.stopped is None
+        return self.experiment.complete
 
     @property
     def interrupted(self) -> bool:
         """Whether Ctrl-C ended it."""
-        return self.stopped == INTERRUPTED
+        return self.experiment.stopped == INTERRUPTED
 
     @property
     def beside_article(self) -> bool:
@@ -223,6 +184,19 @@ class ComparisonResult:
         """Return the article's claims, each with its verdict on these repeats."""
         return judge(self.arms["without"], self.arms["with"])
 
+    def sweep(self) -> dict[float, Arm]:
+        """Return the arms by their probability of dropping, in order."""
+        rates = {arm.configuration["dropout"]: arm for arm in self.arms.values()}
+        return {rate: rates[rate] for rate in sorted(rates)}
+
+    def overtakes(self) -> int | None:
+        """Return the noted iteration from which on dropout has the better mean test accuracy, to the end, if any."""
+        curves = [self.arms[arm].curve("test_score")[0] for arm in ARMS]
+        ahead = [b > a for a, b in zip(*curves, strict=True)]
+        last_behind = max((i for i, leads in enumerate(ahead) if not leads), default=-1)
+        later = self.settings.printed_iterations[last_behind + 1 :]
+        return later[0] if later else None
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain lists, numbers and strings, ready for JSON.
 
@@ -230,40 +204,46 @@ class ComparisonResult:
         -------
         dict
             ``arms.without.test_accuracy`` and ``arms.with.test_accuracy`` are lists over repeats,
-            ``arms.*.loss`` lists over repeats of lists over ``printed_iterations``. A number that
-            is not finite is None.
+            ``arms.*.loss`` lists over repeats of lists over ``printed_iterations``, and so are
+            ``arms.*.test_accuracy_curve`` and ``arms.*.test_loss_curve``. A number that is not finite
+            is None.
         """
+        experiment = self.experiment
         plain: dict[str, Any] = {
             "format": "cdrop-compare",
             "version": 1,
             "complete": self.complete,
-            "stopped": self.stopped,
+            "stopped": experiment.stopped,
             "repeats_done": self.repeats,
             "settings": dataclasses.asdict(self.settings),
             "data": self.data,
-            "machine": self.machine,
-            "time": {"started": self.started, "seconds": self.seconds},
-            "seeds": self.settings.seeds[: self.repeats],
+            "machine": experiment.machine,
+            "time": {"started": experiment.started, "seconds": experiment.seconds},
+            "seeds": [self.settings.seed + repeat for repeat in experiment.repeats],
             "printed_iterations": self.settings.printed_iterations,
             "arms": {name: _arm_dict(arm) for name, arm in self.arms.items()},
             "comparable_with_article": self.beside_article,
             "claims": [dataclasses.asdict(claim) for claim in self.claims()],
+            "contrasts": [dataclasses.asdict(contrast) for contrast in experiment.contrasts()],
         }
-        finite: dict[str, Any] = _finite(plain)
-        return finite
+        result: dict[str, Any] = finite(plain)
+        return result
 
 
 def compare(
     dataset: Dataset,
     settings: Settings | None = None,
     *,
+    n_jobs: int | None = None,
     callbacks: Sequence[Callback] = (),
     on_begin: Callable[[ComparisonResult], None] | None = None,
-    on_run: Callable[[Run], None] | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
     network: NetworkFactory | None = None,
     ledger: Ledger | None = None,
 ) -> ComparisonResult:
     """Train without and with dropout on the same data, `settings.repeats` times in pairs.
+
+    A layer on `paired_experiment`, which has the same for any configurations and data.
 
     Parameters
     ----------
@@ -271,92 +251,55 @@ def compare(
         The data; preprocessed once as the article does.
     settings : Settings, optional
         The article's by default.
-    callbacks : sequence of Callback
-        Handed to every ``fit``.
+    n_jobs, callbacks, on_trial, network, ledger
+        As `paired_experiment` has them.
     on_begin : callable, optional
         Called before the first training with the result, as yet without repeats.
-    on_run : callable, optional
-        Called with a `Run` after each training, and with those that the ledger has, in their turn.
-    network : callable, optional
-        Called as `cdrop.Network`, which it is by default.
-    ledger : Ledger, optional
-        Keeps every training, so that a comparison that was killed goes on with the same numbers; see
-        `cdrop.experiments.open_ledger`. Callbacks hear of what is trained now.
 
     Returns
     -------
     ComparisonResult
-        With the repeats that were finished in both arms: after Ctrl-C or a training that broke
-        down there are fewer than asked for, and `stopped` says why.
+        With the repeats that were finished in all arms: after Ctrl-C or a training that broke
+        down there are fewer than asked for, and ``experiment.stopped`` says why.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is not as above, the network refuses the settings or the data, or the ledger is another
-        comparison's.
+        experiment's.
+    ImportError
+        If ``n_jobs`` asks for joblib, which is not installed (extra ``parallel``).
     OSError
         If the ledger cannot be written.
     """
     settings = Settings() if settings is None else settings
-    _check_kinds(dataset, settings, ledger, on_begin=on_begin, on_run=on_run, network=network)
-    result = ComparisonResult(
-        settings=settings,
-        arms={"without": Arm(0.0), "with": Arm(settings.dropout)},
-        data=describe_data(dataset),
-        machine=machine.describe(settings.threads),
-        started=now(),
-    )
-    if ledger is not None:
-        ledger.claim(settings, result.data, result.started)
-        result.started = ledger.started
-    begin = time.perf_counter()
-    runs: list[Run] = []
-    earlier = 0.0
-    try:
-        if on_begin is not None:
-            on_begin(result)
-        features = dataset.to_features("float32")
-        for repeat, arm in product(range(settings.repeats), ARMS):
-            run = None if ledger is None else ledger.finished(repeat, arm)
-            if run is None:
-                run = _train(features, settings, repeat, arm, callbacks, network, ledger)
-            else:
-                earlier += run.seconds
-            # Kept before it is told: Ctrl-C in the telling must not cost what was told.
-            runs.append(run)
-            if on_run is not None:
-                on_run(runs[-1])
-    except KeyboardInterrupt:
-        result.stopped = INTERRUPTED
-    except ArithmeticError as error:
-        result.stopped = str(error)
-    for run in runs[: len(runs) // 2 * 2]:  # whole pairs
-        result.arms[run.arm].add(run)
-    result.seconds = time.perf_counter() - begin + earlier
-    return result
-
-
-def now() -> str:
-    """Return the time as results tell it: ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _check_kinds(dataset: Any, settings: Any, ledger: Any, **called: Any) -> None:
-    """Raise unless the arguments of `compare` are of the kinds that they must be."""
-    kinds: dict[str, tuple[Any, type]] = {
-        "dataset": (dataset, Dataset),
-        "settings": (settings, Settings),
-    }
-    if ledger is not None:
-        from cdrop.experiments.ledger import Ledger  # which knows this module
-
-        kinds["ledger"] = ledger, Ledger
-    for name, (value, kind) in kinds.items():
+    for name, value, kind in (("dataset", dataset, Dataset), ("settings", settings, Settings)):
         if not isinstance(value, kind):
             raise TypeError(f"{name} is {value!r}; expected {kind.__name__}")
-    for name, value in called.items():
-        if value is not None and not callable(value):
-            raise TypeError(f"{name} is {value!r}; expected something to call, or None")
+    check_called(on_begin=on_begin)
+    features = dataset.to_features("float32")
+
+    def begun(experiment: ExperimentResult) -> None:
+        if on_begin is not None:
+            on_begin(ComparisonResult(settings, experiment))
+
+    experiment = paired_experiment(
+        settings.configurations(),
+        (features.X_train, features.y_train),
+        (features.X_test, features.y_test),
+        repeats=settings.repeats,
+        seed=settings.seed,
+        note_every=settings.print_every,
+        n_jobs=n_jobs,
+        threads=settings.threads,
+        ledger=ledger,
+        about=describe_data(dataset),
+        callbacks=callbacks,
+        on_begin=begun,
+        on_trial=on_trial,
+        network=network,
+    )
+    return ComparisonResult(settings, experiment)
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:
@@ -385,72 +328,16 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _train(
-    data: Features,
-    settings: Settings,
-    repeat: int,
-    arm: str,
-    callbacks: Sequence[Callback],
-    network: NetworkFactory | None,
-    ledger: Ledger | None,
-) -> Run:
-    """Train and test one network, and keep the result."""
-    begin = time.perf_counter()
-    classes = 1 + max(int(labels.max()) for labels in (data.y_train, data.y_test))
-    net = (network or _default_network())(
-        [data.X_train.shape[1], settings.hidden, settings.hidden, classes],
-        dropout=settings.dropout if arm == "with" else 0.0,
-        seed=settings.seeds[repeat],
-        threads=settings.threads,
-    )
-    history = net.fit(
-        data.X_train,
-        data.y_train,
-        optimizer=settings.optimizer,
-        learning_rate=settings.learning_rate,
-        l2=settings.l2,
-        batch_size=settings.batch_size,
-        iterations=settings.iterations,
-        callbacks=callbacks,
-        **({} if ledger is None else ledger.checkpoint(settings, repeat, arm)),
-    )
-    if (
-        history.interrupted
-    ):  # `fit` returns normally after Ctrl-C; a part of a training is no result
-        raise KeyboardInterrupt
-    if len(history.loss) < settings.iterations:
-        raise ValueError(
-            f"a callback ended a training after {len(history.loss)} of {settings.iterations} "
-            "iterations; a comparison needs all of them"
-        )
-    loss = [float(history.loss[iteration - 1]) for iteration in settings.printed_iterations]
-    accuracy = float(net.score(data.X_test, data.y_test))
-    run = Run(repeat, arm, accuracy, loss, time.perf_counter() - begin)
-    if ledger is not None:
-        ledger.add(run)
-    return run
-
-
-def _default_network() -> NetworkFactory:
-    """Return `cdrop.Network`."""
-    from cdrop.network import Network
-
-    return Network
-
-
 def _arm_dict(arm: Arm) -> dict[str, Any]:
     """Return an arm's results with their means."""
-    return dataclasses.asdict(arm) | {
-        "mean_test_accuracy": arm.mean_accuracy,
-        "std_test_accuracy": arm.std_accuracy,
-        "mean_loss": arm.mean_loss(),
+    return {
+        "dropout": arm.configuration["dropout"],
+        "test_accuracy": arm.score,
+        "loss": arm.loss,
+        "test_accuracy_curve": arm.test_score,
+        "test_loss_curve": arm.test_loss,
+        "seconds": arm.seconds,
+        "mean_test_accuracy": arm.mean_score,
+        "std_test_accuracy": arm.std_score,
+        "mean_loss": arm.curve("loss")[0],
     }
-
-
-def _finite(value: Any) -> Any:
-    """Replace numbers that JSON cannot hold by None, at any depth."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

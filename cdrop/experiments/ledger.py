@@ -1,8 +1,7 @@
-"""The finished trainings of a comparison, kept in a folder, from which one that was killed goes on."""
+"""The finished trainings of an experiment, kept in a folder, from which one that was killed goes on."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,114 +10,132 @@ import cdrop
 from cdrop import storage
 from cdrop._checks import choice, truth_value, whole_number
 from cdrop._files import check_writable, sweep
-from cdrop.experiments.compare import ARMS, Run, Settings
+from cdrop.checkpoints import digest
+from cdrop.experiments.trials import Trial
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
 __all__ = ["Ledger", "open_ledger"]
 
-_FILE = "comparison.cdrop"
-_FREE = ("repeats", "threads")  # no training depends on them
+_FILE = "experiment.cdrop"
 _LONG = 1000  # iterations from which a training is worth checkpoints of its own
 
 
 class Ledger:
-    """What is kept of a comparison; `open_ledger` makes it.
+    """What is kept of an experiment; `open_ledger` makes it.
 
     Attributes
     ----------
     folder : Path or None
         Where it is kept.
-    comparison : dict or None
-        Settings and data, once `claim` has been told them.
+    identity : dict or None
+        What all trainings share, once `claim` has been told it.
+    configurations : dict of str to dict
+        The settings of each arm.
     started : str
-        Time of the beginning, as in `ComparisonResult`.
-    runs : list of Run
+        Time of the beginning, as in `ExperimentResult`.
+    trials : list of Trial
         The finished trainings.
     """
 
     def __init__(
         self,
-        comparison: dict[str, Any] | None = None,
+        identity: dict[str, Any] | None = None,
+        configurations: dict[str, dict[str, Any]] | None = None,
         started: str = "",
-        runs: list[Run] | None = None,
+        trials: list[Trial] | None = None,
     ) -> None:
         self.folder: Path | None = None
-        self.comparison = comparison
+        self.identity = identity
+        self.configurations = configurations or {}
         self.started = started
-        self.runs = runs or []
+        self.trials = trials or []
 
-    def claim(self, settings: Settings, data: dict[str, Any], started: str) -> None:
-        """Keep this comparison from now on, or go on with it.
+    def claim(
+        self, identity: dict[str, Any], configurations: dict[str, dict[str, Any]], started: str
+    ) -> str:
+        """Keep this experiment from now on, or go on with it; more configurations may join.
 
         Parameters
         ----------
-        settings : Settings
-        data : dict
-            As `cdrop.experiments.compare.describe_data` gives it.
+        identity : dict
+            What its trainings share, in values that JSON can carry.
+        configurations : dict of str to dict
+            The settings of each arm.
         started : str
             Time, if this is the beginning.
+
+        Returns
+        -------
+        str
+            The time of the beginning.
 
         Raises
         ------
         ValueError
-            If the folder has the trainings of another comparison.
+            If the folder has the trainings of another experiment.
         OSError
             If it cannot be written.
         """
-        known = {k: v for k, v in dataclasses.asdict(settings).items() if k not in _FREE}
-        asked = {
-            "cdrop": cdrop.__version__,
-            **known,
-            "data": data["name"],
-            "sha256": data["sha256"],
-        }
-        if self.comparison is None:
-            self.comparison, self.started = asked, started
-            self._save()
-            return
-        for name, value in asked.items():
-            was = self.comparison.get(name)
+        asked = {"cdrop": cdrop.__version__, **identity}
+        if self.identity is None:
+            self.identity, self.started = asked, started
+        self._check(self.identity, asked)
+        for name, settings in configurations.items():
+            had = self.configurations.setdefault(name, settings)
+            self._check(had, settings, f" of {name!r}")
+        self._save()
+        for trial in self.trials:  # a kill may have come between the two
+            self._forget(trial)
+        return self.started
+
+    def _check(self, had: dict[str, Any], asked: dict[str, Any], of: str = "") -> None:
+        """Raise if what is kept differs from what is asked for."""
+        for name in {**had, **asked}:
+            was, value = had.get(name), asked.get(name)
             if json.dumps(was) != json.dumps(value):
                 raise ValueError(
-                    f"{self.folder} has a comparison with {name.replace('_', ' ')} {was}; here it is {value}. Expected "
-                    "the same data and settings (but repeats and threads), or another folder"
+                    f"{self.folder} has another experiment: {name.replace('_', ' ')}{of} is {was} there, and {value} "
+                    "here. Expected the same data and settings (but repeats and threads), or another folder"
                 )
-        for run in self.runs:  # a kill may have come between the two
-            self._forget(run)
 
-    def finished(self, repeat: int, arm: str) -> Run | None:
+    def finished(self, repeat: int, configuration: str) -> Trial | None:
         """Return a training that is kept."""
-        return next((run for run in self.runs if run[:2] == (repeat, arm)), None)
+        return next((t for t in self.trials if t[:2] == (repeat, configuration)), None)
 
-    def count(self, repeats: int) -> int:
-        """Return how many trainings of the first `repeats` repeats are kept."""
-        return sum(run.repeat < repeats for run in self.runs)
+    def count(self, repeats: int, configurations: Iterable[str]) -> int:
+        """Return how many trainings of the first `repeats` repeats of some configurations are kept."""
+        names = set(configurations)
+        return sum(t.repeat < repeats and t.configuration in names for t in self.trials)
 
-    def add(self, run: Run) -> None:
+    def add(self, trial: Trial) -> None:
         """Keep a training; it is on the disk then."""
-        self.runs.append(run)
+        self.trials.append(trial)
         self._save()
-        self._forget(run)
+        self._forget(trial)
 
-    def checkpoint(self, settings: Settings, repeat: int, arm: str) -> dict[str, Any]:
+    def checkpoint(self, repeat: int, configuration: str) -> dict[str, Any]:
         """Return what `Network.fit` needs to keep a training under way, if that is long enough to be worth it."""
-        if settings.iterations <= _LONG:
+        settings = self.configurations[configuration]
+        if "epochs" not in settings and settings.get("iterations", 1000) <= _LONG:
             return {}
-        return {"checkpoint": self._path(repeat, arm), "checkpoint_every": _LONG}
+        return {"checkpoint": self._path(repeat, configuration), "checkpoint_every": _LONG}
 
-    def _forget(self, run: Run) -> None:
+    def _forget(self, trial: Trial) -> None:
         """Remove a training's own checkpoint."""
-        path = self._path(run.repeat, run.arm)
+        path = self._path(trial.repeat, trial.configuration)
         sweep(path)
         path.unlink(missing_ok=True)
 
-    def _path(self, repeat: int, arm: str) -> Path:
+    def _path(self, repeat: int, configuration: str) -> Path:
+        """Return where a training's checkpoint is; names may have in them what those of files may not."""
         assert self.folder is not None
-        return self.folder / f"repeat-{repeat + 1}-{arm}.cdrop"
+        name = configuration if configuration.isidentifier() else digest(configuration)[:12]
+        return self.folder / f"repeat-{repeat + 1}-{name}.cdrop"
 
     def _save(self) -> None:
         assert self.folder is not None
@@ -126,39 +143,52 @@ class Ledger:
 
     def _to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Give what `cdrop.storage` writes."""
-        runs = [run._asdict() for run in self.runs]
-        return {"comparison": self.comparison, "started": self.started, "runs": runs}, {}
+        told = {name: getattr(self, name) for name in ("identity", "configurations", "started")}
+        return {**told, "trials": [trial._asdict() for trial in self.trials]}, {}
 
     @classmethod
     def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Ledger:
         """Take what `cdrop.storage` has read, which may be anything; see there."""
-        runs = [Run(**run) for run in settings["runs"]]
-        for run in runs:
-            whole_number("repeat", run.repeat, 0, 2**62)
-            choice("arm", run.arm, ARMS)
-            if not isinstance(run.loss, list) or not all(
-                isinstance(number, float) for number in (run.test_accuracy, run.seconds, *run.loss)
-            ):
-                raise TypeError(f"{run} is no training")
-        if not isinstance(settings["comparison"], dict) or not isinstance(settings["started"], str):
-            raise TypeError("it does not say of which comparison it is")
-        return cls(settings["comparison"], settings["started"], runs)
+        identity, configurations = settings["identity"], settings["configurations"]
+        kinds = isinstance(identity, dict) and isinstance(configurations, dict)
+        if not kinds or not all(isinstance(arm, dict) for arm in configurations.values()):
+            raise TypeError("it does not say of which experiment it is")
+        if not isinstance(settings["started"], str):
+            raise TypeError("it does not say when it began")
+        trials = [Trial(**trial) for trial in settings["trials"]]
+        for trial in trials:
+            _check_trial(trial, tuple(configurations))
+        return cls(identity, configurations, settings["started"], trials)
+
+
+def _check_trial(trial: Trial, names: tuple[str, ...]) -> None:
+    """Raise unless a training that was read is one."""
+    whole_number("repeat", trial.repeat, 0, 2**62)
+    choice("configuration", trial.configuration, names)
+    columns = (trial.iterations, trial.loss, trial.test_loss, trial.test_score)
+    lists = all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns)
+    if not lists or not columns[0] or not isinstance(trial.seconds, float):
+        raise TypeError(f"{trial} is no training")
+    for iteration in trial.iterations:
+        whole_number("iteration", iteration, 1, 2**62)
+    if not all(isinstance(number, float) for column in columns[1:] for number in column):
+        raise TypeError(f"{trial} is no training")
 
 
 def open_ledger(folder: str | os.PathLike[str], *, resume: bool = False) -> Ledger:
-    """Open a folder to keep a comparison in.
+    """Open a folder to keep an experiment in.
 
     Parameters
     ----------
     folder : path
         It may be new; the folder above it must be there.
     resume : bool, default False
-        Go on with the comparison that is there, if there is one. Without it the folder must be empty.
+        Go on with the experiment that is there, if there is one. Without it the folder must be empty.
 
     Returns
     -------
     Ledger
-        To be given to `compare`.
+        To be given to `paired_experiment` or `compare`.
 
     Raises
     ------
@@ -177,18 +207,18 @@ def open_ledger(folder: str | os.PathLike[str], *, resume: bool = False) -> Ledg
         raise NotADirectoryError(f"{folder} is a file, not a folder")
     path.mkdir(exist_ok=True)
     check_writable(path / _FILE)
-    sweep(path / _FILE)  # what a comparison killed at its very beginning has left
+    sweep(path / _FILE)  # what an experiment killed at its very beginning has left
     there = sorted(entry.name for entry in path.iterdir())
     if there and not resume:
         raise ValueError(
-            f"{folder} is not empty; expected a new or empty folder, or resume, to go on with the comparison in it"
+            f"{folder} is not empty; expected a new or empty folder, or resume, to go on with the experiment in it"
         )
     if there and _FILE not in there:
         raise ValueError(
-            f"{folder} has no comparison in it, but {there[0]}; expected a new or empty folder, or that of a comparison"
+            f"{folder} has no experiment in it, but {there[0]}; expected a new or empty folder, or an experiment's"
         )
     ledger = storage.load(path / _FILE) if there else Ledger()
     if not isinstance(ledger, Ledger):
-        raise ValueError(f"{path / _FILE} is no comparison, but a {type(ledger).__name__}")
+        raise ValueError(f"{path / _FILE} is no experiment, but a {type(ledger).__name__}")
     ledger.folder = path
     return ledger

@@ -16,6 +16,7 @@ EXTRAS = {
     "data": "pooch",
     "progress": "tqdm",
     "io": "safetensors",
+    "parallel": "joblib",
 }
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from cdrop._checks import finite_number
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,11 +22,20 @@ if TYPE_CHECKING:
 
     Values = Sequence[float] | NDArray[np.float64]
 
-__all__ = ["Evidence", "Verdict", "mean", "paired_difference", "spread_ratio", "standard_deviation"]
+__all__ = [
+    "Evidence",
+    "Verdict",
+    "mean",
+    "paired_difference",
+    "repeats_needed",
+    "spread_ratio",
+    "standard_deviation",
+]
 
 Verdict = Literal["supported", "contradicted", "not decided"]
 
 LEVEL = 0.95
+POWER = 0.8
 NEEDS_SCIPY = "the test needs SciPy: pip install 'cdrop[stats]'"
 
 
@@ -192,6 +203,59 @@ def spread_ratio(first: Values, second: Values, *, of: str = "spreads") -> Evide
     p_value = float(stats.levene(a, b, center="median").pvalue)
     interval = _bonett_interval(a, b, float(stats.t.ppf(0.5 + LEVEL / 2, a.size - 1)))
     return _judge(estimate, 1.0, interval, p_value, test, a.size, of)
+
+
+def repeats_needed(
+    first: Values, second: Values, size: float, *, power: float = POWER
+) -> int | None:
+    """Return how many repeats see a difference of the means.
+
+    Parameters
+    ----------
+    first, second : sequence of float, shape (n,)
+        Values of the two arms over the same repeats: their differences' spread is what counts.
+    size : float
+        The difference to be seen, above 0.
+    power : float, default 0.8
+        Probability that the paired t-test at 5 % sees it.
+
+    Returns
+    -------
+    int or None
+        None without SciPy, or where the differences have no spread.
+
+    Raises
+    ------
+    ValueError
+        If the arms differ in length, or a number is out of range.
+
+    References
+    ----------
+    Cohen: Statistical power analysis for the behavioral sciences (1988), chapter 2.
+
+    Examples
+    --------
+    >>> repeats_needed([0.96, 0.97, 0.95], [0.97, 0.96, 0.96], size=0.01)
+    13
+    """
+    size = finite_number("size", size, positive=True)
+    if not 0 < power < 1:
+        raise ValueError(f"power is {power!r}; expected a number between 0 and 1")
+    a, b = _paired(first, second)
+    stats = _scipy_stats()
+    if _obstacle(a, b, least=2) or _constant(b - a, a, b) or stats is None:
+        return None
+    effect = size / standard_deviation(b - a)
+    normal = float(stats.norm.ppf([0.5 + LEVEL / 2, power]).sum())
+    n = max(2, math.ceil((normal / effect) ** 2))  # Student's needs no fewer than the normal test
+    if n > 10**4:  # where the two are the same, but for rounding
+        return n
+    while True:
+        critical, offset = stats.t.ppf(0.5 + LEVEL / 2, n - 1), effect * math.sqrt(n)
+        seen = stats.nct.sf(critical, n - 1, offset) + stats.nct.cdf(-critical, n - 1, offset)
+        if not seen < power:  # NaN where the noncentral t is beyond SciPy, and the power 1
+            return n
+        n += 1
 
 
 def _bonett_interval(

@@ -73,6 +73,57 @@ static void test_nan(const cdrop_path *path, cdrop_dtype t)
             }
 }
 
+/* ---- Labels ------------------------------------------------------------------------------------------------- */
+
+static void test_labels_of(cdrop_dtype t, const cdrop_kernels *k, const void *row, size_t n)
+{
+    int64_t above[40];
+    size_t first = 0;
+    for (size_t i = 1; i < n; i++)
+        if (!isnan(get(t, row, first)) && !(get(t, row, i) <= get(t, row, first)))
+            first = i;
+    CHECK(k->largest(row, n) == first, "the largest is %zu, not %zu", k->largest(row, n), first);
+    k->positive(above, row, n);
+    for (size_t i = 0; i < n; i++)
+        CHECK(above[i] == (get(t, row, i) > 0), "%g is told to be %d", get(t, row, i), (int)above[i]);
+}
+
+/* Of small whole numbers many are equal: the first counts, and a NaN before any number. */
+static void test_labels(const cdrop_path *path, cdrop_dtype t)
+{
+    for (size_t n = 1; n <= 40; n++) {
+        check_case("labels of %zu, %s %s", n, path->name, DTYPE_NAME(t));
+        void *row = random_array(t, n, 1, 3);
+        test_labels_of(t, kernels_of(path, t), row, n);
+        for (size_t i = 0; i < n; i++)
+            put(t, row, i, round(get(t, row, i)));
+        test_labels_of(t, kernels_of(path, t), row, n);
+        for (size_t at = 0; at < n; at += 5) {
+            put_nan(t, row, n - 1 - at, 0);
+            test_labels_of(t, kernels_of(path, t), row, n);
+        }
+        guarded_release();
+    }
+}
+
+/* ---- Weights of 0 -------------------------------------------------------------------------------------------- */
+
+static void test_rows_without_weight(const cdrop_path *path, cdrop_dtype t)
+{
+    enum { N = 5 };
+    check_case("a row without weight, %s %s", path->name, DTYPE_NAME(t));
+    const double weights[] = {0, 2};
+    void *outputs = random_array(t, 2 * N, 1, 1), *targets = random_array(t, 2 * N, 1, 1);
+    void *out = guarded(2 * N * size_of(t));
+    put(t, outputs, 0, INFINITY);
+    const double loss = cdrop_loss_and_gradient(t, CDROP_SQUARED_ERROR, out, outputs, NULL, targets, weights, 2, N);
+    double expected = 0;
+    for (size_t i = N; i < 2 * N; i++)
+        expected += 0.5 * pow(get(t, outputs, i) - get(t, targets, i), 2);
+    CHECK(fabs(loss - expected) < 1e-12 * expected, "loss %g, not %g", loss, expected);
+    guarded_release();
+}
+
 /* ---- Large logits -------------------------------------------------------------------------------------------- */
 
 static void test_large_logits(const cdrop_path *path, cdrop_dtype t)
@@ -179,6 +230,8 @@ int main(void)
         for (cdrop_dtype t = 0; t < DTYPES; t++) {
             test_nan(cdrop_active_path(), t);
             test_large_logits(cdrop_active_path(), t);
+            test_labels(cdrop_active_path(), t);
+            test_rows_without_weight(cdrop_active_path(), t);
         }
         test_mode_is_restored();
         test_every_thread_flushes();
