@@ -27,6 +27,8 @@ examples:
   cdrop compare --repeats 50 --json out.json  enough repeats to separate the arms
   cdrop compare --data digits                 no file and no network needed; not MNIST
   cdrop compare --data fashion/ --plot a.png  any folder with the four IDX files
+  cdrop compare --data own.csv --label kind   a table: all columns but kind are numbers
+  cdrop compare --train-size 500              a small training set, each class with its share
   cdrop compare --dropout 0.2 --l2 0 --iterations 8000
   cdrop compare --repeats 500 --checkpoint kept --resume
                                               begins, or goes on where it was killed
@@ -167,11 +169,7 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="trainings at a time, each on one thread (one; for 20 or more, a core each)",
     )
-    add(
-        "--data",
-        metavar="mnist|digits|DIR",
-        help="MNIST, drawn digits, or a folder of IDX files (MNIST, and drawn digits without it)",
-    )
+    _add_data_options(parser)
     add(
         "--checkpoint",
         type=Path,
@@ -181,6 +179,30 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="go on with what DIR has, if it has anything")
     add("--json", type=Path, metavar="FILE", help="save all results, repeat by repeat")
     add("--plot", type=Path, metavar="FILE", help="save a picture (.png, .svg, .pdf)")
+
+
+def _add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which data to take."""
+    add = parser.add_argument
+    add(
+        "--data",
+        metavar="mnist|digits|DIR|FILE",
+        help="MNIST, drawn digits, a folder of IDX files, or a file .npz, .csv or .csv.gz "
+        "(MNIST, and drawn digits without it)",
+    )
+    add("--label", metavar="COLUMN", help="the column of a .csv file that has the labels")
+    add(
+        "--train-size",
+        type=_whole(1),
+        metavar="N",
+        help="draw so many of the training rows, each class with its share (all)",
+    )
+    add(
+        "--test-share",
+        type=_number(0, 1, low_open=True),
+        metavar="X",
+        help="share of the rows set apart for testing, where a file has no test rows (0.2)",
+    )
 
 
 def _whole(least: int, most: float = math.inf) -> Callable[[str], int]:

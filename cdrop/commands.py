@@ -83,16 +83,17 @@ def run_bench(args: argparse.Namespace) -> int:
 def run_compare(args: argparse.Namespace) -> int:
     """Train, report and save the comparison (``cdrop compare``)."""
     from cdrop import report
+    from cdrop.datasets import DataError
     from cdrop.experiments import compare
     from cdrop.progress import comparison_progress
 
     settings = _settings(args)
     _check_outputs(args)
     ledger, jobs = _open_ledger(args), _jobs(args, settings)
-    dataset, fallback = _load(args.data)
+    dataset, fallback = _load(args)
     arms = settings.configurations()
     kept = 0 if ledger is None else len(ledger.among(settings.repeats, arms))
-    foreign = None if dataset.name == "MNIST" else report.not_mnist(dataset.name)
+    foreign = None if dataset.is_mnist else report.not_mnist(dataset.name)
     _say(foreign, fallback)
     begun = False
 
@@ -105,6 +106,8 @@ def run_compare(args: argparse.Namespace) -> int:
     listeners, close = comparison_progress(settings, kept, jobs)
     try:
         result = compare(dataset, settings, n_jobs=jobs, on_begin=begin, ledger=ledger, **listeners)
+    except DataError as error:
+        raise CommandError(f"--data {args.data}: {error}") from error
     except (ValueError, OSError) as error:
         if begun:
             raise CommandError(str(error)) from error
@@ -271,23 +274,40 @@ def _check_picture(path: Path) -> None:
         raise CommandError(f"--plot {path}: {error}", REFUSED) from error
 
 
-def _load(choice: str | None) -> tuple[Dataset, str | None]:
+def _load(args: argparse.Namespace, validation: int | None = None) -> tuple[Dataset, str | None]:
     """Return the data asked for, and why they are not MNIST where MNIST was hoped for."""
-    from cdrop.datasets import DataError, DataNotFoundError, drawn_digits, load_mnist
-
-    if choice == "digits":
-        return drawn_digits(), None
-    folder = None if choice in (None, "mnist") else choice
+    dataset, fallback = _load_all(args, validation)
+    if args.train_size is None:
+        return dataset, fallback
     try:
-        return load_mnist(folder, progress=True), None
+        return dataset.subset(args.train_size), fallback
+    except ValueError as error:
+        raise CommandError(f"--train-size: {error}", REFUSED) from error
+
+
+def _load_all(args: argparse.Namespace, validation: int | None) -> tuple[Dataset, str | None]:
+    """Do what `_load` does, but for the training size."""
+    from cdrop.datasets import DataError, DataNotFoundError, load
+
+    choice = args.data or "mnist"
+    try:
+        data = load(
+            choice,
+            label=args.label,
+            validation=validation,
+            test_share=args.test_share,
+            progress=True,
+        )
     except DataError as error:
         # Files that are there but damaged are told, never passed over.
-        if choice is not None or not isinstance(error, DataNotFoundError):
+        if args.data is not None or not isinstance(error, DataNotFoundError):
             raise CommandError(
-                f"--data {choice or 'mnist'}: {error}\nWithout any file: cdrop compare --data digits"
+                f"--data {choice}: {error}\nWithout any file: cdrop {args.command} --data digits"
             ) from error
-        reason = str(error)
-    return drawn_digits(), f"{reason}\nDrawn digits take MNIST's place.\n"
+        return load("digits", validation=validation), f"{error}\nDrawn digits take MNIST's place.\n"
+    except ValueError as error:  # --label or --test-share, with data they have no meaning for
+        raise CommandError(f"--data {choice}: {error}", REFUSED) from error
+    return data, None
 
 
 @contextmanager

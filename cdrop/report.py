@@ -109,7 +109,7 @@ def heading(result: ComparisonResult) -> str:
     return "\n".join(
         [
             f"data      {_short(data['name'])}: {data['train']:,} training,"
-            f" {data['test']:,} test images",
+            f" {data['test']:,} test {data['row']}s",
             f"source    {data['source']}",
             f"network   two hidden layers of {settings.hidden} ReLU units; dropout"
             f" {settings.dropout:g} after both, or none",
@@ -327,8 +327,10 @@ def _accuracy_table(result: ComparisonResult) -> str:
 def _why_not_beside(result: ComparisonResult) -> str:
     """Say why the article's numbers are absent."""
     differences = result.settings.differences()
-    if not result.data["is_mnist"]:
-        differences.insert(0, f"{_short(result.data['name'])} instead of MNIST")
+    name = result.data["name"]
+    if name != "MNIST":
+        whole = "all of MNIST" if result.data["is_mnist"] else "MNIST"
+        differences.insert(0, f"{_short(name)} instead of {whole}")
     return f"The article's numbers are for another setting (here {'; '.join(differences)})."
 
 
