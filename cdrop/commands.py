@@ -133,20 +133,21 @@ def run_paper(args: argparse.Namespace) -> int:
     from cdrop.progress import TrainingWork
 
     _check_outputs(args)
+    repeats = args.repeats or (1 if args.search else 3)
     ledger = _open_ledger(args)
     dataset, fallback = _load(args, validation=paper.HELD_OUT)
     plan = paper.plan(args.rows or None, args.epochs, candidates=args.search)
     work = {name: planned.work(dataset, search=args.search) for name, planned in plan.items()}
-    kept = [] if ledger is None else ledger.among(args.repeats, plan)
+    kept = [] if ledger is None else ledger.among(repeats, plan)
     progress = TrainingWork(
-        args.repeats * sum(work.values()), sum(work[trial.configuration] for trial in kept)
+        repeats * sum(work.values()), sum(work[trial.configuration] for trial in kept)
     )
     begun = False
 
     def begin(result: ExperimentResult) -> None:
         nonlocal begun
         begun = True
-        about = report.kept(args.checkpoint, len(kept), args.repeats * len(plan))
+        about = report.kept(args.checkpoint, len(kept), repeats * len(plan))
         _say(fallback, report.paper_heading(result, plan, search=args.search), about, "")
 
     try:
@@ -154,7 +155,7 @@ def run_paper(args: argparse.Namespace) -> int:
             dataset,
             plan,
             search=args.search,
-            repeats=args.repeats,
+            repeats=repeats,
             seed=args.seed,
             threads=args.threads,
             ledger=ledger,

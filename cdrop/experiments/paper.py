@@ -40,8 +40,8 @@ __all__ = [
     "Planned",
     "Recipe",
     "Row",
+    "inputs",
     "outcomes",
-    "pixels",
     "plan",
     "step_work",
     "train_rows",
@@ -263,13 +263,12 @@ def train_rows(
     TypeError, ValueError
         As `paired_experiment` raises them.
     """
-    X, y = pixels(dataset.X_train), dataset.y_train
-    held_out = pixels(dataset.X_val), dataset.y_val
+    X, held_out, tested = inputs(dataset)
     if search:
-        train, test = (X, y), held_out
+        train, test = (X, dataset.y_train), (held_out, dataset.y_val)
     else:
-        train = np.concatenate([held_out[0], X]), np.concatenate([held_out[1], y])
-        test = pixels(dataset.X_test), dataset.y_test
+        y = np.concatenate([dataset.y_val, dataset.y_train])
+        train, test = (np.concatenate([held_out, X]), y), (tested, dataset.y_test)
     return paired_experiment(
         {name: planned.configuration() for name, planned in plan.items()},
         train,
@@ -296,8 +295,14 @@ def step_work(units: Sequence[int], activation: str, dropping: bool) -> int:
     return round(weights * (0.5 if dropping else 1.0) * (1.0 if activation == "relu" else 1.5))
 
 
-def pixels(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return images as rows of pixels / 255. No mean is taken off: a dropped pixel then looks like the background."""
-    rows = images.reshape(len(images), -1).astype(np.float32)
-    rows /= 255
-    return rows
+def inputs(dataset: Dataset) -> list[NDArray[np.float32]]:
+    """Return the rows for training, for validation and for testing.
+
+    Of images no mean is taken off, as `Dataset.to_features` does: dropped pixels then look like background, and most
+    pixels are 0, which the kernels pass over.
+    """
+    if not dataset.has_images:
+        features = dataset.to_features("float32")
+        return [features.X_train, features.X_val, features.X_test]
+    images = (dataset.X_train, dataset.X_val, dataset.X_test)
+    return [part.reshape(len(part), -1) / np.float32(255) for part in images]
