@@ -10,6 +10,7 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,13 @@ from cdrop import report
 from cdrop._files import write_atomically
 from cdrop.experiments import article
 from cdrop.experiments.compare import ARMS
+from cdrop.experiments.statistics import mean, standard_deviation
 from cdrop.plotting import (
     COLOURS,
     draw_accuracy,
     draw_curve,
     draw_differences,
     draw_sweep,
-    mark_overtaking,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
     from cdrop.experiments.claims import Claim
     from cdrop.experiments.compare import ComparisonResult
-    from cdrop.experiments.paired import Contrast
+    from cdrop.experiments.paired import Arm
+    from cdrop.experiments.statistics import Evidence
 
 __all__ = ["write_report"]
 
@@ -58,6 +60,10 @@ CONCLUSIONS = {
     },
 }
 
+FIGURE = (
+    4.4,
+    3.9,
+)  # inches: on a phone, where a picture is as wide as the screen, a point is then a pixel or more
 INK = "#1a1a1a"  # of text and axes; black itself is not written into an SVG, and could not be replaced
 # The colours of the pictures as names that the page has a light and a dark value for.
 NAMES = {
@@ -160,12 +166,13 @@ def _render(result: ComparisonResult, command: str | None) -> str:
         beside=None if result.beside_article else report.why_not_beside(result),
         claims=[_verdict(claim, theirs.get(claim.name)) for claim in result.claims()],
         accuracies=_accuracies(result),
-        overtaking=report.overtaking(result),
-        needed=report.repeats_for_a_difference(result),
-        pictures=_pictures(result),
-        sweep=_sweep(result),
-        contrasts=_contrasts(result),
+        learning=_learning_curves(result),
         curves=_curves(result),
+        pairs=_pairs(result),
+        sweep=_sweep(result),
+        differences=_differences(result),
+        spreads=_spreads(result),
+        needed=report.repeats_for_a_difference(result),
         every_repeat=_every_repeat(result),
         command=command or _call(result),
         facts=report.facts(result) | _particulars(result),
@@ -191,58 +198,45 @@ def _verdict(claim: Claim, theirs: float | None) -> dict[str, Any]:
 
 
 def _accuracies(result: ComparisonResult) -> Table:
-    """Return mean and standard deviation of every arm's test accuracy."""
-    beside = result.beside_article
+    """Return mean and standard deviation of every arm's test accuracy, the article's beside them where they compare."""
+    head = ["arm", "mean", "standard deviation", "time of a training"]
+    if result.beside_article:
+        head += ["article's mean", "article's deviation"]
     rows = []
     for name, arm in result.arms.items():
-        row = [_arm(name, result), f"{arm.mean_score:.4f}", _number(arm.std_score)]
-        if beside:
-            theirs = article.RESULTS.get(name)
-            row.append(
-                "" if theirs is None else report.spread(theirs.mean_accuracy, theirs.std_accuracy)
-            )
-        rows.append([*row, f"{sum(arm.seconds) / result.repeats:.2f} s"])
-    head = ["arm", "mean", "standard deviation", "time of a training"]
-    if beside:
-        head.insert(3, f"article, {article.REPEATS} repeats")
+        seconds = sum(arm.seconds) / result.repeats
+        row = [_arm(name, result), f"{arm.mean_score:.4f}", _std(arm), f"{seconds:.2f} s"]
+        theirs = article.RESULTS.get(name)
+        if theirs is not None:
+            row += [f"{theirs.mean_accuracy:.4f}", f"{theirs.std_accuracy:.4f}"]
+        rows.append([*row, "", ""][: len(head)])
     return Table(f"Test accuracy over {report.repeats(result.repeats)}", head, rows)
 
 
-def _contrasts(result: ComparisonResult) -> Table:
-    """Return what the repeats say about each arm beside the one without dropout."""
+def _differences(result: ComparisonResult) -> Table:
+    """Return each arm's difference of the mean accuracy from the one without dropout, and the repeats that need it."""
     contrasts = result.experiment.contrasts()
-    sizes = [f"{100 * size:g} points" for size in contrasts[0].repeats_needed]
-    return Table(
-        "Each arm beside none",
-        [
-            "arm",
-            "difference of mean accuracy",
-            "95 % interval",
-            "p",
-            "p by Holm's method",
-            "ratio of spreads, none over it",
-            "95 % interval",
-            "p",
-            *[f"repeats needed for {size}" for size in sizes],
-        ],
-        [_contrast(contrast, result) for contrast in contrasts],
-    )
+    sizes = [f"repeats for {100 * size:g} points" for size in contrasts[0].repeats_needed]
+    head = ["arm", "difference", "95 % interval", "p", "p by Holm's method", *sizes]
+    rows = []
+    for contrast in contrasts:
+        needed = ["" if n is None else f"{n:,}" for n in contrast.repeats_needed.values()]
+        row = _evidence(contrast.second, contrast.score, result)
+        rows.append([*row, _bare(contrast.p_holm), *needed])
+    return Table("Mean test accuracy, each arm minus none", head, rows)
 
 
-def _contrast(contrast: Contrast, result: ComparisonResult) -> list[str]:
-    """Return the row of a contrast."""
-    score, spread = contrast.score, contrast.spread
-    return [
-        _arm(contrast.second, result),
-        report.quantity(score.estimate, score),
-        report.interval(score),
-        _bare(score.p_value),
-        _bare(contrast.p_holm),
-        report.quantity(spread.estimate, spread),
-        report.interval(spread),
-        _bare(spread.p_value),
-        *["" if n is None else f"{n:,}" for n in contrast.repeats_needed.values()],
-    ]
+def _spreads(result: ComparisonResult) -> Table:
+    """Return how much the arm without dropout spreads more than each other."""
+    rows = [_evidence(c.second, c.spread, result) for c in result.experiment.contrasts()]
+    caption = "Standard deviation of test accuracy between repeats, none over each arm"
+    return Table(caption, ["arm", "ratio", "95 % interval", "p"], rows)
+
+
+def _evidence(name: str, evidence: Evidence, result: ComparisonResult) -> list[str]:
+    """Return estimate, interval and p-value of an arm, as cells."""
+    estimate = report.quantity(evidence.estimate, evidence)
+    return [_arm(name, result), estimate, report.interval(evidence), _bare(evidence.p_value)]
 
 
 def _curves(result: ComparisonResult) -> Table:
@@ -282,9 +276,9 @@ def _particulars(result: ComparisonResult) -> dict[str, str]:
     }
 
 
-def _number(value: float) -> str:
-    """Format a standard deviation, which one repeat has not."""
-    return "" if math.isnan(value) else f"{value:.4f}"
+def _std(arm: Arm) -> str:
+    """Format an arm's standard deviation, which one repeat has not."""
+    return "" if math.isnan(arm.std_score) else f"{arm.std_score:.4f}"
 
 
 def _bare(p: float | None) -> str:
@@ -310,46 +304,40 @@ def _call(result: ComparisonResult) -> str:
     return f"cdrop.experiments.compare(dataset, Settings({', '.join(changed)}))"
 
 
-def _pictures(result: ComparisonResult) -> list[Picture]:
-    """Draw the two arms."""
-
-    def scores(axes: Axes) -> None:
-        draw_curve(axes, result, "test_score")
-        mark_overtaking(axes, result)
-
-    accuracy, *_ = result.claims()
-    difference = report.grounds(accuracy, None)
-    ends = [
-        f"{arm} dropout {report.spread(result.arms[arm].mean_score, result.arms[arm].std_score)}"
-        for arm in ARMS
-    ]
-    pairs = zip(*(result.arms[arm].score for arm in ARMS), strict=True)
-    ahead = sum(dropped > without for without, dropped in pairs)
+def _learning_curves(result: ComparisonResult) -> list[Picture]:
+    """Draw what both arms have learnt, over the iterations."""
+    captions = {
+        "test_score": f"{report.overtaking(result)} Whether that may be chance, the verdict above says.",
+        "test_loss": "Over the test rows, without masks and without the L2 term.",
+        "loss": "Of the minibatches trained on, under dropout's masks.",
+    }
     return [
-        _picture("score", scores, report.overtaking(result), _ends(result, "test_score")),
-        _picture(
-            "test-loss",
-            lambda axes: draw_curve(axes, result, "test_loss"),
-            "Over the test rows, without masks and without the L2 term.",
-            _ends(result, "test_loss"),
-        ),
-        _picture(
-            "loss",
-            lambda axes: draw_curve(axes, result, "loss"),
-            "Of the minibatches trained on, under dropout's masks.",
-            _ends(result, "loss"),
-        ),
+        _picture(name, partial(draw_curve, result=result, name=name), caption, _ends(result, name))
+        for name, caption in captions.items()
+    ]
+
+
+def _pairs(result: ComparisonResult) -> list[Picture]:
+    """Draw what became of each repeat in both arms."""
+    scores = {arm: result.arms[arm].score for arm in ARMS}
+    ahead = sum(dropped > without for without, dropped in zip(*scores.values(), strict=True))
+    told = [
+        f"{arm} dropout mean {mean(values):.4f}, standard deviation {standard_deviation(values):.4f}"
+        for arm, values in scores.items()
+    ]
+    accuracy, *_ = result.claims()
+    return [
         _picture(
             "accuracy",
-            lambda axes: draw_accuracy(axes, result),
+            partial(draw_accuracy, result=result),
             "Both trainings of a repeat have the same initial weights and minibatches.",
-            "; ".join(ends),
+            "; ".join(told),
         ),
         _picture(
             "differences",
-            lambda axes: draw_differences(axes, result),
+            partial(draw_differences, result=result),
             f"Dropout has the better test accuracy in {ahead} of {report.repeats(result.repeats)}.",
-            "; ".join(difference),
+            "; ".join(report.grounds(accuracy, None)),
         ),
     ]
 
@@ -372,7 +360,7 @@ def _sweep(result: ComparisonResult) -> Picture | None:
     best = max(means, key=lambda rate: means[rate])
     return _picture(
         "sweep",
-        lambda axes: draw_sweep(axes, result),
+        partial(draw_sweep, result=result),
         f"The best mean of these repeats is {means[best]:.4f}, at {best:g}.",
         "; ".join(f"{value:.4f} at {rate:g}" for rate, value in means.items()),
     )
@@ -387,7 +375,7 @@ def _picture(name: str, draw: Callable[[Axes], None], caption: str, told: str) -
     # Without dates and versions, so that one result is one page, byte for byte.
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5, 3.6), layout="constrained")
+        figure = Figure(figsize=FIGURE, layout="constrained")
         axes = figure.subplots()
         draw(axes)
         figure.savefig(out, format="svg", transparent=True, metadata=nothing)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import BinaryIO
 
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -31,7 +32,6 @@ __all__ = [
     "draw_curve",
     "draw_differences",
     "draw_sweep",
-    "mark_overtaking",
     "plot_comparison",
     "tidy",
 ]
@@ -47,7 +47,10 @@ CURVES = {
     "loss": ("Training loss, mean over repeats", "training loss with its L2 term"),
 }
 MOST_MARKERS = 20  # on a curve
-FEWEST_FOR_BARS = 30  # repeats: a histogram of fewer says less than they do themselves
+FEWEST_FOR_INTERVALS = (
+    3  # repeats: two have intervals of 18 standard deviations, beside which nothing else is seen
+)
+FEWEST_FOR_HISTOGRAM = 30  # repeats: a histogram of fewer says less than they do themselves
 
 
 def check_format(path: str | os.PathLike[str]) -> str:
@@ -273,23 +276,13 @@ def draw_curve(axes: Axes, result: ComparisonResult, name: str) -> None:
             )
     title, label = CURVES[name]
     axes.set(xlabel="iteration", ylabel=label, xlim=(0, iterations[-1] * 1.03))
-    if name != "test_score":
-        axes.set_ylim(0, None)
     axes.set_title(title, fontsize=11)
-    _explain_curves(axes, result.repeats)
-    tidy(axes)
-
-
-def mark_overtaking(axes: Axes, result: ComparisonResult) -> None:
-    """Mark the iteration from which on dropout has the better mean test accuracy, or say that there is none."""
-    iteration = result.overtakes()
-    place: dict[str, Any] = {"xy": (0.98, 0.5), "xycoords": "axes fraction", "ha": "right"}
-    if iteration is None:
-        text = "dropout does not overtake"
+    if name == "test_score":
+        axes.ticklabel_format(axis="y", useOffset=False)
     else:
-        axes.axvline(iteration, color=GREY, lw=1.2, ls="--", zorder=1)
-        text = f"dropout ahead from iteration {iteration:,} on"
-    axes.annotate(text, fontsize=9, color=GREY, **place)
+        axes.set_ylim(0, None)
+    _explain_curves(axes, result, name)
+    tidy(axes)
 
 
 def draw_differences(axes: Axes, result: ComparisonResult) -> None:
@@ -299,20 +292,22 @@ def draw_differences(axes: Axes, result: ComparisonResult) -> None:
     ----------
     axes : matplotlib.axes.Axes
     result : ComparisonResult
-        At least one finished repeat; below `FEWEST_FOR_BARS` each is a point, from there on they are a histogram.
+        At least one finished repeat; below `FEWEST_FOR_HISTOGRAM` each is a point, from there on they are a histogram.
     """
     without, dropped = (np.array(result.arms[arm].score) for arm in ARMS)
     points = 100 * (dropped - without)
-    if result.repeats < FEWEST_FOR_BARS:
+    points = points[np.isfinite(points)]
+    if len(points) < FEWEST_FOR_HISTOGRAM:
         # Rows only keep the points apart; every other axis of the picture is free.
         rows = np.arange(len(points)) % 5
         axes.plot(points, rows, ls="none", marker="o", ms=6, color=GREY, alpha=0.6)
-        axes.set(ylim=(-1, 8), yticks=[])
+        axes.set(ylim=(-1, 7), yticks=[])
+        axes.spines["left"].set_visible(False)
     else:
         axes.hist(points, bins=_bins(points, 100 / result.data["test"]), color=GREY, alpha=0.5)
         axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the mean
         axes.set_ylabel("repeats")
-    half = _half_widths([standard_deviation(points)], result.repeats)
+    half = half_width(standard_deviation(points), len(points))
     axes.errorbar(
         mean(points),
         0.9,
@@ -328,7 +323,7 @@ def draw_differences(axes: Axes, result: ComparisonResult) -> None:
     axes.axvline(0, color=GREY, lw=1.2, ls="--", label="no difference", zorder=1)
     axes.set_xlabel("with minus without dropout, percentage points")
     axes.set_title("Difference of test accuracy in each repeat", fontsize=11)
-    axes.legend(frameon=False, fontsize=9)
+    _legend(axes, axes.get_legend_handles_labels()[0])
     tidy(axes)
 
 
@@ -355,7 +350,9 @@ def draw_sweep(axes: Axes, result: ComparisonResult) -> None:
 
 
 def _half_widths(deviations: Iterable[float], repeats: int) -> list[float] | None:
-    """Return half of each mean's 95 % interval; None where there are none: one repeat, or no SciPy."""
+    """Return half of each mean's 95 % interval; None where there is none to be drawn: few repeats, or no SciPy."""
+    if repeats < FEWEST_FOR_INTERVALS:
+        return None
     halves = [half_width(deviation, repeats) for deviation in deviations]
     there = [half for half in halves if half is not None]
     return there if len(there) == len(halves) else None
@@ -369,18 +366,41 @@ def _bins(points: NDArray[np.float64], step: float) -> NDArray[np.float64]:
     return low + width * np.arange(math.ceil((high - low) / width - 1e-9) + 1)
 
 
-def _explain_curves(axes: Axes, repeats: int) -> None:
-    """Add a legend for the lines and, in neutral grey, for band and bars."""
+def _explain_curves(axes: Axes, result: ComparisonResult, name: str) -> None:
+    """Add a legend for the lines and, in neutral grey, for band, bars and where dropout overtakes."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     handles, _ = axes.get_legend_handles_labels()
-    if repeats > 1:
+    if result.repeats > 1:
         handles.append(Patch(color=GREY, alpha=0.3, lw=0, label="1 std between repeats"))
-    if half_width(1.0, repeats) is not None:
+    if _half_widths([1.0], result.repeats) is not None:
         bar: dict[str, Any] = {"color": GREY, "marker": "|", "ms": 9, "mew": 1.2, "ls": "none"}
         handles.append(Line2D([], [], label="95 % interval of the mean", **bar))
-    axes.legend(handles=handles, frameon=False, fontsize=9)
+    if name == "test_score":
+        iteration = result.overtakes()
+        if iteration is None:
+            handles.append(Line2D([], [], ls="none", label="dropout does not overtake"))
+        else:
+            label = f"dropout ahead from {iteration:,} on"
+            handles.append(
+                axes.axvline(iteration, color=GREY, lw=1.2, ls="--", zorder=1, label=label)
+            )
+    _legend(axes, handles)
+
+
+def _legend(axes: Axes, handles: Sequence[Artist]) -> None:
+    """Add a legend below the axes, where it covers nothing."""
+    size = 9.0
+    axes.legend(
+        handles=handles,
+        frameon=False,
+        fontsize=size,
+        ncols=2,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        borderaxespad=32 / size,  # points: the height of tick labels and the axis' label
+    )
 
 
 def draw_accuracy(axes: Axes, result: ComparisonResult) -> None:
@@ -447,7 +467,7 @@ def _explain_markers(axes: Axes) -> None:
         Line2D([], [], label="mean ± std here", **grey),
         Line2D([], [], label="mean ± std in the article", mfc="white", **grey),
     ]
-    axes.legend(handles=handles, frameon=False, loc="lower right")
+    _legend(axes, handles)
 
 
 def tidy(axes: Axes) -> None:

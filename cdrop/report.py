@@ -120,11 +120,13 @@ def facts(result: ComparisonResult) -> dict[str, str]:
     versions = machine["versions"]
     last = settings.seed + settings.repeats - 1
     seeds = f"seed {last}" if settings.repeats == 1 else f"seeds {settings.seed} to {last}"
-    told = {
+    sweep = ", ".join(f"{rate:g}" for rate in settings.sweep)
+    return {
         "data": f"{_short(data['name'])}: {data['train']:,} training, {data['test']:,} test images",
         "source": data["source"],
         "network": f"two hidden layers of {settings.hidden} ReLU units;"
         f" dropout {settings.dropout:g} after both, or none",
+        **({"sweep": f"dropout {sweep} as well"} if sweep else {}),
         "training": f"{settings.optimizer}, learning rate {settings.learning_rate:g}, L2 {settings.l2:g},"
         f" {settings.iterations:,} minibatches of {settings.batch_size}",
         "repeats": f"{settings.repeats} per arm, {seeds}; paired: same initial weights and minibatches",
@@ -132,9 +134,6 @@ def facts(result: ComparisonResult) -> dict[str, str]:
         "versions": f"cdrop {versions['cdrop']}, Python {versions['python']}, NumPy {versions['numpy']},"
         f" SciPy {versions['scipy'] or 'absent'}",
     }
-    if settings.sweep:
-        told["network"] += f"; and {', '.join(f'{rate:g}' for rate in settings.sweep)}"
-    return told
 
 
 def kept(folder: Path | None, finished: int, result: ComparisonResult) -> str | None:
