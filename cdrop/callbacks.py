@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cdrop._checks import whole_number
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from cdrop.schedules import Epoch
 
 __all__ = ["Callback", "EpochPrinter", "LossPrinter", "ProgressBar", "Validation"]
+
+_MOMENTS = ("fit_begin", "iteration", "epoch_end", "fit_end")  # that callbacks are told of
 
 
 class Callback:
@@ -344,3 +347,15 @@ def _tqdm() -> Any:
     except ImportError:
         return None
     return tqdm
+
+
+def check_callbacks(callbacks: Sequence[Any]) -> tuple[Any, ...]:
+    """Return callbacks as a tuple, once they are known to be some."""
+    expected = "expected a sequence of cdrop.callbacks.Callback objects"
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(f"callbacks is {callbacks!r}; {expected}")
+    for i, callback in enumerate(callbacks):
+        methods = [getattr(callback, f"on_{when}", None) for when in _MOMENTS]
+        if isinstance(callback, type) or not all(map(callable, methods)):
+            raise TypeError(f"callbacks[{i}] is {callback!r}; {expected}")
+    return tuple(callbacks)

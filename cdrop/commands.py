@@ -107,8 +107,9 @@ def run_compare(args: argparse.Namespace) -> int:
                 dataset, settings, n_jobs=jobs, on_begin=begin, ledger=ledger, **listeners
             )
         except (ValueError, OSError) as error:
-            # Before the beginning only the folder can be wrong: data and settings have been checked.
-            raise CommandError(str(error), FAILED if begun else REFUSED) from error
+            if begun:
+                raise CommandError(str(error)) from error
+            raise CommandError(f"--checkpoint: {error}", REFUSED) from error  # all else is checked
     with _uninterrupted():
         lines, errors = _save(args, result)
         if ledger is not None and not result.complete:

@@ -30,6 +30,7 @@ from cdrop._checks import (
 )
 from cdrop._features import checked_rows, feature_matrix
 from cdrop.background import find_background
+from cdrop.callbacks import check_callbacks
 from cdrop.initializers import INITIALIZERS, initial_weight
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Epoch, Schedule, get_schedule
@@ -43,7 +44,6 @@ _KEEP_UNITS = 2**32  # the kernels take probabilities in units of 2**-32
 _PARTS = ("weight", "state1", "state2")
 _SCALINGS = ("train", "test")
 _DTYPES = ("float32", "float64")
-_MOMENTS = ("fit_begin", "iteration", "epoch_end", "fit_end")  # that callbacks are told of
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
 _PASSED_ROWS = 2**20  # rows times masks between two moments when Ctrl-C is heard
 _Masks = Sequence[NDArray[np.uint64] | None] | None  # of each layer's input; None: drawn
@@ -325,7 +325,7 @@ class Network:
         data = self._training_data(X, y, sample_weight)
         hyper = _hyper(optimizer, learning_rate, l2, max_norm, share_l2)
         batch_size = whole_number("batch_size", batch_size, 1, 2**48)
-        callbacks = _check_callbacks(callbacks)
+        callbacks = check_callbacks(callbacks)
         chosen = None if rows is None else row_numbers("rows", rows, len(data.x))
         shuffle = truth_value("shuffle", shuffle)
         held_out = None if validation is None else self._validation_data(validation)
@@ -1330,17 +1330,6 @@ def _state_losses(name: str, losses: Sequence[float]) -> list[float]:
     if array.ndim != 1 or (array.size and array.dtype.kind != "f"):
         raise TypeError(f"the state's {name} are no list of floats")
     return [float(loss) for loss in array]
-
-
-def _check_callbacks(callbacks: Sequence[Any]) -> tuple[Any, ...]:
-    expected = "expected a sequence of cdrop.callbacks.Callback objects"
-    if not isinstance(callbacks, Sequence):
-        raise TypeError(f"callbacks is {callbacks!r}; {expected}")
-    for i, callback in enumerate(callbacks):
-        methods = [getattr(callback, f"on_{when}", None) for when in _MOMENTS]
-        if isinstance(callback, type) or not all(map(callable, methods)):
-            raise TypeError(f"callbacks[{i}] is {callback!r}; {expected}")
-    return tuple(callbacks)
 
 
 def _dtype_name(dtype: Any) -> Any:

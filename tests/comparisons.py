@@ -65,12 +65,13 @@ class FakeTrainer:
 
     def __call__(self, units, **options):
         self.calls.append({"units": units, **options})
-        return _FakeNet(self, options["seed"], options["dropout"], len(self.calls) - 1)
+        return _FakeNet(self, options["seed"], options.get("dropout", 0.0), len(self.calls) - 1)
 
 
 class _FakeNet:
     def __init__(self, trainer, seed, dropout, number):
         self.trainer, self.seed, self.dropout, self.number = trainer, seed, dropout, number
+        self.history = SimpleNamespace(loss=[], interrupted=False, iterations=0)
 
     def fit(self, X, y, *, iterations, callbacks, **options):
         self.trainer.calls[-1] |= {"X": X, "y": y, "iterations": iterations, **options}
@@ -85,11 +86,13 @@ class _FakeNet:
             for t, value in enumerate(loss, start=1):
                 callback.on_iteration(self, t, value)
             callback.on_fit_end(self)
-        return SimpleNamespace(loss=loss, interrupted=interrupted)
+        self.history.loss, self.history.interrupted = loss, interrupted
+        return self.history
 
-    def score(self, X, y):
+    def evaluate(self, X, y):
         self.trainer.calls[self.number] |= {"X_test": X, "y_test": y}
-        return self.trainer.accuracy(self.seed, self.dropout)
+        accuracy = self.trainer.accuracy(self.seed, self.dropout)
+        return SimpleNamespace(loss=1 - accuracy, score=accuracy)
 
 
 def fake_result(repeats=5, name="MNIST", rng_seed=0, trainer=None, **settings):

@@ -92,10 +92,10 @@ data = functools.cache(small_dataset)
 SETTINGS = Settings(repeats=3, iterations=120, hidden=8, batch_size=32, print_every=50)
 
 
-def comparison(folder=None, resume=True, on_run=None):
+def comparison(folder=None, resume=True, on_trial=None):
     """Return what a small comparison gives, without times, as JSON."""
     kept = None if folder is None else open_ledger(folder, resume=resume)
-    result = compare(data(), SETTINGS, ledger=kept, on_run=on_run)
+    result = compare(data(), SETTINGS, ledger=kept, on_trial=on_trial)
     return timeless(result.to_dict())
 
 
@@ -121,7 +121,7 @@ def victim(path, kind, every, threads, simd, careless):
     if kind == "compare":
         cdrop.set_num_threads(threads)
         ledger._LONG = every
-        comparison(path, on_run=lambda run: os.write(1, b"run\n"))
+        comparison(path, on_trial=lambda trial: os.write(1, b"run\n"))
     else:
         Fit(kind, threads).run(Tell(), checkpoint=path, checkpoint_every=every)
     os.write(1, b"end\n")
@@ -218,7 +218,7 @@ def kill_comparison(victims, folder, draw, expected, careless=False):
         kills += "end" not in told
         torn += path.exists() and any(name.endswith(".tmp") for name in os.listdir(path))
         try:
-            kept = len(open_ledger(path, resume=True).runs)
+            kept = len(open_ledger(path, resume=True).trials)
         except storage.ModelFileError as error:
             raise Lost(str(error)) from error
         if kept < told.count("run"):
@@ -228,9 +228,9 @@ def kill_comparison(victims, folder, draw, expected, careless=False):
             raise Lost("the resumed comparison has other numbers")
     except storage.ModelFileError as error:
         raise Lost(str(error)) from error
-    if os.listdir(path) != ["comparison.cdrop"]:
+    if os.listdir(path) != ["experiment.cdrop"]:
         raise Lost(f"stale files: {os.listdir(path)}")
-    (path / "comparison.cdrop").unlink()
+    (path / "experiment.cdrop").unlink()
     path.rmdir()
     return kills, torn
 

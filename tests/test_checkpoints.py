@@ -535,7 +535,7 @@ def stopped_comparison(folder, after, settings=TINY):
             raise RuntimeError("broken off")
 
     with pytest.raises(RuntimeError, match="broken off"):
-        compare(data(), settings, ledger=open_ledger(folder, resume=True), on_run=stop)
+        compare(data(), settings, ledger=open_ledger(folder, resume=True), on_trial=stop)
 
 
 def test_a_comparison_stopped_anywhere_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
@@ -544,89 +544,93 @@ def test_a_comparison_stopped_anywhere_goes_on_to_the_same_numbers(tmp_path, mon
     for after in (1, 2, 5):
         folder = tmp_path / f"{after}"
         stopped_comparison(folder, after)
-        assert open_ledger(folder, resume=True).count(3) == after
+        assert len(open_ledger(folder, resume=True).trials) == after
         (folder / "repeat-1-with.cdrop").write_bytes(b"left by a kill")
         told, kept = [], open_ledger(folder, resume=True)
         if after == 1:
             (folder / "repeat-1-with.cdrop").unlink()
-        result = compare(data(), TINY, ledger=kept, on_run=told.append)
-        assert [run.repeat for run in told] == [0, 0, 1, 1, 2, 2]
+        result = compare(data(), TINY, ledger=kept, on_trial=told.append)
+        assert [run.repeat for run in told] == [0, 0, 1, 1, 2, 2][after:]
         assert timeless(result.to_dict()) == timeless(whole.to_dict())
-        assert os.listdir(folder) == ["comparison.cdrop"]
-        assert result.started == kept.started
-        assert result.seconds >= sum(run.seconds for run in told[:after])
+        assert os.listdir(folder) == ["experiment.cdrop"]
+        assert result.experiment.started == kept.started
+        assert result.experiment.seconds >= sum(trial.seconds for trial in kept.trials)
 
 
 def test_more_repeats_and_threads_go_on_with_those_that_are_kept(tmp_path):
     stopped_comparison(tmp_path, 4, Settings(**{**vars(TINY), "repeats": 2}))
     calls = []
     kept = open_ledger(tmp_path, resume=True)
+    two_threads = Settings(**{**vars(TINY), "threads": 2})
     result = compare(
         data(),
-        Settings(**{**vars(TINY), "threads": 2}),
+        two_threads,
         ledger=kept,
         network=lambda *args, **options: calls.append(options["seed"]) or Network(*args, **options),
     )
     assert calls == [2, 2]
-    assert result.arms == {
-        name: type(arm)(arm.dropout, arm.test_accuracy, arm.loss, result.arms[name].seconds)
-        for name, arm in compare(data(), TINY).arms.items()
-    }
+    assert timeless(result.to_dict()) == timeless(compare(data(), two_threads).to_dict())
     fewer = compare(data(), Settings(**{**vars(TINY), "repeats": 1}), ledger=kept)
     assert fewer.repeats == 1
 
 
 def test_a_folder_of_another_comparison_is_refused(tmp_path):
     stopped_comparison(tmp_path, 2)
-    before = (tmp_path / "comparison.cdrop").read_bytes()
+    before = (tmp_path / "experiment.cdrop").read_bytes()
     other = copy.deepcopy(data())
     other.y_train[0] = (other.y_train[0] + 1) % 10
     for change in ({"iterations": 31}, {"l2": 0.5}, {"seed": 1}, {"optimizer": "sgd"}):
-        with pytest.raises(ValueError, match=f"has a comparison with {next(iter(change))} "):
+        with pytest.raises(ValueError, match=f"another experiment: {next(iter(change))} "):
             compare(
                 data(),
                 Settings(**{**vars(TINY), **change}),
                 ledger=open_ledger(tmp_path, resume=True),
             )
-    with pytest.raises(ValueError, match="has a comparison with sha256"):
+    with pytest.raises(ValueError, match="another experiment: data is "):
         compare(other, TINY, ledger=open_ledger(tmp_path, resume=True))
-    assert (tmp_path / "comparison.cdrop").read_bytes() == before
+    assert (tmp_path / "experiment.cdrop").read_bytes() == before
 
 
 def test_folders_are_checked(tmp_path):
-    for name in ("file", "damaged/comparison.cdrop", "network/comparison.cdrop", "other/notes"):
+    for name in ("file", "damaged/experiment.cdrop", "network/experiment.cdrop", "other/notes"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"notes")
-    Network([2, 2]).save(tmp_path / "network" / "comparison.cdrop")
+    Network([2, 2]).save(tmp_path / "network" / "experiment.cdrop")
     for name, resume, error, told in (
         ("file", True, NotADirectoryError, "is a file, not a folder"),
         ("absent/kept", True, FileNotFoundError, "there is no folder"),
         ("other", False, ValueError, "is not empty; expected a new or empty folder, or resume"),
-        ("other", True, ValueError, "has no comparison in it, but notes"),
+        ("other", True, ValueError, "has no experiment in it, but notes"),
         ("damaged", True, ModelFileError, "is no model file"),
-        ("network", True, ValueError, "is no comparison, but a Network"),
+        ("network", True, ValueError, "is no experiment, but a Network"),
     ):
         with pytest.raises(error, match=told):
             open_ledger(tmp_path / name, resume=resume)
     assert (tmp_path / "other" / "notes").read_bytes() == b"notes"
     (tmp_path / "new").mkdir()
-    (tmp_path / "new" / ".comparison.cdrop.0123456789abcdef.tmp").write_bytes(b"half")
-    assert open_ledger(tmp_path / "new").runs == []
+    (tmp_path / "new" / ".experiment.cdrop.0123456789abcdef.tmp").write_bytes(b"half")
+    assert open_ledger(tmp_path / "new").trials == []
     assert os.listdir(tmp_path / "new") == []
 
 
 def test_hostile_ledgers_are_refused(tmp_path):
     stopped_comparison(tmp_path, 2)
-    path = tmp_path / "comparison.cdrop"
+    path = tmp_path / "experiment.cdrop"
     about, arrays = parts(path.read_bytes())
     del about["sha256"]
-    run = about["settings"]["runs"][0]
+    trial = about["settings"]["trials"][0]
     for change in (
-        {"runs": None},
-        {"runs": [1]},
-        {"runs": [{}]},
-        *({"runs": [{**run, name: value}]} for name in run for value in (None, [None], "x", {})),
-        {"comparison": []},
+        {"trials": None},
+        {"trials": [1]},
+        {"trials": [{}]},
+        *(
+            {"trials": [{**trial, name: value}]}
+            for name in trial
+            for value in (None, [], [None], "x", {})
+        ),
+        {"identity": []},
+        {"configurations": None},
+        {"configurations": {"with": 1}},
         {"started": 3},
     ):
         path.write_bytes(forged({**about, "settings": {**about["settings"], **change}}, arrays))

@@ -11,7 +11,7 @@ from comparisons import FakeTrainer, fake_result, small_dataset
 from cdrop import report
 from cdrop.experiments import Settings, article, compare
 from cdrop.experiments.claims import judge
-from cdrop.experiments.compare import Arm
+from cdrop.experiments.paired import Arm
 from cdrop.experiments.statistics import mean, paired_difference, spread_ratio, standard_deviation
 
 needs_scipy = pytest.mark.usefixtures("scipy_stats")
@@ -183,8 +183,11 @@ def test_without_scipy_the_numbers_stay_and_the_extra_is_named():
 def test_claims_point_where_the_article_points():
     # The article's world: dropout better, steadier, slower in training loss.
     accuracies = [0.95, 0.97, 0.96, 0.94, 0.95], [0.98, 0.981, 0.9805, 0.98, 0.9801]
-    without = Arm(0.0, 2 * accuracies[0], [[0.5, 0.4, 0.3]] * 9 + [[0.52, 0.41, 0.3]])
-    dropped = Arm(0.5, 2 * accuracies[1], [[0.9, 0.6, 0.29]] * 9 + [[0.9, 0.6, 0.3]])
+    losses = [[0.5, 0.4, 0.3]] * 9 + [[0.52, 0.41, 0.3]], [[0.9, 0.6, 0.29]] * 9 + [[0.9, 0.6, 0.3]]
+    without, dropped = (
+        Arm({}, loss=loss, test_score=[[score] for score in 2 * scores])
+        for scores, loss in zip(accuracies, losses, strict=True)
+    )
     claims = {claim.name: claim for claim in judge(without, dropped)}
     assert list(claims) == ["accuracy", "consistency", "convergence"]
     assert [c.evidence.verdict for c in claims.values()] == ["supported"] * 3
@@ -222,7 +225,7 @@ def test_pairs_share_seed_and_data_and_differ_in_dropout():
     trainer, dataset = FakeTrainer(), small_dataset()
     runs = []
     settings = Settings(repeats=3, seed=40, hidden=7, threads=2, dropout=0.25)
-    result = compare(dataset, settings, network=trainer, on_run=runs.append)
+    result = compare(dataset, settings, network=trainer, on_trial=runs.append)
     assert [(c["seed"], c["dropout"]) for c in trainer.calls] == [
         (40, 0.0), (40, 0.25), (41, 0.0), (41, 0.25), (42, 0.0), (42, 0.25)
     ]  # fmt: skip
@@ -233,17 +236,17 @@ def test_pairs_share_seed_and_data_and_differ_in_dropout():
     np.testing.assert_array_equal(trainer.calls[0]["X"], features.X_train)
     np.testing.assert_array_equal(trainer.calls[3]["X_test"], features.X_test)
     np.testing.assert_array_equal(trainer.calls[3]["y_test"], dataset.y_test)
-    assert [(run.repeat, run.arm) for run in runs[:3]] == [
+    assert [(run.repeat, run.configuration) for run in runs[:3]] == [
         (0, "without"),
         (0, "with"),
         (1, "without"),
     ]
     assert result.complete
-    assert result.arms["without"].test_accuracy == pytest.approx([0.94, 0.941, 0.942])
-    assert result.arms["with"].test_accuracy == pytest.approx([0.9425, 0.9435, 0.9445])
+    assert result.arms["without"].score == pytest.approx([0.94, 0.941, 0.942])
+    assert result.arms["with"].score == pytest.approx([0.9425, 0.9435, 0.9445])
     # Entry t of the history is iteration t + 1: the loss printed at 100 is the 100th.
     assert result.arms["without"].loss[0][:2] == pytest.approx([100 / 200 + 0.4, 100 / 300 + 0.4])
-    assert result.arms["with"].mean_loss()[0] == pytest.approx(1.25 * (0.5 + 0.41))
+    assert result.arms["with"].curve("loss")[0][0] == pytest.approx(1.25 * (0.5 + 0.41))
 
 
 def test_settings_reach_fit():
@@ -261,7 +264,7 @@ def test_ctrl_c_keeps_the_finished_pairs(number, finished):
     result = compare(small_dataset(), Settings(repeats=4), network=trainer)
     assert (result.interrupted, result.complete, result.repeats) == (True, False, finished)
     for arm in result.arms.values():
-        assert len(arm.test_accuracy) == len(arm.loss) == len(arm.seconds) == finished
+        assert len(arm.score) == len(arm.loss) == len(arm.seconds) == finished
     plain = result.to_dict()
     assert (plain["complete"], plain["stopped"]) == (False, "interrupted")
     assert plain["seeds"] == list(range(finished))
@@ -270,11 +273,11 @@ def test_ctrl_c_keeps_the_finished_pairs(number, finished):
 
 def test_ctrl_c_while_a_repeat_is_told_keeps_that_repeat():
     def interrupt(run):
-        if (run.repeat, run.arm) == (1, "with"):
+        if (run.repeat, run.configuration) == (1, "with"):
             raise KeyboardInterrupt
 
     settings = Settings(repeats=4)
-    result = compare(small_dataset(), settings, network=FakeTrainer(), on_run=interrupt)
+    result = compare(small_dataset(), settings, network=FakeTrainer(), on_trial=interrupt)
     assert (result.interrupted, result.repeats) == (True, 2)
 
 
@@ -294,7 +297,7 @@ def test_refused_settings_are_an_error():
 def test_result_as_json_round_trip():
     result = fake_result(repeats=4, name="small (not MNIST)", iterations=250)
     plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert plain["arms"]["without"]["test_accuracy"] == result.arms["without"].test_accuracy
+    assert plain["arms"]["without"]["test_accuracy"] == result.arms["without"].score
     assert plain["arms"]["with"]["loss"] == result.arms["with"].loss
     assert np.shape(plain["arms"]["with"]["loss"]) == (4, 3)
     assert plain["printed_iterations"] == [100, 200, 250]
@@ -309,7 +312,7 @@ def test_result_as_json_round_trip():
         "consistency",
         "convergence",
     ]
-    assert plain["arms"]["with"]["std_test_accuracy"] == result.arms["with"].std_accuracy
+    assert plain["arms"]["with"]["std_test_accuracy"] == result.arms["with"].std_score
 
 
 def test_numbers_that_json_lacks_become_null():
@@ -336,7 +339,7 @@ TINY = {"iterations": 30, "hidden": 16, "batch_size": 32}
 def test_arms_without_any_dropout_are_the_same_training():
     result = compare(small_dataset(), Settings(repeats=2, dropout=0.0, **TINY))
     assert result.arms["with"].loss == result.arms["without"].loss
-    assert result.arms["with"].test_accuracy == result.arms["without"].test_accuracy
+    assert result.arms["with"].score == result.arms["without"].score
     assert result.claims()[0].evidence.estimate == 0.0
     assert result.claims()[0].evidence.verdict == "not decided"
 
@@ -346,7 +349,7 @@ def test_real_trainings_repeat_and_do_not_depend_on_threads():
     again = compare(small_dataset(), Settings(repeats=2, threads=2, **TINY))
     for arm in ("without", "with"):
         assert first.arms[arm].loss == again.arms[arm].loss
-        assert first.arms[arm].test_accuracy == again.arms[arm].test_accuracy
+        assert first.arms[arm].score == again.arms[arm].score
     assert first.arms["with"].loss != first.arms["without"].loss
     assert first.arms["with"].loss[0] != first.arms["with"].loss[1]
 
@@ -354,8 +357,8 @@ def test_real_trainings_repeat_and_do_not_depend_on_threads():
 def test_real_training_learns():
     settings = Settings(repeats=1, iterations=300, hidden=64, batch_size=64)
     result = compare(small_dataset(train=2000, test=500), settings)
-    assert result.arms["without"].test_accuracy[0] > 0.7
-    assert result.arms["with"].test_accuracy[0] > 0.7
+    assert result.arms["without"].score[0] > 0.7
+    assert result.arms["with"].score[0] > 0.7
     assert result.arms["without"].loss[0][-1] < result.arms["without"].loss[0][0]
 
 
@@ -379,9 +382,9 @@ def test_report_has_each_number_where_it_belongs():
     result = fake_result()
     text = report.comparison(result)
     arm = result.arms["with"]
-    assert f"with dropout      {arm.mean_accuracy:.4f} +- {arm.std_accuracy:.4f}" in text
+    assert f"with dropout      {arm.mean_score:.4f} +- {arm.std_score:.4f}" in text
     row = next(line for line in text.splitlines() if line.split()[:1] == ["300"])
-    ours = [result.arms[a].mean_loss()[2] for a in ("without", "with")]
+    ours = [result.arms[a].curve("loss")[0][2] for a in ("without", "with")]
     assert row.split() == ["300", f"{ours[0]:.3f}", "0.371", f"{ours[1]:.3f}", "0.647"]
     verdict = result.claims()[0].evidence
     assert f"95 % interval {verdict.interval[0]:+.4f} to {verdict.interval[1]:+.4f}" in text

@@ -10,6 +10,7 @@ from cdrop.experiments import Settings, article, compare
 
 matplotlib = pytest.importorskip("matplotlib")
 
+from matplotlib.collections import PolyCollection  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from cdrop.plotting import LossCurveDisplay, check_format, plot_comparison  # noqa: E402
@@ -26,8 +27,8 @@ def test_curves_are_the_mean_losses():
     for arm in ("without", "with"):
         curve = drawn[f"{arm} dropout"]
         assert list(curve.get_xdata()) == list(range(100, 1001, 100))
-        assert list(curve.get_ydata()) == result.arms[arm].mean_loss()
-    assert len(loss.collections) == 2  # a band for each arm
+        assert list(curve.get_ydata()) == result.arms[arm].curve("loss")[0]
+    assert len([c for c in loss.collections if isinstance(c, PolyCollection)]) == 2  # bands
 
 
 def test_the_articles_points_are_drawn_only_beside_mnist():
@@ -45,7 +46,7 @@ def test_every_repeat_is_a_line_between_the_arms():
     result = fake_result(repeats=4, name="small")
     _, (_, accuracy) = plot_comparison(result)
     pairs = [tuple(line.get_ydata()) for line in accuracy.get_lines() if len(line.get_xdata()) == 2]
-    expected = list(zip(*(result.arms[a].test_accuracy for a in ("without", "with")), strict=True))
+    expected = list(zip(*(result.arms[a].score for a in ("without", "with")), strict=True))
     assert pairs[:4] == expected
 
 

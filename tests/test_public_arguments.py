@@ -57,7 +57,7 @@ from cdrop import (
     storage,
 )
 from cdrop.cli import build_parser, main
-from cdrop.experiments import Ledger, Settings, compare, open_ledger
+from cdrop.experiments import Ledger, Settings, compare, open_ledger, paired_experiment
 
 pytestmark = pytest.mark.usefixtures("another_folder")
 
@@ -65,8 +65,10 @@ COUNT = [value for value in NO_WHOLE if value is not None] + [0, -1, HUGE]
 FRACTION = [*NO_NUMBER, NAN, INF, -0.1, HUGE]
 POSITIVE = [*FRACTION, 0, 0.0]
 BELOW_1 = [*FRACTION, 1.0]
+NO_JOBS = [*[value for value in NO_WHOLE if value is not None], 0, HUGE]
 NO_MODEL = [None, 3, "model", object(), Network, DropoutMLPClassifier]
 SMALL = small_dataset()
+X, y = np.eye(6), np.arange(6) % 2
 
 
 def each(names, values):
@@ -305,15 +307,24 @@ def compared(
     settings=None,
     callbacks=(),
     on_begin=None,
-    on_run=None,
+    on_trial=None,
     network=None,
     ledger=None,
+    n_jobs=None,
     **rest,
 ):
     """Compare, and stop as soon as the first fit would begin: all must be checked by then."""
     settings = Settings(repeats=1, iterations=1, **rest) if settings is None else settings
-    told = {"on_begin": on_begin, "on_run": on_run}
-    return compare(dataset, settings, callbacks=callbacks, network=network, ledger=ledger, **told)
+    told = {"on_begin": on_begin, "on_trial": on_trial}
+    options = {"callbacks": callbacks, "network": network, "ledger": ledger, "n_jobs": n_jobs}
+    return compare(dataset, settings, **options, **told)
+
+
+def tried(train_data=(X, y), test_data=(X, y), **rest):
+    """The same for an experiment of any configurations."""
+    arms = {"plain": {"iterations": 1}, "other": {"iterations": 1, "dropout": 0.5, "hidden": 2}}
+    options = {"configurations": arms, "repeats": 1, **rest}
+    return paired_experiment(train_data=train_data, test_data=test_data, **options)
 
 
 def subnetworks(method, **arguments):
@@ -448,9 +459,36 @@ OTHERS = {
         {
             "dataset": [None, 3, "mnist", SMALL.to_features(), object()],
             "settings": [3, "small", {}, object(), Settings],
-            **each(("on_begin", "on_run", "network"), [3, "print", [], {}]),
+            **each(("on_begin", "on_trial", "network"), [3, "print", [], {}]),
+            "ledger": [3, "kept", {}, object(), Ledger],
+            "n_jobs": NO_JOBS,
+        },
+    ),
+    "paired_experiment": Call(
+        tried,
+        {},
+        {
+            "configurations": [None, 3, [], {}, {"a": {}}, {"a": {}, 3: {}}, {"a": {}, "b": 3}]
+            + [{"a": {}, "b": {setting: 1}} for setting in ("width", "seed", "units", "callbacks")]
+            + [{"a": {}, "b": {"hidden": hidden}} for hidden in (0, -1, 1.5, "2", (2, 0), None)],
+            **each(
+                ("train_data", "test_data"),
+                [None, 3, [], (X,), (X, y, y), (X, y[1:]), (X[:0], y[:0]), (X[0], y[0]), {1: 2}],
+            ),
+            **each(("repeats", "note_every"), [value for value in COUNT if value is not None]),
+            "seed": [*NO_KEY, 2**64],
+            "n_jobs": NO_JOBS,
+            "threads": COUNT,
+            "time_limit": [value for value in POSITIVE if value is not None],
+            **each(("on_begin", "on_trial", "network"), [3, "print", [], {}]),
             "ledger": [3, "kept", {}, object(), Ledger],
         },
+    ),
+    "paired_experiment-callbacks": Call(
+        tried, {"callbacks": ()}, {"callbacks": [None, 3, "ab", [3], [None]]}
+    ),
+    "paired_experiment-about": Call(
+        tried, {"about": {}}, {"about": [3, "MNIST", [1], object()]}, "about|mapping"
     ),
     "compare-callbacks": Call(
         compared, {"callbacks": ()}, {"callbacks": [None, 3, "ab", [3], [None]]}
@@ -477,6 +515,7 @@ OTHERS = {
         {
             **each(("repeats", "iterations", "hidden", "batch_size"), ["0", "-1", "1.5", "a", ""]),
             "threads": ["0", "257", "a"],
+            "jobs": ["0", "-1", "1.5", "a"],
             "seed": ["-1", "0.5", "a", ""],
             "dropout": ["1", "-0.1", "nan", "inf", "a", ""],
             **each(("learning_rate", "l2"), ["-0.1", "nan", "inf", "a", ""]),
@@ -528,13 +567,24 @@ MODULES = (
         "estimators",
         "experiments.compare",
         "experiments.ledger",
+        "experiments.paired",
         "initializers",
     ),
     *("kernels", "network", "optimizers", "schedules", "storage", "subnetworks", "uncertainty"),
 )
 MADE_BY_CDROP = {
-    *("Arm", "ClassificationUncertainty", "ComparisonResult", "Dataset", "Epoch", "Evaluation"),
-    *("Features", "History", "Ledger", "RegressionUncertainty", "Run", "Subnetworks"),
+    *(
+        "Arm",
+        "ClassificationUncertainty",
+        "ComparisonResult",
+        "Contrast",
+        "ExperimentResult",
+        "Trial",
+        "Dataset",
+        "Epoch",
+        "Evaluation",
+    ),
+    *("Features", "History", "Ledger", "RegressionUncertainty", "Subnetworks"),
 }
 CALLED_BY_CDROP = {  # Network.load_state_dict is not, and tests/test_arguments.py has states of all kinds
     *("after", "begin", "constants", "on_epoch_end", "on_fit_begin", "on_fit_end", "on_iteration"),

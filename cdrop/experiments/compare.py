@@ -21,6 +21,7 @@ from cdrop.experiments.paired import (
     INTERRUPTED,
     Arm,
     ExperimentResult,
+    check_called,
     finite,
     paired_experiment,
 )
@@ -98,7 +99,7 @@ class Settings:
         ['without', 'with', 'dropout 0.1', 'dropout 0.2']
         """
         rates = {"without": 0.0, "with": self.dropout}
-        rates |= {f"dropout {rate:g}": rate for rate in self.sweep if rate not in rates.values()}
+        rates |= {f"dropout {rate}": rate for rate in self.sweep if rate not in rates.values()}
         shared = {
             "hidden": (self.hidden, self.hidden),
             "optimizer": self.optimizer,
@@ -274,6 +275,7 @@ def compare(
     for name, value, kind in (("dataset", dataset, Dataset), ("settings", settings, Settings)):
         if not isinstance(value, kind):
             raise TypeError(f"{name} is {value!r}; expected {kind.__name__}")
+    check_called(on_begin=on_begin)
     features = dataset.to_features("float32")
 
     def begun(experiment: ExperimentResult) -> None:

@@ -84,22 +84,23 @@ class Ledger:
         asked = {"cdrop": cdrop.__version__, **identity}
         if self.identity is None:
             self.identity, self.started = asked, started
-        self._check("", self.identity, asked)
+        self._check(self.identity, asked)
         for name, settings in configurations.items():
-            self._check(f"{name}: ", self.configurations.setdefault(name, settings), settings)
+            had = self.configurations.setdefault(name, settings)
+            self._check(had, settings, f" of {name!r}")
         self._save()
         for trial in self.trials:  # a kill may have come between the two
             self._forget(trial)
         return self.started
 
-    def _check(self, whose: str, had: dict[str, Any], asked: dict[str, Any]) -> None:
+    def _check(self, had: dict[str, Any], asked: dict[str, Any], of: str = "") -> None:
         """Raise if what is kept differs from what is asked for."""
         for name in {**had, **asked}:
             was, value = had.get(name), asked.get(name)
             if json.dumps(was) != json.dumps(value):
                 raise ValueError(
-                    f"{self.folder} has an experiment with {whose}{name.replace('_', ' ')} {was}; here it is {value}. "
-                    "Expected the same data and settings (but repeats and threads), or another folder"
+                    f"{self.folder} has another experiment: {name.replace('_', ' ')}{of} is {was} there, and {value} "
+                    "here. Expected the same data and settings (but repeats and threads), or another folder"
                 )
 
     def finished(self, repeat: int, configuration: str) -> Trial | None:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cdrop._checks import as_array, finite_number, whole_number
-from cdrop.callbacks import Callback
+from cdrop.callbacks import Callback, check_callbacks
 from cdrop.checkpoints import digest
 from cdrop.experiments import machine
+from cdrop.experiments.ledger import Ledger
 from cdrop.experiments.statistics import (
     Evidence,
     mean,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from cdrop.experiments.ledger import Ledger
     from cdrop.experiments.trials import NetworkFactory
 
 __all__ = ["Arm", "Contrast", "ExperimentResult", "finite", "now", "paired_experiment"]
@@ -336,6 +336,9 @@ def paired_experiment(
     seed = whole_number("seed", seed, 0, 2**64 + 1 - repeats)
     if note_every is not None:
         note_every = whole_number("note_every", note_every, 1, 2**62)
+    callbacks = check_callbacks(callbacks)
+    check_called(on_begin=on_begin, on_trial=on_trial, network=network)
+    _check_kinds(ledger, about)
     arms = _configurations(configurations)
     data = Data(*_pair("train_data", train_data), *_pair("test_data", test_data))
     jobs, deadline = _jobs(n_jobs), _Deadline(time_limit)
@@ -498,12 +501,12 @@ def _collect(result: ExperimentResult, trials: Iterable[Trial]) -> None:
 
 def _jobs(n_jobs: int | None) -> int:
     """Return how many trainings run at a time, as joblib and what surrounds the call have it."""
-    if n_jobs == 1 or (n_jobs is None and "joblib" not in sys.modules):
-        return 1  # without joblib loaded no surrounding call can say otherwise
     if n_jobs is not None:
-        whole_number("n_jobs", n_jobs, -(2**31), 2**31)
+        n_jobs = whole_number("n_jobs", n_jobs, -(2**31), 2**31)
         if n_jobs == 0:
             raise ValueError("n_jobs is 0; expected a number of trainings, or -1 for all cores")
+    if n_jobs == 1 or (n_jobs is None and "joblib" not in sys.modules):
+        return 1  # without joblib loaded no surrounding call can say otherwise
     try:
         import joblib
     except ImportError as error:
@@ -511,6 +514,21 @@ def _jobs(n_jobs: int | None) -> int:
             f"n_jobs is {n_jobs}, for which joblib is needed: pip install 'cdrop[parallel]'"
         ) from error
     return int(joblib.effective_n_jobs(n_jobs))
+
+
+def check_called(**called: Any) -> None:
+    """Raise unless these arguments can be called, or are None."""
+    for name, value in called.items():
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} is {value!r}; expected something to call, or None")
+
+
+def _check_kinds(ledger: Any, about: Any) -> None:
+    """Raise unless these arguments are what they must be, or None."""
+    if about is not None and not hasattr(about, "keys"):
+        raise TypeError(f"about is {about!r}; expected a mapping, or None")
+    if ledger is not None and not isinstance(ledger, Ledger):
+        raise TypeError(f"ledger is {ledger!r}; expected what open_ledger gives, or None")
 
 
 def _configurations(given: Any) -> dict[str, Configuration]:

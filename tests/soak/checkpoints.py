@@ -101,8 +101,8 @@ def command_kills(run: Run):
                 kills += 1
         assert ended == 0
         assert result(out) == expected
-        assert os.listdir(kept) == ["comparison.cdrop"]
-        (kept / "comparison.cdrop").unlink()
+        assert os.listdir(kept) == ["experiment.cdrop"]
+        (kept / "experiment.cdrop").unlink()
     run.figure(
         21,
         f"{kills} kills of cdrop compare --resume: every JSON as of one never stopped, times apart",

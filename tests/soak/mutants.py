@@ -194,7 +194,10 @@ WITHOUT_EFFECT = [
     (r": if \(~valid\)", "where all bits are valid, the words are what they were"),
     (r"VEC a = V\(vset\)\(0\), b", "a rule without the state does not look at it"),
     (r": for \(; above && item < next", "a factor of 1 changes nothing: only time is saved"),
-    (r"CDROP_FETCH|fetch_|fetches|product.inc.h:.*\bshare\b|[^_]ahead|touche[sd]|worth_it|FEW_LINES", "a prefetch"),
+    (
+        r"CDROP_FETCH|fetch_|fetches|product.inc.h:.*\bshare\b|[^_]ahead|touche[sd]|worth_it|FEW_LINES",
+        "a prefetch",
+    ),
     (r"s->rows\[line \+ 1\]|line \+ 1 >= last|CDROP_CACHE_LINE", "a prefetch"),
     (r"MANY_(GROUPS|BLOCKS)|const int last = ", "the order of the work, not of any sum"),
     (
