@@ -207,11 +207,14 @@ def _check_picture(path: Path) -> None:
 
 def _check_report() -> None:
     """Refuse a page that cannot be made."""
-    from cdrop.experiments.machine import package_version
+    from importlib import import_module
 
     for name in ("jinja2", "matplotlib"):
-        if package_version(name) is None:
-            raise CommandError(f"--report needs {name}: pip install 'cdrop[report]'", REFUSED)
+        try:
+            import_module(name)
+        except ImportError as error:
+            message = f"--report needs {name}: pip install 'cdrop[report]'"
+            raise CommandError(message, REFUSED) from error
 
 
 def _load(choice: str | None) -> tuple[Dataset, str | None]:

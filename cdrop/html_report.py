@@ -78,6 +78,7 @@ NAMES = {
 STYLE = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
     **dict.fromkeys(("xtick.color", "ytick.color"), INK),
+    "axes.prop_cycle": f"cycler(color=['{INK}'])",  # what no function here chose a colour for
     "svg.fonttype": "none",
     "svg.hashsalt": "cdrop",
 }
@@ -136,10 +137,10 @@ def write_report(
 
     Examples
     --------
-    >>> from cdrop.datasets import drawn_digits
+    >>> from cdrop.datasets import load_mnist
     >>> from cdrop.experiments import Settings, compare
-    >>> result = compare(drawn_digits(), Settings(repeats=2, iterations=20, hidden=8))
-    >>> write_report(result, "out.html")
+    >>> result = compare(load_mnist(), Settings(repeats=20))  # doctest: +SKIP
+    >>> write_report(result, "out.html")  # doctest: +SKIP
     """
     if result.repeats == 0:
         raise ValueError("result has no finished repeat, so there is nothing to report")
