@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
-    from markupsafe import Markup
     from matplotlib.axes import Axes
 
     from cdrop.experiments.claims import Claim
@@ -90,12 +89,18 @@ class Picture:
 
     Attributes
     ----------
-    svg : Markup
-        An element of HTML.
+    box : str
+        Its coordinates, as SVG's ``viewBox`` has them.
+    svg : str
+        What is drawn.
+    label : str
+        For those who cannot see it.
     caption : str
     """
 
-    svg: Markup
+    box: str
+    svg: str
+    label: str
     caption: str
 
 
@@ -160,7 +165,7 @@ def _render(result: ComparisonResult, command: str | None) -> str:
     )
     source = files("cdrop").joinpath("report.html").read_text(encoding="utf-8")
     theirs = article.estimates() if result.beside_article else {}
-    return environment.from_string(source).render(
+    page: str = environment.from_string(source).render(
         title=f"Dropout or none: {result.data['name']}",
         warnings=_warnings(result),
         repeats=report.repeats(result.repeats),
@@ -178,6 +183,7 @@ def _render(result: ComparisonResult, command: str | None) -> str:
         command=command or _call(result),
         facts=report.facts(result) | _particulars(result),
     )
+    return page
 
 
 def _warnings(result: ComparisonResult) -> list[str]:
@@ -368,31 +374,22 @@ def _sweep(result: ComparisonResult) -> Picture | None:
 
 
 def _picture(name: str, draw: Callable[[Axes], None], caption: str, told: str) -> Picture:
-    """Draw a picture; `told` is for those who cannot see it."""
+    """Draw a picture as SVG that is a part of the page: in its colours and its font, with ids of its own."""
     import matplotlib
     from matplotlib.figure import Figure
 
     out = io.StringIO()
-    # Without dates and versions, so that one result is one page, byte for byte.
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=FIGURE, layout="constrained")
         axes = figure.subplots()
         draw(axes)
-        figure.savefig(out, format="svg", transparent=True, metadata=nothing)
-    return Picture(_inline(out.getvalue(), name, f"{axes.get_title()}: {told}"), caption)
-
-
-def _inline(svg: str, name: str, label: str) -> Markup:
-    """Make an SVG file of matplotlib's a part of a page: in its colours and its font, with ids of its own."""
-    from markupsafe import Markup, escape
-
-    box = re.search(r'viewBox="[^"]*"', svg)
-    content = svg[
-        svg.index("</defs>") + len("</defs>") :
-    ]  # the first holds rules for the whole page
+        figure.savefig(out, format="svg", transparent=True)
+    # What comes before has the date, and rules that would be the whole page's.
+    head, _, content = out.getvalue().partition("</defs>")
     for colour, variable in NAMES.items():
         content = content.replace(colour, variable)
     content = re.sub(r"font-family: [^;\"]*;? ?", "", content)
     content = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{name}-", content)
-    return Markup(f'<svg role="img" aria-label="{escape(label)}" {box and box[0]}>{content}')
+    box = head.partition('viewBox="')[2].partition('"')[0]
+    svg = content.removesuffix("\n").removesuffix("</svg>")
+    return Picture(box, svg, f"{axes.get_title()}: {told}", caption)

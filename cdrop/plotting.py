@@ -358,12 +358,13 @@ def _half_widths(deviations: Iterable[float], repeats: int) -> list[float] | Non
     return there if len(there) == len(halves) else None
 
 
-def _bins(points: NDArray[np.float64], step: float) -> NDArray[np.float64]:
+def _bins(points: NDArray[np.float64], step: float) -> list[float]:
     """Return edges of bins that each hold equally many of the values possible, which are multiples of `step`."""
     auto = np.histogram_bin_edges(points, "auto")
     width = step * max(1, round((auto[1] - auto[0]) / step))
     low, high = points.min() - step / 2, points.max() + step / 2
-    return low + width * np.arange(math.ceil((high - low) / width - 1e-9) + 1)
+    number = math.ceil((high - low) / width - 1e-9)
+    return [float(low + width * edge) for edge in range(number + 1)]
 
 
 def _explain_curves(axes: Axes, result: ComparisonResult, name: str) -> None:

@@ -317,8 +317,8 @@ def overtaking(result: ComparisonResult) -> str:
 
 def repeats_for_a_difference(result: ComparisonResult) -> str | None:
     """Say how many repeats would see a small difference of the arms; None where that is unknown."""
-    arms = (result.arms[arm].score for arm in ARMS)
-    needed = repeats_needed(*arms, SMALL_DIFFERENCE)
+    without, dropped = (result.arms[arm].score for arm in ARMS)
+    needed = repeats_needed(without, dropped, SMALL_DIFFERENCE)
     if needed is None:
         return None
     return (

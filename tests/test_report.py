@@ -86,7 +86,7 @@ def page():
 def undrawn(monkeypatch):
     """Let pages be made without their pictures, which take most of the time."""
     monkeypatch.setattr(
-        "cdrop.html_report._picture", lambda *told: Picture("", ", ".join(told[2:]))
+        "cdrop.html_report._picture", lambda *told: Picture("", "", *reversed(told[2:]))
     )
 
 
@@ -207,6 +207,7 @@ def test_how_to_repeat_it():
         result, command="cdrop compare --seed 3"
     )
     text = "".join(Page(page_of(result)).text)
+    assert all(f'<th scope="row">{seed}</th>' in page_of(result) for seed in (3, 4, 5, 6))
     for part in ("seeds 3 to 6", result.data["sha256"], *report.facts(result).values()):
         assert part in text
     call = re.search(r"compare\(dataset, (Settings\(.*\))\)\n", text)[1]
