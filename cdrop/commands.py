@@ -6,22 +6,22 @@ Everything heavy is imported inside the functions that need it, so that ``--help
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from cdrop.datasets import Dataset
-    from cdrop.experiments import ComparisonResult, Ledger, Settings, Trial
+    from cdrop.experiments import ComparisonResult, ExperimentResult, Ledger, Settings
+    from cdrop.experiments.paper import Outcome
 
 __all__ = [
     "FAILED",
@@ -31,10 +31,10 @@ __all__ = [
     "run_bench",
     "run_compare",
     "run_info",
+    "run_paper",
 ]
 
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
-MOST_LINES = 20  # of progress, where no bar can be drawn
 WORTH_JOBS = 20  # trainings: below that, starting processes takes what they save
 
 
@@ -84,42 +84,119 @@ def run_bench(args: argparse.Namespace) -> int:
 def run_compare(args: argparse.Namespace) -> int:
     """Train, report and save the comparison (``cdrop compare``)."""
     from cdrop import report
+    from cdrop.datasets import DataError
     from cdrop.experiments import compare
+    from cdrop.progress import comparison_progress
 
     settings = _settings(args)
     _check_outputs(args)
     ledger, jobs = _open_ledger(args), _jobs(args, settings)
-    dataset, fallback = _load(args.data)
-    kept = 0 if ledger is None else ledger.count(settings.repeats, settings.configurations())
-    foreign = None if dataset.name == "MNIST" else report.not_mnist(dataset.name)
+    dataset, fallback = _load(args)
+    arms = settings.configurations()
+    kept = 0 if ledger is None else len(ledger.among(settings.repeats, arms))
+    foreign = None if dataset.is_mnist else report.not_mnist(dataset.name)
     _say(foreign, fallback)
     begun = False
 
     def begin(result: ComparisonResult) -> None:
         nonlocal begun
         begun = True
-        about = report.kept(args.checkpoint, kept, result)
+        about = report.kept(args.checkpoint, kept, settings.repeats * len(arms))
         _say(report.heading(result), about, "")
 
-    with _progress(settings, kept, jobs) as listeners:
-        try:
-            result = compare(
-                dataset, settings, n_jobs=jobs, on_begin=begin, ledger=ledger, **listeners
-            )
-        except (ValueError, OSError) as error:
-            if begun:
-                raise CommandError(str(error)) from error
-            raise CommandError(f"--checkpoint: {error}", REFUSED) from error  # all else is checked
+    listeners, close = comparison_progress(settings, kept, jobs)
+    try:
+        result = compare(dataset, settings, n_jobs=jobs, on_begin=begin, ledger=ledger, **listeners)
+    except DataError as error:
+        raise CommandError(f"--data {args.data}: {error}") from error
+    except (ValueError, OSError) as error:
+        if begun:
+            raise CommandError(str(error)) from error
+        raise CommandError(f"--checkpoint: {error}", REFUSED) from error  # all else is checked
+    finally:
+        close()
     with _uninterrupted():
         lines, errors = _save(args, result)
         if ledger is not None and not result.complete:
-            finished = ledger.count(settings.repeats, settings.configurations())
+            finished = len(ledger.among(settings.repeats, arms))
             lines.append(report.how_to_resume(args.checkpoint, finished))
         _say(report.comparison(result), *lines)
         for problem in errors:
             print(f"cdrop compare: error: {problem}", file=sys.stderr, flush=True)
         _say(foreign)
     return _exit_code(result, errors)
+
+
+def run_paper(args: argparse.Namespace) -> int:
+    """Train rows of the paper's table, or search for how to (``cdrop paper``)."""
+    from cdrop import report
+    from cdrop.experiments import paper
+    from cdrop.progress import TrainingWork
+
+    _check_outputs(args)
+    repeats = args.repeats or (1 if args.search else 3)
+    ledger = _open_ledger(args)
+    dataset, fallback = _load(args, validation=paper.HELD_OUT)
+    plan = paper.plan(args.rows or None, args.epochs, candidates=args.search)
+    work = {name: planned.work(dataset, search=args.search) for name, planned in plan.items()}
+    kept = [] if ledger is None else ledger.among(repeats, plan)
+    progress = TrainingWork(
+        repeats * sum(work.values()), sum(work[trial.configuration] for trial in kept)
+    )
+    begun = False
+
+    def begin(result: ExperimentResult) -> None:
+        nonlocal begun
+        begun = True
+        about = report.kept(args.checkpoint, len(kept), repeats * len(plan))
+        _say(fallback, report.paper_heading(result, plan, search=args.search), about, "")
+
+    try:
+        result = paper.train_rows(
+            dataset,
+            plan,
+            search=args.search,
+            repeats=repeats,
+            seed=args.seed,
+            threads=args.threads,
+            ledger=ledger,
+            time_limit=None if args.time_limit is None else 60 * args.time_limit,
+            callbacks=[progress],
+            on_begin=begin,
+            on_trial=lambda trial: progress.tell(report.paper_line(trial)),
+        )
+    except (ValueError, OSError) as error:
+        if begun:
+            raise CommandError(str(error)) from error
+        raise CommandError(f"--checkpoint: {error}", REFUSED) from error
+    finally:
+        progress.close()
+    with _uninterrupted():
+        return _tell_paper(args, result, paper.outcomes(result, plan))
+
+
+def _tell_paper(
+    args: argparse.Namespace, result: ExperimentResult, outcomes: Sequence[Outcome]
+) -> int:
+    """Print and save what the rows came to."""
+    from cdrop import report
+
+    content = _json_text(result.to_dict() | {"rows": [outcome.to_dict() for outcome in outcomes]})
+    lines, failed = [], False
+    if args.json is not None:
+        try:
+            _write_text(args.json, content)
+            lines.append(f"Written: {args.json}")
+        except OSError as error:
+            failed = True
+            print(f"cdrop paper: error: {args.json} was not written: {error}", file=sys.stderr)
+            lines.append(content)
+    if args.checkpoint is not None and not result.complete:
+        lines.append(report.how_to_resume(args.checkpoint, len(result.trials)))
+    _say(report.paper(result, outcomes, search=args.search), *lines)
+    if result.stopped == "interrupted":
+        return INTERRUPTED
+    return FAILED if failed or not (result.complete or args.time_limit) else 0
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -217,65 +294,40 @@ def _check_report() -> None:
             raise CommandError(message, REFUSED) from error
 
 
-def _load(choice: str | None) -> tuple[Dataset, str | None]:
+def _load(args: argparse.Namespace, validation: int | None = None) -> tuple[Dataset, str | None]:
     """Return the data asked for, and why they are not MNIST where MNIST was hoped for."""
-    from cdrop.datasets import DataError, DataNotFoundError, drawn_digits, load_mnist
-
-    if choice == "digits":
-        return drawn_digits(), None
-    folder = None if choice in (None, "mnist") else choice
+    dataset, fallback = _load_all(args, validation)
+    if args.train_size is None:
+        return dataset, fallback
     try:
-        return load_mnist(folder, progress=True), None
+        return dataset.subset(args.train_size), fallback
+    except ValueError as error:
+        raise CommandError(f"--train-size: {error}", REFUSED) from error
+
+
+def _load_all(args: argparse.Namespace, validation: int | None) -> tuple[Dataset, str | None]:
+    """Do what `_load` does, but for the training size."""
+    from cdrop.datasets import DataError, DataNotFoundError, load
+
+    choice = args.data or "mnist"
+    try:
+        data = load(
+            choice,
+            label=args.label,
+            validation=validation,
+            test_share=args.test_share,
+            progress=True,
+        )
     except DataError as error:
         # Files that are there but damaged are told, never passed over.
-        if choice is not None or not isinstance(error, DataNotFoundError):
+        if args.data is not None or not isinstance(error, DataNotFoundError):
             raise CommandError(
-                f"--data {choice or 'mnist'}: {error}\nWithout any file: cdrop compare --data digits"
+                f"--data {choice}: {error}\nWithout any file: cdrop {args.command} --data digits"
             ) from error
-        reason = str(error)
-    return drawn_digits(), f"{reason}\nDrawn digits take MNIST's place.\n"
-
-
-@contextmanager
-def _progress(settings: Settings, kept: int, jobs: int) -> Iterator[dict[str, Any]]:
-    """Yield what `compare` needs to show progress: a bar on a terminal, else sparse lines.
-
-    The bar counts iterations, or trainings where several run at a time; those that are kept are done.
-    """
-    from cdrop.callbacks import ProgressBar
-
-    trainings = settings.repeats * len(settings.configurations())
-    unit = settings.iterations if jobs == 1 else 1
-    counted = "it" if jobs == 1 else "training"
-    bar = ProgressBar(total=trainings * unit, initial=kept * unit, unit=counted)
-    if not bar.visible:
-        yield {"on_trial": _lines(settings)}
-        return
-    try:
-        yield {"callbacks": [bar]} if jobs == 1 else {"on_trial": lambda trial: bar.advance()}
-    finally:
-        bar.close()
-
-
-def _lines(settings: Settings) -> Callable[[Trial], None]:
-    """Return what prints a line about a repeat whose two arms are done, of all repeats some."""
-    from cdrop import report
-
-    pairs: dict[int, dict[str, Trial]] = {}
-    step = math.ceil(settings.repeats / MOST_LINES)
-
-    def tell(trial: Trial) -> None:
-        pair = pairs.setdefault(trial.repeat, {})
-        pair[trial.configuration] = trial
-        if not {"without", "with"} <= pair.keys():
-            return
-        del pairs[trial.repeat]
-        if (trial.repeat + 1) % step == 0:
-            line = report.run_line(pair["without"], pair["with"], settings.repeats)
-            with suppress(OSError):  # a reader that has left must not cost the training
-                print(line, file=sys.stderr, flush=True)
-
-    return tell
+        return load("digits", validation=validation), f"{error}\nDrawn digits take MNIST's place.\n"
+    except ValueError as error:  # --label or --test-share, with data they have no meaning for
+        raise CommandError(f"--data {choice}: {error}", REFUSED) from error
+    return data, None
 
 
 @contextmanager
@@ -313,21 +365,25 @@ def _save(args: argparse.Namespace, result: ComparisonResult) -> tuple[list[str]
         except Exception as error:  # the writers are matplotlib's, too: nothing is known of them
             errors.append(f"{path} was not written: {error}")
             if write is _write_json:
-                lines.append(_to_json(result))
+                lines.append(_json_text(result.to_dict()))
     return lines, errors
 
 
-def _to_json(result: ComparisonResult) -> str:
-    """Return the content of the JSON file."""
-    return json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
+def _json_text(plain: dict[str, Any]) -> str:
+    """Return the content of a JSON file."""
+    return json.dumps(plain, indent=2, allow_nan=False) + "\n"
+
+
+def _write_text(path: Path, content: str) -> None:
+    """Write a file of text, whole or not at all."""
+    from cdrop._files import write_atomically
+
+    write_atomically(path, lambda stream: stream.write(content.encode()))
 
 
 def _write_json(path: Path, result: ComparisonResult) -> None:
     """Write all results."""
-    from cdrop._files import write_atomically
-
-    content = _to_json(result).encode()
-    write_atomically(path, lambda stream: stream.write(content))
+    _write_text(path, _json_text(result.to_dict()))
 
 
 def _write_plot(path: Path, result: ComparisonResult) -> None:

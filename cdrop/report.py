@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from cdrop.experiments import article
 from cdrop.experiments.compare import ARMS
-from cdrop.experiments.statistics import repeats_needed
+from cdrop.experiments.statistics import mean, repeats_needed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from cdrop.experiments.bench import StepTime
     from cdrop.experiments.claims import Claim
     from cdrop.experiments.compare import ComparisonResult
+    from cdrop.experiments.paired import ExperimentResult
+    from cdrop.experiments.paper import Outcome, Planned
     from cdrop.experiments.statistics import Evidence
     from cdrop.experiments.trials import Trial
 
@@ -35,6 +37,9 @@ __all__ = [
     "not_mnist",
     "overtaking",
     "p_value",
+    "paper",
+    "paper_heading",
+    "paper_line",
     "quantity",
     "repeats",
     "repeats_for_a_difference",
@@ -122,7 +127,7 @@ def facts(result: ComparisonResult) -> dict[str, str]:
     seeds = f"seed {last}" if settings.repeats == 1 else f"seeds {settings.seed} to {last}"
     sweep = ", ".join(f"{rate:g}" for rate in settings.sweep)
     return {
-        "data": f"{_short(data['name'])}: {data['train']:,} training, {data['test']:,} test images",
+        "data": f"{_short(data['name'])}: {data['train']:,} training, {data['test']:,} test {data['row']}s",
         "source": data["source"],
         "network": f"two hidden layers of {settings.hidden} ReLU units;"
         f" dropout {settings.dropout:g} after both, or none",
@@ -136,13 +141,12 @@ def facts(result: ComparisonResult) -> dict[str, str]:
     }
 
 
-def kept(folder: Path | None, finished: int, result: ComparisonResult) -> str | None:
+def kept(folder: Path | None, finished: int, trainings: int) -> str | None:
     """Return the heading's line on the folder that keeps the trainings, if there is one."""
     if folder is None:
         return None
     if not finished:
         return f"kept      in {folder}, each training as it is finished"
-    trainings = result.settings.repeats * len(result.arms)
     return f"kept      in {folder}: {finished} of {trainings} trainings are there already"
 
 
@@ -194,6 +198,72 @@ def comparison(result: ComparisonResult) -> str:
             parts.append(_sweep(result))
         parts.append(_time(result))
     return "\n\n".join(parts)
+
+
+def paper_heading(result: ExperimentResult, plan: Mapping[str, Planned], *, search: bool) -> str:
+    """Describe what ``cdrop paper`` is going to train, and on what."""
+    data, machine = result.data, result.machine
+    tested = "images held out" if search else "test images"
+    lines = [
+        f"data      {_short(data['name'])}: {result.data['train']:,} training, {result.data['test']:,} {tested}",
+        f"source    {data['source']}",
+        f"machine   {machine['cpu']}; SIMD {machine['simd']}; {_workers(machine)}",
+        f"repeats   {result.asked} of each, from seed {result.seed}",
+    ]
+    if not search:
+        lines += [f"{name:<9} {planned.recipe}" for name, planned in plan.items()]
+    return "\n".join(lines)
+
+
+def paper_line(trial: Trial) -> str:
+    """Return the line of progress for one finished training."""
+    return (
+        f"{trial.configuration}, repeat {trial.repeat + 1}: {_percent(100 * (1 - trial.score))} error"
+        f" ({trial.iterations[-1]:,} steps, {trial.seconds:.0f} s)"
+    )
+
+
+def paper(result: ExperimentResult, outcomes: Sequence[Outcome], *, search: bool) -> str:
+    """Return a table of errors beside the paper's, or of the candidates by their errors on held-out images.
+
+    Parameters
+    ----------
+    result : ExperimentResult
+    outcomes : sequence of Outcome
+    search : bool
+        Whether the errors are of images held out.
+
+    Returns
+    -------
+    str
+        Some lines without a final newline.
+    """
+    width = max(len(outcome.name if search else outcome.planned.row.about) for outcome in outcomes)
+    lines = [] if result.complete else [f"INCOMPLETE: stopped by {result.stopped}.", ""]
+    if search:
+        lines.append(f"{'':{width}}   error on images held out")
+    else:
+        lines.append(f"{'test error':{width}}   paper    here   by seed")
+    for outcome in outcomes:
+        errors = "  ".join(map(_percent, outcome.errors))
+        average = _percent(mean(outcome.errors)) if outcome.errors else "none yet"
+        row = outcome.planned.row
+        if search:
+            lines.append(
+                f"{outcome.name:{width}}   {average}"
+                + (f"   ({errors})" if len(outcome.errors) > 1 else "")
+            )
+        else:
+            lines.append(
+                f"{row.about:{width}}   {row.error:.2f} %  {average:>7}   {errors}".rstrip()
+            )
+    done = [outcome for outcome in outcomes if outcome.errors]
+    spent = sum(len(outcome.errors) * outcome.seconds for outcome in done)
+    return "\n".join([*lines, "", f"Time: {spent / 60:.1f} minutes of training."])
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2f} %"
 
 
 def info(
@@ -277,8 +347,10 @@ def _accuracy_table(result: ComparisonResult) -> str:
 def why_not_beside(result: ComparisonResult) -> str:
     """Say why the article's numbers are absent."""
     differences = result.settings.differences()
-    if not result.data["is_mnist"]:
-        differences.insert(0, f"{_short(result.data['name'])} instead of MNIST")
+    name = result.data["name"]
+    if name != "MNIST":
+        whole = "all of MNIST" if result.data["is_mnist"] else "MNIST"
+        differences.insert(0, f"{_short(name)} instead of {whole}")
     return f"The article's numbers are for another setting (here {'; '.join(differences)})."
 
 

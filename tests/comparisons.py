@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from cdrop.datasets.dataset import split
 from cdrop.datasets.digits import make_digits
-from cdrop.datasets.mnist import split
 from cdrop.experiments import Settings, compare
 
 

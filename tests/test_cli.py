@@ -11,6 +11,7 @@ from comparisons import FakeTrainer, small_dataset, timeless, write_idx_folder
 
 import cdrop
 from cdrop import cli, commands, datasets
+from cdrop.datasets import sources
 from cdrop.experiments import compare as compare_arms
 from cdrop.optimizers import get_optimizer
 
@@ -34,8 +35,9 @@ def idx_folder(tmp_path_factory):
 def fake(monkeypatch):
     """Let `cdrop compare` train nothing: data at once, numbers from a `FakeTrainer`."""
     trainer = FakeTrainer()
-    monkeypatch.setattr(datasets, "drawn_digits", lambda: small_dataset("drawn digits (not MNIST)"))
-    monkeypatch.setattr(datasets, "load_mnist", lambda folder, **_: small_dataset("MNIST"))
+    digits = small_dataset("drawn digits (not MNIST)")
+    monkeypatch.setattr(sources, "drawn_digits", lambda seed, **_: digits)
+    monkeypatch.setattr(sources, "load_mnist", lambda folder, **_: small_dataset("MNIST"))
     monkeypatch.setattr(
         "cdrop.experiments.compare",
         lambda *args, **options: compare_arms(*args, network=trainer, **options),
@@ -48,7 +50,7 @@ def no_mnist(fake, monkeypatch):
     def fail(folder, **_):
         raise datasets.DataNotFoundError("MNIST was not found. Tried: everything")
 
-    monkeypatch.setattr(datasets, "load_mnist", fail)
+    monkeypatch.setattr(sources, "load_mnist", fail)
     return fake
 
 
@@ -102,6 +104,9 @@ def test_help_is_quick_to_import():
         ("--learning-rate", "inf", "a finite number above 0"),
         ("--l2", "-1e-3", "a finite number of at least 0"),
         ("--l2", "x", "a finite number of at least 0"),
+        ("--train-size", "0", "a whole number of at least 1"),
+        ("--test-share", "0", "a finite number above 0 and below 1"),
+        ("--test-share", "1", "a finite number above 0 and below 1"),
     ],
 )
 def test_bad_values_name_option_value_and_what_is_expected(option, value, expected, capsys):
@@ -127,6 +132,13 @@ def test_bad_values_name_option_value_and_what_is_expected(option, value, expect
         (["--json", "out.png", "--plot", "./out.png"], "name the same file"),
         (["--report", "absent/out.html"], "--report: absent/out.html: there is no folder"),
         (["--json", "out", "--report", "./out"], "--json and --report name the same file, out"),
+        (
+            ["--train-size", "301"],
+            "--train-size: train_size is 301; expected a whole number from 1",
+        ),
+        (["--label", "kind"], "--data mnist: label is 'kind'; expected None"),
+        (["--test-share", "0.5"], "--data mnist: test_share is 0.5; expected None"),
+        (["--data", "own.csv"], "--data own.csv: label is None; expected the name of the column"),
     ],
 )
 def test_refused_before_any_work(arguments, message, fake, capsys, tmp_path, monkeypatch):
@@ -245,6 +257,60 @@ def test_digits_are_not_mnist(fake, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == lines[-1]
     assert lines[0].startswith(NOT_MNIST)
+
+
+def test_a_subset_of_mnist_is_mnists_but_stands_not_beside_the_article(fake, capsys, tmp_path):
+    path = tmp_path / "out.json"
+    arguments = ["compare", "--repeats", "2", "--train-size", "50", "--json", str(path)]
+    assert cli.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("data      MNIST, 50 training images: ")
+    assert "NOT MNIST" not in out
+    assert "0.9640" not in out
+    assert "(here MNIST, 50 training images instead of all of MNIST)" in out
+    plain = json.loads(path.read_text())
+    assert plain["data"]["is_mnist"] is True
+    assert plain["data"]["train"] == 50
+    assert plain["comparable_with_article"] is False
+    assert fake.calls[0]["X"].shape == (50, 784)
+
+
+def test_drawn_digits_may_be_few_too(no_mnist, capsys):
+    assert cli.main(["compare", "--repeats", "1", "--train-size", "50"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == lines[-1]
+    assert lines[0].startswith(f"{NOT_MNIST}drawn digits, 50 training images;")
+
+
+def test_a_table_of_ones_own(tmp_path, capsys):
+    rows = [f"{i % 7},{i % 3 + i / 1000},{'abc'[i % 3]}" for i in range(90)]
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(["x,y,kind", *rows]))
+    arguments = ["compare", "--data", str(path), "--label", "kind", "--test-share", "0.3", *TINY]
+    assert cli.main([*arguments, "--repeats", "2", "--json", str(tmp_path / "out.json")]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{NOT_MNIST}own.csv;")
+    assert "data      own.csv: 63 training, 27 test rows\n" in out
+    data = json.loads((tmp_path / "out.json").read_text())["data"]
+    assert (data["name"], data["train"], data["test"]) == ("own.csv", 63, 27)
+
+
+def test_a_bad_table_is_an_error(tmp_path, capsys):
+    (tmp_path / "own.csv").write_text("x,kind\n1,a\ntwo,b\n")
+    assert cli.main(["compare", "--data", str(tmp_path / "own.csv"), "--label", "kind"]) == 1
+    captured = capsys.readouterr()
+    assert "own.csv: line 3, column 'x': expected a finite number, found 'two'" in captured.err
+    assert captured.out == ""
+
+
+def test_a_table_that_cannot_be_standardised_is_an_error_of_the_data(tmp_path, capsys):
+    pytest.importorskip("safetensors")
+    rows = [f"{(-1) ** i}e308,{'ab'[i % 2]}" for i in range(20)]
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(["x,kind", *rows]))
+    options = ["--data", str(path), "--label", "kind", "--checkpoint", str(tmp_path / "kept")]
+    assert cli.main(["compare", *options]) == 1
+    assert f"--data {path}: column 0 of own.csv cannot be" in capsys.readouterr().err
 
 
 def test_an_empty_folder_is_an_error(tmp_path):

@@ -65,6 +65,7 @@ COUNT = [value for value in NO_WHOLE if value is not None] + [0, -1, HUGE]
 FRACTION = [*NO_NUMBER, NAN, INF, -0.1, HUGE]
 POSITIVE = [*FRACTION, 0, 0.0]
 BELOW_1 = [*FRACTION, 1.0]
+NO_SHARE = [*POSITIVE, 1, 1.0]
 NO_JOBS = [*[value for value in NO_WHOLE if value is not None], 0, HUGE]
 NO_MODEL = [None, 3, "model", object(), Network, DropoutMLPClassifier]
 SMALL = small_dataset()
@@ -422,12 +423,14 @@ OTHERS = {
     "make_digits": Call(
         datasets.make_digits, {"n": 1}, {"n": [*NO_WHOLE, -1, 2**70], "seed": NO_KEY}
     ),
-    "drawn_digits": Call(datasets.drawn_digits, {}, {"seed": NO_KEY}),
+    "drawn_digits": Call(
+        datasets.drawn_digits, {}, {"seed": NO_KEY, "validation": [*NO_WHOLE, -1, 60_000]}
+    ),
     "read_idx": Call(datasets.read_idx, {"path": ""}, {"path": [*NO_PATH, None]}, "PathLike|path"),
     "load_folder": Call(
         datasets.load_folder,
         {"folder": "absent"},
-        {"validation": [*NO_WHOLE, -1], "name": [3, b"a", [], NAN]},
+        {"validation": [*NO_WHOLE, -1], "name": [3, b"a", [], NAN, "MNIST"]},
     ),
     "load_folder-folder": Call(
         datasets.load_folder, {"folder": "absent"}, {"folder": [*NO_PATH, None]}, "PathLike|path"
@@ -449,6 +452,53 @@ OTHERS = {
         {"folder": [value for value in NO_PATH if value is not None]},
         "PathLike|path",
     ),
+    "load_npz": Call(
+        datasets.load_npz,
+        {"path": "absent.npz"},
+        {
+            "test_share": [value for value in NO_SHARE if value is not None],
+            "validation": [*[value for value in NO_WHOLE if value is not None], -1, HUGE],
+            "seed": NO_KEY,
+        },
+    ),
+    "load_npz-path": Call(
+        datasets.load_npz, {"path": "absent.npz"}, {"path": [*NO_PATH, None]}, "PathLike|path"
+    ),
+    "load_csv": Call(
+        datasets.load_csv,
+        {"path": "absent.csv", "label": "y"},
+        {
+            "label": [None, 3, b"y", ["y"]],
+            "test_share": NO_SHARE,
+            "validation": [*NO_WHOLE, -1, HUGE],
+            "seed": NO_KEY,
+        },
+    ),
+    "load_csv-path": Call(
+        partial(datasets.load_csv, label="y"),
+        {"path": "absent.csv"},
+        {"path": [*NO_PATH, None]},
+        "PathLike|path",
+    ),
+    "load": Call(
+        datasets.load,
+        {"source": "absent.csv", "label": "y"},
+        {
+            "label": [None, 3, b"y", ["y"]],
+            "test_share": [value for value in NO_SHARE if value is not None],
+            "validation": [*[value for value in NO_WHOLE if value is not None], -1, HUGE],
+            "seed": NO_KEY,
+            "progress": NO_FLAG,
+        },
+    ),
+    "load-source": Call(
+        datasets.load, {"source": "absent"}, {"source": [*NO_PATH, None]}, "PathLike|path"
+    ),
+    "Dataset.subset": Call(
+        SMALL.subset,
+        {"train_size": 10},
+        {"train_size": [*NO_WHOLE, 0, -1, 301, HUGE], "seed": NO_KEY},
+    ),
     "Dataset.to_features": Call(
         SMALL.to_features, {}, {"dtype": ["float16", "i4", int, complex, "nonsense", 3, [], object]}
     ),
@@ -468,7 +518,7 @@ OTHERS = {
         tried,
         {},
         {
-            "configurations": [None, 3, [], {}, {"a": {}}, {"a": {}, 3: {}}, {"a": {}, "b": 3}]
+            "configurations": [None, 3, [], {}, {"a": {}, 3: {}}, {"a": {}, "b": 3}]
             + [{"a": {}, "b": {setting: 1}} for setting in ("width", "seed", "units", "callbacks")]
             + [{"a": {}, "b": {"hidden": hidden}} for hidden in (0, -1, 1.5, "2", (2, 0), None)],
             **each(
@@ -519,6 +569,8 @@ OTHERS = {
             "seed": ["-1", "0.5", "a", ""],
             "dropout": ["1", "-0.1", "nan", "inf", "a", ""],
             "sweep": ["1", "-0.1", "0.1,nan", "inf", "a", "", "0.1,,0.2", "0.1 0.2"],
+            "train_size": ["0", "-1", "1.5", "a", ""],
+            "test_share": ["0", "1", "-0.1", "nan", "inf", "a", ""],
             **each(("learning_rate", "l2"), ["-0.1", "nan", "inf", "a", ""]),
             "optimizer": ["SGD", "", "nonsense"],
         },
@@ -647,6 +699,7 @@ def test_the_tables_have_bad_values_for_each_option():
         "help",
         "size",
         "data",
+        "label",
         "json",
         "plot",
         "report",

@@ -23,7 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrop.datasets.mnist import Dataset, split, whole_number
+from cdrop._checks import whole_number
+from cdrop.datasets.dataset import Dataset, split
 
 __all__ = ["drawn_digits", "make_digits"]
 
@@ -376,8 +377,8 @@ def make_digits(n: int = 70_000, seed: int = 0) -> tuple[NDArray[np.uint8], NDAr
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     """
     # n * 784 bytes must stay an index on this machine; NumPy raises MemoryError long before.
-    n = whole_number("n", n, np.iinfo(np.intp).max // _PIXELS)
-    seed = whole_number("seed", seed, (1 << 64) - 1)
+    n = whole_number("n", n, 0, np.iinfo(np.intp).max // _PIXELS + 1)
+    seed = whole_number("seed", seed, 0, 2**64)
     labels = _labels(n, seed)
     images = np.empty((n, _SIDE, _SIDE), np.uint8)
     source = np.random.Philox(key=seed)
@@ -388,33 +389,36 @@ def make_digits(n: int = 70_000, seed: int = 0) -> tuple[NDArray[np.uint8], NDAr
     return images, labels
 
 
-def drawn_digits(seed: int = 0) -> Dataset:
+def drawn_digits(seed: int = 0, *, validation: int = 5000) -> Dataset:
     """Return 70,000 drawn digits, split as MNIST is for the article's comparison.
 
     Parameters
     ----------
     seed : int, default 0
         The seed of `make_digits`.
+    validation : int, default 5000
+        How many of the first 60,000 are set apart for validation.
 
     Returns
     -------
     Dataset
-        5,000 images for validation, the next 55,000 for training, the last 10,000 for testing.
+        The first images for validation, the rest of 60,000 for training, the last 10,000 for testing.
 
     Raises
     ------
     TypeError, ValueError
-        If `seed` is no whole number from 0 to 2**64 - 1.
+        If `seed` is no whole number from 0 to 2**64 - 1, or `validation` none from 0 to 59,999.
 
     See Also
     --------
     make_digits : what is drawn, and how repeatable it is.
     """
+    validation = whole_number("validation", validation, 0, 60_000)
     images, labels = make_digits(70_000, seed)
     return split(
         "drawn digits (not MNIST)",
         f"drawn by cdrop.datasets.make_digits(70000, seed={seed})",
         train=(images[:60_000], labels[:60_000]),
         test=(images[60_000:], labels[60_000:]),
-        validation=5000,
+        validation=validation,
     )

@@ -22,35 +22,35 @@ import importlib.util
 import io
 import math
 import numbers
-import operator
 import os
 import sys
 import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from cdrop._checks import truth_value
+from cdrop._checks import truth_value, whole_number
 from cdrop._files import sweep, write_atomically
+from cdrop.datasets.dataset import (
+    MOST_BYTES,
+    MOST_RATIO,
+    DataError,
+    DataNotFoundError,
+    Dataset,
+    split,
+)
 
 __all__ = [
     "MIRRORS",
-    "DataError",
-    "DataNotFoundError",
-    "Dataset",
-    "Features",
     "cache_folder",
     "load_folder",
     "load_mnist",
     "read_idx",
-    "split",
-    "whole_number",
 ]
 
 MIRRORS = (
@@ -77,205 +77,10 @@ _FILES: dict[str, _Known] = {
 
 _UBYTE = 0x08  # IDX's code for unsigned bytes
 _MOST_DIMENSIONS = 32  # fewer than NumPy's 64, more than any data set's
-_MOST_BYTES = 1 << 30  # of one unpacked file: the largest relative, EMNIST by class, has 0.55 GB
-_MOST_RATIO = 1032  # deflate's limit: 258 bytes from 2 bits (zlib's technical notes)
 _BLOCK = 1 << 20  # bytes unpacked at a time: memory grows with what is really there
 _SLOWEST = 32 * 1024  # bytes a second: a server that sends less than this counts as silent
 _SILENT = "no answer, or next to none"
 _LARGEST_DOWNLOAD = 64 << 20  # bytes: the largest MNIST file has 47 MB unpacked
-
-
-class DataError(ValueError):
-    """Data that is there but not what it should be: truncated, corrupt, foreign, inconsistent."""
-
-
-class DataNotFoundError(DataError):
-    """Data that none of the places asked could supply."""
-
-
-# --- what the loaders return ---
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """A `Dataset` as a network takes it.
-
-    Attributes
-    ----------
-    X_train, X_val, X_test : ndarray of float32 or float64, shape (n, height * width)
-        Pixels / 255, minus `mean`.
-    y_train, y_val, y_test : ndarray of int64, shape (n,)
-        Labels, shared with the `Dataset`.
-    mean : float
-        The scalar taken off: the mean of pixel / 255 over every pixel of the training images.
-    """
-
-    X_train: NDArray[Any] = field(repr=False)
-    y_train: NDArray[np.int64] = field(repr=False)
-    X_val: NDArray[Any] = field(repr=False)
-    y_val: NDArray[np.int64] = field(repr=False)
-    X_test: NDArray[Any] = field(repr=False)
-    y_test: NDArray[np.int64] = field(repr=False)
-    mean: float
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Images and labels, split for training, validation and testing.
-
-    Attributes
-    ----------
-    name : str
-        What the data is: "MNIST" if and only if the checksums say so.
-    source : str
-        Where it came from, in words.
-    X_train, X_val, X_test : ndarray of uint8, shape (n, height, width)
-        Raw images. The *first* training images of the source are for validation, the rest train.
-    y_train, y_val, y_test : ndarray of int64, shape (n,)
-        Labels.
-    """
-
-    name: str
-    source: str
-    X_train: NDArray[np.uint8] = field(repr=False)
-    y_train: NDArray[np.int64] = field(repr=False)
-    X_val: NDArray[np.uint8] = field(repr=False)
-    y_val: NDArray[np.int64] = field(repr=False)
-    X_test: NDArray[np.uint8] = field(repr=False)
-    y_test: NDArray[np.int64] = field(repr=False)
-
-    @property
-    def n_classes(self) -> int:
-        """One more than the largest training label."""
-        return int(self.y_train.max()) + 1
-
-    def to_features(self, dtype: DTypeLike = "float32") -> Features:
-        """Prepare the images as the article does: flatten, divide by 255, take off one scalar.
-
-        The scalar is the mean over all pixels of the images in `X_train` (for MNIST the last 55,000
-        training images: neither the 5,000 for validation nor the test images), one number for every
-        pixel. It is computed from an exact sum of integers.
-
-        Parameters
-        ----------
-        dtype : {"float32", "float64"}, default "float32"
-            Type of the result.
-
-        Returns
-        -------
-        Features
-            New arrays; the labels are shared.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If `dtype` is neither float32 nor float64.
-
-        Examples
-        --------
-        >>> from cdrop.datasets.mnist import split
-        >>> import numpy as np
-        >>> images, labels = np.full((4, 2, 2), 51, np.uint8), np.array([0, 1, 0, 1])
-        >>> tiny = split("tiny", "made here", (images, labels), (images, labels), validation=1)
-        >>> features = tiny.to_features()
-        >>> features.X_train.shape, features.mean
-        ((3, 4), 0.2)
-        """
-        try:
-            kind = np.dtype(dtype)
-        except TypeError:
-            raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
-        if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
-            raise ValueError(f"dtype must be float32 or float64, got {kind}")
-        total = int(self.X_train.sum(dtype=np.uint64))
-        mean = total / self.X_train.size / 255
-
-        def prepare(images: NDArray[np.uint8]) -> NDArray[Any]:
-            flat = images.reshape(len(images), math.prod(images.shape[1:])).astype(kind)
-            flat /= 255
-            flat -= mean  # rounded to the array's type
-            return flat
-
-        train, val, test = (prepare(x) for x in (self.X_train, self.X_val, self.X_test))
-        return Features(train, self.y_train, val, self.y_val, test, self.y_test, mean)
-
-
-_Pair = tuple[NDArray[np.uint8], NDArray[Any]]
-
-
-def split(name: str, source: str, train: _Pair, test: _Pair, validation: int) -> Dataset:
-    """Build a `Dataset`; the first `validation` training images are set apart for validation.
-
-    Parameters
-    ----------
-    name, source : str
-        What the data is, and where it came from.
-    train, test : tuple of ndarray
-        Images (n, height, width) of uint8, and labels (n,) of integers.
-    validation : int
-        From 0 to one less than the number of training images.
-
-    Returns
-    -------
-    Dataset
-        Images are views of those given, labels are int64.
-
-    Raises
-    ------
-    DataError
-        If images and labels do not fit together.
-    TypeError, ValueError
-        If `validation` is no whole number, or out of range.
-    """
-    _check_pairs(source, train, test)
-    validation = whole_number("validation", validation, len(train[0]) - 1)
-    images, labels = train[0], train[1].astype(np.int64)
-    return Dataset(
-        name,
-        source,
-        X_train=images[validation:],
-        y_train=labels[validation:],
-        X_val=images[:validation],
-        y_val=labels[:validation],
-        X_test=test[0],
-        y_test=test[1].astype(np.int64),
-    )
-
-
-def _check_pairs(source: str, train: _Pair, test: _Pair) -> None:
-    """Raise DataError unless images and labels of both parts fit together."""
-    for part, (images, labels) in (("training", train), ("test", test)):
-        if len(images) != len(labels):
-            raise DataError(
-                f"{source}: expected as many {part} labels as images, "
-                f"found {len(labels)} labels and {len(images)} images"
-            )
-        if images.size == 0:
-            raise DataError(f"{source}: expected {part} images, found shape {images.shape}")
-    if train[0].shape[1:] != test[0].shape[1:]:
-        raise DataError(
-            f"{source}: expected test images as large as the training images, "
-            f"{train[0].shape[1:]}, found {test[0].shape[1:]}"
-        )
-    if test[1].max() > train[1].max():
-        raise DataError(
-            f"{source}: expected test labels up to {train[1].max()}, the largest training label, "
-            f"found {test[1].max()}"
-        )
-
-
-def whole_number(name: str, value: int, most: float = math.inf) -> int:
-    """Return an argument as an int from 0 to `most`, or raise TypeError or ValueError naming it."""
-    # Before NumPy 2.2, a NumPy bool still passes for an index.
-    if isinstance(value, bool | np.bool_) or not hasattr(type(value), "__index__"):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:  # an array that is no scalar
-        raise TypeError(f"{name} must be a whole number, got {value!r}") from None
-    if number < 0 or number > most:
-        raise ValueError(f"{name} must be from 0 to {most}, got {number}")
-    return number
 
 
 # --- IDX files ---
@@ -338,7 +143,7 @@ def _read_stream(stream: BinaryIO, size: int, where: str, ndim: int | None) -> _
     try:
         with gzip.GzipFile(fileobj=stream) as unpacked:
             return _read_plain(
-                unpacked, where, ndim, lambda need: need <= size * _MOST_RATIO, may_hold
+                unpacked, where, ndim, lambda need: need <= size * MOST_RATIO, may_hold
             )
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{where}: expected a whole gzip file, found: {error}") from error
@@ -353,8 +158,8 @@ def _read_plain(
     need = len(header) + count
     promise = f"{need} bytes for the shape {shape} in its header"
     # A dimension of 0 must not hide others that no array can have.
-    if max(need, math.prod(max(size, 1) for size in shape)) > _MOST_BYTES:
-        raise DataError(f"{where}: expected at most {_MOST_BYTES} bytes unpacked, found {promise}")
+    if max(need, math.prod(max(size, 1) for size in shape)) > MOST_BYTES:
+        raise DataError(f"{where}: expected at most {MOST_BYTES} bytes unpacked, found {promise}")
     if not fits(need):
         raise DataError(f"{where}: expected {promise}, found {found}")
     body = bytearray()
@@ -473,12 +278,14 @@ def load_folder(
     DataError
         If some are missing or damaged, or the four do not fit together.
     TypeError, ValueError
-        If `validation` is no whole number, or out of range; if `name` is no string.
+        If `validation` is no whole number, or out of range; if `name` is no string, or "MNIST".
     """
     place = Path(folder)
-    whole_number("validation", validation)
+    whole_number("validation", validation, 0, 2**62)
     if not isinstance(name, str | None):
         raise TypeError(f"name must be a string or None, got {name!r}")
+    if name == "MNIST":  # reports trust it
+        raise ValueError("name must not be 'MNIST', which only checksums give: see load_mnist")
     parts = _read_four(place)
     if name is None:
         name = f"{place.resolve().name or place} (IDX folder, not MNIST)"
@@ -844,7 +651,7 @@ def load_mnist(
     >>> mnist.X_train.shape  # doctest: +SKIP
     (55000, 28, 28)
     """
-    validation = whole_number("validation", validation)
+    validation = whole_number("validation", validation, 0, 2**62)
     timeout, mirrors = _check_timeout(timeout), _check_mirrors(mirrors)
     download, progress = truth_value("download", download), truth_value("progress", progress)
     if folder is not None:

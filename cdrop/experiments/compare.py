@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +178,7 @@ class ComparisonResult:
     @property
     def beside_article(self) -> bool:
         """Whether data and settings are the article's, so that its numbers may stand beside."""
-        return bool(self.data["is_mnist"]) and not self.settings.differences()
+        return bool(self.data["name"] == "MNIST") and not self.settings.differences()
 
     def claims(self) -> list[Claim]:
         """Return the article's claims, each with its verdict on these repeats."""
@@ -304,18 +305,23 @@ def compare(
 def describe_data(dataset: Dataset) -> dict[str, Any]:
     """Return name, source, fingerprint and sizes of `dataset` as plain values.
 
-    ``sha256`` is taken over the images and then the labels (as little-endian int64) of training,
-    validation and test in turn, so it is the same wherever the data came from.
+    ``sha256`` is taken over the rows and then the labels (as little-endian numbers) of training,
+    validation and test in turn, so it is the same wherever the data came from; and then over the
+    names of the classes, where they are more than numbers.
     """
     digest = hashlib.sha256()
     for part in ("train", "val", "test"):
-        digest.update(np.ascontiguousarray(getattr(dataset, f"X_{part}")).data)
+        rows = getattr(dataset, f"X_{part}")
+        digest.update(np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).data)
         digest.update(np.ascontiguousarray(getattr(dataset, f"y_{part}"), dtype="<i8").data)
+    if dataset.classes != tuple(map(str, range(dataset.n_classes))):
+        digest.update(json.dumps(dataset.classes).encode())
     return {
         "name": dataset.name,
         "source": dataset.source,
         "sha256": digest.hexdigest(),
-        "is_mnist": dataset.name == "MNIST",
+        "is_mnist": dataset.is_mnist,
+        "row": dataset.row_name,
         "train": len(dataset.y_train),
         "validation": len(dataset.y_val),
         "test": len(dataset.y_test),

@@ -107,10 +107,10 @@ class Ledger:
         """Return a training that is kept."""
         return next((t for t in self.trials if t[:2] == (repeat, configuration)), None)
 
-    def count(self, repeats: int, configurations: Iterable[str]) -> int:
-        """Return how many trainings of the first `repeats` repeats of some configurations are kept."""
+    def among(self, repeats: int, configurations: Iterable[str]) -> list[Trial]:
+        """Return what is kept of the first `repeats` repeats of some configurations."""
         names = set(configurations)
-        return sum(t.repeat < repeats and t.configuration in names for t in self.trials)
+        return [t for t in self.trials if t.repeat < repeats and t.configuration in names]
 
     def add(self, trial: Trial) -> None:
         """Keep a training; it is on the disk then."""

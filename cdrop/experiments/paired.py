@@ -156,6 +156,8 @@ class ExperimentResult:
         Time it took, with the trainings that a ledger had.
     stopped : str or None
         Why it ended before all repeats were done; None if they were.
+    trials : list of Trial
+        All finished trainings, those of unfinished repeats too.
     """
 
     arms: dict[str, Arm]
@@ -167,6 +169,7 @@ class ExperimentResult:
     repeats: list[int] = field(default_factory=list)
     seconds: float = 0.0
     stopped: str | None = None
+    trials: list[Trial] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -262,7 +265,7 @@ def paired_experiment(
     on_trial: Callable[[Trial], None] | None = None,
     network: NetworkFactory | None = None,
 ) -> ExperimentResult:
-    """Train two or more configurations in repeats that share initial weights and the order of minibatches.
+    """Train configurations in repeats that share initial weights and the order of minibatches.
 
     Parameters
     ----------
@@ -490,7 +493,8 @@ class _Work:
 def _collect(result: ExperimentResult, trials: Iterable[Trial]) -> None:
     """Put the trainings of the finished repeats into the result, in order."""
     by_repeat: dict[int, dict[str, Trial]] = {}
-    for trial in trials:
+    result.trials = list(trials)
+    for trial in result.trials:
         by_repeat.setdefault(trial.repeat, {})[trial.configuration] = trial
     for repeat in sorted(by_repeat):
         if len(by_repeat[repeat]) == len(result.arms):
@@ -533,8 +537,8 @@ def _check_kinds(ledger: Any, about: Any) -> None:
 
 def _configurations(given: Any) -> dict[str, Configuration]:
     """Check the configurations."""
-    if not hasattr(given, "items") or len(given) < 2:
-        raise ValueError(f"configurations is {given!r}; expected a mapping of two or more")
+    if not hasattr(given, "items") or not len(given):
+        raise ValueError(f"configurations is {given!r}; expected a mapping of one or more")
     arms = {}
     for name, settings in given.items():
         if not isinstance(name, str) or not hasattr(settings, "items"):

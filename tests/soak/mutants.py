@@ -199,9 +199,11 @@ WITHOUT_EFFECT = [
         "a prefetch",
     ),
     (r"s->rows\[line \+ 1\]|line \+ 1 >= last|CDROP_CACHE_LINE", "a prefetch"),
+    (r": const size_t n = cdrop_min\(CDROP_BLOCK, s->columns", "how much is fetched ahead"),
+    (r"if \(k->n == CDROP_BLOCK\)", "the same function, its bound a constant or not"),
     (r"MANY_(GROUPS|BLOCKS)|const int last = ", "the order of the work, not of any sum"),
     (
-        r"dense_above|sampled_density|SAMPLES|\bseen\b|\(double\)live",
+        r"dense_above|sampled_density|SAMPLES|\bseen\b|\(double\)live|live \+= k->",
         "lists or dense: the same bits",
     ),
     (r"n_in, CDROP_KEEP_ALL,", "all are kept, whatever the key"),
@@ -291,7 +293,8 @@ def product_mutants(run: Run):
     """Mutate the lists of live units and the products that run on them: the tests must find it."""
     files = ("masked_gemm.c", "simd/product.inc.h", "simd/lists.inc.h")
     programs = ("test_lists", "test_products")
-    try_mutants(run, Kernel(files, programs, ("tests/test_kernels.py",)))
+    python = ("tests/test_kernels.py", "tests/test_background.py")
+    try_mutants(run, Kernel(files, programs, python))
 
 
 @campaign(22)

@@ -1,0 +1,342 @@
+"""What the loaders return: `Dataset`, its preparation for a network, and draws in which each class has its share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cdrop._checks import whole_number
+
+__all__ = [
+    "DRAWING",
+    "MOST_BYTES",
+    "MOST_RATIO",
+    "SPLITTING",
+    "DataError",
+    "DataNotFoundError",
+    "Dataset",
+    "Features",
+    "in_shares",
+    "split",
+]
+
+MOST_BYTES = 1 << 30  # of one unpacked file: EMNIST by class, MNIST's largest relative, has 0.55 GB
+MOST_RATIO = 1032  # deflate's limit: 258 bytes from 2 bits (zlib's technical notes)
+SPLITTING, DRAWING = 1, 2  # purposes of random orders: one seed gives unrelated ones
+
+
+class DataError(ValueError):
+    """Data that is there but not what it should be: truncated, corrupt, foreign, inconsistent."""
+
+
+class DataNotFoundError(DataError):
+    """Data that none of the places asked could supply."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """A `Dataset` as a network takes it.
+
+    Attributes
+    ----------
+    X_train, X_val, X_test : ndarray of float32 or float64, shape (n, height * width) or (n, features)
+        Pixels / 255, minus `mean`; of a table (numbers - `mean`) / `std`.
+    y_train, y_val, y_test : ndarray of int64, shape (n,)
+        Labels, shared with the `Dataset`.
+    mean : float or ndarray of float64, shape (features,)
+        What was taken off: for images one scalar, the mean of pixel / 255 over every pixel of the training images;
+        for a table the mean of each column over the training rows.
+    std : ndarray of float64, shape (features,), or None
+        Standard deviation of each column of a table over the training rows, infinite where a column is constant,
+        which so becomes 0. None for images.
+    """
+
+    X_train: NDArray[Any] = field(repr=False)
+    y_train: NDArray[np.int64] = field(repr=False)
+    X_val: NDArray[Any] = field(repr=False)
+    y_val: NDArray[np.int64] = field(repr=False)
+    X_test: NDArray[Any] = field(repr=False)
+    y_test: NDArray[np.int64] = field(repr=False)
+    mean: float | NDArray[np.float64]
+    std: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images or a table of numbers, with labels, split for training, validation and testing.
+
+    Attributes
+    ----------
+    name : str
+        What the data is: "MNIST" if and only if the checksums say so; of a `subset`, how many rows were drawn, too.
+    source : str
+        Where it came from, in words.
+    X_train, X_val, X_test : ndarray
+        Raw images, uint8 of shape (n, height, width), or a table, float32 or float64 of shape (n, features).
+    y_train, y_val, y_test : ndarray of int64, shape (n,)
+        Labels, the numbers of the classes.
+    classes : tuple of str
+        The name of each label.
+    drawn_from : str or None
+        Name of the data set whose training rows a `subset` was drawn from; None for what is no subset.
+    """
+
+    name: str
+    source: str
+    X_train: NDArray[Any] = field(repr=False)
+    y_train: NDArray[np.int64] = field(repr=False)
+    X_val: NDArray[Any] = field(repr=False)
+    y_val: NDArray[np.int64] = field(repr=False)
+    X_test: NDArray[Any] = field(repr=False)
+    y_test: NDArray[np.int64] = field(repr=False)
+    classes: tuple[str, ...] = field(repr=False)
+    drawn_from: str | None = None
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes: one more than the largest label there can be."""
+        return len(self.classes)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether these are images, and no table."""
+        return self.X_train.dtype == np.uint8
+
+    @property
+    def row_name(self) -> str:
+        """What one of `X_train` is called, "image" or "row"."""
+        return "image" if self.has_images else "row"
+
+    @property
+    def is_mnist(self) -> bool:
+        """Whether these are MNIST's images, all of them or a subset."""
+        return (self.drawn_from or self.name) == "MNIST"
+
+    def to_features(self, dtype: DTypeLike = "float32") -> Features:
+        """Prepare the rows for a network: images as the article does, a table by standardising its columns.
+
+        Images are flattened, divided by 255, and one scalar is taken off: the mean over all pixels of
+        the images in `X_train` (for MNIST the last 55,000 training images: neither the 5,000 for
+        validation nor the test images), one number for every pixel. It is computed from an exact sum
+        of integers. Of a table, each column has the mean of the training rows taken off and is divided
+        by their standard deviation (divisor n), computed in float64; one that is constant there becomes 0.
+
+        Parameters
+        ----------
+        dtype : {"float32", "float64"}, default "float32"
+            Type of the result.
+
+        Returns
+        -------
+        Features
+            New arrays; the labels are shared.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `dtype` is neither float32 nor float64.
+        DataError
+            If a column of a table cannot be standardised, because its numbers are too large.
+
+        Examples
+        --------
+        >>> from cdrop.datasets.dataset import split
+        >>> import numpy as np
+        >>> images, labels = np.full((4, 2, 2), 51, np.uint8), np.array([0, 1, 0, 1])
+        >>> tiny = split("tiny", "made here", (images, labels), (images, labels), validation=1)
+        >>> features = tiny.to_features()
+        >>> features.X_train.shape, features.mean
+        ((3, 4), 0.2)
+        """
+        try:
+            kind = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
+        if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise ValueError(f"dtype must be float32 or float64, got {kind}")
+        return self._scaled_images(kind) if self.has_images else self._standardised(kind)
+
+    def subset(self, train_size: int, seed: int = 0) -> Dataset:
+        """Draw some of the training rows, each class with its share; validation and test rows stay as they are.
+
+        A class has its share to the nearest row (Sainte-Laguë's rule), and at least one row where `train_size`
+        allows it. A larger draw with the same seed contains a smaller one.
+
+        Parameters
+        ----------
+        train_size : int
+            How many rows, from 1 to all. All of them are the data set itself.
+        seed : int, default 0
+            Which rows, from 0 to 2**64 - 1.
+
+        Returns
+        -------
+        Dataset
+            Its name says how many rows were drawn; they are in the order that they had.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is no whole number, or out of range.
+
+        Examples
+        --------
+        >>> from cdrop.datasets import make_digits
+        >>> from cdrop.datasets.dataset import split
+        >>> X, y = make_digits(1000)
+        >>> digits = split("digits (not MNIST)", "drawn here", (X[:800], y[:800]), (X[800:], y[800:]), validation=100)
+        >>> small = digits.subset(50)
+        >>> small.name, len(small.X_train), len(small.X_test)
+        ('digits, 50 training images (not MNIST)', 50, 200)
+        """
+        rows = len(self.y_train)
+        train_size = whole_number("train_size", train_size, 1, rows + 1)
+        seed = whole_number("seed", seed, 0, 2**64)
+        if train_size == rows:
+            return self
+        drawn = np.sort(in_shares(self.y_train, seed, DRAWING)[:train_size])
+        whole = self.drawn_from or self.name
+        return replace(
+            self,
+            name=_name_subset(whole, f"{train_size} training {self.row_name}s"),
+            X_train=self.X_train[drawn],
+            y_train=self.y_train[drawn],
+            drawn_from=whole,
+        )
+
+    def _scaled_images(self, kind: np.dtype[Any]) -> Features:
+        """Return images / 255, minus one scalar."""
+        total = int(self.X_train.sum(dtype=np.uint64))
+        mean = total / self.X_train.size / 255
+
+        def prepare(images: NDArray[np.uint8]) -> NDArray[Any]:
+            flat = images.reshape(len(images), math.prod(images.shape[1:])).astype(kind)
+            flat /= 255
+            flat -= mean  # rounded to the array's type
+            return flat
+
+        train, val, test = (prepare(x) for x in (self.X_train, self.X_val, self.X_test))
+        return Features(train, self.y_train, val, self.y_val, test, self.y_test, mean)
+
+    def _standardised(self, kind: np.dtype[Any]) -> Features:
+        """Return the columns of a table, standardised."""
+        with np.errstate(over="ignore", invalid="ignore"):  # told below
+            mean = self.X_train.mean(axis=0, dtype=np.float64)
+            std = self.X_train.std(axis=0, dtype=np.float64)
+            fit = np.isfinite(mean) & np.isfinite(std)
+            # Sums of equal numbers are rounded, so that their deviation need not be 0.
+            std[(self.X_train == self.X_train[0]).all(axis=0) | (std == 0)] = np.inf
+            # Subtracted in float64: of large numbers float32 would lose what distinguishes them.
+            train, val, test = (
+                ((x.astype(np.float64) - mean) / std).astype(kind)
+                for x in (self.X_train, self.X_val, self.X_test)
+            )
+        for part in (train, val, test):
+            fit &= np.isfinite(part).all(axis=0)
+        if not fit.all():
+            raise DataError(
+                f"column {fit.argmin()} of {self.name} cannot be standardised in {kind}: expected smaller numbers"
+            )
+        return Features(train, self.y_train, val, self.y_val, test, self.y_test, mean, std)
+
+
+_Pair = tuple[NDArray[np.uint8], NDArray[Any]]
+
+
+def split(name: str, source: str, train: _Pair, test: _Pair, validation: int) -> Dataset:
+    """Build a `Dataset` of images; the first `validation` training images are set apart for validation.
+
+    Parameters
+    ----------
+    name, source : str
+        What the data is, and where it came from.
+    train, test : tuple of ndarray
+        Images (n, height, width) of uint8, and labels (n,) of integers.
+    validation : int
+        From 0 to one less than the number of training images.
+
+    Returns
+    -------
+    Dataset
+        Images are views of those given, labels are int64, and classes are named by their numbers.
+
+    Raises
+    ------
+    DataError
+        If images and labels do not fit together.
+    TypeError, ValueError
+        If `validation` is no whole number, or out of range.
+    """
+    _check_pairs(source, train, test)
+    validation = whole_number("validation", validation, 0, len(train[0]))
+    images, labels = train[0], train[1].astype(np.int64)
+    return Dataset(
+        name,
+        source,
+        X_train=images[validation:],
+        y_train=labels[validation:],
+        X_val=images[:validation],
+        y_val=labels[:validation],
+        X_test=test[0],
+        y_test=test[1].astype(np.int64),
+        classes=tuple(map(str, range(int(labels.max()) + 1))),
+    )
+
+
+def _check_pairs(source: str, train: _Pair, test: _Pair) -> None:
+    """Raise DataError unless images and labels of both parts fit together."""
+    for part, (images, labels) in (("training", train), ("test", test)):
+        if len(images) != len(labels):
+            raise DataError(
+                f"{source}: expected as many {part} labels as images, "
+                f"found {len(labels)} labels and {len(images)} images"
+            )
+        if images.size == 0:
+            raise DataError(f"{source}: expected {part} images, found shape {images.shape}")
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise DataError(
+            f"{source}: expected test images as large as the training images, "
+            f"{train[0].shape[1:]}, found {test[0].shape[1:]}"
+        )
+    if test[1].max() > train[1].max():
+        raise DataError(
+            f"{source}: expected test labels up to {train[1].max()}, the largest training label, "
+            f"found {test[1].max()}"
+        )
+
+
+def in_shares(labels: NDArray[np.int64], seed: int, purpose: int) -> NDArray[np.intp]:
+    """Return all rows in a random order of which any beginning has each class's share of rows.
+
+    Parameters
+    ----------
+    labels : ndarray of int64, shape (n,)
+        The label of each row.
+    seed, purpose : int
+        Which order. It is a function of these and the labels alone, whatever the version of NumPy, which keeps the raw
+        words of Philox.
+
+    Notes
+    -----
+    Row k (from 0) of a class of n comes at (k + 1/2) / n: the divisors of Sainte-Laguë. Largest remainders would give
+    nearly the same shares, but may take a row from a class when the draw grows, so that one would not contain the
+    other. The first row of each class comes before all second ones.
+    """
+    words = np.random.Philox(key=np.array([seed, purpose], np.uint64)).random_raw(len(labels))
+    by_class = np.lexsort((words, labels))
+    counts = np.bincount(labels)
+    sizes = np.repeat(counts, counts)
+    within = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    at = (within + 0.5) / sizes - (within == 0)
+    # Classes of one size come at the same places: chance decides which is first.
+    return by_class[np.lexsort((words[by_class], at))]
+
+
+def _name_subset(whole: str, drawn: str) -> str:
+    """Return the name of a subset; what a name has in brackets at its end stays there."""
+    head, bracket, tail = whole.rpartition(" (") if whole.endswith(")") else (whole, "", "")
+    return f"{head}, {drawn}{bracket}{tail}"

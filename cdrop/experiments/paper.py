@@ -1,0 +1,308 @@
+"""Rows of table 2 of Srivastava et al. (2014): MNIST without augmentation or pretraining, with and without dropout.
+
+The paper gives each row's architecture and error, and the ranges its other settings were chosen from. So each row has
+`Recipe` candidates here; which one is used was chosen on 10,000 training images held out, never on the test
+images. The table's figures then come from trainings on all 60,000, as in the paper.
+
+References
+----------
+Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout", JMLR 15 (2014), section 6.1.1, table 2 and
+appendix B.1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cdrop._checks import choice, whole_number
+from cdrop.experiments.compare import describe_data
+from cdrop.experiments.paired import ExperimentResult, paired_experiment
+from cdrop.experiments.statistics import mean
+from cdrop.optimizers import Adam, Momentum, Optimizer
+from cdrop.schedules import Cosine
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from cdrop.datasets import Dataset
+
+__all__ = [
+    "HELD_OUT",
+    "ROWS",
+    "Outcome",
+    "Planned",
+    "Recipe",
+    "Row",
+    "inputs",
+    "outcomes",
+    "plan",
+    "step_work",
+    "train_rows",
+]
+
+HELD_OUT = 10_000  # training images, by which a search judges
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the paper leaves open: how a row is trained.
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+    learning_rate : float
+        At the beginning; it goes down to 0 along half a cosine.
+    max_norm : float or None
+        Largest norm of a hidden unit's incoming weights.
+    epochs : int
+        Passes over the training images.
+    """
+
+    optimizer: Optimizer
+    learning_rate: float
+    max_norm: float | None = None
+    epochs: int = 100
+
+    def __str__(self) -> str:
+        limit = "" if self.max_norm is None else f", max-norm {self.max_norm:g}"
+        return f"{self.optimizer.name} {self.learning_rate:g}{limit}, {self.epochs} epochs"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes
+    ----------
+    about : str
+        The paper's words, shortened.
+    error : float
+        The paper's test error, in percent.
+    hidden : tuple of int
+        Widths of the hidden layers.
+    activation : str
+        ``"sigmoid"`` is the paper's logistic unit.
+    dropout : bool
+        Whether hidden units are dropped with probability 0.5 and pixels with 0.2.
+    candidates : tuple of Recipe
+        What a search chooses from; the first is the one that was chosen.
+    on_request : bool
+        Whether it is trained only where it is named.
+    """
+
+    about: str
+    error: float
+    hidden: tuple[int, ...]
+    activation: str
+    dropout: bool
+    candidates: tuple[Recipe, ...] = field(repr=False)
+    on_request: bool = False
+
+
+_RAMP = Momentum(0.95, start=0.5, ramp=2000)
+_LOGISTIC = (Recipe(Adam(), 1e-3), Recipe(Adam(), 3e-4), Recipe(_RAMP, 0.3))
+_RELU = (Recipe(Adam(), 1e-3), Recipe(Adam(), 3e-4), Recipe(_RAMP, 0.03))
+_MAX_NORM = tuple(
+    Recipe(rule, rate, limit)
+    for rule, rate in ((_RAMP, 0.1), (_RAMP, 0.2), (Adam(), 1e-3))
+    for limit in (2.0, 3.0)
+)
+_PLAIN = (Recipe(Adam(), 1e-3, epochs=40), Recipe(_RAMP, 0.1, epochs=40))
+
+ROWS = {
+    "standard": Row("standard net, logistic, 2 x 800", 1.60, (800, 800), "sigmoid", False, _PLAIN),
+    "logistic": Row("dropout, logistic, 3 x 1024", 1.35, (1024,) * 3, "sigmoid", True, _LOGISTIC),
+    "relu": Row("dropout, ReLU, 3 x 1024", 1.25, (1024,) * 3, "relu", True, _RELU),
+    "max-norm": Row(
+        "dropout, ReLU, max-norm, 3 x 1024", 1.06, (1024,) * 3, "relu", True, _MAX_NORM
+    ),
+    "3x2048": Row(
+        "dropout, ReLU, max-norm, 3 x 2048", 1.04, (2048,) * 3, "relu", True, _MAX_NORM, True
+    ),
+    "2x4096": Row(
+        "dropout, ReLU, max-norm, 2 x 4096", 1.01, (4096,) * 2, "relu", True, _MAX_NORM, True
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A row and the recipe to train it by."""
+
+    row: Row
+    recipe: Recipe
+
+    def configuration(self) -> dict[str, Any]:
+        """Return what `paired_experiment` needs."""
+        row, recipe = self.row, self.recipe
+        return {
+            "hidden": row.hidden,
+            "activation": row.activation,
+            "dropout": 0.5 if row.dropout else 0.0,
+            "input_dropout": 0.2 if row.dropout else 0.0,
+            "optimizer": recipe.optimizer,
+            "learning_rate": Cosine(recipe.learning_rate, recipe.epochs),
+            "max_norm": recipe.max_norm,
+            "batch_size": BATCH,
+            "epochs": recipe.epochs,
+        }
+
+    def work(self, dataset: Dataset, *, search: bool) -> int:
+        """Return about how much the training is, to tell the time that is left: `step_work` of its steps."""
+        row = self.row
+        images = len(dataset.X_train) + (0 if search else len(dataset.X_val))
+        units = (dataset.X_train[0].size, *row.hidden, dataset.n_classes)
+        steps = self.recipe.epochs * math.ceil(images / BATCH)
+        return steps * step_work(units, row.activation, row.dropout)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a row came to.
+
+    Attributes
+    ----------
+    name : str
+        As in the plan.
+    planned : Planned
+    errors : list of float
+        In percent, one for each finished training.
+    seconds : float
+        Mean time of a training; NaN without any.
+    """
+
+    name: str
+    planned: Planned
+    errors: list[float]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can carry it."""
+        return {
+            "name": self.name,
+            "about": self.planned.row.about,
+            "paper_error_percent": self.planned.row.error,
+            "recipe": str(self.planned.recipe),
+            "error_percent": self.errors,
+            "mean_error_percent": mean(self.errors) if self.errors else None,
+            "seconds": self.seconds if self.errors else None,
+        }
+
+
+def plan(
+    rows: Sequence[str] | None = None, epochs: int | None = None, *, candidates: bool = False
+) -> dict[str, Planned]:
+    """Return what is to be trained.
+
+    Parameters
+    ----------
+    rows : sequence of str, optional
+        Keys of `ROWS`; by default all that need not be asked for.
+    epochs : int, optional
+        Instead of the recipes' own.
+    candidates : bool, default False
+        Every candidate of each row, called ``"row: recipe"``, not only the chosen one, called as the row is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a row is none, or the epochs are no whole number above 0.
+    """
+    if rows is None:
+        rows = [name for name, row in ROWS.items() if not row.on_request]
+    if epochs is not None:
+        epochs = whole_number("epochs", epochs, 1, 2**53)
+    planned = {}
+    for name in rows:
+        row = ROWS[choice("rows", name, tuple(ROWS))]
+        for recipe in row.candidates if candidates else row.candidates[:1]:
+            recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
+            planned[f"{name}: {recipe}" if candidates else name] = Planned(row, recipe)
+    return planned
+
+
+def train_rows(
+    dataset: Dataset,
+    plan: Mapping[str, Planned],
+    *,
+    search: bool = False,
+    repeats: int = 3,
+    **options: Any,
+) -> ExperimentResult:
+    """Train rows of the table, on all training images, or for a search without the ones held out.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Images and labels; for a search with `HELD_OUT` images for validation.
+    plan : mapping of str to Planned
+        As `plan` gives it.
+    search : bool, default False
+        Test on the images for validation, and train without them: no test image is looked at. Otherwise they are
+        trained on, and the test images decide.
+    repeats : int, default 3
+        Trainings of each; repeat r has the seed ``seed + r``.
+    **options
+        As `paired_experiment` has them: ``seed``, ``n_jobs``, ``threads``, ``ledger``, ``time_limit``, ...
+
+    Returns
+    -------
+    ExperimentResult
+        Its arms are called as in the plan.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `paired_experiment` raises them.
+    """
+    X, held_out, tested = inputs(dataset)
+    if search:
+        train, test = (X, dataset.y_train), (held_out, dataset.y_val)
+    else:
+        y = np.concatenate([dataset.y_val, dataset.y_train])
+        train, test = (np.concatenate([held_out, X]), y), (tested, dataset.y_test)
+    return paired_experiment(
+        {name: planned.configuration() for name, planned in plan.items()},
+        train,
+        test,
+        repeats=repeats,
+        about=describe_data(dataset),
+        **options,
+    )
+
+
+def outcomes(result: ExperimentResult, plan: Mapping[str, Planned]) -> list[Outcome]:
+    """Return what each row came to, over all trainings that were finished, those of unfinished repeats too."""
+    found = []
+    for name, planned in plan.items():
+        trials = sorted(trial for trial in result.trials if trial.configuration == name)
+        errors = [100 * (1 - trial.score) for trial in trials]
+        found.append(Outcome(name, planned, errors, mean([trial.seconds for trial in trials])))
+    return found
+
+
+def step_work(units: Sequence[int], activation: str, dropping: bool) -> int:
+    """Return about what a step costs, in weights per row that it goes over; logistic units have more live ones."""
+    weights = sum(a * b for a, b in itertools.pairwise(units))
+    return round(weights * (0.5 if dropping else 1.0) * (1.0 if activation == "relu" else 1.5))
+
+
+def inputs(dataset: Dataset) -> list[NDArray[np.float32]]:
+    """Return the rows for training, for validation and for testing.
+
+    Of images no mean is taken off, as `Dataset.to_features` does: dropped pixels then look like background, and most
+    pixels are 0, which the kernels pass over.
+    """
+    if not dataset.has_images:
+        features = dataset.to_features("float32")
+        return [features.X_train, features.X_val, features.X_test]
+    images = (dataset.X_train, dataset.X_val, dataset.X_test)
+    return [part.reshape(len(part), -1) / np.float32(255) for part in images]
