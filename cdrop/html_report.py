@@ -1,4 +1,4 @@
-"""A comparison as one page of HTML. Needs matplotlib, SciPy and Jinja: ``pip install 'cdrop[report]'``.
+"""A comparison as one page of HTML. Needs matplotlib and Jinja: ``pip install 'cdrop[report]'``.
 
 The page needs nothing from elsewhere: the pictures are SVG within it, there is no script, and fonts are the system's.
 """
@@ -19,13 +19,7 @@ from cdrop._files import write_atomically
 from cdrop.experiments import article
 from cdrop.experiments.compare import ARMS
 from cdrop.experiments.statistics import mean, standard_deviation
-from cdrop.plotting import (
-    COLOURS,
-    draw_accuracy,
-    draw_curve,
-    draw_differences,
-    draw_sweep,
-)
+from cdrop.plotting import COLOURS, draw_accuracy, draw_curve, draw_differences, draw_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,10 +53,8 @@ CONCLUSIONS = {
     },
 }
 
-FIGURE = (
-    4.4,
-    3.9,
-)  # inches: on a phone, where a picture is as wide as the screen, a point is then a pixel or more
+# Inches: on a phone, where a picture is as wide as the screen, a point is then a pixel or more.
+FIGURE = (4.4, 3.9)
 INK = "#1a1a1a"  # of text and axes; black itself is not written into an SVG, and could not be replaced
 # The colours of the pictures as names that the page has a light and a dark value for.
 NAMES = {
@@ -149,7 +141,7 @@ def write_report(
     """
     if result.repeats == 0:
         raise ValueError("result has no finished repeat, so there is nothing to report")
-    page = _render(result, command).encode()
+    page = _render(result, command).encode(errors="replace")  # paths need not be Unicode
     if isinstance(file, (str, os.PathLike)):
         write_atomically(file, lambda stream: stream.write(page))
     else:
@@ -329,7 +321,7 @@ def _pairs(result: ComparisonResult) -> list[Picture]:
     scores = {arm: result.arms[arm].score for arm in ARMS}
     ahead = sum(dropped > without for without, dropped in zip(*scores.values(), strict=True))
     told = [
-        f"{arm} dropout mean {mean(values):.4f}, standard deviation {standard_deviation(values):.4f}"
+        f"{arm} dropout {report.spread(mean(values), standard_deviation(values))}"
         for arm, values in scores.items()
     ]
     accuracy, *_ = result.claims()
@@ -338,7 +330,7 @@ def _pairs(result: ComparisonResult) -> list[Picture]:
             "accuracy",
             partial(draw_accuracy, result=result),
             "Both trainings of a repeat have the same initial weights and minibatches.",
-            "; ".join(told),
+            "; ".join(told).replace("+-", "standard deviation"),
         ),
         _picture(
             "differences",

@@ -47,10 +47,9 @@ CURVES = {
     "loss": ("Training loss, mean over repeats", "training loss with its L2 term"),
 }
 MOST_MARKERS = 20  # on a curve
-FEWEST_FOR_INTERVALS = (
-    3  # repeats: two have intervals of 18 standard deviations, beside which nothing else is seen
-)
-FEWEST_FOR_HISTOGRAM = 30  # repeats: a histogram of fewer says less than they do themselves
+# Repeats: the intervals of two are 18 standard deviations wide, beside which nothing else is seen; a histogram of a few
+# says less than they do themselves.
+FEWEST_FOR_INTERVALS, FEWEST_FOR_HISTOGRAM = 3, 30
 
 
 def check_format(path: str | os.PathLike[str]) -> str:

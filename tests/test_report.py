@@ -230,6 +230,13 @@ def test_without_scipy_the_page_says_what_is_missing(monkeypatch):
     assert "1 std between repeats" in text
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_path_in_the_command_need_not_be_unicode():
+    assert "<code>cdrop compare --data ?</code>" in page_of(
+        fake_result(2), command="cdrop compare --data \udcff"
+    )
+
+
 def test_nothing_to_report_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no finished repeat"):
         write_report(cut_off(at=0), tmp_path / "out.html")
