@@ -315,7 +315,8 @@ class ProgressBar(_Forgetful):
         self.advance()
 
     def advance(self, amount: int = 1) -> None:
-        """Move on, where no fit here tells of it; opens the bar if need be."""
+        """Move on by a whole number from 0, where no fit here tells of it; opens the bar if need be."""
+        amount = whole_number("amount", amount, 0, 2**62)
         self._open(self.total)
         if self._bar is not None:
             self._bar.update(amount)

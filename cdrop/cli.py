@@ -294,7 +294,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _one_of(names: tuple[str, ...]) -> Callable[[str], str]:
-    """Return an argument type: one of some names. (argparse's ``choices`` refuse an empty list.)"""
+    """Return an argument type: one of some names; argparse's ``choices`` refuse an empty list."""
 
     def parse(text: str) -> str:
         if text not in names:

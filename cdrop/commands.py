@@ -136,9 +136,11 @@ def run_paper(args: argparse.Namespace) -> int:
     _check_outputs(args)
     repeats = args.repeats or (1 if args.search else 3)
     ledger = _open_ledger(args)
-    dataset, fallback = _load(args, validation=paper.HELD_OUT)
+    dataset, fallback = _load(args, validation=paper.HELD_OUT if args.search else 0)
+    foreign = None if dataset.is_mnist else report.not_mnist(dataset.name)
+    _say(foreign, fallback)
     plan = paper.plan(args.rows or None, args.epochs, candidates=args.search)
-    work = {name: planned.work(dataset, search=args.search) for name, planned in plan.items()}
+    work = {name: planned.work(dataset) for name, planned in plan.items()}
     kept = [] if ledger is None else ledger.among(repeats, plan)
     progress = TrainingWork(
         repeats * sum(work.values()), sum(work[trial.configuration] for trial in kept)
@@ -149,7 +151,7 @@ def run_paper(args: argparse.Namespace) -> int:
         nonlocal begun
         begun = True
         about = report.kept(args.checkpoint, len(kept), repeats * len(plan))
-        _say(fallback, report.paper_heading(result, plan, search=args.search), about, "")
+        _say(report.paper_heading(result, plan, search=args.search), about, "")
 
     try:
         result = paper.train_rows(
@@ -172,7 +174,9 @@ def run_paper(args: argparse.Namespace) -> int:
     finally:
         progress.close()
     with _uninterrupted():
-        return _tell_paper(args, result, paper.outcomes(result, plan))
+        code = _tell_paper(args, result, paper.outcomes(result, plan))
+        _say(foreign)
+    return code
 
 
 def _tell_paper(

@@ -73,7 +73,8 @@ class _FakeNet:
         self.trainer, self.seed, self.dropout, self.number = trainer, seed, dropout, number
         self.history = SimpleNamespace(loss=[], interrupted=False, iterations=0)
 
-    def fit(self, X, y, *, iterations, callbacks, **options):
+    def fit(self, X, y, *, callbacks, iterations=None, epochs=None, **options):
+        iterations = epochs if iterations is None else iterations
         self.trainer.calls[-1] |= {"X": X, "y": y, "iterations": iterations, **options}
         faulty = self.number == self.trainer.fault_at
         interrupted = faulty and self.trainer.fault is KeyboardInterrupt

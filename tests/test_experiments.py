@@ -121,7 +121,9 @@ def test_contrasts_are_paired_and_corrected_by_holm():
     assert far.p_holm == pytest.approx(2 * far.score.p_value)
     assert near.p_holm == pytest.approx(max(near.score.p_value, far.p_holm))
     assert [c.first for c in result.contrasts("far")] == ["far", "far"]
-    with pytest.raises(ValueError, match="baseline is 'none'; expected one of base, near, far"):
+    with pytest.raises(
+        ValueError, match="baseline is 'none'; expected one of 'base', 'near', 'far'"
+    ):
         result.contrasts("none")
 
 

@@ -296,6 +296,7 @@ ADAM = {"beta1": BELOW_1, "beta2": BELOW_1, **OPTIMIZER}
 SETTINGS = {
     **each(("repeats", "iterations", "hidden", "print_every"), COUNT),
     "seed": [*NO_KEY, 2**64 - 1],
+    "sweep": [None, 3, 0.5, "0.5", (1.0,), (-0.1,), (NAN,), ("0.5",), (0.1, None), {0.5}],
 }
 
 
@@ -340,6 +341,7 @@ def commanded(**options):
     raise ValueError(caught.value.code)
 
 
+RESULT = tried()
 OTHERS = {
     "SGD": made(optimizers.SGD, {}),
     "Momentum": made(optimizers.Momentum, MOMENTUM),
@@ -371,7 +373,17 @@ OTHERS = {
     ),
     "LossPrinter": made(callbacks.LossPrinter, {"every": COUNT}),
     "Validation": Call(callbacks.Validation, {"X": [[0.0]], "y": [0]}, {"every": COUNT}),
-    "ProgressBar": made(callbacks.ProgressBar, {"total": [v for v in COUNT if v is not None]}),
+    "ProgressBar": made(
+        callbacks.ProgressBar,
+        {
+            "total": [v for v in COUNT if v is not None],
+            "initial": [*NO_WHOLE, -1, HUGE],
+            "unit": [None, 3, b"it", ["it"]],
+        },
+    ),
+    "ProgressBar.advance": Call(
+        callbacks.ProgressBar().advance, {}, {"amount": [*NO_WHOLE, -1, HUGE]}
+    ),
     "initial_weight": Call(
         initializers.initial_weight,
         {"fan_in": 2, "fan_out": 3, "initializer": "he", "seed": 0, "layer": 0},
@@ -543,6 +555,17 @@ OTHERS = {
     "compare-callbacks": Call(
         compared, {"callbacks": ()}, {"callbacks": [None, 3, "ab", [3], [None]]}
     ),
+    "Arm.curve": Call(
+        RESULT.arms["plain"].curve, {"name": "loss"}, {"name": [*NO_NAME, "seconds"]}
+    ),
+    "ExperimentResult.contrasts": Call(
+        RESULT.contrasts,
+        {},
+        {
+            "baseline": [value for value in NO_NAME if value is not None],
+            "sizes": [3, "ab", None, {0.1}, (0,), (-0.1,), ("0.1",), (NAN,), (None,), (1j,)],
+        },
+    ),
     "open_ledger": Call(open_ledger, {"folder": "absent/kept"}, {"resume": NO_FLAG}),
     "open_ledger-folder": Call(
         open_ledger, {"folder": "absent/kept"}, {"folder": [*NO_PATH, None]}, "PathLike|path"
@@ -641,7 +664,7 @@ MADE_BY_CDROP = {
 }
 CALLED_BY_CDROP = {  # Network.load_state_dict is not, and tests/test_arguments.py has states of all kinds
     *("after", "begin", "constants", "on_epoch_end", "on_fit_begin", "on_fit_end", "on_iteration"),
-    *("add", "checkpoint", "claim", "count", "finished", "load_state_dict", "state_dict"),
+    *("add", "checkpoint", "claim", "among", "finished", "load_state_dict", "state_dict"),
 }
 ANYTHING_GOES = {
     **each(("EpochPrinter.file", "LossPrinter.file", "ProgressBar.file"), "as for print"),
@@ -707,4 +730,5 @@ def test_the_tables_have_bad_values_for_each_option():
         "checkpoint",
         "resume",
     }  # tests/test_cli.py
+    elsewhere |= {"rows", "search", "epochs", "time_limit"}  # tests/test_paper.py
     assert options - elsewhere == set(CALLS_HERE["cli"].bad)

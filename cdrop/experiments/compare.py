@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cdrop._checks import whole_number
+from cdrop._checks import finite_number, whole_number
 from cdrop.datasets import Dataset
 from cdrop.experiments import article
 from cdrop.experiments.claims import Claim, judge
@@ -69,7 +69,7 @@ class Settings:
     Raises
     ------
     TypeError, ValueError
-        If a count or the seed is no whole number, or out of range; the network checks the others.
+        If a count, the seed or the sweep is not as above; the network checks the others.
     """
 
     repeats: int = article.REPEATS
@@ -90,6 +90,11 @@ class Settings:
             whole_number(name, getattr(self, name), 1, 2**62)
         whole_number("hidden", self.hidden, 1, 2**32)
         whole_number("seed", self.seed, 0, 2**64 + 1 - self.repeats)
+        if not isinstance(self.sweep, (tuple, list)):
+            raise TypeError(f"sweep is {self.sweep!r}; expected probabilities of dropping")
+        for i, rate in enumerate(self.sweep):
+            if not 0 <= finite_number(f"sweep[{i}]", rate) < 1:
+                raise ValueError(f"sweep[{i}] is {rate!r}; expected a number from 0 to below 1")
 
     def configurations(self) -> dict[str, dict[str, Any]]:
         """Return the arms as `paired_experiment` takes them.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cdrop._checks import as_array, finite_number, whole_number
+from cdrop._checks import as_array, choice, finite_number, whole_number
 from cdrop.callbacks import Callback, check_callbacks
 from cdrop.checkpoints import digest
 from cdrop.experiments import machine
@@ -41,10 +41,11 @@ if TYPE_CHECKING:
 
     from cdrop.experiments.trials import NetworkFactory
 
-__all__ = ["Arm", "Contrast", "ExperimentResult", "finite", "now", "paired_experiment"]
+__all__ = ["Arm", "Contrast", "ExperimentResult", "paired_experiment"]
 
 INTERRUPTED = "interrupted"  # `ExperimentResult.stopped` after Ctrl-C
 OUT_OF_TIME = "the time limit"  # and after `time_limit`
+CURVES = ("loss", "test_loss", "test_score")
 SIZES = (0.01, 0.005, 0.002, 0.001)  # of differences for which the repeats needed are told
 
 
@@ -88,13 +89,14 @@ class Arm:
 
     def curve(self, name: str) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation over repeats of ``loss``, ``test_loss`` or ``test_score``."""
+        choice("name", name, CURVES)
         columns = list(zip(*getattr(self, name), strict=True))
         return [mean(column) for column in columns], [standard_deviation(c) for c in columns]
 
     def add(self, trial: Trial) -> None:
         """Append one training."""
         self.iterations = trial.iterations
-        for name in ("loss", "test_loss", "test_score", "seconds"):
+        for name in (*CURVES, "seconds"):
             getattr(self, name).append(getattr(trial, name))
 
     def to_dict(self) -> dict[str, Any]:
@@ -194,16 +196,19 @@ class ExperimentResult:
 
         Raises
         ------
-        ValueError
-            If there is no such configuration.
+        TypeError, ValueError
+            If there is no such configuration, or a size is not above 0.
 
         References
         ----------
         Holm: A simple sequentially rejective multiple test procedure. Scand. J. Statist. 6 (1979) 65-70.
         """
         first = next(iter(self.arms)) if baseline is None else baseline
-        if first not in self.arms:
-            raise ValueError(f"baseline is {first!r}; expected one of {', '.join(self.arms)}")
+        choice("baseline", first, tuple(self.arms))
+        if not isinstance(sizes, (tuple, list)):
+            raise TypeError(f"sizes is {sizes!r}; expected a sequence of numbers")
+        for i, size in enumerate(sizes):
+            finite_number(f"sizes[{i}]", size, positive=True)
         others = [name for name in self.arms if name != first]
         a = self.arms[first].score
         scores = [paired_difference(a, self.arms[name].score) for name in others]

@@ -155,12 +155,11 @@ class Planned:
             "epochs": recipe.epochs,
         }
 
-    def work(self, dataset: Dataset, *, search: bool) -> int:
+    def work(self, dataset: Dataset) -> int:
         """Return about how much the training is, to tell the time that is left: `step_work` of its steps."""
         row = self.row
-        images = len(dataset.X_train) + (0 if search else len(dataset.X_val))
         units = (dataset.X_train[0].size, *row.hidden, dataset.n_classes)
-        steps = self.recipe.epochs * math.ceil(images / BATCH)
+        steps = self.recipe.epochs * math.ceil(len(dataset.X_train) / BATCH)
         return steps * step_work(units, row.activation, row.dropout)
 
 
@@ -237,17 +236,16 @@ def train_rows(
     repeats: int = 3,
     **options: Any,
 ) -> ExperimentResult:
-    """Train rows of the table, on all training images, or for a search without the ones held out.
+    """Train rows of the table.
 
     Parameters
     ----------
     dataset : Dataset
-        Images and labels; for a search with `HELD_OUT` images for validation.
+        Images and labels: for a search with `HELD_OUT` images for validation, else with none, so that all train.
     plan : mapping of str to Planned
         As `plan` gives it.
     search : bool, default False
-        Test on the images for validation, and train without them: no test image is looked at. Otherwise they are
-        trained on, and the test images decide.
+        Test on the images for validation: no test image is looked at.
     repeats : int, default 3
         Trainings of each; repeat r has the seed ``seed + r``.
     **options
@@ -264,14 +262,10 @@ def train_rows(
         As `paired_experiment` raises them.
     """
     X, held_out, tested = inputs(dataset)
-    if search:
-        train, test = (X, dataset.y_train), (held_out, dataset.y_val)
-    else:
-        y = np.concatenate([dataset.y_val, dataset.y_train])
-        train, test = (np.concatenate([held_out, X]), y), (tested, dataset.y_test)
+    test = (held_out, dataset.y_val) if search else (tested, dataset.y_test)
     return paired_experiment(
         {name: planned.configuration() for name, planned in plan.items()},
-        train,
+        (X, dataset.y_train),
         test,
         repeats=repeats,
         about=describe_data(dataset),
@@ -305,4 +299,7 @@ def inputs(dataset: Dataset) -> list[NDArray[np.float32]]:
         features = dataset.to_features("float32")
         return [features.X_train, features.X_val, features.X_test]
     images = (dataset.X_train, dataset.X_val, dataset.X_test)
-    return [part.reshape(len(part), -1) / np.float32(255) for part in images]
+    return [
+        np.divide(part.reshape(len(part), math.prod(part.shape[1:])), 255, dtype=np.float32)
+        for part in images
+    ]
