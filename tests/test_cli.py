@@ -10,7 +10,7 @@ import pytest
 from comparisons import FakeTrainer, small_dataset, timeless, write_idx_folder
 
 import cdrop
-from cdrop import cli, commands, datasets
+from cdrop import cli, datasets, progress
 from cdrop.datasets import sources
 from cdrop.experiments import compare as compare_arms
 from cdrop.optimizers import get_optimizer
@@ -471,7 +471,7 @@ def test_a_reader_that_leaves_does_not_cost_the_results(idx_folder, tmp_path):
 def test_progress_lines_are_sparse(fake, capsys):
     assert cli.main(["compare", "--repeats", "200", "--iterations", "1"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == commands.MOST_LINES
+    assert len(lines) == progress.MOST_LINES
     assert lines[-1].startswith("repeat 200 of 200")
 
 
