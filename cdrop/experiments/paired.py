@@ -151,7 +151,7 @@ class ExperimentResult:
     data : dict
         Sizes of the data, and what the caller said of them.
     machine : dict
-        As `cdrop.experiments.machine.describe` returns it, and ``jobs``, the trainings at a time.
+        Processor, SIMD path, threads, versions, and ``jobs``, the trainings at a time.
     started : str
         Time of the beginning, ISO 8601, UTC.
     seconds : float
@@ -288,7 +288,7 @@ def paired_experiment(
         only the last.
     n_jobs : int, optional
         Trainings at a time, as joblib has it: -1 for all cores. By default one, here, or what a surrounding
-        `joblib.parallel_config` says, such as a Dask cluster. The numbers are the same.
+        ``joblib.parallel_config`` says, such as a Dask cluster. The numbers are the same.
     threads : int, optional
         Of each training. By default one if several run at a time, else what `cdrop.get_num_threads` says.
     ledger : Ledger, optional

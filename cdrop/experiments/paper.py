@@ -204,7 +204,7 @@ def plan(
     Parameters
     ----------
     rows : sequence of str, optional
-        Keys of `ROWS`; by default all that need not be asked for.
+        Keys of ``ROWS``; by default all that need not be asked for.
     epochs : int, optional
         Instead of the recipes' own.
     candidates : bool, default False
@@ -241,7 +241,7 @@ def train_rows(
     Parameters
     ----------
     dataset : Dataset
-        Images and labels: for a search with `HELD_OUT` images for validation, else with none, so that all train.
+        Images and labels: for a search with ``HELD_OUT`` images for validation, else with none, so that all train.
     plan : mapping of str to Planned
         As `plan` gives it.
     search : bool, default False
