@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ examples:
   cdrop compare --data own.csv --label kind   a table: all columns but kind are numbers
   cdrop compare --train-size 500              a small training set, each class with its share
   cdrop compare --dropout 0.2 --l2 0 --iterations 8000
+  cdrop compare --repeats 20 --sweep 0.1,0.2,0.3,0.5,0.7 --report out.html
+                                              more probabilities of dropping; a page with pictures
   cdrop compare --repeats 500 --checkpoint kept --resume
                                               begins, or goes on where it was killed
 
@@ -85,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         For ``--help``, ``--version`` and bad options, as argparse does.
     """
     args = build_parser().parse_args(argv)
+    args.command_line = shlex.join(["cdrop", *(sys.argv[1:] if argv is None else argv)])
     try:
         code: int = args.run(args)
     except commands.CommandError as error:
@@ -168,7 +172,7 @@ def _add_paper(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="stop after so many minutes",
     )
     add("--json", type=Path, metavar="FILE", help="save all results, training by training")
-    parser.set_defaults(run=commands.run_paper, plot=None)
+    parser.set_defaults(run=commands.run_paper, plot=None, report=None)
 
 
 def _add_bench_options(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +190,7 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_threads(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="save every round")
-    parser.set_defaults(plot=None)
+    parser.set_defaults(plot=None, report=None)
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
@@ -215,6 +219,13 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="probability of dropping a hidden unit, in the arm with dropout (0.5)",
     )
+    add(
+        "--sweep",
+        type=_rates,
+        default=(),
+        metavar="P,P,...",
+        help="further probabilities of dropping, each with an arm of its own (none)",
+    )
     add("--optimizer", choices=OPTIMIZERS, default="rmsprop", help="update rule (rmsprop)")
     add("--learning-rate", type=rate, default=1e-3, metavar="X", help="step size (0.001)")
     add("--batch-size", type=count, default=256, metavar="N", help="rows per minibatch (256)")
@@ -237,6 +248,12 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     _add_checkpoint_options(parser)
     add("--json", type=Path, metavar="FILE", help="save all results, repeat by repeat")
     add("--plot", type=Path, metavar="FILE", help="save a picture (.png, .svg, .pdf)")
+    add(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="save a page of HTML: verdicts, pictures, tables",
+    )
 
 
 def _add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
@@ -285,6 +302,12 @@ def _one_of(names: tuple[str, ...]) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    """Parse probabilities of dropping with commas between them."""
+    rate = _number(0, 1)
+    return tuple(rate(part) for part in text.split(","))
 
 
 def _whole(least: int, most: float = math.inf) -> Callable[[str], int]:

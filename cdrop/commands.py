@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -229,14 +230,20 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
     if args.plot is not None:
         _check_picture(args.plot)
-        if args.json is not None and args.json.resolve() == args.plot.resolve():
-            raise CommandError(f"--json and --plot name the same file, {args.json}", REFUSED)
-    for option, path in (("--json", args.json), ("--plot", args.plot)):
-        if path is not None:
-            try:
-                check_writable(path)
-            except OSError as error:
-                raise CommandError(f"{option}: {error}", REFUSED) from error
+    if args.report is not None:
+        _check_report()
+    seen: dict[Path, str] = {}
+    for option in ("json", "plot", "report"):
+        path: Path | None = getattr(args, option)
+        if path is None:
+            continue
+        other = seen.setdefault(path.resolve(), option)
+        if other != option:
+            raise CommandError(f"--{other} and --{option} name the same file, {path}", REFUSED)
+        try:
+            check_writable(path)
+        except OSError as error:
+            raise CommandError(f"--{option}: {error}", REFUSED) from error
 
 
 def _open_ledger(args: argparse.Namespace) -> Ledger | None:
@@ -277,6 +284,18 @@ def _check_picture(path: Path) -> None:
         raise CommandError("--plot needs matplotlib: pip install 'cdrop[plot]'", REFUSED) from error
     except ValueError as error:
         raise CommandError(f"--plot {path}: {error}", REFUSED) from error
+
+
+def _check_report() -> None:
+    """Refuse a page that cannot be made."""
+    from importlib import import_module
+
+    for name in ("jinja2", "matplotlib"):
+        try:
+            import_module(name)
+        except ImportError as error:
+            message = f"--report needs {name}: pip install 'cdrop[report]'"
+            raise CommandError(message, REFUSED) from error
 
 
 def _load(args: argparse.Namespace, validation: int | None = None) -> tuple[Dataset, str | None]:
@@ -336,7 +355,9 @@ def _save(args: argparse.Namespace, result: ComparisonResult) -> tuple[list[str]
     """
     lines: list[str] = []
     errors: list[str] = []
-    for path, write in ((args.json, _write_json), (args.plot, _write_plot)):
+    write_page = partial(_write_report, command=args.command_line)
+    outputs = ((args.json, _write_json), (args.plot, _write_plot), (args.report, write_page))
+    for path, write in outputs:
         if path is None:
             continue
         if result.repeats == 0:
@@ -376,6 +397,13 @@ def _write_plot(path: Path, result: ComparisonResult) -> None:
 
     picture_format = check_format(path)
     write_atomically(path, lambda stream: plot_comparison(result, stream, format=picture_format))
+
+
+def _write_report(path: Path, result: ComparisonResult, *, command: str) -> None:
+    """Write the page."""
+    from cdrop.html_report import write_report
+
+    write_report(result, path, command=command)
 
 
 def _exit_code(result: ComparisonResult, errors: list[str]) -> int:

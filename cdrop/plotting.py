@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cdrop.experiments import article
 from cdrop.experiments.compare import ARMS
+from cdrop.experiments.statistics import half_width, mean, standard_deviation
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import BinaryIO
 
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -22,12 +25,31 @@ if TYPE_CHECKING:
     from cdrop.experiments.compare import ComparisonResult
     from cdrop.experiments.paired import Arm
 
-__all__ = ["LossCurveDisplay", "check_format", "plot_comparison", "tidy"]
+__all__ = [
+    "LossCurveDisplay",
+    "check_format",
+    "draw_accuracy",
+    "draw_curve",
+    "draw_differences",
+    "draw_sweep",
+    "plot_comparison",
+    "tidy",
+]
 
 # Blue and vermilion of Okabe and Ito's palette: apart for every kind of colour vision, and in grey.
 COLOURS = {"without": "#0072B2", "with": "#D55E00"}
 MARKERS = {"without": "o", "with": "s"}
 LABELS = {"without": "without dropout", "with": "with dropout"}
+GREY = "0.35"
+CURVES = {
+    "test_score": ("Test accuracy, mean over repeats", "test accuracy"),
+    "test_loss": ("Test loss, mean over repeats", "test loss"),
+    "loss": ("Training loss, mean over repeats", "training loss with its L2 term"),
+}
+MOST_MARKERS = 20  # on a curve
+# Repeats: the intervals of two are 18 standard deviations wide, beside which nothing else is seen; a histogram of a few
+# says less than they do themselves.
+FEWEST_FOR_INTERVALS, FEWEST_FOR_HISTOGRAM = 3, 30
 
 
 def check_format(path: str | os.PathLike[str]) -> str:
@@ -96,8 +118,8 @@ def plot_comparison(
     figure = Figure(figsize=(10.5, 4.6), layout=ConstrainedLayoutEngine(wspace=0.06))
     FigureCanvasAgg(figure)
     loss, accuracy = figure.subplots(1, 2, width_ratios=(3, 2))
-    _draw_loss(loss, result)
-    _draw_accuracy(accuracy, result)
+    draw_curve(loss, result, "loss")
+    draw_accuracy(accuracy, result)
     figure.suptitle(_title(result), fontsize=12)
     if file is not None:
         figure.savefig(file, dpi=150, format=format)
@@ -221,32 +243,175 @@ def _title(result: ComparisonResult) -> str:
     return f"{result.data['name']}, {repeats}{cut} per arm"
 
 
-def _draw_loss(axes: Axes, result: ComparisonResult) -> None:
-    """Draw each arm's mean loss, a band of one standard deviation, and the article's points."""
+def draw_curve(axes: Axes, result: ComparisonResult, name: str) -> None:
+    """Draw both arms' learning curves: means, a band of one standard deviation, bars for the means' 95 % intervals.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    result : ComparisonResult
+        At least one finished repeat.
+    name : {"test_score", "test_loss", "loss"}
+        Of the training loss the article's points are drawn too, where they compare.
+    """
     iterations = result.settings.printed_iterations
+    every = math.ceil(len(iterations) / MOST_MARKERS)
     for arm in ARMS:
         style: dict[str, Any] = {"color": COLOURS[arm], "marker": MARKERS[arm]}
-        mean, std = map(np.array, result.arms[arm].curve("loss"))
-        axes.plot(iterations, mean, label=LABELS[arm], lw=2, ms=4.5, **style)
+        means, stds = map(np.array, result.arms[arm].curve(name))
+        axes.plot(iterations, means, label=LABELS[arm], lw=2, ms=4.5, markevery=every, **style)
         if result.repeats > 1:
             axes.fill_between(
-                iterations, mean - std, mean + std, color=COLOURS[arm], alpha=0.18, lw=0
+                iterations, means - stds, means + stds, color=COLOURS[arm], alpha=0.18, lw=0
             )
-        if result.beside_article:
+        if (halves := _half_widths(stds, result.repeats)) is not None:
+            where = slice(None, None, every)
+            bars: dict[str, Any] = {"fmt": "none", "ecolor": COLOURS[arm], "capsize": 3, "lw": 1.2}
+            axes.errorbar(iterations[where], means[where], halves[where], **bars)
+        if name == "loss" and result.beside_article:
             style |= {"mfc": "white", "ls": "none", "ms": 6.5, "mew": 1.3}
             axes.plot(
                 article.ITERATIONS, article.RESULTS[arm].loss, label="the article's run", **style
             )
-    band = ", band: 1 std between repeats" if result.repeats > 1 else ""
-    axes.set(xlabel="iteration", ylabel="training loss with its L2 term")
-    axes.set(xlim=(0, iterations[-1] * 1.03), ylim=(0, None))
-    axes.set_title(f"Training loss (mean{band})", fontsize=11)
-    axes.legend(frameon=False, ncols=2 if result.beside_article else 1)
+    title, label = CURVES[name]
+    axes.set(xlabel="iteration", ylabel=label, xlim=(0, iterations[-1] * 1.03))
+    axes.set_title(title, fontsize=11)
+    if name == "test_score":
+        axes.ticklabel_format(axis="y", useOffset=False)
+    else:
+        axes.set_ylim(0, None)
+    _explain_curves(axes, result, name)
     tidy(axes)
 
 
-def _draw_accuracy(axes: Axes, result: ComparisonResult) -> None:
-    """Draw each repeat as a pair of points with a line, and each arm's mean and spread beside."""
+def draw_differences(axes: Axes, result: ComparisonResult) -> None:
+    """Draw the repeats' differences of test accuracy, with their mean and its 95 % interval above.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    result : ComparisonResult
+        At least one finished repeat; below `FEWEST_FOR_HISTOGRAM` each is a point, from there on they are a histogram.
+    """
+    without, dropped = (np.array(result.arms[arm].score) for arm in ARMS)
+    points = 100 * (dropped - without)
+    points = points[np.isfinite(points)]
+    if len(points) < FEWEST_FOR_HISTOGRAM:
+        # Rows only keep the points apart; every other axis of the picture is free.
+        rows = np.arange(len(points)) % 5
+        axes.plot(points, rows, ls="none", marker="o", ms=6, color=GREY, alpha=0.6)
+        axes.set(ylim=(-1, 7), yticks=[])
+        axes.spines["left"].set_visible(False)
+    else:
+        axes.hist(points, bins=_bins(points, 100 / result.data["test"]), color=GREY, alpha=0.5)
+        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the mean
+        axes.set_ylabel("repeats")
+    half = half_width(standard_deviation(points), len(points))
+    axes.errorbar(
+        mean(points),
+        0.9,
+        xerr=half,
+        transform=axes.get_xaxis_transform(),
+        fmt="D",
+        color=COLOURS["with"],
+        ms=7,
+        lw=2,
+        capsize=5,
+        label="mean" if half is None else "mean, 95 % interval",
+    )
+    axes.axvline(0, color=GREY, lw=1.2, ls="--", label="no difference", zorder=1)
+    axes.set_xlabel("with minus without dropout, percentage points")
+    axes.set_title("Difference of test accuracy in each repeat", fontsize=11)
+    _legend(axes, axes.get_legend_handles_labels()[0])
+    tidy(axes)
+
+
+def draw_sweep(axes: Axes, result: ComparisonResult) -> None:
+    """Draw mean test accuracy, with its 95 % interval, against the probability of dropping.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    result : ComparisonResult
+        At least one finished repeat.
+    """
+    arms = result.sweep()
+    means = [arm.mean_score for arm in arms.values()]
+    halves = _half_widths([arm.std_score for arm in arms.values()], result.repeats)
+    axes.errorbar(
+        list(arms), means, halves, fmt="s-", color=COLOURS["with"], ms=5.5, lw=2, capsize=4
+    )
+    bars = "" if halves is None else ", bars: its 95 % interval"
+    axes.set(xlabel="probability of dropping a hidden unit", ylabel="test accuracy")
+    axes.set_title(f"Mean test accuracy{bars}", fontsize=11)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    tidy(axes)
+
+
+def _half_widths(deviations: Iterable[float], repeats: int) -> list[float] | None:
+    """Return half of each mean's 95 % interval; None where there is none to be drawn: few repeats, or no SciPy."""
+    if repeats < FEWEST_FOR_INTERVALS:
+        return None
+    halves = [half_width(deviation, repeats) for deviation in deviations]
+    there = [half for half in halves if half is not None]
+    return there if len(there) == len(halves) else None
+
+
+def _bins(points: NDArray[np.float64], step: float) -> list[float]:
+    """Return edges of bins that each hold equally many of the values possible, which are multiples of `step`."""
+    auto = np.histogram_bin_edges(points, "auto")
+    width = step * max(1, round((auto[1] - auto[0]) / step))
+    low, high = points.min() - step / 2, points.max() + step / 2
+    number = math.ceil((high - low) / width - 1e-9)
+    return [float(low + width * edge) for edge in range(number + 1)]
+
+
+def _explain_curves(axes: Axes, result: ComparisonResult, name: str) -> None:
+    """Add a legend for the lines and, in neutral grey, for band, bars and where dropout overtakes."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles, _ = axes.get_legend_handles_labels()
+    if result.repeats > 1:
+        handles.append(Patch(color=GREY, alpha=0.3, lw=0, label="1 std between repeats"))
+    if _half_widths([1.0], result.repeats) is not None:
+        bar: dict[str, Any] = {"color": GREY, "marker": "|", "ms": 9, "mew": 1.2, "ls": "none"}
+        handles.append(Line2D([], [], label="95 % interval of the mean", **bar))
+    if name == "test_score":
+        iteration = result.overtakes()
+        if iteration is None:
+            handles.append(Line2D([], [], ls="none", label="dropout does not overtake"))
+        else:
+            label = f"dropout ahead from {iteration:,} on"
+            handles.append(
+                axes.axvline(iteration, color=GREY, lw=1.2, ls="--", zorder=1, label=label)
+            )
+    _legend(axes, handles)
+
+
+def _legend(axes: Axes, handles: Sequence[Artist]) -> None:
+    """Add a legend below the axes, where it covers nothing."""
+    size = 9.0
+    axes.legend(
+        handles=handles,
+        frameon=False,
+        fontsize=size,
+        ncols=2,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        borderaxespad=32 / size,  # points: the height of tick labels and the axis' label
+    )
+
+
+def draw_accuracy(axes: Axes, result: ComparisonResult) -> None:
+    """Draw each repeat as a pair of points with a line, and each arm's mean and spread beside.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    result : ComparisonResult
+        At least one finished repeat.
+    """
     pairs = np.array([result.arms[arm].score for arm in ARMS])
     # Many lines drawn over each other must not turn into a black surface.
     fade = float(np.clip(8 / result.repeats, 0.06, 0.7))
@@ -297,12 +462,12 @@ def _explain_markers(axes: Axes) -> None:
     """Add a legend, in neutral grey, for filled and open markers."""
     from matplotlib.lines import Line2D
 
-    grey: dict[str, Any] = {"color": "0.35", "marker": "o", "ls": "none", "ms": 7}
+    grey: dict[str, Any] = {"color": GREY, "marker": "o", "ls": "none", "ms": 7}
     handles = [
         Line2D([], [], label="mean ± std here", **grey),
         Line2D([], [], label="mean ± std in the article", mfc="white", **grey),
     ]
-    axes.legend(handles=handles, frameon=False, loc="lower right")
+    _legend(axes, handles)
 
 
 def tidy(axes: Axes) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdrop.experiments import article
 from cdrop.experiments.compare import ARMS
-from cdrop.experiments.statistics import mean
+from cdrop.experiments.statistics import mean, repeats_needed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,16 +25,30 @@ __all__ = [
     "bench",
     "bench_heading",
     "comparison",
+    "facts",
+    "grounds",
     "heading",
     "how_to_resume",
+    "incomplete",
     "info",
+    "interval",
     "kept",
+    "loss",
     "not_mnist",
+    "overtaking",
+    "p_value",
     "paper",
     "paper_heading",
     "paper_line",
+    "quantity",
+    "repeats",
+    "repeats_for_a_difference",
     "run_line",
+    "spread",
+    "why_not_beside",
 ]
+
+SMALL_DIFFERENCE = 0.001  # of mean accuracies: a tenth of a percentage point
 
 
 def not_mnist(name: str) -> str:
@@ -102,26 +116,29 @@ def heading(result: ComparisonResult) -> str:
     str
         Some lines without a final newline.
     """
+    return "\n".join(f"{name:<9} {text}" for name, text in facts(result).items())
+
+
+def facts(result: ComparisonResult) -> dict[str, str]:
+    """Return what `heading` tells, by the names of its lines."""
     settings, data, machine = result.settings, result.data, result.experiment.machine
     versions = machine["versions"]
     last = settings.seed + settings.repeats - 1
     seeds = f"seed {last}" if settings.repeats == 1 else f"seeds {settings.seed} to {last}"
-    return "\n".join(
-        [
-            f"data      {_short(data['name'])}: {data['train']:,} training,"
-            f" {data['test']:,} test {data['row']}s",
-            f"source    {data['source']}",
-            f"network   two hidden layers of {settings.hidden} ReLU units; dropout"
-            f" {settings.dropout:g} after both, or none",
-            f"training  {settings.optimizer}, learning rate {settings.learning_rate:g},"
-            f" L2 {settings.l2:g}, {settings.iterations:,} minibatches of {settings.batch_size}",
-            f"repeats   {settings.repeats} per arm, {seeds}; paired: same initial weights and"
-            " minibatches",
-            f"machine   {machine['cpu']}; SIMD {machine['simd']}; {_workers(machine)}",
-            f"versions  cdrop {versions['cdrop']}, Python {versions['python']},"
-            f" NumPy {versions['numpy']}, SciPy {versions['scipy'] or 'absent'}",
-        ]
-    )
+    sweep = ", ".join(f"{rate:g}" for rate in settings.sweep)
+    return {
+        "data": f"{_short(data['name'])}: {data['train']:,} training, {data['test']:,} test {data['row']}s",
+        "source": data["source"],
+        "network": f"two hidden layers of {settings.hidden} ReLU units;"
+        f" dropout {settings.dropout:g} after both, or none",
+        **({"sweep": f"dropout {sweep} as well"} if sweep else {}),
+        "training": f"{settings.optimizer}, learning rate {settings.learning_rate:g}, L2 {settings.l2:g},"
+        f" {settings.iterations:,} minibatches of {settings.batch_size}",
+        "repeats": f"{settings.repeats} per arm, {seeds}; paired: same initial weights and minibatches",
+        "machine": f"{machine['cpu']}; SIMD {machine['simd']}; {_workers(machine)}",
+        "versions": f"cdrop {versions['cdrop']}, Python {versions['python']}, NumPy {versions['numpy']},"
+        f" SciPy {versions['scipy'] or 'absent'}",
+    }
 
 
 def kept(folder: Path | None, finished: int, trainings: int) -> str | None:
@@ -171,12 +188,15 @@ def comparison(result: ComparisonResult) -> str:
     """
     parts = []
     if not result.complete:
-        parts.append(_incomplete(result))
+        parts.append(incomplete(result))
     if result.repeats:
         parts += [_loss_table(result), _accuracy_table(result)]
         if not result.beside_article:
-            parts.append(_why_not_beside(result))
-        parts += [_verdicts(result), _time(result)]
+            parts.append(why_not_beside(result))
+        parts += [_verdicts(result), "\n".join(_besides(result))]
+        if result.settings.sweep:
+            parts.append(_sweep(result))
+        parts.append(_time(result))
     return "\n\n".join(parts)
 
 
@@ -282,7 +302,7 @@ def info(
     return "\n".join(lines)
 
 
-def _incomplete(result: ComparisonResult) -> str:
+def incomplete(result: ComparisonResult) -> str:
     """Say why and after how many repeats the comparison ended."""
     why = "interrupted" if result.interrupted else f"stopped ({result.experiment.stopped})"
     return f"INCOMPLETE: {why} after {result.repeats} of {result.settings.repeats} repeats."
@@ -291,11 +311,11 @@ def _incomplete(result: ComparisonResult) -> str:
 def _loss_table(result: ComparisonResult) -> str:
     """Return mean losses at the printed iterations, with the article's where they compare."""
     ours = [result.arms[arm].curve("loss")[0] for arm in ARMS]
-    title = f"Training loss, mean over {_repeats(result.repeats)}, with its L2 term"
+    title = f"Training loss, mean over {repeats(result.repeats)}, with its L2 term"
     if not result.beside_article:
         head = ["  iteration   without dropout   with dropout"]
         rows = zip(result.settings.printed_iterations, *ours, strict=True)
-        body = [f"  {t:>9,}   {_loss(a):>15}   {_loss(b):>12}" for t, a, b in rows]
+        body = [f"  {t:>9,}   {loss(a):>15}   {loss(b):>12}" for t, a, b in rows]
         return "\n".join([title, *head, *body])
     theirs = [article.RESULTS[arm].loss for arm in ARMS]
     head = [
@@ -303,7 +323,7 @@ def _loss_table(result: ComparisonResult) -> str:
         "  iteration    here   article       here   article",
     ]
     body = [
-        f"  {t:>9,}   {_loss(a):>5}   {_loss(x):>7}      {_loss(b):>5}   {_loss(y):>7}"
+        f"  {t:>9,}   {loss(a):>5}   {loss(x):>7}      {loss(b):>5}   {loss(y):>7}"
         for t, a, b, x, y in zip(article.ITERATIONS, *ours, *theirs, strict=True)
     ]
     return "\n".join([f"{title}; the article's one run beside it", *head, *body])
@@ -312,19 +332,19 @@ def _loss_table(result: ComparisonResult) -> str:
 def _accuracy_table(result: ComparisonResult) -> str:
     """Return mean and std of test accuracy, with the article's where they compare."""
     beside = result.beside_article
-    head = f"  {'':15}   {'here, ' + _repeats(result.repeats):<20}"
+    head = f"  {'':15}   {'here, ' + repeats(result.repeats):<20}"
     lines = ["Test accuracy, mean +- standard deviation between repeats"]
     lines.append(head + f"article, {article.REPEATS} repeats" if beside else head.rstrip())
     for arm in ARMS:
         ours = result.arms[arm]
-        line = f"  {arm + ' dropout':<15}   {_spread(ours.mean_score, ours.std_score):<20}"
+        line = f"  {arm + ' dropout':<15}   {spread(ours.mean_score, ours.std_score):<20}"
         if beside:
-            line += _spread(article.RESULTS[arm].mean_accuracy, article.RESULTS[arm].std_accuracy)
+            line += spread(article.RESULTS[arm].mean_accuracy, article.RESULTS[arm].std_accuracy)
         lines.append(line.rstrip())
     return "\n".join(lines)
 
 
-def _why_not_beside(result: ComparisonResult) -> str:
+def why_not_beside(result: ComparisonResult) -> str:
     """Say why the article's numbers are absent."""
     differences = result.settings.differences()
     name = result.data["name"]
@@ -337,27 +357,69 @@ def _why_not_beside(result: ComparisonResult) -> str:
 def _verdicts(result: ComparisonResult) -> str:
     """Return one verdict per claim of the article with all that it rests on."""
     theirs = article.estimates() if result.beside_article else {}
-    lines = [f"The article's claims, judged by {_repeats(result.repeats, these=True)}"]
+    lines = [f"The article's claims, judged by {repeats(result.repeats, these=True)}"]
     for number, claim in enumerate(result.claims(), start=1):
-        lines += [f'  {number}. "{claim.text}"']
-        lines += [f"     {line}" for line in _grounds(claim, theirs.get(claim.name))]
+        evidence = claim.evidence
+        reason = f" ({evidence.reason})" if evidence.reason else ""
+        lines += [f'  {number}. "{claim.text}"', f"     {evidence.verdict}{reason}"]
+        lines += [f"     {line}" for line in grounds(claim, theirs.get(claim.name))]
     return "\n".join(lines)
 
 
-def _grounds(claim: Claim, theirs: float | None) -> list[str]:
-    """Return a verdict, its estimate, test and note, a line each."""
+def grounds(claim: Claim, theirs: float | None) -> list[str]:
+    """Return what a verdict rests on, a line each: the estimate (and the article's), interval, test and note."""
     evidence = claim.evidence
-    beside = "" if theirs is None else f" (article: {_quantity(theirs, evidence)})"
-    lines = [
-        evidence.verdict + (f" ({evidence.reason})" if evidence.reason else ""),
-        f"{claim.quantity}: {_quantity(evidence.estimate, evidence)}{beside}",
-    ]
+    beside = "" if theirs is None else f" (article: {quantity(theirs, evidence)})"
+    lines = [f"{claim.quantity}: {quantity(evidence.estimate, evidence)}{beside}"]
     if evidence.interval is not None:
-        low, high = (_quantity(end, evidence) for end in evidence.interval)
-        lines.append(f"95 % interval {low} to {high}")
+        lines.append(f"95 % interval {interval(evidence)}")
     if evidence.p_value is not None:
-        lines.append(f"{evidence.test}: {_p_value(evidence.p_value)}")
+        lines.append(f"{evidence.test}: {p_value(evidence.p_value)}")
     return [*lines, claim.note] if claim.note else lines
+
+
+def overtaking(result: ComparisonResult) -> str:
+    """Say from which iteration on the mean test accuracy with dropout is the better one, if from any."""
+    iteration, noted = result.overtakes(), result.settings.printed_iterations
+    if iteration is None:
+        return f"Dropout does not overtake: at iteration {noted[-1]:,}, the last, its mean test accuracy is not ahead."
+    first = ", the first noted," if iteration == noted[0] else ""
+    return f"From iteration {iteration:,}{first} on the mean test accuracy with dropout is ahead."
+
+
+def repeats_for_a_difference(result: ComparisonResult) -> str | None:
+    """Say how many repeats would see a small difference of the arms; None where that is unknown."""
+    without, dropped = (result.arms[arm].score for arm in ARMS)
+    needed = repeats_needed(without, dropped, SMALL_DIFFERENCE)
+    if needed is None:
+        return None
+    return (
+        f"To see a difference of {100 * SMALL_DIFFERENCE:g} points between the mean accuracies with a probability of"
+        f" 80 %, {repeats(needed)} are needed, at the spread of {repeats(result.repeats, these=True)}."
+    )
+
+
+def _besides(result: ComparisonResult) -> list[str]:
+    """Return what no claim is about."""
+    return [line for line in (overtaking(result), repeats_for_a_difference(result)) if line]
+
+
+def _sweep(result: ComparisonResult) -> str:
+    """Return a table of the probabilities of dropping, each beside none."""
+    contrasts = {contrast.second: contrast for contrast in result.experiment.contrasts()}
+    lines = [
+        f"Test accuracy by the probability of dropping; p by Holm's method for {len(contrasts)} tests",
+        "  dropping   accuracy              minus none   95 % interval        p",
+    ]
+    names = {id(arm): name for name, arm in result.arms.items()}
+    for rate, arm in result.sweep().items():
+        line = f"  {rate:>8g}   {spread(arm.mean_score, arm.std_score):<20}"
+        if (contrast := contrasts.get(names[id(arm)])) is not None:
+            score = contrast.score
+            line += f"  {quantity(score.estimate, score):>10}   {interval(score):<18}"
+            line += f"   {p_value(contrast.p_holm)}"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
 
 
 def _time(result: ComparisonResult) -> str:
@@ -369,7 +431,7 @@ def _time(result: ComparisonResult) -> str:
     )
 
 
-def _quantity(value: float, evidence: Evidence) -> str:
+def quantity(value: float, evidence: Evidence) -> str:
     """Format an estimate: differences with a sign, ratios with two decimals."""
     return f"{value:+.4f}" if evidence.null == 0 else f"{value:.3g}"
 
@@ -386,24 +448,31 @@ def _short(name: str) -> str:
     return name.removesuffix(" (not MNIST)")
 
 
-def _p_value(p: float) -> str:
-    """Format a p-value."""
+def interval(evidence: Evidence) -> str:
+    """Format a 95 % interval; empty where there is none."""
+    return " to ".join(quantity(end, evidence) for end in evidence.interval or ())
+
+
+def p_value(p: float | None) -> str:
+    """Format a p-value; empty where there is none."""
+    if p is None:
+        return ""
     if p < 1e-300:
         return "p < 1e-300"
     return f"p = {p:.1e}" if p < 0.001 else f"p = {p:.3f}"
 
 
-def _loss(value: float) -> str:
+def loss(value: float) -> str:
     """Format a loss, of any size."""
     return f"{value:.3f}" if not value >= 1e4 else f"{value:.1e}"
 
 
-def _spread(mean: float, std: float) -> str:
+def spread(mean: float, std: float) -> str:
     """Format mean and standard deviation; one value has no deviation."""
     return f"{mean:.4f}" if math.isnan(std) else f"{mean:.4f} +- {std:.4f}"
 
 
-def _repeats(number: int, *, these: bool = False) -> str:
+def repeats(number: int, *, these: bool = False) -> str:
     """Return the number of repeats with its noun."""
     noun = f"{number} repeat{'' if number == 1 else 's'}"
     return f"{'this' if number == 1 else 'these'} {noun}" if these else noun

@@ -10,7 +10,7 @@ import pytest
 from comparisons import FakeTrainer, small_dataset, timeless, write_idx_folder
 
 import cdrop
-from cdrop import cli, commands, datasets
+from cdrop import cli, datasets, progress
 from cdrop.datasets import sources
 from cdrop.experiments import compare as compare_arms
 from cdrop.optimizers import get_optimizer
@@ -98,6 +98,8 @@ def test_help_is_quick_to_import():
         ("--dropout", "1", "a finite number of at least 0 and below 1"),
         ("--dropout", "nan", "a finite number of at least 0 and below 1"),
         ("--dropout", "-0.1", "a finite number of at least 0 and below 1"),
+        ("--sweep", "1", "a finite number of at least 0 and below 1"),
+        ("--sweep", "", "a finite number of at least 0 and below 1"),
         ("--learning-rate", "0", "a finite number above 0"),
         ("--learning-rate", "inf", "a finite number above 0"),
         ("--l2", "-1e-3", "a finite number of at least 0"),
@@ -128,6 +130,8 @@ def test_bad_values_name_option_value_and_what_is_expected(option, value, expect
         (["--plot", "out.docx"], "--plot out.docx: expected a name that ends in"),
         (["--plot", "absent/out.png"], "--plot: absent/out.png: there is no folder"),
         (["--json", "out.png", "--plot", "./out.png"], "name the same file"),
+        (["--report", "absent/out.html"], "--report: absent/out.html: there is no folder"),
+        (["--json", "out", "--report", "./out"], "--json and --report name the same file, out"),
         (
             ["--train-size", "301"],
             "--train-size: train_size is 301; expected a whole number from 1",
@@ -138,8 +142,10 @@ def test_bad_values_name_option_value_and_what_is_expected(option, value, expect
     ],
 )
 def test_refused_before_any_work(arguments, message, fake, capsys, tmp_path, monkeypatch):
-    if "--plot" in arguments:
+    if {"--plot", "--report"} & set(arguments):
         pytest.importorskip("matplotlib")
+    if "--report" in arguments:
+        pytest.importorskip("jinja2")
     monkeypatch.chdir(tmp_path)
     assert cli.main(["compare", *arguments]) == 2
     assert message in capsys.readouterr().err
@@ -152,6 +158,16 @@ def test_plot_without_matplotlib_is_refused_and_names_the_extra(fake, capsys, mo
         monkeypatch.setitem(sys.modules, module, None)
     assert cli.main(["compare", "--plot", "out.png"]) == 2
     assert "pip install 'cdrop[plot]'" in capsys.readouterr().err
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize("absent", ["jinja2", "matplotlib"])
+def test_a_report_without_its_extra_is_refused(absent, fake, capsys, monkeypatch):
+    for package in ("jinja2", "matplotlib"):
+        found = None if package == absent else object()
+        monkeypatch.setitem(sys.modules, package, found)
+    assert cli.main(["compare", "--report", "out.html"]) == 2
+    assert f"--report needs {absent}: pip install 'cdrop[report]'" in capsys.readouterr().err
     assert fake.calls == []
 
 
@@ -181,6 +197,29 @@ def test_options_reach_the_trainings(fake):
     }
     assert {key: last[key] for key in expected} == expected
     assert len(fake.calls) == 4
+
+
+def test_each_rate_of_a_sweep_has_an_arm(fake, capsys):
+    assert cli.main(["compare", "--repeats", "2", "--sweep", "0.1,0.5,0.7"]) == 0
+    assert [call["dropout"] for call in fake.calls] == 2 * [0.0, 0.5, 0.1, 0.7]
+    assert "Test accuracy by the probability of dropping" in capsys.readouterr().out
+
+
+def test_a_bad_rate_of_a_sweep_is_named(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "--sweep", "0.1,1.5"])
+    assert "argument --sweep: expected a finite number" in (error := capsys.readouterr().err)
+    assert "got '1.5'" in error
+
+
+def test_the_report_names_the_command(fake, capsys, tmp_path):
+    for extra in ("matplotlib", "jinja2"):
+        pytest.importorskip(extra)
+    page = tmp_path / "a page.html"
+    assert cli.main(["compare", "--repeats", "2", "--report", str(page)]) == 0
+    assert f"Written: {page}" in capsys.readouterr().out
+    command = f"cdrop compare --repeats 2 --report &#39;{page}&#39;"
+    assert command in page.read_text(encoding="utf-8")
 
 
 # --- data ---
@@ -432,7 +471,7 @@ def test_a_reader_that_leaves_does_not_cost_the_results(idx_folder, tmp_path):
 def test_progress_lines_are_sparse(fake, capsys):
     assert cli.main(["compare", "--repeats", "200", "--iterations", "1"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == commands.MOST_LINES
+    assert len(lines) == progress.MOST_LINES
     assert lines[-1].startswith("repeat 200 of 200")
 
 

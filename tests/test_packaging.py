@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Optional, or only for tests: importing cdrop must need none of them.
 HEAVY = [
+    "jinja2",
     "joblib",
     "matplotlib",
     "onnx",
@@ -118,6 +119,18 @@ def test_docstring_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = doctest.testmod(importlib.import_module(name), optionflags=DOCTEST_FLAGS)
     assert found.failed == 0
+
+
+@pytest.mark.usefixtures("headers")
+def test_files_beside_the_modules_are_packed():
+    settings = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]
+    listed = re.search(r"^recursive-include cdrop (.*)$", read("MANIFEST.in"), flags=re.MULTILINE)
+    made = {".py", ".pyc", ".pyx", ".c", ".so"}
+    data = [p for p in (ROOT / "cdrop").rglob("*.*") if p.is_file() and p.suffix not in made]
+    assert "report.html" in {path.name for path in data}
+    for path in data:
+        for patterns in (settings["package-data"]["cdrop"], listed[1].split()):
+            assert any(path.match(pattern) for pattern in patterns), path
 
 
 @pytest.mark.usefixtures("headers")

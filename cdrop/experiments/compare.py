@@ -105,7 +105,7 @@ class Settings:
         ['without', 'with', 'dropout 0.1', 'dropout 0.2']
         """
         rates = {"without": 0.0, "with": self.dropout}
-        rates |= {f"dropout {rate:g}": rate for rate in self.sweep if rate not in rates.values()}
+        rates |= {f"dropout {rate}": rate for rate in self.sweep if rate not in rates.values()}
         shared = {
             "hidden": (self.hidden, self.hidden),
             "optimizer": self.optimizer,

@@ -13,6 +13,7 @@ __all__ = ["EXTRAS", "describe", "package_version", "processor_name", "thread_so
 EXTRAS = {
     "stats": "scipy",
     "plot": "matplotlib",
+    "report": "jinja2",
     "data": "pooch",
     "progress": "tqdm",
     "io": "safetensors",

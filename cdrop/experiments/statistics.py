@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Evidence",
     "Verdict",
+    "half_width",
     "mean",
     "paired_difference",
     "repeats_needed",
@@ -97,6 +98,32 @@ def standard_deviation(values: Values) -> float:
     return 0.0 if np.ptp(array) == 0 else float(array.std(ddof=1))
 
 
+def half_width(deviation: float, n: int) -> float | None:
+    """Return half the width of Student's 95 % interval for a mean.
+
+    Parameters
+    ----------
+    deviation : float
+        Standard deviation of the values, divisor n - 1.
+    n : int
+        Their number.
+
+    Returns
+    -------
+    float or None
+        None for fewer than two values, and without SciPy.
+
+    Examples
+    --------
+    >>> round(half_width(0.01, 5), 4)
+    0.0124
+    """
+    stats = _scipy_stats()
+    if stats is None or n < 2:
+        return None
+    return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * deviation / math.sqrt(n)
+
+
 def paired_difference(first: Values, second: Values, *, of: str = "means") -> Evidence:
     """Judge the claim that `second` is above `first` in the mean.
 
@@ -133,12 +160,10 @@ def paired_difference(first: Values, second: Values, *, of: str = "means") -> Ev
         obstacle = f"all {a.size} differences are equal, so the test has no scale"
     if obstacle:
         return Evidence(estimate, 0.0, None, None, test, "not decided", obstacle)
-    stats = _scipy_stats()
-    if stats is None:
+    stats, half = _scipy_stats(), half_width(standard_deviation(difference), a.size)
+    if stats is None or half is None:
         return Evidence(estimate, 0.0, None, None, test, "not decided", NEEDS_SCIPY)
     p_value = float(stats.ttest_rel(b, a).pvalue)
-    quantile = float(stats.t.ppf(0.5 + LEVEL / 2, a.size - 1))
-    half = quantile * standard_deviation(difference) / math.sqrt(a.size)
     interval = (estimate - half, estimate + half)
     return _judge(estimate, 0.0, interval, p_value, test, a.size, of)
 
