@@ -190,7 +190,6 @@ def _add_bench_options(parser: argparse.ArgumentParser) -> None:
     )
     _add_threads(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="save every round")
-    parser.set_defaults(plot=None, report=None)
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from cdrop.datasets import Dataset
@@ -84,7 +84,6 @@ def run_bench(args: argparse.Namespace) -> int:
 def run_compare(args: argparse.Namespace) -> int:
     """Train, report and save the comparison (``cdrop compare``)."""
     from cdrop import report
-    from cdrop.datasets import DataError
     from cdrop.experiments import compare
     from cdrop.progress import comparison_progress
 
@@ -96,25 +95,14 @@ def run_compare(args: argparse.Namespace) -> int:
     kept = 0 if ledger is None else len(ledger.among(settings.repeats, arms))
     foreign = None if dataset.is_mnist else report.not_mnist(dataset.name)
     _say(foreign, fallback)
-    begun = False
 
     def begin(result: ComparisonResult) -> None:
-        nonlocal begun
-        begun = True
         about = report.kept(args.checkpoint, kept, settings.repeats * len(arms))
         _say(report.heading(result), about, "")
 
     listeners, close = comparison_progress(settings, kept, jobs)
-    try:
+    with _plain_errors(args, ended=close):
         result = compare(dataset, settings, n_jobs=jobs, on_begin=begin, ledger=ledger, **listeners)
-    except DataError as error:
-        raise CommandError(f"--data {args.data}: {error}") from error
-    except (ValueError, OSError) as error:
-        if begun:
-            raise CommandError(str(error)) from error
-        raise CommandError(f"--checkpoint: {error}", REFUSED) from error  # all else is checked
-    finally:
-        close()
     with _uninterrupted():
         lines, errors = _save(args, result)
         if ledger is not None and not result.complete:
@@ -145,15 +133,12 @@ def run_paper(args: argparse.Namespace) -> int:
     progress = TrainingWork(
         repeats * sum(work.values()), sum(work[trial.configuration] for trial in kept)
     )
-    begun = False
 
     def begin(result: ExperimentResult) -> None:
-        nonlocal begun
-        begun = True
         about = report.kept(args.checkpoint, len(kept), repeats * len(plan))
         _say(report.paper_heading(result, plan, search=args.search), about, "")
 
-    try:
+    with _plain_errors(args, ended=progress.close):
         result = paper.train_rows(
             dataset,
             plan,
@@ -167,12 +152,6 @@ def run_paper(args: argparse.Namespace) -> int:
             on_begin=begin,
             on_trial=lambda trial: progress.tell(report.paper_line(trial)),
         )
-    except (ValueError, OSError) as error:
-        if begun:
-            raise CommandError(str(error)) from error
-        raise CommandError(f"--checkpoint: {error}", REFUSED) from error
-    finally:
-        progress.close()
     with _uninterrupted():
         code = _tell_paper(args, result, paper.outcomes(result, plan))
         _say(foreign)
@@ -228,13 +207,14 @@ def _check_outputs(args: argparse.Namespace) -> None:
     """Refuse now what would fail after the training."""
     from cdrop._files import check_writable
 
-    if args.plot is not None:
+    given = vars(args)
+    if given.get("plot") is not None:
         _check_picture(args.plot)
-    if args.report is not None:
+    if given.get("report") is not None:
         _check_report()
     seen: dict[Path, str] = {}
     for option in ("json", "plot", "report"):
-        path: Path | None = getattr(args, option)
+        path: Path | None = given.get(option)
         if path is None:
             continue
         other = seen.setdefault(path.resolve(), option)
@@ -332,6 +312,24 @@ def _load_all(args: argparse.Namespace, validation: int | None) -> tuple[Dataset
     except ValueError as error:  # --label or --test-share, with data they have no meaning for
         raise CommandError(f"--data {choice}: {error}", REFUSED) from error
     return data, None
+
+
+@contextmanager
+def _plain_errors(args: argparse.Namespace, ended: Callable[[], None]) -> Iterator[None]:
+    """Turn the errors of an experiment into a command's, and end the showing of its progress."""
+    from cdrop.datasets import DataError
+    from cdrop.experiments import OtherExperimentError
+
+    try:
+        yield
+    except OtherExperimentError as error:
+        raise CommandError(f"--checkpoint: {error}", REFUSED) from error
+    except DataError as error:
+        raise CommandError(f"--data {args.data}: {error}") from error
+    except (ValueError, OSError) as error:
+        raise CommandError(str(error)) from error
+    finally:
+        ended()
 
 
 @contextmanager

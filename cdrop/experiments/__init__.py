@@ -1,7 +1,7 @@
 """Experiments as plain functions with plain results."""
 
 from cdrop.experiments.compare import ComparisonResult, Settings, compare
-from cdrop.experiments.ledger import Ledger, open_ledger
+from cdrop.experiments.ledger import Ledger, OtherExperimentError, open_ledger
 from cdrop.experiments.paired import Arm, Contrast, ExperimentResult, paired_experiment
 from cdrop.experiments.trials import Trial
 
@@ -11,6 +11,7 @@ __all__ = [
     "Contrast",
     "ExperimentResult",
     "Ledger",
+    "OtherExperimentError",
     "Settings",
     "Trial",
     "compare",

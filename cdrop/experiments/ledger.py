@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Ledger", "open_ledger"]
+__all__ = ["Ledger", "OtherExperimentError", "open_ledger"]
 
 _FILE = "experiment.cdrop"
 _LONG = 1000  # iterations from which a training is worth checkpoints of its own
+
+
+class OtherExperimentError(ValueError):
+    """A folder has the trainings of another experiment."""
 
 
 class Ledger:
@@ -76,7 +80,7 @@ class Ledger:
 
         Raises
         ------
-        ValueError
+        OtherExperimentError
             If the folder has the trainings of another experiment.
         OSError
             If it cannot be written.
@@ -98,7 +102,7 @@ class Ledger:
         for name in {**had, **asked}:
             was, value = had.get(name), asked.get(name)
             if json.dumps(was) != json.dumps(value):
-                raise ValueError(
+                raise OtherExperimentError(
                     f"{self.folder} has another experiment: {name.replace('_', ' ')}{of} is {was} there, and {value} "
                     "here. Expected the same data and settings (but repeats and threads), or another folder"
                 )
