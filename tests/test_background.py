@@ -23,9 +23,13 @@ def labels(rows=300, seed=0):
 
 
 def train(x, *, background, threads=None, **settings):
-    net = Network(
-        [x.shape[1], 33, 20, 4], dropout=0.4, seed=3, dtype=x.dtype, threads=threads, **settings
-    )
+    units = [
+        x.shape[1],
+        401,
+        20,
+        4,
+    ]  # more units beside the background than any path has in a panel
+    net = Network(units, dropout=0.4, seed=3, dtype=x.dtype, threads=threads, **settings)
     if not background:
         net._set_background(None)  # decided: none
     net.fit(x, labels(len(x)), l2=1e-3, batch_size=50, iterations=20)
