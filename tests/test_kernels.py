@@ -169,6 +169,24 @@ def test_signatures_are_those_of_the_twins(name):
     assert getattr(kernels, name).__doc__
 
 
+@pytest.mark.isa
+@pytest.mark.parametrize("keep", [0.25, 1.0], ids=["lists", "dense"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_more_columns_and_rows_than_are_worked_on_at_a_time(keep, dtype, simd):
+    """16 blocks of 64 columns, and 4 of rows: the third round of columns begins at 2048."""
+    rng = np.random.default_rng(6)
+    x, weight = rng.standard_normal((300, 2150)), rng.standard_normal((2150, 70)) / 46
+    dout = rng.standard_normal((300, 70))
+    x, weight, dout = (a.astype(dtype) for a in (x, weight, dout))
+    mask = reference.bernoulli_mask(300, 2150, keep, seed=1)
+    expected = reference.masked_gemm(x, weight, mask=mask, scale=1 / keep)
+    assert_close(kernels.masked_gemm(x, weight, mask=mask, scale=1 / keep), expected, "product")
+    own = kernels.masked_gradients(dout, x, weight, mask=mask, scale=1 / keep)
+    expected = reference.masked_gradients(dout, x, weight, mask=mask, scale=1 / keep)
+    for a, b in zip(own, expected, strict=True):
+        assert_close(a, b, "product")
+
+
 # ---- The same bytes everywhere -------------------------------------------------------------
 
 

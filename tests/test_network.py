@@ -436,9 +436,11 @@ def test_the_two_scalings_agree_in_expectation():
     np.testing.assert_allclose(first, second, rtol=1e-10)  # under the same masks, even exactly
 
 
-def test_prediction_uses_no_mask_and_every_unit():
+@pytest.mark.parametrize("width", [9, 2150])  # within one round of 1,024 columns, and in three
+def test_prediction_uses_no_mask_and_every_unit(width):
     for scaling in ("train", "test"):
-        net = Network([9, 70, 4], dropout=0.5, input_dropout=0.3, scaling=scaling, dtype="float64")
+        rates = {"dropout": 0.5, "input_dropout": 0.3}
+        net = Network([width, 70, 4], **rates, scaling=scaling, dtype="float64")
         with_biases(net)
         x, _ = problem(net.units, rows=300, dtype="float64")
         expected = reference.forward((net.coefs_, net.intercepts_), x, spec_of(net))[-1]

@@ -42,6 +42,7 @@ DESIGNS = [
     {"units": [5, 130, 8, 1, 6], "dropout": [0.0, 0.0, 0.3], "activation": "leaky_relu"},
     {"units": [40, 300, 70, 21], "dropout": [0.0, 0.4], "activation": "tanh", "scaling": "test"},
     {"units": [8, 20, 1], "dropout": 0.25, "activation": "sigmoid"},
+    {"units": [4, 2150, 9, 2], "dropout": 0.5},  # three rounds of 1,024 columns
 ]
 
 
