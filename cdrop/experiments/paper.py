@@ -108,12 +108,12 @@ class Row:
 
 
 _RAMP = Momentum(0.95, start=0.5, ramp=2000)
-_LOGISTIC = (Recipe(Adam(), 1e-3), Recipe(Adam(), 3e-4), Recipe(_RAMP, 0.3))
-_RELU = (Recipe(Adam(), 1e-3), Recipe(Adam(), 3e-4), Recipe(_RAMP, 0.03))
-_MAX_NORM = tuple(
-    Recipe(rule, rate, limit)
-    for rule, rate in ((_RAMP, 0.1), (_RAMP, 0.2), (Adam(), 1e-3))
-    for limit in (2.0, 3.0)
+_LOGISTIC = (Recipe(Adam(), 1e-3), Recipe(Adam(), 2e-3), Recipe(Adam(), 5e-4))
+_RELU = (Recipe(Adam(), 1e-3), Recipe(Adam(), 5e-4), Recipe(_RAMP, 0.02))
+_MAX_NORM = (
+    *(Recipe(Adam(), 1e-3, limit) for limit in (1.5, 1.0, 2.0)),
+    Recipe(Adam(), 2e-3, 1.5),
+    Recipe(_RAMP, 0.03, 2.0),
 )
 _PLAIN = (Recipe(Adam(), 1e-3, epochs=40), Recipe(_RAMP, 0.1, epochs=40))
 
