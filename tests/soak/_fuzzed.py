@@ -18,6 +18,7 @@ import struct
 import sys
 import time
 import warnings
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -30,7 +31,7 @@ with atheris.instrument_imports(include=["cdrop"]):
 
     from cdrop import Network, load, network, storage
     from cdrop.callbacks import Callback, Validation
-    from cdrop.datasets import DataError, mnist, read_idx
+    from cdrop.datasets import DataError, load_csv, load_npz, mnist, read_idx, tables
     from cdrop.estimators import DropoutMLPClassifier, DropoutMLPRegressor
     from cdrop.experiments import Ledger, Trial
 
@@ -253,6 +254,82 @@ def reads_idx(content):
     return "read"
 
 
+# ---- Tables ------------------------------------------------------------------------------------
+
+
+def table_files():
+    """Return .npz files, stored and deflated, of a table and of images, and .csv files, plain and compressed."""
+    x, y = np.arange(24.0).reshape(8, 3) / 7, np.arange(8) % 2
+    made = []
+    for write in (np.savez, np.savez_compressed):
+        for arrays in (
+            {"X": x, "y": y},
+            {"x_train": x, "y_train": y, "x_test": x[:4], "y_test": y[:4]},
+            {"X": np.arange(96, dtype="u1").reshape(8, 4, 3), "y": y.astype("U2")},
+        ):
+            write(packed := io.BytesIO(), **arrays)
+            made.append(packed.getvalue())
+    text = "a,kind,b\n" + "".join(f"{i}.5,{'xy'[i % 2]},-{i}e-3\n" for i in range(8))
+    quoted = 'a,"kind"\r\n' + "".join(f'"{i}",{i % 3}\r\n' for i in range(12))
+    plain = [text.encode(), quoted.encode()]
+    return made + plain + [gzip.compress(content, mtime=0) for content in plain]
+
+
+def rewritten(content, most, seed):
+    """Mutate a table file: what is packed in it, whose checksums are then right, or the file itself."""
+    draw = random.Random(seed)
+    try:
+        if draw.random() < 0.3:
+            raise ValueError("the file itself")
+        if content[:2] == b"PK":
+            return rezipped(content, most, draw)
+        if content[:2] == b"\x1f\x8b":
+            return gzip.compress(atheris.Mutate(gzip.decompress(content), most), mtime=0)[:most]
+    except Exception:
+        pass  # it is no longer a file that can be taken apart
+    return atheris.Mutate(content, most)
+
+
+def rezipped(content, most, draw):
+    """Return an archive, a member of which has other bytes or another shape."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    name = draw.choice(list(members))
+    number, nothing = struct.pack("<d", 4 / 7), struct.pack("<d", draw.choice([math.nan, math.inf]))
+    swaps = [(b"(8,", b"(9,"), (b"(8,", b"(2305843009213693952,"), (b", 3)", b", 4)")]
+    swaps += [(b"<f8", b"|O8"), (b"f8", b"f4"), (number, nothing)]
+    changed = members[name].replace(*draw.choice(swaps))
+    members[name] = changed if draw.random() < 0.3 else atheris.Mutate(members[name], most)
+    with zipfile.ZipFile(packed := io.BytesIO(), "w", draw.choice([0, 8])) as archive:
+        for member, held in members.items():
+            archive.writestr(member, held)
+    return packed.getvalue()[:most]
+
+
+def reads_table(content):
+    """Read; what comes of it must be finite, whole, and the numbers that another reader finds."""
+    archive = content[:2] == b"PK"
+    try:
+        data = load_npz(PATH) if archive else load_csv(PATH, label="kind")
+    except DataError as error:
+        assert str(PATH) in str(error)
+        return "refused"
+    rows = [getattr(data, f"X_{part}") for part in ("train", "val", "test")]
+    labels = np.concatenate([getattr(data, f"y_{part}") for part in ("train", "val", "test")])
+    numbers = np.sort(np.concatenate([part.ravel() for part in rows]).astype(float))
+    if archive:
+        with np.load(PATH, allow_pickle=False) as held:
+            found = [held[name] for name in held.files if name[0] in "Xx"]
+        expected = np.sort(np.concatenate([array.ravel() for array in found]).astype(float))
+        if not np.array_equal(numbers, expected):
+            raise WrongResult("a table was read that the file does not hold")
+    if not np.isfinite(numbers).all() or sum(map(len, rows)) != len(labels):
+        raise WrongResult("a table was read that is none")
+    if labels.min() < 0 or labels.max() >= len(data.classes):
+        raise WrongResult("a label is no class")
+    return "read"
+
+
 # ---- Faults to be found -------------------------------------------------------------------------
 
 
@@ -285,6 +362,13 @@ def cut(stream, where, ndim, *_):
     return READ_PLAIN(io.BytesIO(content), where, ndim, lambda need: True, "")
 
 
+def promise(stream, where):
+    shape, dtype = TABLE_HEADER(stream, where)
+    take(shape)
+    return shape, dtype
+
+
+TABLE_HEADER = tables._read_header
 CHECK, READ_HEADER, READ_PLAIN = storage._check_about, mnist._read_header, mnist._read_plain
 PLANTS = {
     "digest not checked": (storage, "_read", lambda path: Path(path).read_bytes()),
@@ -294,13 +378,21 @@ PLANTS = {
     "crash": (storage, "_check_about", crash),
     "header believed": (mnist, "_read_header", believe),
     "rest not read": (mnist, "_read_plain", cut),
+    "table header believed": (tables, "_read_header", promise),
+    "numbers not checked": (tables, "_check_rows", lambda rows, where: rows),
 }
 
 
 # ---- The run -----------------------------------------------------------------------------------
 
-READERS = {"unsigned": reads_model, "signed": reads_model, "idx": reads_idx}
-MUTATORS = {"signed": signed, "idx": repacked}
+READERS = {
+    "unsigned": reads_model,
+    "signed": reads_model,
+    "idx": reads_idx,
+    "tables": reads_table,
+}
+MUTATORS = {"signed": signed, "idx": repacked, "tables": rewritten}
+GOOD = {"unsigned": models, "signed": models, "idx": idx_files, "tables": table_files}
 
 
 def test_one(content):
@@ -324,7 +416,7 @@ def main():
     """Fuzz."""
     warnings.simplefilter("ignore")
     if not CORPUS:
-        for number, content in enumerate(idx_files() if TARGET == "idx" else models()):
+        for number, content in enumerate(GOOD[TARGET]()):
             (Path(FOLDER) / "corpus" / str(number)).write_bytes(content)
             CORPUS.add(content)
     for content in CORPUS:

@@ -97,3 +97,11 @@ def fuzz_idx(run: Run):
     """Change IDX files, plain and compressed, inside and outside."""
     tell_fuzzed(run, 17, "idx")
     tell_planted(run, 17, "idx", {"header believed": "MemoryError", "rest not read": "WrongResult"})
+
+
+@campaign(17)
+def fuzz_tables(run: Run):
+    """Change .npz and .csv files, plain and compressed, inside and outside."""
+    tell_fuzzed(run, 17, "tables")
+    plants = {"numbers not checked": "WrongResult", "table header believed": "MemoryError"}
+    tell_planted(run, 17, "tables", plants)
