@@ -91,10 +91,12 @@ def build(name, version, *flags):
 
 def pytest(python, folder, *arguments):
     """Run tests with the package of a folder; return the process."""
+    paths = {"PYTHONPATH": f"{folder}:{FOLDER / 'site'}"}
+    paths["PYTHONSAFEPATH"] = "1"  # else the tests' own processes find the package here first
     return subprocess.run(
-        [python, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{folder}:{FOLDER / 'site'}"},
+        env={**os.environ, **paths},
         capture_output=True,
         text=True,
         check=False,
