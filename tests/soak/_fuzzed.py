@@ -311,8 +311,8 @@ def arrays_of_rows():
     with zipfile.ZipFile(PATH) as archive:
         there = {name.removesuffix(".npy"): name for name in archive.namelist()}
         keys = [[key for key in names if key in there] for names, _ in tables._KEYS.values()]
-        held = [io.BytesIO(archive.read(there[some[0]])) for some in keys if some]
-    return [np.load(array, allow_pickle=False) for array in held]
+        streams = [archive.open(there[some[0]]) for some in keys if some]
+        return [np.lib.format.read_array(stream, allow_pickle=False) for stream in streams]
 
 
 def reads_table(content):
