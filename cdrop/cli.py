@@ -60,8 +60,8 @@ examples:
                                               an hour of it; the same command goes on
   cdrop paper --search max-norm               its candidate recipes, by 10,000 images held out
 
-What the paper leaves open (rule, rate, epochs) was chosen by --search on 10,000 of the training images,
-never on the test images; --search does it again.
+What the paper leaves open (rule, rate, norm, epochs) is judged by 10,000 of the training images, never by
+the test images: --search trains every candidate. So far some have had short trainings (docs/paper.md).
 
 With --checkpoint (it needs the extra io) a training is safe as soon as it is finished, and every 1,000
 steps. --resume goes on with what was killed, interrupted or out of time, and ends with the same numbers.

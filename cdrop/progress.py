@@ -78,9 +78,7 @@ class TrainingWork(Callback):
         self._begun = self._told = time.monotonic()
         self._bar: Any = None
         self._cost = 0
-        visible = ProgressBar().visible
-
-        if visible:
+        if ProgressBar().visible:
             from tqdm import tqdm
 
             shape = "{percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}"

@@ -1,8 +1,8 @@
 """Rows of table 2 of Srivastava et al. (2014): MNIST without augmentation or pretraining, with and without dropout.
 
 The paper gives each row's architecture and error, and the ranges its other settings were chosen from. So each row has
-`Recipe` candidates here; which one is used was chosen on 10,000 training images held out, never on the test
-images. The table's figures then come from trainings on all 60,000, as in the paper.
+`Recipe` candidates here; which one is used is judged by 10,000 training images held out, never by the test
+images: so far by short trainings of some of them (docs/paper.md). The table's figures then come from trainings on all 60,000, as in the paper.
 
 References
 ----------
@@ -93,7 +93,7 @@ class Row:
     dropout : bool
         Whether hidden units are dropped with probability 0.5 and pixels with 0.2.
     candidates : tuple of Recipe
-        What a search chooses from; the first is the one that was chosen.
+        What a search chooses from; the first is the one that is used.
     on_request : bool
         Whether it is trained only where it is named.
     """
