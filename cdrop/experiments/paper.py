@@ -1,8 +1,8 @@
 """Rows of table 2 of Srivastava et al. (2014): MNIST without augmentation or pretraining, with and without dropout.
 
 The paper gives each row's architecture and error, and the ranges its other settings were chosen from. So each row has
-`Recipe` candidates here; which one is used is judged by 10,000 training images held out, never by the test
-images: so far by short trainings of some of them (docs/paper.md). The table's figures then come from trainings on all 60,000, as in the paper.
+`Recipe` candidates here. They are judged by 10,000 training images held out, never by the test images: so far by short
+trainings of some of them (docs/paper.md). The table's figures then come from trainings on all 60,000, as in the paper.
 
 References
 ----------
