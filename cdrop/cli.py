@@ -55,13 +55,13 @@ rows:
 
 examples:
   cdrop paper                                 the rows up to 3 x 1024, three times each
-  cdrop paper max-norm --repeats 1 --epochs 5 a first look, some minutes
+  cdrop paper max-norm --repeats 1 --epochs 5 a first look, half a minute
   cdrop paper --checkpoint kept --resume --time-limit 60
                                               an hour of it; the same command goes on
   cdrop paper --search max-norm               its candidate recipes, by 10,000 images held out
 
-What the paper leaves open (rule, rate, norm, epochs) is judged by 10,000 of the training images, never by
-the test images: --search trains every candidate. So far some have had short trainings (docs/paper.md).
+What the paper leaves open (rule, rate, norm, batch, epochs) was chosen by 10,000 of the training images, never
+by the test images (docs/paper.md). --search trains every candidate again, and tells their errors.
 
 With --checkpoint (it needs the extra io) a training is safe as soon as it is finished, and every 1,000
 steps. --resume goes on with what was killed, interrupted or out of time, and ends with the same numbers.

@@ -5,6 +5,7 @@ Everything heavy is imported inside the functions that need it, so that ``--help
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -130,8 +131,10 @@ def run_paper(args: argparse.Namespace) -> int:
     plan = paper.plan(args.rows or None, args.epochs, candidates=args.search)
     work = {name: planned.work(dataset) for name, planned in plan.items()}
     kept = [] if ledger is None else ledger.among(repeats, plan)
+    finished = {(trial.repeat, trial.configuration) for trial in kept}
+    left = [which for which in itertools.product(range(repeats), plan) if which not in finished]
     progress = TrainingWork(
-        repeats * sum(work.values()), sum(work[trial.configuration] for trial in kept)
+        [work[name] for _, name in left], sum(work[name] for _, name in finished)
     )
 
     def begin(result: ExperimentResult) -> None:

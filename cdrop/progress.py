@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from cdrop import report
 from cdrop.callbacks import Callback, ProgressBar
-from cdrop.experiments.paper import step_work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cdrop.experiments import Settings, Trial
 
@@ -69,34 +68,38 @@ class TrainingWork(Callback):
 
     Parameters
     ----------
-    total, done : int
-        Of all trainings together, and of those that were finished before, as `cdrop.experiments.paper.work` counts.
+    left : sequence of float
+        Work of each training that is to come, in order, in any unit.
+    done : float
+        Work of those that were finished before.
     """
 
-    def __init__(self, total: int, done: int) -> None:
-        self._total, self._done, self._new = total, done, 0
+    def __init__(self, left: Sequence[float], done: float) -> None:
+        self._left, self._done, self._new = list(left), done, 0.0
+        self._total = done + sum(left)
         self._begun = self._told = time.monotonic()
         self._bar: Any = None
-        self._cost = 0
+        self._of_step = 0.0
         if ProgressBar().visible:
             from tqdm import tqdm
 
             shape = "{percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}"
-            self._bar = tqdm(total=total, initial=done, bar_format=shape, leave=False)
+            self._bar = tqdm(total=self._total, initial=done, bar_format=shape, leave=False)
 
     def on_fit_begin(self, net: Any, total: int) -> None:
-        """Hear what is trained next; what a checkpoint has of it is done."""
-        self._cost = step_work(net.units, net.activation, any(net.dropout))
-        self._done += self._cost * net.history.iterations
+        """Hear that the next training begins; what a checkpoint has of it is done."""
+        before = net.history.iterations
+        self._of_step = self._left.pop(0) / (before + total)
+        self._done += self._of_step * before
         if self._bar is not None:
             self._bar.initial = self._done
             self._bar.n = self._done + self._new
 
     def on_iteration(self, net: Any, iteration: int, loss: float) -> None:
         """Move on by one iteration."""
-        self._new += self._cost
+        self._new += self._of_step
         if self._bar is not None:
-            self._bar.update(self._cost)
+            self._bar.update(self._of_step)
 
     def on_epoch_end(self, net: Any, epoch: Any) -> None:
         """Print a line when the last one was long ago, where there is no bar."""
@@ -113,8 +116,8 @@ class TrainingWork(Callback):
     @property
     def seconds_left(self) -> float:
         """At the pace so far."""
-        left = max(0, self._total - self._done - self._new)
-        return (time.monotonic() - self._begun) * left / max(1, self._new)
+        left = max(0.0, self._total - self._done - self._new)
+        return (time.monotonic() - self._begun) * left / self._new if self._new else math.inf
 
     def tell(self, line: str) -> None:
         """Print a line above the bar, if there is one."""
