@@ -48,8 +48,8 @@ CURVES = {
 }
 MOST_MARKERS = 20  # on a curve
 # Repeats: the intervals of two are 18 standard deviations wide, beside which nothing else is seen; a histogram of a few
-# says less than they do themselves.
-FEWEST_FOR_INTERVALS, FEWEST_FOR_HISTOGRAM = 3, 30
+# says less than they do themselves; hundreds of pairs are a black surface.
+FEWEST_FOR_INTERVALS, FEWEST_FOR_HISTOGRAM, MOST_PAIRS = 3, 30, 200
 
 
 def check_format(path: str | os.PathLike[str]) -> str:
@@ -238,8 +238,8 @@ class LossCurveDisplay:
 
 def _title(result: ComparisonResult) -> str:
     """Return the line above both panels: data and number of repeats."""
-    repeats = f"{result.repeats} repeat" + ("s" if result.repeats != 1 else "")
-    cut = "" if result.complete else f" of {result.settings.repeats} (incomplete)"
+    repeats = f"{result.repeats:,} repeat" + ("s" if result.repeats != 1 else "")
+    cut = "" if result.complete else f" of {result.settings.repeats:,} (incomplete)"
     return f"{result.data['name']}, {repeats}{cut} per arm"
 
 
@@ -410,14 +410,16 @@ def draw_accuracy(axes: Axes, result: ComparisonResult) -> None:
     ----------
     axes : matplotlib.axes.Axes
     result : ComparisonResult
-        At least one finished repeat.
+        At least one finished repeat; above `MOST_PAIRS` each arm has a histogram instead of points and lines.
     """
-    pairs = np.array([result.arms[arm].score for arm in ARMS])
-    # Many lines drawn over each other must not turn into a black surface.
-    fade = float(np.clip(8 / result.repeats, 0.06, 0.7))
-    axes.plot([0, 1], pairs, color="0.55", lw=0.9, alpha=fade, zorder=1)
+    if result.repeats > MOST_PAIRS:
+        shown = "distribution"
+        _draw_histograms(axes, result)
+    else:
+        shown = "a line per repeat"
+        _draw_pairs(axes, result)
     for place, arm in enumerate(ARMS):
-        _draw_arm(axes, place, arm, result.arms[arm], fade)
+        _draw_mean(axes, place, arm, result.arms[arm])
         if result.beside_article:
             theirs = article.RESULTS[arm]
             axes.errorbar(
@@ -431,30 +433,59 @@ def draw_accuracy(axes: Axes, result: ComparisonResult) -> None:
             )
     axes.set_xticks([0, 1], [LABELS[arm] for arm in ARMS])
     axes.set(xlim=(-0.6, 1.6), ylabel="test accuracy")
-    axes.set_title("Test accuracy (a line per repeat, mean ± std)", fontsize=11)
+    axes.set_title(f"Test accuracy ({shown}, mean ± std)", fontsize=11)
     axes.ticklabel_format(axis="y", useOffset=False)
     if result.beside_article:
         _explain_markers(axes)
     tidy(axes)
 
 
-def _draw_arm(axes: Axes, place: int, arm: str, values: Arm, fade: float) -> None:
-    """Draw one arm's accuracies in their column, mean and standard deviation outside of it."""
-    accuracy = values.score
-    style: dict[str, Any] = {"color": COLOURS[arm], "marker": MARKERS[arm]}
-    axes.plot(
-        [place] * len(accuracy), accuracy, ls="none", ms=5, alpha=max(fade, 0.25), zorder=2, **style
-    )
-    if len(accuracy) > 1:
+def _draw_pairs(axes: Axes, result: ComparisonResult) -> None:
+    """Draw each repeat's two accuracies, a column for each arm, with a line between."""
+    pairs = np.array([result.arms[arm].score for arm in ARMS])
+    # Many lines drawn over each other must not turn into a black surface.
+    fade = float(np.clip(8 / result.repeats, 0.06, 0.7))
+    axes.plot([0, 1], pairs, color="0.55", lw=0.9, alpha=fade, zorder=1)
+    for place, arm in enumerate(ARMS):
+        style: dict[str, Any] = {"color": COLOURS[arm], "marker": MARKERS[arm], "ls": "none"}
+        axes.plot(
+            [place] * result.repeats, pairs[place], ms=5, alpha=max(fade, 0.25), zorder=2, **style
+        )
+
+
+def _draw_histograms(axes: Axes, result: ComparisonResult) -> None:
+    """Draw a histogram of each arm's accuracies, which grows from its column inwards; bins and scale are the same."""
+    accuracies = np.array([result.arms[arm].score for arm in ARMS])
+    bins = _bins(accuracies.ravel(), 1 / result.data["test"])
+    counts = np.array([np.histogram(values, bins)[0] for values in accuracies])
+    lengths = 0.45 * counts / counts.max()
+    for place, arm in enumerate(ARMS):
+        there = counts[place] > 0
+        axes.barh(
+            np.array(bins[:-1])[there],
+            (-lengths[place] if place else lengths[place])[there],
+            np.diff(bins)[there],
+            left=place,
+            align="edge",
+            fc=(COLOURS[arm], 0.45),
+            ec=COLOURS[arm],
+            lw=0.6,  # a single repeat of a thousand is seen
+        )
+
+
+def _draw_mean(axes: Axes, place: int, arm: str, values: Arm) -> None:
+    """Draw one arm's mean and standard deviation, outside of its column."""
+    if len(values.score) > 1:
         axes.errorbar(
             place + (0.18 if place else -0.18),
             values.mean_score,
             values.std_score,
+            color=COLOURS[arm],
+            marker=MARKERS[arm],
             ms=7,
             lw=2,
             capsize=5,
             zorder=3,
-            **style,
         )
 
 

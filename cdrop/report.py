@@ -134,7 +134,7 @@ def facts(result: ComparisonResult) -> dict[str, str]:
         **({"sweep": f"dropout {sweep} as well"} if sweep else {}),
         "training": f"{settings.optimizer}, learning rate {settings.learning_rate:g}, L2 {settings.l2:g},"
         f" {settings.iterations:,} minibatches of {settings.batch_size}",
-        "repeats": f"{settings.repeats} per arm, {seeds}; paired: same initial weights and minibatches",
+        "repeats": f"{settings.repeats:,} per arm, {seeds}; paired: same initial weights and minibatches",
         "machine": f"{machine['cpu']}; SIMD {machine['simd']}; {_workers(machine)}",
         "versions": f"cdrop {versions['cdrop']}, Python {versions['python']}, NumPy {versions['numpy']},"
         f" SciPy {versions['scipy'] or 'absent'}",
@@ -167,7 +167,7 @@ def run_line(without: Trial, dropped: Trial, repeats: int) -> str:
         Number of repeats asked for.
     """
     return (
-        f"repeat {without.repeat + 1} of {repeats}: test accuracy {without.score:.4f}"
+        f"repeat {without.repeat + 1:,} of {repeats:,}: test accuracy {without.score:.4f}"
         f" without, {dropped.score:.4f} with dropout"
         f" ({without.seconds + dropped.seconds:.1f} s)"
     )
@@ -305,7 +305,7 @@ def info(
 def incomplete(result: ComparisonResult) -> str:
     """Say why and after how many repeats the comparison ended."""
     why = "interrupted" if result.interrupted else f"stopped ({result.experiment.stopped})"
-    return f"INCOMPLETE: {why} after {result.repeats} of {result.settings.repeats} repeats."
+    return f"INCOMPLETE: {why} after {result.repeats:,} of {result.settings.repeats:,} repeats."
 
 
 def _loss_table(result: ComparisonResult) -> str:
@@ -474,5 +474,5 @@ def spread(mean: float, std: float) -> str:
 
 def repeats(number: int, *, these: bool = False) -> str:
     """Return the number of repeats with its noun."""
-    noun = f"{number} repeat{'' if number == 1 else 's'}"
+    noun = f"{number:,} repeat{'' if number == 1 else 's'}"
     return f"{'this' if number == 1 else 'these'} {noun}" if these else noun

@@ -3,6 +3,7 @@
 import io
 import sys
 
+import numpy as np
 import pytest
 from comparisons import FakeTrainer, fake_result, small_dataset
 
@@ -48,6 +49,24 @@ def test_every_repeat_is_a_line_between_the_arms():
     pairs = [tuple(line.get_ydata()) for line in accuracy.get_lines() if len(line.get_xdata()) == 2]
     expected = list(zip(*(result.arms[a].score for a in ("without", "with")), strict=True))
     assert pairs[:4] == expected
+
+
+def test_hundreds_of_repeats_are_two_histograms():
+    result = fake_result(repeats=201)
+    _, (_, axes) = plot_comparison(result)
+    assert not [line for line in axes.get_lines() if list(line.get_xdata()) == [0, 1]]
+    found = []  # for each bar, its arm's repeats in it and its length, inwards
+    for place, arm in enumerate(("without", "with")):
+        scores = np.array(result.arms[arm].score)
+        bars = [bar for bar in axes.patches if bar.get_xy()[0] == place]
+        inside = [
+            int(((scores > bar.get_y()) & (scores < bar.get_y() + bar.get_height())).sum())
+            for bar in bars
+        ]
+        assert sum(inside) == 201
+        found += zip(inside, [(-1) ** place * bar.get_width() for bar in bars], strict=True)
+    counts, lengths = np.array(found).T
+    np.testing.assert_allclose(lengths, 0.45 * counts / counts.max())
 
 
 def test_axes_are_labelled_and_the_title_says_what():
