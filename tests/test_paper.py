@@ -119,7 +119,7 @@ def test_the_command_prints_and_saves_every_training(quick, capsys, tmp_path):
         for error in row["error_percent"]:
             assert f"{error:.2f} %" in told.out
     assert [row["paper_error_percent"] for row in saved["rows"]] == [1.60, 1.06]
-    assert saved["arms"]["max-norm"]["configuration"]["max_norm"] == 1.2
+    assert saved["arms"]["max-norm"]["configuration"]["max_norm"] == 1.0
 
 
 def test_out_of_time_goes_on_to_the_same_numbers(quick, capsys, tmp_path):

@@ -121,10 +121,10 @@ _RELU = (
     Recipe(Adam(), 1e-3, None, 128, 100),
 )
 _MAX_NORM = (
+    Recipe(Adam(), 1e-3, 1.0, 256, 150),
+    Recipe(Adam(), 5e-4, 1.2, 256, 200),
     Recipe(Adam(), 2e-3, 1.2, 512, 200),
     Recipe(Adam(), 2e-3, 1.5, 512, 200),
-    Recipe(Adam(), 4e-3, 1.5, 1024, 200),
-    Recipe(Adam(), 1e-3, 1.5, 256, 100),
 )
 
 ROWS = {
