@@ -34,6 +34,7 @@ def test_rows_are_the_papers():
         assert made["activation"] == ("sigmoid" if name in ("standard", "logistic") else "relu")
         assert (made["max_norm"] is not None) == ("max-norm" in ROWS[name].about)
         assert planned.recipe is ROWS[name].candidates[0]
+        assert made["batch_size"] == planned.recipe.batch_size
         assert (made["learning_rate"].epochs, made["epochs"]) == (planned.recipe.epochs,) * 2
     names = [f"relu: {recipe}" for recipe in ROWS["relu"].candidates]
     assert list(plan(["relu"], candidates=True)) == names
@@ -137,6 +138,24 @@ def test_out_of_time_goes_on_to_the_same_numbers(quick, capsys, tmp_path):
         for name in ("whole", "resumed")
     )
     assert whole == resumed
+
+
+def test_what_is_finished_is_no_work_to_come(quick, tmp_path, monkeypatch):
+    pytest.importorskip("safetensors")
+    seen = []
+
+    class Recorded(progress.TrainingWork):
+        def __init__(self, left, done):
+            seen.append((left, done))
+            super().__init__(left, done)
+
+    monkeypatch.setattr(progress, "TrainingWork", Recorded)
+    options = ["standard", "logistic", "--epochs", 1, "--checkpoint", tmp_path / "kept", "--resume"]
+    for repeats in (1, 2):
+        assert run(*options, "--repeats", repeats) == 0
+    (both, nothing), again = seen
+    assert (len(both), nothing) == (2, 0)
+    assert again == (both, sum(both))
 
 
 def test_a_search_lists_its_candidates(quick, capsys):
