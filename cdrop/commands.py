@@ -5,7 +5,6 @@ Everything heavy is imported inside the functions that need it, so that ``--help
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -120,6 +119,7 @@ def run_paper(args: argparse.Namespace) -> int:
     """Train rows of the paper's table, or search for how to (``cdrop paper``)."""
     from cdrop import report
     from cdrop.experiments import paper
+    from cdrop.experiments.paired import trainings_left
     from cdrop.progress import TrainingWork
 
     _check_outputs(args)
@@ -131,10 +131,9 @@ def run_paper(args: argparse.Namespace) -> int:
     plan = paper.plan(args.rows or None, args.epochs, candidates=args.search)
     work = {name: planned.work(dataset) for name, planned in plan.items()}
     kept = [] if ledger is None else ledger.among(repeats, plan)
-    finished = {(trial.repeat, trial.configuration) for trial in kept}
-    left = [which for which in itertools.product(range(repeats), plan) if which not in finished]
+    left = trainings_left(repeats, plan, kept)
     progress = TrainingWork(
-        [work[name] for _, name in left], sum(work[name] for _, name in finished)
+        [work[name] for _, name in left], sum(work[trial.configuration] for trial in kept)
     )
 
     def begin(result: ExperimentResult) -> None:

@@ -107,10 +107,6 @@ class Ledger:
                     "here. Expected the same data and settings (but repeats and threads), or another folder"
                 )
 
-    def finished(self, repeat: int, configuration: str) -> Trial | None:
-        """Return a training that is kept."""
-        return next((t for t in self.trials if t[:2] == (repeat, configuration)), None)
-
     def among(self, repeats: int, configurations: Iterable[str]) -> list[Trial]:
         """Return what is kept of the first `repeats` repeats of some configurations."""
         names = set(configurations)

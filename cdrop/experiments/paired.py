@@ -387,6 +387,15 @@ def paired_experiment(
     return result
 
 
+def trainings_left(
+    repeats: int, configurations: Iterable[str], done: Iterable[Trial]
+) -> list[tuple[int, str]]:
+    """Return repeat and configuration of each training still to be made, in the order of the making."""
+    finished = {(trial.repeat, trial.configuration) for trial in done}
+    asked = itertools.product(range(repeats), configurations)
+    return [which for which in asked if which not in finished]
+
+
 def now() -> str:
     """Return the time as results tell it: ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -457,11 +466,8 @@ class _Work:
             "note_every": note_every,
             "network": network,
         }
-        asked = list(itertools.product(range(repeats), arms))
-        found = [] if ledger is None else [ledger.finished(*which) for which in asked]
-        self.done = [trial for trial in found if trial is not None]
-        finished = {(trial.repeat, trial.configuration) for trial in self.done}
-        self.left = [which for which in asked if which not in finished]
+        self.done = [] if ledger is None else ledger.among(repeats, arms)
+        self.left = trainings_left(repeats, arms, self.done)
 
     def here(self, callbacks: Sequence[Callback]) -> Iterator[Trial]:
         """Make what is left, one after the other; a long training has a checkpoint of its own."""
