@@ -243,10 +243,11 @@ def paper(result: ExperimentResult, outcomes: Sequence[Outcome], *, search: bool
     if search:
         lines.append(f"{'':{width}}   error on images held out")
     else:
-        lines.append(f"{'test error':{width}}   paper    here   by seed")
+        lines.append(f"{'test error':{width}}   paper    here      by seed")
     for outcome in outcomes:
         errors = "  ".join(map(_percent, outcome.errors))
-        average = _percent(mean(outcome.errors)) if outcome.errors else "none yet"
+        # A third decimal: two would call 1.103 % a 1.10 %.
+        average = f"{mean(outcome.errors):.3f} %" if outcome.errors else "none yet"
         row = outcome.planned.row
         if search:
             lines.append(
