@@ -11,7 +11,8 @@ from comparisons import FakeTrainer, small_dataset
 
 from cdrop import cli, progress, report
 from cdrop.experiments import paper
-from cdrop.experiments.paper import ROWS, inputs, outcomes, plan, train_rows
+from cdrop.experiments.paper import ROWS, Recipe, inputs, outcomes, plan, train_rows
+from cdrop.optimizers import Adam, Momentum
 
 WHOLE = small_dataset(validation=0)
 WITH_HELD_OUT = small_dataset(train=250, validation=50)
@@ -75,7 +76,7 @@ def test_the_table_is_of_test_images():
     assert standard.errors == pytest.approx([10.0, 9.9])
     assert relu.errors == pytest.approx([9.5, 9.4])
     text = report.paper(result, [standard, relu], search=False)
-    expected = "dropout, ReLU, 3 x 1024 1.25 % 9.45 % 9.50 % 9.40 %"
+    expected = "dropout, ReLU, 3 x 1024 1.25 % 9.450 % 9.50 % 9.40 %"
     assert text.splitlines()[2].split() == expected.split()
 
 
@@ -120,7 +121,14 @@ def test_the_command_prints_and_saves_every_training(quick, capsys, tmp_path):
         for error in row["error_percent"]:
             assert f"{error:.2f} %" in told.out
     assert [row["paper_error_percent"] for row in saved["rows"]] == [1.60, 1.06]
-    assert saved["arms"]["max-norm"]["configuration"]["max_norm"] == 1.0
+    assert saved["arms"]["max-norm"]["configuration"]["max_norm"] == 0.9
+
+
+def test_a_recipe_tells_what_is_not_default():
+    rule = Momentum(0.95, start=0.6, ramp=200)
+    told = "momentum(momentum=0.95, start=0.6, ramp=200) 0.03, max-norm 1, batch 128, 7 epochs"
+    assert str(Recipe(rule, 0.03, 1.0, epochs=7)) == told
+    assert str(Recipe(Adam(), 5e-4)) == "adam 0.0005, batch 128, 100 epochs"
 
 
 def test_out_of_time_goes_on_to_the_same_numbers(quick, capsys, tmp_path):

@@ -12,6 +12,7 @@ appendix B.1.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from cdrop._checks import choice, whole_number
 from cdrop.experiments.compare import describe_data
 from cdrop.experiments.paired import ExperimentResult, paired_experiment
 from cdrop.experiments.statistics import mean
-from cdrop.optimizers import Adam, Optimizer
+from cdrop.optimizers import Adam, Momentum, Optimizer
 from cdrop.schedules import Cosine
 
 if TYPE_CHECKING:
@@ -75,7 +76,17 @@ class Recipe:
     def __str__(self) -> str:
         limit = "" if self.max_norm is None else f", max-norm {self.max_norm:g}"
         length = f"batch {self.batch_size}, {self.epochs} epochs"
-        return f"{self.optimizer.name} {self.learning_rate:g}{limit}, {length}"
+        return f"{self._rule()} {self.learning_rate:g}{limit}, {length}"
+
+    def _rule(self) -> str:
+        """Return the rule's name with those of its settings that are not the defaults."""
+        rule = self.optimizer
+        chosen = [
+            f"{setting.name}={getattr(rule, setting.name):g}"
+            for setting in dataclasses.fields(rule)
+            if getattr(rule, setting.name) != setting.default
+        ]
+        return f"{rule.name}({', '.join(chosen)})" if chosen else rule.name
 
 
 @dataclass(frozen=True)
@@ -121,10 +132,10 @@ _RELU = (
     Recipe(Adam(), 1e-3, None, 128, 100),
 )
 _MAX_NORM = (
+    Recipe(Momentum(0.95, ramp=2000), 0.03, 0.9, 128, 600),
+    Recipe(Momentum(0.95, ramp=2000), 0.03, 1.0, 128, 400),
     Recipe(Adam(), 1e-3, 1.0, 256, 150),
-    Recipe(Adam(), 5e-4, 1.2, 256, 200),
     Recipe(Adam(), 2e-3, 1.2, 512, 200),
-    Recipe(Adam(), 2e-3, 1.5, 512, 200),
 )
 
 ROWS = {
