@@ -54,8 +54,9 @@ rows:
 {rows}
 
 examples:
-  cdrop paper                                 the rows up to 3 x 1024, three times each
-  cdrop paper max-norm --repeats 1 --epochs 5 a first look, half a minute
+  cdrop paper                                 the rows up to 3 x 1024, three times each: an hour
+                                              and more on two cores, most of it for max-norm
+  cdrop paper max-norm --repeats 1 --epochs 5 a first look, some seconds
   cdrop paper --checkpoint kept --resume --time-limit 60
                                               an hour of it; the same command goes on
   cdrop paper --search max-norm               its candidate recipes, by 10,000 images held out
