@@ -246,7 +246,7 @@ def paper(result: ExperimentResult, outcomes: Sequence[Outcome], *, search: bool
         lines.append(f"{'test error':{width}}   paper    here      by seed")
     for outcome in outcomes:
         errors = "  ".join(map(_percent, outcome.errors))
-        # A third decimal: two would call 1.103 % a 1.10 %.
+        # A third decimal, as means of a few trainings have it: two would hide by how little a row is missed.
         average = f"{mean(outcome.errors):.3f} %" if outcome.errors else "none yet"
         row = outcome.planned.row
         if search:

@@ -12,10 +12,9 @@ appendix B.1.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +82,7 @@ class Recipe:
         rule = self.optimizer
         chosen = [
             f"{setting.name}={getattr(rule, setting.name):g}"
-            for setting in dataclasses.fields(rule)
+            for setting in fields(rule)
             if getattr(rule, setting.name) != setting.default
         ]
         return f"{rule.name}({', '.join(chosen)})" if chosen else rule.name
