@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cdrop
 from cdrop import storage
 from cdrop._checks import choice, truth_value, whole_number
 from cdrop._files import check_writable, sweep
+from cdrop._version import __version__
 from cdrop.checkpoints import digest
 from cdrop.experiments.trials import Trial
 
@@ -85,7 +85,7 @@ class Ledger:
         OSError
             If it cannot be written.
         """
-        asked = {"cdrop": cdrop.__version__, **identity}
+        asked = {"cdrop": __version__, **identity}
         if self.identity is None:
             self.identity, self.started = asked, started
         self._check(self.identity, asked)
