@@ -9,7 +9,7 @@ from cdrop.datasets import Dataset, Table
 from cdrop.experiments.paired import paired_experiment
 from cdrop.experiments.results import ExperimentResult, Preset
 
-__all__ = ["RATES", "arms_for", "does_dropout_help"]
+__all__ = ["RATES", "arms_for", "default_arms", "does_dropout_help"]
 
 RATES = (0.1, 0.2, 0.3, 0.5)
 L2 = (0.0, 1e-4, 1e-3)
@@ -49,6 +49,7 @@ def arms_for(
     >>> {name: len(candidates) for name, candidates in arms_for(1000).items()}
     {'no dropout': 3, 'dropout': 12}
     """
+    rows = whole_number("rows", rows, 1, 2**62)
     shared = {
         "hidden": hidden,
         "optimizer": "adam",
@@ -60,6 +61,14 @@ def arms_for(
     plain = [{**shared, "l2": value} for value in l2]
     dropped = [{**one, "dropout": rate} for rate in rates for one in plain]
     return {"no dropout": plain, "dropout": dropped}
+
+
+def default_arms(data: Dataset | Table, test_size: float, **settings: Any) -> dict[str, Any]:
+    """Return `arms_for` the rows that a split of `data` trains on."""
+    rows = len(data.y_train) if isinstance(data, Dataset) else len(data.y)
+    if isinstance(data, Table) and data.test is None:
+        rows -= round(finite_number("test_size", test_size) * rows)
+    return arms_for(rows, **settings)
 
 
 def does_dropout_help(
@@ -97,12 +106,8 @@ def does_dropout_help(
     """
     if not isinstance(data, (Dataset, Table)):
         raise TypeError(f"data is a {type(data).__name__}; expected a Dataset or a Table")
-    given = isinstance(data, Dataset) or data.test is not None
-    rows = len(data.y_train) if isinstance(data, Dataset) else len(data.y)
-    if not given and isinstance(test_size, float):
-        rows -= round(finite_number("test_size", test_size) * rows)
     if arms is None:
-        arms = arms_for(whole_number("rows", rows, 1, 2**62))
+        arms = default_arms(data, test_size)
     return paired_experiment(
         arms,
         data,

@@ -175,6 +175,7 @@ def compare(
         raise TypeError(f"data is a {type(data).__name__}; expected a Dataset or a Table")
     if not isinstance(settings, Settings):
         raise TypeError(f"settings is {settings!r}; expected Settings")
+    metric = options.get("metric") or ("accuracy" if rows_are_classes(data) else None)
     rows: Any = data
     sizes: dict[str, Any] = {}
     if truth_value("splits", splits) and isinstance(data, Dataset):
@@ -185,14 +186,13 @@ def compare(
         rows,
         repeats=settings.repeats,
         seed=settings.seed,
-        metric="accuracy" if rows_are_classes(data) else None,
         margin=settings.margin,
         curve_every=settings.print_every,
         threads=settings.threads,
         about=data.describe() | {"settings": dataclasses.asdict(settings)},
         preset=preset(data, settings, splits),
         **sizes,
-        **options,
+        **{**options, "metric": metric},
     )
 
 
