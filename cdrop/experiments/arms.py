@@ -1,4 +1,4 @@
-"""The arms of an experiment: configurations of `Network`, scikit-learn estimators, and choices among several of these."""
+"""The arms of an experiment: configurations of `Network`, scikit-learn estimators, and lists to choose from."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ import numpy as np
 from cdrop._checks import whole_number
 from cdrop.callbacks import Callback
 from cdrop.experiments.data import Part, Problem
-from cdrop.experiments.metrics import Metric, Prediction, metrics_of, score_all
+from cdrop.experiments.metrics import Metric, Prediction, baseline, metrics_of, score_all
 from cdrop.experiments.trials import Trial
 from cdrop.network import Network
 
-__all__ = ["Candidate", "Configuration", "Estimator", "NetworkFactory", "Options", "parse_arms", "run"]
+__all__ = [
+    "Candidate",
+    "Configuration",
+    "Estimator",
+    "NetworkFactory",
+    "Options",
+    "parse_arms",
+    "run",
+]
 
 NetworkFactory = Callable[..., Any]
 
@@ -92,7 +100,9 @@ class Candidate(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return its settings in values that JSON can carry."""
 
-    def train(self, problem: Problem, part: Part, selects: bool, seed: int, options: Options) -> Fitted:
+    def train(
+        self, problem: Problem, part: Part, selects: bool, seed: int, options: Options
+    ) -> Fitted:
         """Train it; with `selects` on the training rows alone."""
 
 
@@ -197,7 +207,9 @@ class Configuration:
         notes.finish(net, stops=bool(watch))
         return net, notes
 
-    def train(self, problem: Problem, part: Part, selects: bool, seed: int, options: Options) -> Fitted:
+    def train(
+        self, problem: Problem, part: Part, selects: bool, seed: int, options: Options
+    ) -> Fitted:
         """Train the network."""
         rows = part.selection if selects else part.whole
         fitted_rows = "train" if selects else "fit"
@@ -327,7 +339,9 @@ class Estimator:
             **{name: _shown(value) for name, value in sorted(params.items())},
         }
 
-    def train(self, problem: Problem, part: Part, selects: bool, seed: int, options: Options) -> Fitted:
+    def train(
+        self, problem: Problem, part: Part, selects: bool, seed: int, options: Options
+    ) -> Fitted:
         """Train a clone whose every ``random_state`` is the repeat's seed."""
         from sklearn.base import clone
 
@@ -412,7 +426,8 @@ def run(
 ) -> Trial:
     """Train and test an arm in one repeat.
 
-    Several candidates are trained on the same rows, and the best on the validation rows is tested; test rows choose nothing.
+    Several candidates are trained on the same rows, and the best on the validation rows is tested; test rows choose
+    nothing.
 
     Parameters
     ----------
@@ -449,16 +464,18 @@ def run(
     else:
         index, fitted = _chosen(problem, arm, candidates, part, seed, options)
     prediction, X = fitted.predict("test"), fitted.rows("test")
-    known = metrics_of(problem.task, len(problem.classes))
     score, rows = _measured(options.metric, part.y_test, X, prediction, arm)
+    known = metrics_of(problem.task, len(problem.classes))
     scores = {options.metric.name: score, **score_all(known, part.y_test, X, prediction)}
+    blind = baseline(problem.task, part.y_fit, len(part.y_test), len(problem.classes))
+    of_blind = score_all([options.metric, *known], part.y_test, X, blind)
     iterations, *curves = fitted.curves or [[], [], [], []]
     seconds = time.perf_counter() - begin
     if rows is not None and rows.dtype != np.bool_:
         rows = rows.astype(np.float32)
-    return Trial(
-        repeat, arm, index, scores, rows, [int(i) for i in iterations], *curves, seconds=seconds
-    )
+    sizes = len(part.y_fit), len(part.y_test)
+    at = [int(iteration) for iteration in iterations]
+    return Trial(repeat, arm, index, scores, of_blind, *sizes, rows, at, *curves, seconds)
 
 
 def _chosen(

@@ -117,9 +117,7 @@ class Splitter:
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Hold out whole groups, in a random order, until there are `size` rows."""
         assert self.groups is not None
-        names, place, counts = np.unique(
-            self.groups[rows], return_inverse=True, return_counts=True
-        )
+        names, place, counts = np.unique(self.groups[rows], return_inverse=True, return_counts=True)
         order = in_shares(np.zeros(len(names), np.int64), seed, _GROUPS)
         enough = int(np.searchsorted(np.cumsum(counts[order]), size)) + 1
         held = np.isin(place, order[: min(enough, len(names) - 1)])

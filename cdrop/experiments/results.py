@@ -152,7 +152,8 @@ class Contrast:
     verdict : {"better", "worse", "no difference that matters", "not decided"}
         Whether the second is better than the first, after that correction.
     repeats_needed : dict of float to int or None
-        For some sizes of a difference, the repeats that detect it with a probability of 80 %; None where no number does.
+        For some sizes of a difference, the repeats that detect it with a probability of 80 %; None where no number
+        does.
     """
 
     first: str
