@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels, batches, checkpoints, storage, uncertainty
+from cdrop import _batches, _kernels, checkpoints, storage, uncertainty
+from cdrop._background import find_background
 from cdrop._checks import (
     choice,
     finite_number,
@@ -29,14 +30,11 @@ from cdrop._checks import (
     whole_number,
 )
 from cdrop._features import checked_rows, feature_matrix
-from cdrop.background import find_background
 from cdrop.callbacks import check_callbacks
 from cdrop.initializers import INITIALIZERS, initial_weight
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Epoch, Schedule, get_schedule
-
-if TYPE_CHECKING:
-    from cdrop.subnetworks import Subnetworks
+from cdrop.subnetworks import Subnetworks
 
 __all__ = ["Evaluation", "History", "Network", "make_network"]
 
@@ -393,11 +391,11 @@ class Network:
 
     def _draws(self, data: _kernels.Rows, cut: _Cut, total: int) -> Iterator[_Minibatch]:
         """Draw fixed minibatches, whose lists are worth keeping if they come more than once."""
-        order, size = cut.order(batches.fixed(cut.n, self.seed)), cut.batch_size
+        order, size = cut.order(_batches.fixed(cut.n, self.seed)), cut.batch_size
         kept = None
         if total >= 2 * cut.count:
             kept = self._engine.keep_batches(data, order, size, self.threads or 0)
-        for number in batches.drawn(cut.count, self.seed, self.history.iterations, total):
+        for number in _batches.drawn(cut.count, self.seed, self.history.iterations, total):
             yield _Minibatch(order[number * size : (number + 1) * size], kept, number)
 
     def _epochs(self, plan: _Plan, passes: int, course: _Course) -> bool:
@@ -411,8 +409,8 @@ class Network:
                 self._epoch += 1
             if self._schedule is not None:
                 hyper = dataclasses.replace(hyper, learning_rate=self._schedule_state[0])
-            order = cut.order(batches.epoch(cut.n, self.seed, self._epoch))
-            rest = batches.cut(order[place.steps * cut.batch_size :], cut.batch_size)
+            order = cut.order(_batches.epoch(cut.n, self.seed, self._epoch))
+            rest = _batches.cut(order[place.steps * cut.batch_size :], cut.batch_size)
             if not self._steps(plan.data, map(_Minibatch, rest), hyper, course):
                 return False
             held_out = plan.held_out
@@ -799,8 +797,6 @@ class Network:
         TypeError, ValueError
             If an argument is not as above, or if all dropout rates are 0.
         """
-        from cdrop.subnetworks import Subnetworks  # which knows this module
-
         self._check_dropped_out("subnetworks")
         count = whole_number("count", count, 1, 2**32)
         return Subnetworks(self, count, self._mask_seed(seed))
@@ -905,6 +901,11 @@ class Network:
             "seed": self.seed,
             "dtype": self.dtype.name,
         }
+
+    def _resized(self, units: list[int]) -> Network:
+        """Make a network of these widths with the same settings, except that nothing is dropped."""
+        changed = {"units": units, "dropout": 0.0, "input_dropout": 0.0}
+        return Network(**{**self._settings(), **changed}, threads=self.threads)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training goes on from, as copies: weights, optimiser, counters, history.
@@ -1140,7 +1141,7 @@ class _Cut:
     def order(self, shuffled: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows' numbers one after the other, given an order of n."""
         if not self.shuffle:
-            return batches.in_order(self.n) if self.chosen is None else self.chosen
+            return _batches.in_order(self.n) if self.chosen is None else self.chosen
         return shuffled if self.chosen is None else self.chosen[shuffled]
 
 
