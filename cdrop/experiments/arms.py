@@ -92,7 +92,7 @@ class Candidate(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return its settings in values that JSON can carry."""
 
-    def fit(self, problem: Problem, part: Part, selects: bool, seed: int, options: Options) -> Fitted:
+    def train(self, problem: Problem, part: Part, selects: bool, seed: int, options: Options) -> Fitted:
         """Train it; with `selects` on the training rows alone."""
 
 
@@ -197,7 +197,7 @@ class Configuration:
         notes.finish(net, stops=bool(watch))
         return net, notes
 
-    def fit(self, problem: Problem, part: Part, selects: bool, seed: int, options: Options) -> Fitted:
+    def train(self, problem: Problem, part: Part, selects: bool, seed: int, options: Options) -> Fitted:
         """Train the network."""
         rows = part.selection if selects else part.whole
         fitted_rows = "train" if selects else "fit"
@@ -327,7 +327,7 @@ class Estimator:
             **{name: _shown(value) for name, value in sorted(params.items())},
         }
 
-    def fit(self, problem: Problem, part: Part, selects: bool, seed: int, options: Options) -> Fitted:
+    def train(self, problem: Problem, part: Part, selects: bool, seed: int, options: Options) -> Fitted:
         """Train a clone whose every ``random_state`` is the repeat's seed."""
         from sklearn.base import clone
 
@@ -445,7 +445,7 @@ def run(
         options = dataclasses.replace(options, checkpoint=None)
     selects = len(candidates) > 1 or candidates[0].selects
     if len(candidates) == 1:
-        index, fitted = 0, candidates[0].fit(problem, part, selects, seed, options)
+        index, fitted = 0, candidates[0].train(problem, part, selects, seed, options)
     else:
         index, fitted = _chosen(problem, arm, candidates, part, seed, options)
     prediction, X = fitted.predict("test"), fitted.rows("test")
@@ -473,7 +473,7 @@ def _chosen(
     best: tuple[float, int, Fitted] | None = None
     for i, candidate in enumerate(candidates):
         try:
-            fitted = candidate.fit(problem, part, True, seed, options)
+            fitted = candidate.train(problem, part, True, seed, options)
         except FloatingPointError as error:
             diverged = error
             continue

@@ -219,7 +219,7 @@ def paired_experiment(
     )
     result = _result(problem, candidates, options, seed, jobs)
     result.margin, result.preset = finite_number("margin", margin), preset or Preset()
-    result.data |= about or {}
+    result.data = {**(about or {}), **result.data}  # the sizes are those of the repeats
     if ledger is not None:
         result.started = _claim(ledger, result, problem, options)
     work = _Work(problem, candidates, repeats, seed, options, ledger)
