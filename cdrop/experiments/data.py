@@ -6,6 +6,8 @@ A split is a function of the targets, the seed and the sizes alone, so it does n
 from __future__ import annotations
 
 import copy
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -256,6 +258,26 @@ class Problem:
         assert split.test is not None
         return len(split.train) + len(split.validation), len(split.test)
 
+    def memory(self, jobs: int, runs: int, row_bytes: int) -> int:
+        """Return about how many bytes an experiment takes, without what Python and the libraries take.
+
+        Parameters
+        ----------
+        jobs : int
+            Runs at a time. Each has its copy of the rows of its split, their numbers in float32, and in the making of
+            these two matrices of float64; and some 64 bytes a row for the order of the rows.
+        runs : int
+            Runs in all, each of which keeps a value per test row.
+        row_bytes : int
+            Bytes of such a value.
+        """
+        n, tested = len(self.y), self.sizes(0, 0)[1]
+        given = _bytes(self.X) + _bytes(self.X_test)
+        rows = n + (tested if self.y_test is not None else 0)
+        numbers = 0 if self.transformer is None else 20 * rows * math.prod(self.X.shape[1:])
+        copies = given if self.tests_on_splits else 0
+        return given + jobs * (copies + numbers + 64 * n) + runs * tested * row_bytes
+
     def digest(self) -> str:
         """Return the SHA-256 of data, split rule and transformer."""
         s = self.splitter
@@ -263,12 +285,27 @@ class Problem:
         rule = [s.stratify, s.test_size, s.validation_size, s.train_size, folds]
         by_time = s.repeats if s.times is not None else None
         arrays = [_plain(a) for a in (self.X, self.y, self.X_test, self.y_test, s.groups, s.times)]
-        return digest([*arrays, rule, by_time, self.task, repr(self.transformer)])
+        return digest([*arrays, rule, by_time, self.task, _settings(self.transformer)])
 
 
 def take(X: Any, rows: NDArray[np.intp]) -> Any:
     """Return some rows of an array, a sparse matrix or a DataFrame."""
     return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+
+
+def _bytes(X: Any) -> int:
+    """Return the memory of rows."""
+    if hasattr(X, "iloc"):
+        return int(X.memory_usage(deep=True).sum())
+    parts = (X.data, X.indices, X.indptr) if hasattr(X, "tocsr") else (X,)
+    return sum(getattr(part, "nbytes", 0) for part in parts)
+
+
+def _settings(transformer: Any) -> str:
+    """Return a transformer's class and settings, without addresses."""
+    of = getattr(transformer, "get_params", None)
+    settings = of() if callable(of) else getattr(transformer, "__dict__", {})
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{type(transformer).__qualname__} {settings!r}")
 
 
 def _plain(value: Any) -> Any:

@@ -281,6 +281,7 @@ def _result(
     """Return the result of an experiment that has not begun."""
     train, test = problem.sizes(0, seed)
     metric, repeats = options.metric, problem.splitter.repeats
+    memory = problem.memory(jobs, repeats * len(arms), 1 if metric.name == "accuracy" else 4)
     return ExperimentResult(
         arms={n: Arm(n, metric.name, [c.describe() for c in some]) for n, some in arms.items()},
         metric=metric,
@@ -288,7 +289,7 @@ def _result(
         sampling=Sampling(test / train if problem.tests_on_splits else None),
         asked=repeats,
         seed=seed,
-        data={"train": train, "test": test},
+        data={"train": train, "test": test, "memory_bytes": memory},
         machine={**machine.describe(options.threads), "jobs": jobs},
         started=now(),
     )

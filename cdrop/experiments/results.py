@@ -119,7 +119,7 @@ class Arm:
         curves = {
             "loss": self.curves("loss"),
             "mean_loss": self.curve("loss")[0],
-            f"test_{self.metric}_curve": self.curves("test_score"),
+            f"test_{'accuracy' if 'accuracy' in names else 'r2'}_curve": self.curves("test_score"),
             "test_loss_curve": self.curves("test_loss"),
         }
         return {
