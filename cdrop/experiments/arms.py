@@ -349,7 +349,8 @@ class Estimator:
         states = [name for name in model.get_params(deep=True) if name.endswith("random_state")]
         model.set_params(**dict.fromkeys(states, seed % 2**31))  # LightGBM takes no larger ones
         rows = part.selection_raw if selects else part.raw
-        model.fit(*((rows["train"], part.y_train) if selects else (rows["fit"], part.y_fit)))
+        fitted = "train" if selects else "fit"
+        model.fit(rows[fitted], part.targets(fitted))
 
         def predict(which: str) -> Prediction:
             values = np.asarray(model.predict(rows[which]))
@@ -464,16 +465,17 @@ def run(
     else:
         index, fitted = _chosen(problem, arm, candidates, part, seed, options)
     prediction, X = fitted.predict("test"), fitted.rows("test")
-    score, rows = _measured(options.metric, part.y_test, X, prediction, arm)
+    y_fit, y_test = part.targets("fit"), part.targets("test")
+    score, rows = _measured(options.metric, y_test, X, prediction, arm)
     known = metrics_of(problem.task, len(problem.classes))
-    scores = {options.metric.name: score, **score_all(known, part.y_test, X, prediction)}
-    blind = baseline(problem.task, part.y_fit, len(part.y_test), len(problem.classes))
-    of_blind = score_all([options.metric, *known], part.y_test, X, blind)
+    scores = {options.metric.name: score, **score_all(known, y_test, X, prediction)}
+    blind = baseline(problem.task, y_fit, len(y_test), len(problem.classes))
+    of_blind = score_all([options.metric, *known], y_test, X, blind)
     iterations, *curves = fitted.curves or [[], [], [], []]
     seconds = time.perf_counter() - begin
     if rows is not None and rows.dtype != np.bool_:
         rows = rows.astype(np.float32)
-    sizes = len(part.y_fit), len(part.y_test)
+    sizes = len(y_fit), len(y_test)
     at = [int(iteration) for iteration in iterations]
     return Trial(repeat, arm, index, scores, of_blind, *sizes, rows, at, *curves, seconds)
 
@@ -505,7 +507,7 @@ def _chosen(
 def _merit(metric: Metric, part: Part, fitted: Fitted, arm: str) -> float:
     """Return how good a candidate is on the validation rows: greater is better, and NaN is worst."""
     score, _ = _measured(
-        metric, part.y_validation, fitted.rows("validation"), fitted.predict("validation"), arm
+        metric, part.targets("validation"), fitted.rows("validation"), fitted.predict("validation"), arm
     )
     signed = score if metric.greater_is_better else -score
     return -math.inf if math.isnan(signed) else signed

@@ -132,18 +132,29 @@ class Part:
     Networks get numbers: the transformer is fitted on the rows that train, never on validation or test rows.
     """
 
-    def __init__(self, problem: Problem, split: Split) -> None:
-        self._problem, self._split = problem, split
-        self.y_train = problem.y[split.train]
-        self.y_validation = problem.y[split.validation]
-        self.fit_rows = np.sort(np.concatenate([split.train, split.validation]))
-        self.y_fit = problem.y[self.fit_rows]
-        given = split.test is None
-        self.y_test = problem.y_test if given else problem.y[split.test]
+    def __init__(self, problem: Problem, repeat: int, seed: int) -> None:
+        self._problem, self._which = problem, (repeat, seed)
+
+    @cached_property
+    def _split(self) -> Split:
+        """The split; what trains on all rows next to a given test set never asks for it."""
+        return self._problem.splitter.split(*self._which)
+
+    @cached_property
+    def fit_rows(self) -> NDArray[np.intp]:
+        """Numbers of the rows for training and validation."""
+        problem = self._problem
+        if not problem.tests_on_splits and problem.splitter.train_size is None:
+            return np.arange(len(problem.y))
+        return np.sort(np.concatenate([self._split.train, self._split.validation]))
 
     def targets(self, which: str) -> NDArray[Any]:
-        """Return the targets of some rows."""
-        return getattr(self, f"y_{which}")  # type: ignore[no-any-return]
+        """Return the targets of ``"fit"``, ``"train"``, ``"validation"`` or ``"test"`` rows."""
+        problem = self._problem
+        if which == "test" and problem.y_test is not None:
+            return problem.y_test
+        rows = self.fit_rows if which == "fit" else getattr(self._split, which)
+        return problem.y[rows]  # type: ignore[no-any-return]
 
     def scaled_targets(self, fitted: str) -> Callable[[str], NDArray[Any]]:
         """Return what gives targets as networks learn them: numbers standardized by the rows that train."""
@@ -166,7 +177,7 @@ class Part:
     def _rows(self, which: str) -> Any:
         """Return rows as they were given."""
         problem = self._problem
-        if which == "test" and self._split.test is None:
+        if which == "test" and not problem.tests_on_splits:
             return problem.X_test
         if which == "fit":
             whole = len(self.fit_rows) == len(problem.y)
@@ -198,7 +209,7 @@ class Part:
         if self._problem.transformer is None:
             return rows
         transformer = copy.deepcopy(self._problem.transformer)
-        transformer.fit(rows[fitted], self.y_train if fitted == "train" else self.y_fit)
+        transformer.fit(rows[fitted], self.targets(fitted))
         return {which: transformer.transform(part) for which, part in rows.items()}
 
 
@@ -234,7 +245,7 @@ class Problem:
         """Return the rows of a repeat; those of the last one are kept, because its arms share them."""
         key, part = self.__dict__.get("_last", (None, None))
         if key != (repeat, seed):
-            part = Part(self, self.splitter.split(repeat, seed))
+            part = Part(self, repeat, seed)
             self._last = ((repeat, seed), part)
         return part  # type: ignore[no-any-return]
 
