@@ -345,7 +345,8 @@ class ExperimentResult:
         Examples are "over 20 splits of these data" and "for this training set, over seeds and test rows".
         """
         if self.sampling.ratio is not None:
-            return f"over {len(self.repeats):,} splits of these data"
+            n = len(self.repeats)
+            return f"over {n:,} split{'' if n == 1 else 's'} of these data"
         rows = "seeds and test rows" if self._has_rows else "seeds, with these test rows"
         return f"for this training set, over {rows}"
 
