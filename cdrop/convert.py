@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import cdrop
 from cdrop import _kernels
 from cdrop._files import write_atomically
+from cdrop._version import __version__
 from cdrop.network import Network
 
 __all__ = ["from_sklearn", "to_onnx"]
@@ -91,7 +91,7 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
         opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
         producer_name="cdrop",
-        producer_version=cdrop.__version__,
+        producer_version=__version__,
         doc_string=repr(net),
     )
     onnx.checker.check_model(made, full_check=True)
@@ -269,8 +269,10 @@ def from_sklearn(model: Any) -> Any:
     >>> bool((ours.predict(X) == theirs.predict(X)).all())
     True
     """
-    # Before all else: this says what to install where scikit-learn is missing.
-    classifier, regressor = cdrop.DropoutMLPClassifier, cdrop.DropoutMLPRegressor
+    # First, because without scikit-learn this import says what to install.
+    from cdrop import estimators
+
+    classifier, regressor = estimators.DropoutMLPClassifier, estimators.DropoutMLPRegressor
     from sklearn.neural_network import MLPClassifier, MLPRegressor
     from sklearn.utils.validation import check_is_fitted
 

@@ -306,7 +306,7 @@ def test_another_call_is_refused_and_named(tmp_path, kind, name, monkeypatch):
         change = {name: problem([6, 3])}
     elif name == "version":
         name = "cdrop"
-        monkeypatch.setattr(cdrop, "__version__", "99.0")
+        monkeypatch.setattr(cdrop.checkpoints, "__version__", "99.0")
     elif not change:
         return
     fit = Fit(kind, **change)

@@ -194,6 +194,24 @@ def test_import_loads_no_optional_library():
     assert set(loaded.split()) & set(HEAVY) == set()
 
 
+@pytest.mark.parametrize("name", ["convert", "datasets", "experiments", "plotting"])
+def test_submodule_is_available_after_import_of_the_package(name):
+    assert run_python(f"import cdrop; print(cdrop.{name}.__name__)") == f"cdrop.{name}\n"
+    assert name in cdrop.__all__
+    assert name in dir(cdrop)
+
+
+def test_estimators_are_available_after_import_of_the_package():
+    pytest.importorskip("sklearn")
+    assert run_python("import cdrop; print(cdrop.estimators.__name__)") == "cdrop.estimators\n"
+
+
+def test_no_module_imports_the_whole_package():
+    """A module that imports the package needs all of it, and makes a circle with what the package imports."""
+    modules = [path for path in (ROOT / "cdrop").rglob("*.py") if path.name != "__main__.py"]
+    assert [p for p in modules if re.search(r"^import cdrop$", p.read_text(), re.MULTILINE)] == []
+
+
 def test_import_takes_little_time_beyond_numpy():
     # Of this thread, not of the clock: other work on the machine, and waiting threads of a BLAS, must not count.
     code = (

@@ -10,7 +10,7 @@ from conftest import digest, problem, run_python
 
 import cdrop
 from cdrop import Network, _kernels, kernels
-from cdrop.threads import _cgroup_cpus, available_cpus, default_threads
+from cdrop._threads import _cgroup_cpus, available_cpus, default_threads
 
 CHOSEN = "import cdrop; print(cdrop.get_num_threads(), cdrop.kernels.simd())"
 

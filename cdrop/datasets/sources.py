@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from cdrop._checks import truth_value
 from cdrop.datasets.dataset import DataNotFoundError, Dataset
 from cdrop.datasets.digits import drawn_digits
 from cdrop.datasets.mnist import load_mnist
-from cdrop.datasets.tables import load_csv, load_npz
+from cdrop.datasets.npz import load_npz
+from cdrop.datasets.table import Table
+from cdrop.datasets.tables import load_csv
 
 __all__ = ["load"]
 
@@ -20,12 +23,13 @@ _VALIDATION = 5000  # images, as the article has it
 def load(
     source: str | os.PathLike[str],
     *,
-    label: str | None = None,
+    label: str | int | None = None,
+    task: str | None = None,
     validation: int | None = None,
-    test_share: float | None = None,
     seed: int = 0,
     progress: bool = False,
-) -> Dataset:
+    **options: Any,
+) -> Dataset | Table:
     """Load any data that cdrop can read.
 
     Parameters
@@ -66,23 +70,9 @@ def load(
     progress = truth_value("progress", progress)
     kind = _kind(source)
     if kind == "csv":
-        if label is None:
-            raise ValueError(
-                f"label is None; expected the name of the column of {source} with the labels"
-            )
-        share = {} if test_share is None else {"test_share": test_share}
-        held = 0 if validation is None else validation
-        return load_csv(source, label=label, validation=held, seed=seed, **share)
-    if label is not None:
-        raise ValueError(
-            f"label is {label!r}; expected None: only a .csv file has names of columns"
-        )
+        return load_csv(source, label=label, task=task, **options)
     if kind == "npz":
-        return load_npz(source, test_share=test_share, validation=validation, seed=seed)
-    if test_share is not None:
-        raise ValueError(
-            f"test_share is {test_share!r}; expected None: {source} has test rows of its own"
-        )
+        return load_npz(source, task=task, test=options.get("test"))
     held = _VALIDATION if validation is None else validation
     if kind == "digits":
         return drawn_digits(seed, validation=held)

@@ -1,7 +1,8 @@
 """What an experiment measures on test rows: a score for each run, and a value for each row.
 
-A score is judged over test rows as well as over seeds, so each metric also gives a value per row whose mean is the score.
-For a metric that is not itself a mean (AUC, R2, ...) the values are its linearization: score plus influence of the row.
+A score is judged over test rows as well as over seeds, so each metric also gives a value per row whose mean is the
+score. For a metric that is not itself a mean (AUC, R2, ...) the values are its linearization: score plus influence of
+the row.
 """
 
 from __future__ import annotations
@@ -215,21 +216,21 @@ def metric_for(metric: Any, task: str, classes: int) -> Metric:
                 f"metric is {metric!r}; expected one of {', '.join(map(repr, known))} for {task}, or the name of a "
                 "scikit-learn scorer"
             )
-        return _scorer(metric, get_scorer(metric))
+        return _scorer(metric, get_scorer(metric), task)
     if not callable(metric):
         raise TypeError(f"metric is {metric!r}; expected a name or a scikit-learn scorer")
-    return _scorer(getattr(metric, "__name__", type(metric).__name__), metric)
+    return _scorer(getattr(metric, "__name__", type(metric).__name__), metric, task)
 
 
-def _scorer(name: str, scorer: Any) -> Metric:
+def _scorer(name: str, scorer: Any, task: str) -> Metric:
     """Wrap a scikit-learn scorer: greater is better, and there is no value per row."""
 
     def score(y: NDArray[Any], X: Any, prediction: Prediction) -> float:
         from cdrop.experiments._fixed import fixed_predictions
 
-        return float(scorer(fixed_predictions(prediction), X, y))
+        return float(scorer(fixed_predictions(prediction, task), X, y))
 
-    return Metric(name, name, ("classification", "multilabel", "regression"), True, None, score)
+    return Metric(name, name, (task,), True, None, score)
 
 
 def baseline(task: str, y_train: NDArray[Any], rows: int, classes: int) -> Prediction:

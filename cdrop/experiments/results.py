@@ -119,7 +119,7 @@ class Arm:
         curves = {
             "loss": self.curves("loss"),
             "mean_loss": self.curve("loss")[0],
-            f"test_{self.metric}_curve": self.curves("test_score"),
+            f"test_{'accuracy' if 'accuracy' in names else 'r2'}_curve": self.curves("test_score"),
             "test_loss_curve": self.curves("test_loss"),
         }
         return {
@@ -152,7 +152,8 @@ class Contrast:
     verdict : {"better", "worse", "no difference that matters", "not decided"}
         Whether the second is better than the first, after that correction.
     repeats_needed : dict of float to int or None
-        For some sizes of a difference, the repeats that detect it with a probability of 80 %; None where no number does.
+        For some sizes of a difference, the repeats that detect it with a probability of 80 %; None where no number
+        does.
     """
 
     first: str
