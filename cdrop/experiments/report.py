@@ -247,16 +247,18 @@ def incomplete(result: ExperimentResult) -> str:
     return f"INCOMPLETE: {result.stopped} after {len(result.repeats):,} of {plural(result.asked, 'repeat')}."
 
 
-def kept(directory: Path | None, finished: int, runs: int) -> str | None:
+def kept(directory: Path | None, finished: int) -> str | None:
     """Return the heading's line on the directory that records the runs, if there is one."""
     if directory is None:
         return None
-    return f"record    {directory}: {finished:,} of {plural(runs, 'run')} finished"
+    return f"{'record':<10}{directory}" + (
+        f": {plural(finished, 'run')} finished before" if finished else ""
+    )
 
 
 def how_to_resume(directory: Path, finished: int) -> str:
     """Return how an incomplete experiment is resumed."""
-    return f"{plural(finished, 'finished run')} recorded in {directory}; add --resume to the same command to continue."
+    return f"{plural(finished, 'finished run')} in {directory}; the same command with --resume continues."
 
 
 # ---- Tables -----------------------------------------------------------------------------------------------------
