@@ -34,6 +34,7 @@ MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "--", "-.")
 GREY = "0.35"
 NAME_WIDTH, NAME_LINES = 20, 3  # characters and lines of an arm's name
+LEGEND_WIDTH = 24  # characters of a legend's other entries
 MOST_MARKERS = 20  # on a curve
 MOST_BANDS = 4  # more arms than that hide each other's
 # The intervals of two repeats are 18 standard deviations wide, and hide everything else; a histogram of a few repeats
@@ -474,7 +475,7 @@ def _mark(label: str, **style: Any) -> Artist:
     from matplotlib.lines import Line2D
 
     plain: dict[str, Any] = {"color": GREY, "marker": "o", "ls": "none", "ms": 6.5}
-    return Line2D([], [], label=_plain(label), **plain | style)
+    return Line2D([], [], label=_plain(textwrap.fill(label, LEGEND_WIDTH)), **plain | style)
 
 
 def _patch(label: str) -> Artist:

@@ -10,7 +10,7 @@ import math
 import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cdrop.experiments.metrics import METRICS
 from cdrop.experiments.statistics import mean, standard_deviation
@@ -125,7 +125,8 @@ def _findings(result: ExperimentResult) -> list[Table | str]:
     parts.append(_claims(result.claims()))
     parts += filter(None, [_curves(result), sweep_table(result), needed_table(result, contrasts)])
     parts += [*result.preset.notes, timing(result)]
-    return [*parts, "\n".join(_wrapped(s, "", "  ") for s in conclusions(result, contrasts))]
+    answers = (f"{c.question} {c.answer}" for c in conclusions(result, contrasts))
+    return [*parts, "\n".join(_wrapped(answer, "", "  ") for answer in answers)]
 
 
 def heading(result: ExperimentResult) -> str:
@@ -152,7 +153,8 @@ def html_table(result: ExperimentResult) -> str:
     """Return scores and verdicts as HTML, for a notebook."""
     table = score_table(result)
     contrasts = result.contrasts() if result.repeats else []
-    lines = [*warnings(result), *remarks(result), *conclusions(result, contrasts)]
+    lines = [*warnings(result), *remarks(result)]
+    lines += [f"{c.question} {c.answer}" for c in conclusions(result, contrasts)]
     rows = [
         "<tr><th>" + "</th><th>".join(map(html.escape, table.head)) + "</th></tr>",
         *(
@@ -245,16 +247,18 @@ def incomplete(result: ExperimentResult) -> str:
     return f"INCOMPLETE: {result.stopped} after {len(result.repeats):,} of {plural(result.asked, 'repeat')}."
 
 
-def kept(directory: Path | None, finished: int, runs: int) -> str | None:
+def kept(directory: Path | None, finished: int) -> str | None:
     """Return the heading's line on the directory that records the runs, if there is one."""
     if directory is None:
         return None
-    return f"record    {directory}: {finished:,} of {plural(runs, 'run')} finished"
+    return f"{'record':<10}{directory}" + (
+        f": {plural(finished, 'run')} finished before" if finished else ""
+    )
 
 
 def how_to_resume(directory: Path, finished: int) -> str:
     """Return how an incomplete experiment is resumed."""
-    return f"{plural(finished, 'finished run')} recorded in {directory}; add --resume to the same command to continue."
+    return f"{plural(finished, 'finished run')} in {directory}; the same command with --resume continues."
 
 
 # ---- Tables -----------------------------------------------------------------------------------------------------
@@ -488,25 +492,39 @@ def _curves(result: ExperimentResult) -> Table | None:
 # ---- Sentences --------------------------------------------------------------------------------------------------
 
 
-def conclusions(result: ExperimentResult, contrasts: Sequence[Contrast]) -> list[str]:
-    """Return what the experiment found, as sentences that each name their condition."""
+class Conclusion(NamedTuple):
+    """A question with its answer, and the verdict that this is, if it is one."""
+
+    verdict: str
+    question: str
+    answer: str
+
+
+def conclusions(result: ExperimentResult, contrasts: Sequence[Contrast]) -> list[Conclusion]:
+    """Return what the experiment found; every verdict names its condition."""
     on = f" on {result.data['name']}" if "name" in result.data else ""
+    metric, condition = result.metric.label, f"{result.condition}{level(result)}"
     if len(contrasts) <= MOST_SENTENCES:
         return [
-            f"Is {result.label(c.second)} better than {result.label(c.first)}{on}? {result.metric.label}"
-            f" {estimate(c.score)}: {_verdict(c, result)}, {result.condition}{level(result)}."
+            Conclusion(
+                c.verdict,
+                f"Is {result.label(c.second)} better than {result.label(c.first)}{on}?",
+                f"{metric} {estimate(c.score)}: {_verdict(c, result)}, {condition}.",
+            )
             for c in contrasts
         ]
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[Contrast]] = {}
     for c in contrasts:
-        groups.setdefault(_verdict(c, result), []).append(result.label(c.second))
+        groups.setdefault(_verdict(c, result), []).append(c)
     first = result.label(contrasts[0].first)
-    return [
-        f"Which arms are better than {first}{on}, by {result.metric.label}, {result.condition}{level(result)}?",
-        *(
-            f"{verdict[0].upper()}{verdict[1:]}: {', '.join(names)}."
-            for verdict, names in groups.items()
-        ),
+    question = f"Which arms are better than {first}{on}, by {metric}, {condition}?"
+    return [Conclusion("", question, "")] + [
+        Conclusion(
+            some[0].verdict,
+            f"{verdict[0].upper()}{verdict[1:]}:",
+            f"{', '.join(result.label(c.second) for c in some)}.",
+        )
+        for verdict, some in groups.items()
     ]
 
 
