@@ -507,7 +507,11 @@ def _chosen(
 def _merit(metric: Metric, part: Part, fitted: Fitted, arm: str) -> float:
     """Return how good a candidate is on the validation rows: greater is better, and NaN is worst."""
     score, _ = _measured(
-        metric, part.targets("validation"), fitted.rows("validation"), fitted.predict("validation"), arm
+        metric,
+        part.targets("validation"),
+        fitted.rows("validation"),
+        fitted.predict("validation"),
+        arm,
     )
     signed = score if metric.greater_is_better else -score
     return -math.inf if math.isnan(signed) else signed
