@@ -22,7 +22,7 @@ from cdrop.experiments.statistics import (
 ROW = 27
 REPEATS = (5, 10, 20, 50, 100)
 ROWS, COLUMNS, TESTING = 200, 10, 40  # of a table; 80 : 20 splits
-GIVEN = 150  # rows of a given test set
+GIVEN = 200  # rows of a given test set
 FRESH = 10**5  # rows that give the true accuracy
 LIMIT, COVERED = 0.07, (0.92, 0.98)
 NETWORK = {"hidden": 16, "epochs": 10, "batch_size": 32, "learning_rate": 0.01}
@@ -124,7 +124,7 @@ def on_a_test_set(entropy):
     rng = np.random.default_rng(entropy)
     data = draw(rng, ROWS - TESTING, known=True)
     result = experiment(FLIPS, data, entropy, repeats=20, test_data=draw(rng, GIVEN, known=True))
-    seeds = range(2**40 + 1000 * entropy[-1], 2**40 + 1000 * entropy[-1] + 40)
+    seeds = range(2**40 + 1000 * entropy[-1], 2**40 + 1000 * entropy[-1] + 25)
     accuracies = [true_accuracies(FLIPS, data, seed) for seed in seeds]
     truth = np.mean([a["dropout"] - a["none"] for a in accuracies])
     return {("none", "dropout", n): held(judged(result, "difference", n), truth) for n in (5, 20)}
