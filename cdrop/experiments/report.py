@@ -124,7 +124,7 @@ def _findings(result: ExperimentResult) -> list[Table | str]:
         parts += [contrast_table(result, contrasts), spread_table(result, contrasts)]
     parts.append(_claims(result.claims()))
     parts += filter(None, [_curves(result), sweep_table(result), needed_table(result, contrasts)])
-    parts += [*result.preset.notes, timing(result)]
+    parts += [*(_wrapped(note, "") for note in result.preset.notes), timing(result)]
     answers = (f"{c.question} {c.answer}" for c in conclusions(result, contrasts))
     return [*parts, "\n".join(_wrapped(answer, "", "  ") for answer in answers)]
 
@@ -168,33 +168,34 @@ def html_table(result: ExperimentResult) -> str:
     )
 
 
+def title(result: ExperimentResult) -> str:
+    """Return the heading of figures and page: the preset's, with the name of the data."""
+    name, known = result.data.get("name", ""), result.preset.title
+    return known if name in known else f"{known}: {name}"
+
+
 def warnings(result: ExperimentResult) -> list[str]:
     """Return what must be known before anything else."""
     return [*([] if result.complete else [incomplete(result)]), *result.preset.warnings]
 
 
 def facts(result: ExperimentResult) -> dict[str, str]:
-    """Return the lines of `heading` by their names, those of the preset first."""
-    machine, data, first = result.machine, result.data, result.label(next(iter(result.arms)))
-    versions = machine["versions"]
-    sizes = f"{data['train']:,} rows for training and choices, {data['test']:,} for testing"
-    splits = result.sampling.ratio is not None
-    seeds = f"seed {result.seed}"
-    if result.asked > 1:
-        seeds = f"seeds {result.seed} to {result.seed + result.asked - 1}"
+    """Return the lines of `heading` by their names."""
+    machine, data, splits = result.machine, result.data, result.sampling.ratio is not None
+    versions, last = machine["versions"], result.seed + result.asked - 1
+    seeds = f"seed {last}" if result.asked == 1 else f"seeds {result.seed} to {last}"
     names = [_arm_with_candidates(result, name) for name in result.arms]
-    compared = f"; all compared with {first}" if len(names) > 2 else ""
+    compared = f"; all compared with {result.label(next(iter(result.arms)))}"
     return {
+        **{
+            key: str(data[of]) for key, of in (("data", "name"), ("source", "source")) if of in data
+        },
+        "rows": f"{plural(data['train'], data.get('row', 'row'))} for training and choices, {data['test']:,} for"
+        f" testing; {'each repeat has its own split' if splits else 'one test set for all repeats'}",
         **result.preset.facts,
-        **(
-            {"data": str(data["name"])}
-            if "name" in data and "data" not in result.preset.facts
-            else {}
-        ),
-        "rows": f"{sizes}; {'each repeat has its own split' if splits else 'one test set for all repeats'}",
         "repeats": f"{result.asked:,}, {seeds}; arms share {'splits, ' if splits else ''}"
         "initial weights and minibatches",
-        "arms": ", ".join(names) + compared,
+        "arms": ", ".join(names) + compared * (len(names) > 2),
         "machine": f"{machine['cpu']}; SIMD {machine['simd']}; {_workers(machine)}",
         "versions": f"cdrop {versions['cdrop']}, Python {versions['python']}, NumPy {versions['numpy']},"
         f" SciPy {versions['scipy'] or 'absent'}",
@@ -591,8 +592,10 @@ def number(value: float, *, sign: bool = False) -> str:
 
 
 def quantity(value: float, evidence: Evidence) -> str:
-    """Format a value of what `evidence` estimates: differences with a sign, others with three digits."""
-    return number(value, sign=True) if evidence.null == 0 else f"{value:.3g}"
+    """Format a value of what `evidence` estimates: a difference, a probability or a ratio."""
+    if evidence.null == 0:
+        return number(value, sign=True)
+    return f"{value:.2f}" if evidence.null == 0.5 else f"{value:.3g}"
 
 
 def interval(evidence: Evidence) -> str:
