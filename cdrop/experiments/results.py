@@ -119,7 +119,7 @@ class Arm:
         curves = {
             "loss": self.curves("loss"),
             "mean_loss": self.curve("loss")[0],
-            f"test_{self.metric}_curve": self.curves("test_score"),
+            "test_score_curve": self.curves("test_score"),
             "test_loss_curve": self.curves("test_loss"),
         }
         return {
@@ -344,7 +344,7 @@ class ExperimentResult:
         Examples are "over 20 splits of these data" and "for this training set, over seeds and test rows".
         """
         if self.sampling.ratio is not None:
-            return f"over {len(self.repeats):,} splits of these data"
+            return f"over {len(self.repeats) or self.asked:,} splits of these data"
         rows = "seeds and test rows" if self._has_rows else "seeds, with these test rows"
         return f"for this training set, over {rows}"
 
