@@ -8,22 +8,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop._kernels import _all_finite
+from cdrop._kernels import MAX_THREADS, _all_finite
 
 __all__ = [
+    "KEEP_UNITS",
     "as_array",
     "cast",
     "choice",
+    "drop_rate",
+    "drop_rates",
     "finite_number",
+    "float_dtype",
+    "keep_units",
     "label_vector",
+    "layer_widths",
     "parameter_array",
     "real_numbers",
     "row_numbers",
     "row_weights",
     "target_matrix",
+    "thread_count",
     "truth_value",
     "whole_number",
 ]
+
+KEEP_UNITS = 2**32  # the kernels take probabilities of keeping in units of 2**-32
 
 
 def choice(name: str, value: Any, options: Sequence[str]) -> str:
@@ -69,6 +78,63 @@ def truth_value(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} is {value!r}; expected True or False")
     return bool(value)
+
+
+def thread_count(name: str, value: Any) -> int | None:
+    """Return a number of threads, or None for the default."""
+    return None if value is None else whole_number(name, value, 1, MAX_THREADS + 1)
+
+
+def float_dtype(name: str, value: Any) -> np.dtype[Any]:
+    """Return float32 or float64, given by name, as a dtype or as a type."""
+    known = value
+    if value is not None:  # which NumPy takes for float64
+        try:
+            known = np.dtype(value).name
+        except (TypeError, ValueError):
+            pass  # `choice` names it
+    return np.dtype(choice(name, known, ("float32", "float64")))
+
+
+def layer_widths(name: str, value: Any) -> tuple[int, ...]:
+    """Return the widths of a network's layers, at least an input and an output."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(
+            f"{name} is {value!r}; expected a sequence of widths such as [784, 256, 256, 10]"
+        )
+    if len(value) < 2:
+        raise ValueError(f"{name} is {value!r}; expected at least an input and an output width")
+    return tuple(whole_number(f"{name}[{i}]", width, 1, 2**32) for i, width in enumerate(value))
+
+
+def keep_units(rate: float) -> int:
+    """Return the probability of keeping that belongs to a rate of dropping, as the kernels take it."""
+    return round((1 - rate) * KEEP_UNITS)
+
+
+def drop_rate(name: str, value: Any) -> float:
+    """Return a probability of dropping under which some units are kept."""
+    rate = finite_number(name, value)
+    if not rate < 1 or keep_units(rate) == 0:
+        raise ValueError(
+            f"{name} is {rate!r}; expected a probability of dropping from 0 to below 1 (to within 2**-32)"
+        )
+    return rate
+
+
+def drop_rates(name: str, value: Any, hidden: int) -> tuple[float, ...]:
+    """Return a rate for each hidden layer, given one number for all or a sequence."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, (int, float, np.number)):
+        return (drop_rate(name, value),) * hidden
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} is {value!r}; expected a number, or one for each hidden layer")
+    if len(value) != hidden:
+        raise ValueError(
+            f"{name} has {len(value)} entries; expected {hidden}, one for each hidden layer"
+        )
+    return tuple(drop_rate(f"{name}[{i}]", rate) for i, rate in enumerate(value))
 
 
 def as_array(name: str, value: ArrayLike) -> NDArray[Any]:

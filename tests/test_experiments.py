@@ -638,7 +638,7 @@ def test_results_are_plain(alone):
 def test_curves_are_named_for_what_they_are():
     plain = on_splits({"a": {**TINY, "iterations": 20}}, curve_every=10).to_dict()["arms"]["a"]
     assert plain["test_log_loss"] == pytest.approx([curve[-1] for curve in plain["test_loss_curve"]])
-    scores = [curve[-1] for curve in plain["test_score_curve"]]
+    scores = [curve[-1] for curve in plain["test_accuracy_curve"]]
     assert scores == pytest.approx(plain["test_accuracy"])
 
 

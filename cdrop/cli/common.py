@@ -189,8 +189,8 @@ def save(
 ) -> tuple[list[str], list[str]]:
     """Write the files asked for; return a line about each, and the errors.
 
-    After long work no failure may lose results: if the JSON cannot be written, it is among the lines to be printed, and the
-    report is printed in any case.
+    After long work no failure may lose results: if the JSON cannot be written, it is among the lines to be printed,
+    and the report is printed in any case.
     """
     from cdrop._files import write_atomically
 

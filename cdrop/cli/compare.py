@@ -42,7 +42,11 @@ def run(args: argparse.Namespace) -> int:
 
     with common.plain_errors(args, ended=progress.close):
         result = experiment(
-            n_jobs=jobs, ledger=ledger, on_begin=begin, on_trial=progress.on_trial, callbacks=progress.callbacks
+            n_jobs=jobs,
+            ledger=ledger,
+            on_begin=begin,
+            on_trial=progress.on_trial,
+            callbacks=progress.callbacks,
         )
     with common.uninterrupted():
         lines, errors = common.save(args, result)
@@ -174,7 +178,8 @@ def _subset(args: argparse.Namespace, data: Dataset) -> Dataset:
     """Draw training rows, if asked for."""
     if args.test_share is not None:
         raise CommandError(
-            f"--test-share: {data.name} has test rows of its own; expected --splits N to mix them in", REFUSED
+            f"--test-share: {data.name} has test rows of its own; expected --splits N to mix them in",
+            REFUSED,
         )
     try:
         return data if args.train_size is None else data.subset(args.train_size)

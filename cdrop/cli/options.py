@@ -147,12 +147,16 @@ def _add_table_options(group: argparse._ArgumentGroup) -> None:
         metavar="COL,...",
         help="columns of numbers that are codes, to be one-hot encoded",
     )
-    add("--test", metavar="FILE", help="a file of test rows with the same columns (default: splits)")
+    add(
+        "--test", metavar="FILE", help="a file of test rows with the same columns (default: splits)"
+    )
     add("--group", metavar="COLUMN", help="rows of one group stay on one side of every split")
     add("--time", metavar="COLUMN", help="test on rows later than those trained on")
     add("--sep", metavar="CHAR", help="separator of a text file (default: detected)")
     add("--decimal", metavar="CHAR", help="decimal mark (default: detected)")
-    add("--encoding", metavar="NAME", help="encoding of a text file (default: UTF-8, else detected)")
+    add(
+        "--encoding", metavar="NAME", help="encoding of a text file (default: UTF-8, else detected)"
+    )
     add("--missing", type=_names, metavar="TEXT,...", help="more texts that mean a missing value")
     add(
         "--no-header",
@@ -286,7 +290,13 @@ def _add_paper(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="runs of each row (default: 3; 1 with --search)",
     )
     add("--epochs", type=_whole(1), metavar="N", help="epochs (default: those of the recipes)")
-    add("--seed", type=_whole(0), default=0, metavar="N", help="seed of the first repeat (default: 0)")
+    add(
+        "--seed",
+        type=_whole(0),
+        default=0,
+        metavar="N",
+        help="seed of the first repeat (default: 0)",
+    )
     _add_threads(parser)
     _add_data_options(parser)
     _add_checkpoint_options(parser)

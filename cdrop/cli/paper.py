@@ -62,7 +62,9 @@ def _images(args: argparse.Namespace, validation: int) -> tuple[Dataset, str | N
 
     data, fallback = common.load_data(args, validation=validation)
     if not isinstance(data, Dataset):
-        raise CommandError(f"--data {args.data}: expected images with test rows, such as MNIST", REFUSED)
+        raise CommandError(
+            f"--data {args.data}: expected images with test rows, such as MNIST", REFUSED
+        )
     if args.train_size is None:
         return data, fallback
     try:
@@ -71,9 +73,7 @@ def _images(args: argparse.Namespace, validation: int) -> tuple[Dataset, str | N
         raise CommandError(f"--train-size: {error}", REFUSED) from error
 
 
-def _report(
-    args: argparse.Namespace, result: ExperimentResult, outcomes: Sequence[Outcome]
-) -> int:
+def _report(args: argparse.Namespace, result: ExperimentResult, outcomes: Sequence[Outcome]) -> int:
     """Print and save the results of the rows."""
     from cdrop.experiments import report
     from cdrop.experiments.results import INTERRUPTED as STOPPED_BY_USER

@@ -76,7 +76,8 @@ def does_dropout_help(
 ) -> ExperimentResult:
     """Compare networks with dropout and without on own data, both with early stopping and at their best settings.
 
-    Each repeat splits the rows with its own seed. Rate and L2 are chosen on validation rows inside the split; the test rows choose nothing.
+    Each repeat splits the rows with its own seed. Rate and L2 are chosen on validation rows inside the split; the
+    test rows choose nothing.
 
     Parameters
     ----------

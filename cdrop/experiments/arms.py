@@ -1,4 +1,4 @@
-"""The arms of an experiment: configurations of `Network`, scikit-learn estimators, and choices among several of these."""
+"""The arms of an experiment: configurations of `Network`, scikit-learn estimators, and lists to choose from."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ import numpy as np
 from cdrop._checks import whole_number
 from cdrop.callbacks import Callback
 from cdrop.experiments.data import Part, Problem
-from cdrop.experiments.metrics import Metric, Prediction, metrics_of, score_all
+from cdrop.experiments.metrics import Metric, Prediction, baseline, metrics_of, score_all
 from cdrop.experiments.trials import Trial
 from cdrop.network import Network
 
-__all__ = ["Candidate", "Configuration", "Estimator", "NetworkFactory", "Options", "parse_arms", "run"]
+__all__ = [
+    "Candidate",
+    "Configuration",
+    "Estimator",
+    "NetworkFactory",
+    "Options",
+    "parse_arms",
+    "run",
+]
 
 NetworkFactory = Callable[..., Any]
 
@@ -92,7 +100,9 @@ class Candidate(Protocol):
     def describe(self) -> dict[str, Any]:
         """Return its settings in values that JSON can carry."""
 
-    def train(self, problem: Problem, part: Part, selects: bool, seed: int, options: Options) -> Fitted:
+    def train(
+        self, problem: Problem, part: Part, selects: bool, seed: int, options: Options
+    ) -> Fitted:
         """Train it; with `selects` on the training rows alone."""
 
 
@@ -197,7 +207,9 @@ class Configuration:
         notes.finish(net, stops=bool(watch))
         return net, notes
 
-    def train(self, problem: Problem, part: Part, selects: bool, seed: int, options: Options) -> Fitted:
+    def train(
+        self, problem: Problem, part: Part, selects: bool, seed: int, options: Options
+    ) -> Fitted:
         """Train the network."""
         rows = part.selection if selects else part.whole
         fitted_rows = "train" if selects else "fit"
@@ -327,7 +339,9 @@ class Estimator:
             **{name: _shown(value) for name, value in sorted(params.items())},
         }
 
-    def train(self, problem: Problem, part: Part, selects: bool, seed: int, options: Options) -> Fitted:
+    def train(
+        self, problem: Problem, part: Part, selects: bool, seed: int, options: Options
+    ) -> Fitted:
         """Train a clone whose every ``random_state`` is the repeat's seed."""
         from sklearn.base import clone
 
@@ -335,7 +349,8 @@ class Estimator:
         states = [name for name in model.get_params(deep=True) if name.endswith("random_state")]
         model.set_params(**dict.fromkeys(states, seed % 2**31))  # LightGBM takes no larger ones
         rows = part.selection_raw if selects else part.raw
-        model.fit(*((rows["train"], part.y_train) if selects else (rows["fit"], part.y_fit)))
+        fitted = "train" if selects else "fit"
+        model.fit(rows[fitted], part.targets(fitted))
 
         def predict(which: str) -> Prediction:
             values = np.asarray(model.predict(rows[which]))
@@ -412,7 +427,8 @@ def run(
 ) -> Trial:
     """Train and test an arm in one repeat.
 
-    Several candidates are trained on the same rows, and the best on the validation rows is tested; test rows choose nothing.
+    Several candidates are trained on the same rows, and the best on the validation rows is tested; test rows choose
+    nothing.
 
     Parameters
     ----------
@@ -449,16 +465,19 @@ def run(
     else:
         index, fitted = _chosen(problem, arm, candidates, part, seed, options)
     prediction, X = fitted.predict("test"), fitted.rows("test")
+    y_fit, y_test = part.targets("fit"), part.targets("test")
+    score, rows = _measured(options.metric, y_test, X, prediction, arm)
     known = metrics_of(problem.task, len(problem.classes))
-    score, rows = _measured(options.metric, part.y_test, X, prediction, arm)
-    scores = {options.metric.name: score, **score_all(known, part.y_test, X, prediction)}
+    scores = {options.metric.name: score, **score_all(known, y_test, X, prediction)}
+    blind = baseline(problem.task, y_fit, len(y_test), len(problem.classes))
+    of_blind = score_all([options.metric, *known], y_test, X, blind)
     iterations, *curves = fitted.curves or [[], [], [], []]
     seconds = time.perf_counter() - begin
     if rows is not None and rows.dtype != np.bool_:
         rows = rows.astype(np.float32)
-    return Trial(
-        repeat, arm, index, scores, rows, [int(i) for i in iterations], *curves, seconds=seconds
-    )
+    sizes = len(y_fit), len(y_test)
+    at = [int(iteration) for iteration in iterations]
+    return Trial(repeat, arm, index, scores, of_blind, *sizes, rows, at, *curves, seconds)
 
 
 def _chosen(
@@ -488,7 +507,7 @@ def _chosen(
 def _merit(metric: Metric, part: Part, fitted: Fitted, arm: str) -> float:
     """Return how good a candidate is on the validation rows: greater is better, and NaN is worst."""
     score, _ = _measured(
-        metric, part.y_validation, fitted.rows("validation"), fitted.predict("validation"), arm
+        metric, part.targets("validation"), fitted.rows("validation"), fitted.predict("validation"), arm
     )
     signed = score if metric.greater_is_better else -score
     return -math.inf if math.isnan(signed) else signed

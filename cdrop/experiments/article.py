@@ -1,7 +1,7 @@
 """The article's experiment, as a preset: the same network with and without dropout, its figures and its three claims.
 
-The article trained a 784-256-256-10 network on MNIST, 5 times without and 5 times with dropout. It printed one run's loss per arm,
-and the mean and standard deviation of test accuracy. All that is particular to it is in this file.
+The article trained a 784-256-256-10 network on MNIST, 5 times without and 5 times with dropout. It printed one run's
+loss per arm, and the mean and standard deviation of test accuracy. All that is particular to it is in this file.
 """
 
 from __future__ import annotations
@@ -146,7 +146,8 @@ def compare(
     Parameters
     ----------
     data : Dataset or Table
-        A Dataset is tested on its test rows, and its verdicts are for its training rows. A Table is split in each repeat.
+        A Dataset is tested on its test rows, and its verdicts are for its training rows. A Table is split in each
+        repeat.
     settings : Settings, optional
         The article's by default.
     splits : bool, default False

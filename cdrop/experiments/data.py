@@ -6,6 +6,8 @@ A split is a function of the targets, the seed and the sizes alone, so it does n
 from __future__ import annotations
 
 import copy
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,9 +119,7 @@ class Splitter:
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Hold out whole groups, in a random order, until there are `size` rows."""
         assert self.groups is not None
-        names, place, counts = np.unique(
-            self.groups[rows], return_inverse=True, return_counts=True
-        )
+        names, place, counts = np.unique(self.groups[rows], return_inverse=True, return_counts=True)
         order = in_shares(np.zeros(len(names), np.int64), seed, _GROUPS)
         enough = int(np.searchsorted(np.cumsum(counts[order]), size)) + 1
         held = np.isin(place, order[: min(enough, len(names) - 1)])
@@ -132,18 +132,29 @@ class Part:
     Networks get numbers: the transformer is fitted on the rows that train, never on validation or test rows.
     """
 
-    def __init__(self, problem: Problem, split: Split) -> None:
-        self._problem, self._split = problem, split
-        self.y_train = problem.y[split.train]
-        self.y_validation = problem.y[split.validation]
-        self.fit_rows = np.sort(np.concatenate([split.train, split.validation]))
-        self.y_fit = problem.y[self.fit_rows]
-        given = split.test is None
-        self.y_test = problem.y_test if given else problem.y[split.test]
+    def __init__(self, problem: Problem, repeat: int, seed: int) -> None:
+        self._problem, self._which = problem, (repeat, seed)
+
+    @cached_property
+    def _split(self) -> Split:
+        """The split; what trains on all rows next to a given test set never asks for it."""
+        return self._problem.splitter.split(*self._which)
+
+    @cached_property
+    def fit_rows(self) -> NDArray[np.intp]:
+        """Numbers of the rows for training and validation."""
+        problem = self._problem
+        if not problem.tests_on_splits and problem.splitter.train_size is None:
+            return np.arange(len(problem.y))
+        return np.sort(np.concatenate([self._split.train, self._split.validation]))
 
     def targets(self, which: str) -> NDArray[Any]:
-        """Return the targets of some rows."""
-        return getattr(self, f"y_{which}")  # type: ignore[no-any-return]
+        """Return the targets of ``"fit"``, ``"train"``, ``"validation"`` or ``"test"`` rows."""
+        problem = self._problem
+        if which == "test" and problem.y_test is not None:
+            return problem.y_test
+        rows = self.fit_rows if which == "fit" else getattr(self._split, which)
+        return problem.y[rows]  # type: ignore[no-any-return]
 
     def scaled_targets(self, fitted: str) -> Callable[[str], NDArray[Any]]:
         """Return what gives targets as networks learn them: numbers standardized by the rows that train."""
@@ -166,7 +177,7 @@ class Part:
     def _rows(self, which: str) -> Any:
         """Return rows as they were given."""
         problem = self._problem
-        if which == "test" and self._split.test is None:
+        if which == "test" and not problem.tests_on_splits:
             return problem.X_test
         if which == "fit":
             whole = len(self.fit_rows) == len(problem.y)
@@ -198,7 +209,7 @@ class Part:
         if self._problem.transformer is None:
             return rows
         transformer = copy.deepcopy(self._problem.transformer)
-        transformer.fit(rows[fitted], self.y_train if fitted == "train" else self.y_fit)
+        transformer.fit(rows[fitted], self.targets(fitted))
         return {which: transformer.transform(part) for which, part in rows.items()}
 
 
@@ -234,7 +245,7 @@ class Problem:
         """Return the rows of a repeat; those of the last one are kept, because its arms share them."""
         key, part = self.__dict__.get("_last", (None, None))
         if key != (repeat, seed):
-            part = Part(self, self.splitter.split(repeat, seed))
+            part = Part(self, repeat, seed)
             self._last = ((repeat, seed), part)
         return part  # type: ignore[no-any-return]
 
@@ -258,6 +269,26 @@ class Problem:
         assert split.test is not None
         return len(split.train) + len(split.validation), len(split.test)
 
+    def memory(self, jobs: int, runs: int, row_bytes: int) -> int:
+        """Return about how many bytes an experiment takes, without what Python and the libraries take.
+
+        Parameters
+        ----------
+        jobs : int
+            Runs at a time. Each has its copy of the rows of its split, their numbers in float32, and in the making of
+            these two matrices of float64; and some 64 bytes a row for the order of the rows.
+        runs : int
+            Runs in all, each of which keeps a value per test row.
+        row_bytes : int
+            Bytes of such a value.
+        """
+        n, tested = len(self.y), self.sizes(0, 0)[1]
+        given = _bytes(self.X) + _bytes(self.X_test)
+        rows = n + (tested if self.y_test is not None else 0)
+        numbers = 0 if self.transformer is None else 20 * rows * math.prod(self.X.shape[1:])
+        copies = given if self.tests_on_splits else 0
+        return given + jobs * (copies + numbers + 64 * n) + runs * tested * row_bytes
+
     def digest(self) -> str:
         """Return the SHA-256 of data, split rule and transformer."""
         s = self.splitter
@@ -265,12 +296,27 @@ class Problem:
         rule = [s.stratify, s.test_size, s.validation_size, s.train_size, folds]
         by_time = s.repeats if s.times is not None else None
         arrays = [_plain(a) for a in (self.X, self.y, self.X_test, self.y_test, s.groups, s.times)]
-        return digest([*arrays, rule, by_time, self.task, repr(self.transformer)])
+        return digest([*arrays, rule, by_time, self.task, _settings(self.transformer)])
 
 
 def take(X: Any, rows: NDArray[np.intp]) -> Any:
     """Return some rows of an array, a sparse matrix or a DataFrame."""
     return X.iloc[rows] if hasattr(X, "iloc") else X[rows]
+
+
+def _bytes(X: Any) -> int:
+    """Return the memory of rows."""
+    if hasattr(X, "iloc"):
+        return int(X.memory_usage(deep=True).sum())
+    parts = (X.data, X.indices, X.indptr) if hasattr(X, "tocsr") else (X,)
+    return sum(getattr(part, "nbytes", 0) for part in parts)
+
+
+def _settings(transformer: Any) -> str:
+    """Return a transformer's class and settings, without addresses."""
+    of = getattr(transformer, "get_params", None)
+    settings = of() if callable(of) else getattr(transformer, "__dict__", {})
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{type(transformer).__qualname__} {settings!r}")
 
 
 def _plain(value: Any) -> Any:

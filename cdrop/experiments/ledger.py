@@ -1,8 +1,8 @@
 """The finished runs of an experiment, kept in a directory, from which one that was killed resumes.
 
-``experiment.jsonl`` holds a line of JSON for the experiment, one for each arm and one for each run. Lines are appended and
-synced to disk one by one, so a run costs its own line, however many there are. Each line carries a checksum. Only the last
-one can be torn by a crash; it is dropped then.
+``experiment.jsonl`` holds a line of JSON for the experiment, one for each arm and one for each run. Lines are
+appended and synced to disk one by one, so a run costs its own line, however many there are. Each line carries a
+checksum. Only the last one can be torn by a crash; it is dropped then.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Ledger:
             if had.get(name) != asked.get(name):
                 raise OtherExperimentError(
                     f"{self.directory} holds another experiment: {name.replace('_', ' ')}{of} is {had.get(name)} there "
-                    f"and {asked.get(name)} here; expected the same data and settings (repeats and threads may differ), "
-                    "or another directory"
+                    f"and {asked.get(name)} here; expected the same data and settings (repeats and threads may "
+                    "differ), or another directory"
                 )
 
     def among(self, repeats: int, arms: Iterable[str]) -> list[Trial]:
@@ -227,7 +227,8 @@ def open_ledger(directory: str | os.PathLike[str], *, resume: bool = False) -> L
     there = sorted(entry.name for entry in path.iterdir())
     if there and not resume:
         raise ValueError(
-            f"{directory} is not empty; expected a new or empty directory, or resume=True to resume the experiment in it"
+            f"{directory} is not empty; expected a new or empty directory, or resume=True to resume the experiment "
+            "in it"
         )
     if there and _FILE not in there:
         raise ValueError(

@@ -1,7 +1,8 @@
 """What an experiment measures on test rows: a score for each run, and a value for each row.
 
-A score is judged over test rows as well as over seeds, so each metric also gives a value per row whose mean is the score.
-For a metric that is not itself a mean (AUC, R2, ...) the values are its linearization: score plus influence of the row.
+A score is judged over test rows as well as over seeds, so each metric also gives a value per row whose mean is the
+score. For a metric that is not itself a mean (AUC, R2, ...) the values are its linearization: score plus influence of
+the row.
 """
 
 from __future__ import annotations

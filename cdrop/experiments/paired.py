@@ -1,10 +1,10 @@
 """Paired experiments: arms trained and tested on the same rows with the same seeds, in many repeats.
 
-Repeat r gives every arm the seed ``seed + r``, and with it the same split of the data, the same initial weights where the
-units agree, and the same order of minibatches: within a repeat only the settings of the arms differ.
+Repeat r gives every arm the seed ``seed + r``, and with it the same split of the data, the same initial weights where
+the units agree, and the same order of minibatches: within a repeat only the settings of the arms differ.
 
-A run is a pure function of arm, data and seed. So it does not matter where it takes place: here, in other processes, or on
-other machines; and one whose worker was lost is made again.
+A run is a pure function of arm, data and seed. So it does not matter where it takes place: here, in other processes,
+or on other machines; and one whose worker was lost is made again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from cdrop._checks import finite_number, truth_value, whole_number
@@ -27,7 +26,7 @@ from cdrop.experiments import machine, statistics
 from cdrop.experiments.arms import Candidate, NetworkFactory, Options, parse_arms, run
 from cdrop.experiments.data import Problem
 from cdrop.experiments.ledger import Ledger
-from cdrop.experiments.metrics import Metric, baseline, metric_for, metrics_of, score_all
+from cdrop.experiments.metrics import metric_for
 from cdrop.experiments.problem import make_problem
 from cdrop.experiments.results import INTERRUPTED, OUT_OF_TIME, Arm, ExperimentResult, Preset
 from cdrop.experiments.statistics import Look, Sampling
@@ -35,7 +34,7 @@ from cdrop.experiments.trials import Trial
 
 __all__ = ["paired_experiment", "runs_left"]
 
-_REPEATS = 20
+_REPEATS, _MOST_REPEATS = 20, 100  # without a number, and until decided
 _PER_BATCH = 2  # runs per worker that a backend without a generator makes before it reports
 
 
@@ -73,25 +72,26 @@ def paired_experiment(
 ) -> ExperimentResult:
     """Train and test arms in repeats that share splits, initial weights and the order of minibatches.
 
-    Without `test_data` every repeat splits the data with its own seed, and the intervals are those of the corrected resampled t-test.
-    With it, they cover seeds and test rows, for this training set.
+    Without `test_data` every repeat splits the data with its own seed, and the intervals are those of the corrected
+    resampled t-test. With it, they cover seeds and test rows, for this training set.
 
     Parameters
     ----------
     arms : mapping of str
-        By name: settings of a network (``hidden``, the widths of the hidden layers; ``patience``, epochs without a better
-        validation loss after which training stops and the best weights are kept; arguments of `Network` such as ``dropout``, and of
-        `Network.fit` such as ``l2`` and ``epochs``), a scikit-learn estimator or Pipeline, or a list of these. Of a list, the candidate
-        that is best on validation rows is tested in each repeat. The first arm is what the others are compared with.
+        By name: settings of a network (``hidden``, the widths of the hidden layers; ``patience``, epochs without a
+        better validation loss after which training stops and the best weights are kept; arguments of `Network` such
+        as ``dropout``, and of `Network.fit` such as ``l2`` and ``epochs``), a scikit-learn estimator or Pipeline, or
+        a list of these. Of a list, the candidate that is best on validation rows is tested in each repeat. The first
+        arm is what the others are compared with.
     X : array_like, sparse matrix or DataFrame, shape (n, features); or Table or Dataset of `cdrop.datasets`
         Networks need numbers, see `transformer`; estimators get the rows as they are.
     y : array_like, shape (n,) or (n, outputs)
-        Classes of any kind (text, integers, booleans), or numbers; None with a Table or Dataset. A matrix of 0 and 1 with arms of
-        ``loss="sigmoid_cross_entropy"`` stands for several labels at once.
+        Classes of any kind (text, integers, booleans), or numbers; None with a Table or Dataset. A matrix of 0 and 1
+        with arms of ``loss="sigmoid_cross_entropy"`` stands for several labels at once.
     test_data : tuple (X, y), optional
         A given test set.
     repeats : int, optional
-        Default: 20, or the number of folds of `cv`. With `until_decided` the most repeats.
+        Default: 20, or the number of folds of `cv`. With `until_decided` the most repeats, 100 by default.
     seed : int, default 0
         Repeat r has ``seed + r``.
     task : {"classification", "regression"}, optional
@@ -107,7 +107,8 @@ def paired_experiment(
     test_size : float, default 0.2
         Share of the rows that each repeat holds out for testing.
     validation_size : float, default 0.2
-        Share of the other rows that early stopping and the choice among candidates use. Arms without these train on them.
+        Share of the other rows that early stopping and the choice among candidates use. Arms without these train on
+        them.
     train_size : int, optional
         Rows to train on, validation rows included; all that are left by default.
     stratify : bool, default True
@@ -119,8 +120,9 @@ def paired_experiment(
     cv : splitter of scikit-learn, or iterable of (train, test), optional
         Its folds, one per repeat, instead of random splits.
     transformer : object, optional
-        With ``fit(X, y)`` and ``transform(X)``; copied and fitted on the training rows of each repeat, in front of networks. By default
-        that of the Table, or for DataFrames `cdrop.datasets.TableEncoder`; arrays are used as they are.
+        With ``fit(X, y)`` and ``transform(X)``; copied and fitted on the training rows of each repeat, in front of
+        networks. By default that of the Table, or for DataFrames `cdrop.datasets.TableEncoder`; arrays are used as
+        they are.
     curve_every : int, optional
         Add a point to the learning curves of networks after each iteration that is a multiple of this; by default only
         the last.
@@ -130,7 +132,8 @@ def paired_experiment(
     threads : int, optional
         Threads of each run. By default one if several run at a time, else `cdrop.get_num_threads()`.
     ledger : Ledger, optional
-        Records every run, so that an experiment that was killed resumes with the same numbers; see `cdrop.experiments.open_ledger`.
+        Records every run, so that an experiment that was killed resumes with the same numbers; see
+        `cdrop.experiments.open_ledger`.
     time_limit : float, optional
         Seconds after which the experiment stops, as after Ctrl-C.
     about : mapping, optional
@@ -178,16 +181,18 @@ def paired_experiment(
     >>> result.repeats, list(result.arms), result.condition
     ([0, 1, 2], ['none', 'half'], 'over 3 splits of these data')
     """
-    callbacks = check_callbacks(callbacks)
     check_called(on_begin=on_begin, on_trial=on_trial, network=network)
     _check_kinds(ledger, about, preset)
+    looks, deadline = truth_value("until_decided", until_decided), _Deadline(time_limit)
+    if repeats is None and cv is None:
+        repeats = _MOST_REPEATS if looks else _REPEATS
     candidates = parse_arms(arms)
     problem = make_problem(
         X,
         y,
         test_data=test_data,
         task=task,
-        repeats=_REPEATS if repeats is None and cv is None else repeats,
+        repeats=repeats,
         test_size=test_size,
         validation_size=validation_size,
         train_size=train_size,
@@ -198,33 +203,22 @@ def paired_experiment(
         transformer=transformer,
         arms=candidates,
     )
-    repeats = problem.splitter.repeats
+    repeats, jobs = problem.splitter.repeats, _jobs(n_jobs)
     seed = whole_number("seed", seed, 0, 2**64 + 1 - repeats)
-    looks, jobs = truth_value("until_decided", until_decided), _jobs(n_jobs)
-    if looks and problem.splitter.times is not None:
-        raise ValueError(
-            "until_decided is True; expected False with times, which need a fixed number of repeats"
-        )
-    if jobs > 1 and callbacks:
-        raise ValueError(
-            f"callbacks is not empty, and {jobs} runs take place at a time; expected none, or n_jobs=1"
-        )
-    deadline = _Deadline(time_limit)
     options = Options(
         metric_for(metric, problem.task, len(problem.classes)),
         None if curve_every is None else whole_number("curve_every", curve_every, 1, 2**62),
         1 if jobs > 1 and threads is None else threads,
         network,
-        (deadline, *callbacks) if jobs == 1 else (),
+        _callbacks(callbacks, deadline, jobs),
     )
     result = _result(problem, candidates, options, seed, jobs)
     result.margin, result.preset = finite_number("margin", margin), preset or Preset()
-    result.data |= about or {}
-    if ledger is not None:
-        result.started = _claim(ledger, result, problem, options)
+    result.data = {**(about or {}), **result.data}  # the sizes are those of the repeats
+    _claim(ledger, result, problem, options)
     work = _Work(problem, candidates, repeats, seed, options, ledger)
-    plan = statistics.plan_looks(repeats) if looks else [Look(repeats, 1 - statistics.LEVEL)]
     begin, earlier = time.perf_counter(), sum(trial.seconds for trial in work.done)
+    plan = _looks(problem, repeats, looks)
 
     def go() -> None:
         if on_begin is not None:
@@ -235,12 +229,12 @@ def paired_experiment(
                     on_trial(trial)
                 if work.left:
                     deadline.check()
-            if looks and _decided(result, problem, work.done, look):
+            if looks and _decided(result, work.done, look):
                 return
 
     result.stopped = _stopped_by(go)
     if not looks or result.stopped is not None:
-        _collect(result, problem, work.done)
+        _collect(result, work.done)
     result.seconds = time.perf_counter() - begin + earlier
     return result
 
@@ -256,6 +250,27 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def _looks(problem: Problem, repeats: int, several: bool) -> list[Look]:
+    """Return when the verdicts are looked at, and at which level."""
+    if several and problem.splitter.times is not None:
+        raise ValueError(
+            "until_decided is True; expected False with times, which need a fixed number of repeats"
+        )
+    return statistics.plan_looks(repeats) if several else [Look(repeats, 1 - statistics.LEVEL)]
+
+
+def _callbacks(callbacks: Any, deadline: _Deadline, jobs: int) -> tuple[Callback, ...]:
+    """Return what every fit is to call; in other processes nothing can be called."""
+    callbacks = check_callbacks(callbacks)
+    if jobs == 1:
+        return (deadline, *callbacks)
+    if callbacks:
+        raise ValueError(
+            f"callbacks is not empty, and {jobs} runs take place at a time; expected none, or n_jobs=1"
+        )
+    return ()
+
+
 def _result(
     problem: Problem,
     arms: Mapping[str, Sequence[Candidate]],
@@ -266,29 +281,26 @@ def _result(
     """Return the result of an experiment that has not begun."""
     train, test = problem.sizes(0, seed)
     metric, repeats = options.metric, problem.splitter.repeats
+    memory = problem.memory(jobs, repeats * len(arms), 1 if metric.name == "accuracy" else 4)
     return ExperimentResult(
         arms={n: Arm(n, metric.name, [c.describe() for c in some]) for n, some in arms.items()},
         metric=metric,
         task=problem.task,
-        sampling=_sampling(problem, range(repeats), seed),
+        sampling=Sampling(test / train if problem.tests_on_splits else None),
         asked=repeats,
         seed=seed,
-        data={"train": train, "test": test},
+        data={"train": train, "test": test, "memory_bytes": memory},
         machine={**machine.describe(options.threads), "jobs": jobs},
         started=now(),
     )
 
 
-def _sampling(problem: Problem, repeats: Iterable[int], seed: int) -> Sampling:
-    """Return where chance comes from, in these repeats."""
-    if not problem.tests_on_splits:
-        return Sampling()
-    sizes = [problem.sizes(repeat, seed + repeat) for repeat in repeats]
-    return Sampling(statistics.mean([test / train for train, test in sizes]))
-
-
-def _claim(ledger: Ledger, result: ExperimentResult, problem: Problem, options: Options) -> str:
-    """Record the experiment in its ledger; return when it began."""
+def _claim(
+    ledger: Ledger | None, result: ExperimentResult, problem: Problem, options: Options
+) -> None:
+    """Record the experiment in its ledger, if there is one, which knows when it began."""
+    if ledger is None:
+        return
     identity = {
         "seed": result.seed,
         "metric": options.metric.name,
@@ -296,20 +308,20 @@ def _claim(ledger: Ledger, result: ExperimentResult, problem: Problem, options: 
         "data": problem.digest(),
     }
     arms = {name: arm.candidates for name, arm in result.arms.items()}
-    return ledger.claim(identity, arms, result.started)
+    result.started = ledger.claim(identity, arms, result.started)
 
 
-def _decided(result: ExperimentResult, problem: Problem, done: list[Trial], look: Look) -> bool:
+def _decided(result: ExperimentResult, done: list[Trial], look: Look) -> bool:
     """Collect what is done, at the level that this look may spend; return whether every contrast is decided."""
     result.alpha = look.alpha
-    _collect(result, problem, done)
+    _collect(result, done)
     if any(contrast.verdict == "not decided" for contrast in result.contrasts(sizes=())):
         return False
     result.decided_at = look.repeats
     return True
 
 
-def _collect(result: ExperimentResult, problem: Problem, trials: Iterable[Trial]) -> None:
+def _collect(result: ExperimentResult, trials: Iterable[Trial]) -> None:
     """Put the runs of the finished repeats into the result, in order, with the baseline's scores there."""
     by_repeat: dict[int, dict[str, Trial]] = {}
     result.trials = list(trials)
@@ -318,22 +330,11 @@ def _collect(result: ExperimentResult, problem: Problem, trials: Iterable[Trial]
     result.repeats = [r for r in sorted(by_repeat) if len(by_repeat[r]) == len(result.arms)]
     for name, arm in result.arms.items():
         arm.trials = [by_repeat[repeat][name] for repeat in result.repeats]
-    if problem.tests_on_splits and result.repeats:
-        result.sampling = _sampling(problem, result.repeats, result.seed)
-    measured = metrics_of(problem.task, len(problem.classes))
-    scores = [_baseline(problem, r, result.seed + r, [result.metric, *measured]) for r in result.repeats]
-    result.baseline = {name: [score[name] for score in scores] for name in (scores or [{}])[0]}
-
-
-def _baseline(
-    problem: Problem, repeat: int, seed: int, metrics: Sequence[Metric]
-) -> dict[str, float]:
-    """Return the test scores of a prediction that ignores X."""
-    split = problem.splitter.split(repeat, seed)
-    y_test = problem.y_test if split.test is None else problem.y[split.test]
-    rows = np.concatenate([split.train, split.validation])
-    prediction = baseline(problem.task, problem.y[rows], len(y_test), len(problem.classes))
-    return score_all(metrics, y_test, np.zeros((len(y_test), 1)), prediction)
+    firsts = next(iter(result.arms.values())).trials
+    names = firsts[0].baseline if firsts else ()
+    result.baseline = {name: [trial.baseline[name] for trial in firsts] for name in names}
+    if result.sampling.ratio is not None and firsts:
+        result.sampling = Sampling(statistics.mean([trial.test / trial.train for trial in firsts]))
 
 
 def _stopped_by(go: Callable[[], None]) -> str | None:

@@ -87,34 +87,39 @@ def _data(
 ) -> tuple[Problem, dict[str, Any]]:
     """Return the data without a split rule, and what a table knows of that."""
     empty: Any = None  # the splitter follows
-    if isinstance(X, (Dataset, Table)):
-        if y is not None or test_data is not None:
-            raise ValueError(f"X is a {type(X).__name__}, which has its own y and test rows; expected None for both")
-    elif y is None:
-        raise TypeError("y is None; expected targets, unless X is a Table or Dataset")
+    if not isinstance(X, (Dataset, Table)):
+        if y is None:
+            raise TypeError("y is None; expected targets, unless X is a Table or Dataset")
+        return _arrays(X, y, test_data, task, multilabel), {}
+    if y is not None or test_data is not None:
+        raise ValueError(
+            f"X is a {type(X).__name__}, which has its own y and test rows; expected None for both"
+        )
     if isinstance(X, Dataset):
         f = X.to_features("float32")
-        problem = Problem(
-            f.X_train, f.y_train, "classification", X.classes, empty, f.X_test, f.y_test
-        )
-        return problem, {}
-    if isinstance(X, Table):
-        X_test, y_test = X.test or (None, None)
-        problem = Problem(
-            X.X, X.y, X.task, X.classes, empty, X_test, y_test, X.transformer()
-        )
-        return problem, {"groups": X.groups, "times": X.times}
+        rows = f.X_train, f.y_train, "classification", X.classes, empty, f.X_test, f.y_test
+        return Problem(*rows), {}
+    X_test, y_test = X.test or (None, None)
+    problem = Problem(X.X, X.y, X.task, X.classes, empty, X_test, y_test, X.transformer())
+    return problem, {"groups": X.groups, "times": X.times}
+
+
+def _arrays(X: Any, y: Any, test_data: Any, task: str | None, multilabel: bool) -> Problem:
+    """Return arrays, matrices and frames without a split rule."""
+    empty: Any = None
     rows = _rows("X", X)
     targets = _targets("y", y, rows)
     if test_data is None:
         kind, encoded, classes = _encode(targets, task, multilabel)
-        return Problem(rows, encoded, kind, classes, empty), {}
+        return Problem(rows, encoded, kind, classes, empty)
     if not isinstance(test_data, (tuple, list)) or len(test_data) != 2:
         raise TypeError(f"test_data is a {type(test_data).__name__}; expected a pair (X, y)")
     X_test = _rows("test_data[0]", test_data[0])
     y_test = _targets("test_data[1]", test_data[1], X_test)
     if X_test.shape[1] != rows.shape[1]:
-        raise ValueError(f"test_data[0] has {X_test.shape[1]} columns; expected {rows.shape[1]}, as X has")
+        raise ValueError(
+            f"test_data[0] has {X_test.shape[1]} columns; expected {rows.shape[1]}, as X has"
+        )
     kind, both, classes = _encode(_joined(targets, y_test), task, multilabel)
     encoded, tested = both[: len(targets)], both[len(targets) :]
     if kind == "classification":
@@ -122,7 +127,7 @@ def _data(
         if unseen:
             names = ", ".join(repr(classes[i]) for i in unseen[:10])
             raise ValueError(f"test_data[1] has labels that y lacks: {names}; expected labels of y")
-    return Problem(rows, encoded, kind, classes, empty, X_test, tested), {}
+    return Problem(rows, encoded, kind, classes, empty, X_test, tested)
 
 
 def _encode(
@@ -135,7 +140,9 @@ def _encode(
         y = y[:, 0]
     if y.ndim == 2:
         if task == "classification":
-            raise ValueError("task is 'classification', and y has several columns; expected one label a row")
+            raise ValueError(
+                "task is 'classification', and y has several columns; expected one label a row"
+            )
         return "regression", y.astype(np.float64), ()
     return encode_labels(y, task)
 
@@ -144,7 +151,9 @@ def _joined(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
     """Return both targets as one array; numbers and text are not mixed."""
     texts = [a.dtype.kind in "US" for a in (first, second)]
     if texts[0] != texts[1] and "O" not in (first.dtype.kind, second.dtype.kind):
-        raise TypeError(f"test_data[1] has dtype {second.dtype}, and y has {first.dtype}; expected labels of one kind")
+        raise TypeError(
+            f"test_data[1] has dtype {second.dtype}, and y has {first.dtype}; expected labels of one kind"
+        )
     return np.concatenate([first, second])
 
 
@@ -165,7 +174,9 @@ def _targets(name: str, value: Any, rows: Any) -> NDArray[Any]:
     """Return targets, one for each row."""
     array = as_array(name, value)
     if array.ndim not in (1, 2) or len(array) != rows.shape[0]:
-        raise ValueError(f"{name} has shape {array.shape}; expected {rows.shape[0]} targets, one for each row")
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected {rows.shape[0]} targets, one for each row"
+        )
     return array
 
 
@@ -183,7 +194,9 @@ def _test_rows(test_size: Any, n: int) -> int:
         return whole_number("test_size", test_size, 1, n - 1)
     rows = max(1, round(_share("test_size", test_size) * n))
     if n - rows < 2:
-        raise ValueError(f"X has {n} rows, of which test_size holds out {rows}; expected at least 2 others")
+        raise ValueError(
+            f"X has {n} rows, of which test_size holds out {rows}; expected at least 2 others"
+        )
     return rows
 
 
@@ -220,13 +233,19 @@ def _folds(
         for train, test in made:
             folds.append((np.asarray(train, np.intp), np.asarray(test, np.intp)))
     except (TypeError, ValueError) as error:
-        raise type(error)(f"cv is {cv!r}; expected a splitter of scikit-learn or pairs of row numbers: {error}") from error
+        raise type(error)(
+            f"cv is {cv!r}; expected a splitter of scikit-learn or pairs of row numbers: {error}"
+        ) from error
     n = len(problem.y)
     for i, (train, test) in enumerate(folds):
         both = np.concatenate([train, test])
-        fits = both.ndim == 1 and len(train) > 1 and len(test) and 0 <= both.min() and both.max() < n
+        fits = (
+            both.ndim == 1 and len(train) > 1 and len(test) and both.min() >= 0 and both.max() < n
+        )
         if not fits or len(np.intersect1d(train, test)):
-            raise ValueError(f"cv fold {i} is not two disjoint sets of row numbers below {n}, with 2 to train on")
+            raise ValueError(
+                f"cv fold {i} is not two disjoint sets of row numbers below {n}, with 2 to train on"
+            )
     if not folds:
         raise ValueError("cv has no folds; expected at least one")
     return folds

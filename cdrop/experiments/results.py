@@ -119,7 +119,7 @@ class Arm:
         curves = {
             "loss": self.curves("loss"),
             "mean_loss": self.curve("loss")[0],
-            "test_score_curve": self.curves("test_score"),
+            f"test_{'accuracy' if 'accuracy' in names else 'r2'}_curve": self.curves("test_score"),
             "test_loss_curve": self.curves("test_loss"),
         }
         return {
@@ -152,7 +152,8 @@ class Contrast:
     verdict : {"better", "worse", "no difference that matters", "not decided"}
         Whether the second is better than the first, after that correction.
     repeats_needed : dict of float to int or None
-        For some sizes of a difference, the repeats that detect it with a probability of 80 %; None where no number does.
+        For some sizes of a difference, the repeats that detect it with a probability of 80 %; None where no number
+        does.
     """
 
     first: str
@@ -344,7 +345,8 @@ class ExperimentResult:
         Examples are "over 20 splits of these data" and "for this training set, over seeds and test rows".
         """
         if self.sampling.ratio is not None:
-            return f"over {len(self.repeats) or self.asked:,} splits of these data"
+            n = len(self.repeats) or self.asked
+            return f"over {n:,} split{'' if n == 1 else 's'} of these data"
         rows = "seeds and test rows" if self._has_rows else "seeds, with these test rows"
         return f"for this training set, over {rows}"
 

@@ -28,6 +28,10 @@ class Trial:
         Index of the candidate that the validation rows chose; 0 for an arm without a choice.
     scores : dict of str to float
         Test score by metric.
+    baseline : dict of str to float
+        By metric, the test score of a prediction that ignores the inputs, from the same training rows.
+    train, test : int
+        Number of rows that were trained on (validation rows included) and tested on.
     rows : ndarray of bool or float32, shape (n_test,), or None
         Value of each test row, whose mean is the score by the experiment's metric; None if that has none.
     iterations : list of int
@@ -44,6 +48,9 @@ class Trial:
     arm: str
     candidate: int
     scores: dict[str, float]
+    baseline: dict[str, float]
+    train: int
+    test: int
     rows: NDArray[Any] | None
     iterations: list[int]
     loss: list[float]
@@ -69,14 +76,18 @@ class Trial:
         trial = cls(**plain | {"rows": _rows(plain["rows"])})
         whole_number("repeat", trial.repeat, 0, 2**62)
         whole_number("candidate", trial.candidate, 0, 2**31)
+        for size in (trial.train, trial.test):
+            whole_number("size", size, 1, 2**62)
         columns = (trial.iterations, trial.loss, trial.test_loss, trial.test_score)
         lists = all(isinstance(c, list) and len(c) == len(trial.iterations) for c in columns)
-        if not lists or not isinstance(trial.arm, str) or not isinstance(trial.scores, dict):
+        dicts = isinstance(trial.scores, dict) and isinstance(trial.baseline, dict)
+        if not lists or not dicts or not isinstance(trial.arm, str):
             raise TypeError("a record lacks its columns")
         for iteration in trial.iterations:
             whole_number("iteration", iteration, 1, 2**62)
         numbers = [*trial.loss, *trial.test_loss, *trial.test_score, trial.seconds]
-        if not all(isinstance(number, float) for number in [*numbers, *trial.scores.values()]):
+        numbers += [*trial.scores.values(), *trial.baseline.values()]
+        if not all(isinstance(number, float) for number in numbers):
             raise TypeError("a record has something other than numbers in its columns")
         return trial
 

@@ -1,0 +1,655 @@
+"""Results as text, and the tables and sentences that text and page share: pure functions to strings.
+
+Everything is ASCII apart from names and labels of the caller's; `cdrop.experiments.page` puts typographic signs in.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import textwrap
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cdrop.experiments.metrics import METRICS
+from cdrop.experiments.statistics import mean, standard_deviation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from cdrop.experiments.results import Arm, Claim, Contrast, ExperimentResult
+    from cdrop.experiments.statistics import Evidence
+    from cdrop.experiments.trials import Trial
+
+__all__ = [
+    "heading",
+    "how_to_resume",
+    "html_table",
+    "incomplete",
+    "kept",
+    "repeat_line",
+    "run_line",
+    "text",
+]
+
+WIDTH = 100  # columns of a terminal
+LONGEST_NAME = 28  # in the first column; a longer name has a line of its own
+MOST_POINTS, MOST_CURVES = 12, 4  # rows and arms of the table of learning curves in text
+MOST_SENTENCES = 3  # contrasts that are concluded one by one; more are sorted by verdict
+MOST_CHOICES = 4  # candidates that are named
+SPREADS = {"better": "spreads less", "worse": "spreads more"}
+BASELINES = {
+    "classification": "always the commonest class, with the shares of the classes as probabilities",
+    "multilabel": "for each label its share of the training rows",
+    "regression": "always the mean of the training rows",
+}
+CURVES = {"loss": "Training loss", "test_loss": "Test loss", "test_score": "Test score"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; the first cell of a row is its heading, an empty cell has no value."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = field(default=())
+
+    def __str__(self) -> str:
+        names = [row[0] for row in self.rows if len(row[0]) <= LONGEST_NAME]
+        widths = [max(map(len, [self.head[0], *names]))]
+        columns = list(zip(*self.rows, strict=True))[1:]
+        widths += [
+            max(map(len, cells)) for cells in zip(self.head[1:], *self._cells(), strict=True)
+        ]
+        words = [any(cell[:1].isalpha() for cell in column) for column in columns]
+        lines = [*textwrap.wrap(self.caption, WIDTH), _line(self.head, widths, words)]
+        for name, *cells in self.rows:
+            if len(name) > widths[0]:
+                lines.append(f"  {name}")
+                name = ""
+            lines.append(_line([name, *cells], widths, words))
+        return "\n".join([*lines, *(_wrapped(note) for note in self.notes)])
+
+    def _cells(self) -> list[Sequence[str]]:
+        return [row[1:] for row in self.rows]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], words: Sequence[bool]) -> str:
+    """Return a row: names and words to the left, numbers to the right."""
+    left = [True, *words]
+    padded = [f"{c:{'<' if to else '>'}{w}}" for c, w, to in zip(cells, widths, left, strict=True)]
+    return ("  " + "   ".join(padded)).rstrip()
+
+
+def _wrapped(line: str, indent: str = "  ", more: str = "") -> str:
+    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(
+        line, WIDTH, initial_indent=indent, subsequent_indent=indent + more, **options
+    )
+
+
+# ---- Whole views ------------------------------------------------------------------------------------------------
+
+
+def text(result: ExperimentResult, *, with_heading: bool = True) -> str:
+    """Return a result as text for a terminal.
+
+    Parameters
+    ----------
+    result : ExperimentResult
+        Finished or not.
+    with_heading : bool, default True
+        Whether `heading` comes first. A command that printed it before the work leaves it out.
+
+    Returns
+    -------
+    str
+        Some paragraphs without a final newline.
+    """
+    parts = ["\n".join(warnings(result))]
+    if with_heading:
+        parts.append(heading(result))
+    if result.repeats:
+        parts += map(str, _findings(result))
+    return "\n\n".join(filter(None, parts))
+
+
+def _findings(result: ExperimentResult) -> list[Table | str]:
+    contrasts = result.contrasts()
+    parts: list[Table | str] = [score_table(result), "\n".join(map(_wrapped, remarks(result)))]
+    if contrasts:
+        parts += [contrast_table(result, contrasts), spread_table(result, contrasts)]
+    parts.append(_claims(result.claims()))
+    parts += filter(None, [_curves(result), sweep_table(result), needed_table(result, contrasts)])
+    parts += [*result.preset.notes, timing(result)]
+    return [*parts, "\n".join(_wrapped(s, "", "  ") for s in conclusions(result, contrasts))]
+
+
+def heading(result: ExperimentResult) -> str:
+    """Return what is known before the work begins: data, splits, arms and machine.
+
+    Parameters
+    ----------
+    result : ExperimentResult
+        With or without finished repeats.
+
+    Returns
+    -------
+    str
+        Some lines without a final newline.
+    """
+    named = facts(result)
+    width = max(9, *map(len, named)) + 1
+    return "\n".join(
+        _wrapped(f"{name:<{width}}{line}", "", " " * width) for name, line in named.items()
+    )
+
+
+def html_table(result: ExperimentResult) -> str:
+    """Return scores and verdicts as HTML, for a notebook."""
+    table = score_table(result)
+    contrasts = result.contrasts() if result.repeats else []
+    lines = [*warnings(result), *remarks(result), *conclusions(result, contrasts)]
+    rows = [
+        "<tr><th>" + "</th><th>".join(map(html.escape, table.head)) + "</th></tr>",
+        *(
+            "<tr><td>" + "</td><td>".join(map(html.escape, row)) + "</td></tr>"
+            for row in table.rows
+        ),
+    ]
+    return (
+        f"<table><caption>{html.escape(table.caption)}</caption>{''.join(rows)}</table>"
+        + "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    )
+
+
+def warnings(result: ExperimentResult) -> list[str]:
+    """Return what must be known before anything else."""
+    return [*([] if result.complete else [incomplete(result)]), *result.preset.warnings]
+
+
+def facts(result: ExperimentResult) -> dict[str, str]:
+    """Return the lines of `heading` by their names, those of the preset first."""
+    machine, data, first = result.machine, result.data, result.label(next(iter(result.arms)))
+    versions = machine["versions"]
+    sizes = f"{data['train']:,} rows for training and choices, {data['test']:,} for testing"
+    splits = result.sampling.ratio is not None
+    seeds = f"seed {result.seed}"
+    if result.asked > 1:
+        seeds = f"seeds {result.seed} to {result.seed + result.asked - 1}"
+    names = [_arm_with_candidates(result, name) for name in result.arms]
+    compared = f"; all compared with {first}" if len(names) > 2 else ""
+    return {
+        **result.preset.facts,
+        **(
+            {"data": str(data["name"])}
+            if "name" in data and "data" not in result.preset.facts
+            else {}
+        ),
+        "rows": f"{sizes}; {'each repeat has its own split' if splits else 'one test set for all repeats'}",
+        "repeats": f"{result.asked:,}, {seeds}; arms share {'splits, ' if splits else ''}"
+        "initial weights and minibatches",
+        "arms": ", ".join(names) + compared,
+        "machine": f"{machine['cpu']}; SIMD {machine['simd']}; {_workers(machine)}",
+        "versions": f"cdrop {versions['cdrop']}, Python {versions['python']}, NumPy {versions['numpy']},"
+        f" SciPy {versions['scipy'] or 'absent'}",
+    }
+
+
+def _arm_with_candidates(result: ExperimentResult, name: str) -> str:
+    number_of = len(result.arms[name].candidates)
+    return result.label(name) + (f" (best of {number_of} candidates)" if number_of > 1 else "")
+
+
+def _workers(machine: dict[str, Any]) -> str:
+    if machine.get("jobs", 1) > 1:
+        return f"{machine['jobs']} runs at a time, {plural(machine['threads'], 'thread')} each"
+    return f"{plural(machine['threads'], 'thread')} ({machine['threads_from']})"
+
+
+# ---- Progress ---------------------------------------------------------------------------------------------------
+
+
+def run_line(trial: Trial, result: ExperimentResult) -> str:
+    """Return the progress line of one finished run."""
+    arm = result.arms[trial.arm]
+    choice = f", chose {candidate(arm, trial.candidate)}" if len(arm.candidates) > 1 else ""
+    return f"{_of(trial, result)}, {result.label(trial.arm)}: {_score(trial, result)}{choice} ({trial.seconds:.1f} s)"
+
+
+def repeat_line(trials: Sequence[Trial], result: ExperimentResult) -> str:
+    """Return the progress line of a repeat whose runs are all finished."""
+    shown = [
+        f"{number(t.scores.get(result.metric.name, math.nan))} {result.label(t.arm)}"
+        for t in trials
+    ]
+    if len(shown) > MOST_CURVES:
+        shown = [*shown[: MOST_CURVES - 1], f"{len(shown) - MOST_CURVES + 1} others"]
+    seconds = sum(trial.seconds for trial in trials)
+    return f"{_of(trials[0], result)}: {result.metric.label} {', '.join(shown)} ({seconds:.1f} s)"
+
+
+def _of(trial: Trial, result: ExperimentResult) -> str:
+    return f"repeat {trial.repeat + 1:,} of {result.asked:,}"
+
+
+def _score(trial: Trial, result: ExperimentResult) -> str:
+    return f"{result.metric.label} {number(trial.scores.get(result.metric.name, math.nan))}"
+
+
+def incomplete(result: ExperimentResult) -> str:
+    """Return why and after how many repeats the experiment ended."""
+    return f"INCOMPLETE: {result.stopped} after {len(result.repeats):,} of {plural(result.asked, 'repeat')}."
+
+
+def kept(directory: Path | None, finished: int, runs: int) -> str | None:
+    """Return the heading's line on the directory that records the runs, if there is one."""
+    if directory is None:
+        return None
+    return f"record    {directory}: {finished:,} of {plural(runs, 'run')} finished"
+
+
+def how_to_resume(directory: Path, finished: int) -> str:
+    """Return how an incomplete experiment is resumed."""
+    return f"{plural(finished, 'finished run')} recorded in {directory}; add --resume to the same command to continue."
+
+
+# ---- Tables -----------------------------------------------------------------------------------------------------
+
+
+def score_table(result: ExperimentResult) -> Table:
+    """Return mean and spread of each arm's scores, the baseline's, and published ones."""
+    name, published = result.metric.name, result.preset.published
+    others = [
+        other
+        for other in result.metrics
+        if other != name
+        and any(math.isfinite(mean(arm.scores(other))) for arm in result.arms.values())
+    ]
+    head = [
+        "arm",
+        result.metric.label,
+        *([published.source] if published else []),
+        *map(_label, others),
+    ]
+    rows = [
+        _score_row(result, result.label(arm), result.arms[arm].scores, arm, others)
+        for arm in result.arms
+    ]
+    if name in result.baseline:
+        rows.append(
+            _score_row(result, "(baseline)", lambda m: result.baseline.get(m, []), "", others)
+        )
+    return Table(
+        f"Test scores {result.condition}: mean +- standard deviation between repeats ({_direction(result)})",
+        head,
+        rows,
+        [f"Baseline: ignores the inputs; {BASELINES[result.task]}."]
+        if name in result.baseline
+        else (),
+    )
+
+
+def _score_row(
+    result: ExperimentResult,
+    name: str,
+    scores: Callable[[str], list[float]],
+    arm: str,
+    others: Sequence[str],
+) -> list[str]:
+    values, published = scores(result.metric.name), result.preset.published
+    theirs = []
+    if published:
+        theirs = [spread(*published.score[arm]) if arm in published.score else ""]
+    return [
+        name,
+        spread(mean(values), standard_deviation(values)),
+        *theirs,
+        *(number(mean(scores(other))) for other in others),
+    ]
+
+
+def remarks(result: ExperimentResult) -> list[str]:
+    """Return which arms do not beat the baseline, and what was chosen among candidates."""
+    lines = []
+    floor = mean(result.baseline.get(result.metric.name, []))
+    sign = 1 if result.metric.greater_is_better else -1
+    losers = [
+        result.label(n) for n, arm in result.arms.items() if sign * arm.mean_score <= sign * floor
+    ]
+    if losers and len(losers) == len(result.arms):
+        which = "No arm beats" if len(losers) > 1 else f"{losers[0]} does not beat"
+        lines.append(f"{which} the baseline, which ignores the inputs.")
+    elif losers:
+        lines.append(
+            f"Not better than the baseline, which ignores the inputs: {', '.join(losers)}."
+        )
+    choices = ((result.label(name), chosen(arm)) for name, arm in result.arms.items())
+    return lines + [f"{name}: chose {choice}." for name, choice in choices if choice]
+
+
+def chosen(arm: Arm) -> str:
+    """Return how often the validation rows chose which candidate; empty for an arm without a choice."""
+    if len(arm.candidates) < 2 or not arm.chosen:
+        return ""
+    counts = Counter(arm.chosen).most_common()
+    shown = [f"{candidate(arm, i)}: {n:,} of {len(arm.chosen):,}" for i, n in counts[:MOST_CHOICES]]
+    rest = len(counts) - len(shown)
+    return "; ".join(shown) + (f"; {rest} other{'s' * (rest > 1)} less often" if rest else "")
+
+
+def candidate(arm: Arm, index: int) -> str:
+    """Return the settings in which a candidate differs from the arm's others."""
+    one, some = arm.candidates[index], arm.candidates
+    keys = dict.fromkeys(key for settings in some for key in settings)
+    differ = [k for k in keys if any(s.get(k) != some[0].get(k) for s in some) and k in one]
+    shown = (
+        _value(one[key]) if key == "estimator" else f"{key} {_value(one[key])}" for key in differ
+    )
+    return ", ".join(shown) or f"candidate {index + 1}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, (list, tuple)):
+        return "-".join(map(_value, value))
+    shown = str(value)
+    return shown.rpartition(".")[2] if shown.replace(".", "").isidentifier() else shown
+
+
+def contrast_table(result: ExperimentResult, contrasts: Sequence[Contrast]) -> Table:
+    """Return each arm's difference from the first, the probability that it is better, and the verdict."""
+    percent = _percent(result)
+    rows = [
+        [
+            result.label(c.second),
+            estimate(c.score),
+            estimate(c.p_better),
+            _bare(c.p_holm),
+            c.verdict,
+        ]
+        for c in contrasts
+    ]
+    many = len(contrasts) > 1
+    notes = [f"{n}: {r}." for r, n in _reasons(result, contrasts).items()]
+    if result.margin:
+        notes.append(f"A difference of at most {result.margin:g} does not matter (margin).")
+    head = f"difference [{percent}]", f"P(better) [{percent}]", "p (Holm)" if many else "p"
+    caption = (
+        f'Difference of the mean {result.metric.label} from "{result.label(contrasts[0].first)}",'
+        f" {result.condition}{level(result)}: {contrasts[0].score.test}"
+        + (f", Holm's method for {len(contrasts)} contrasts" if many else "")
+    )
+    return Table(caption, ["arm", *head, "verdict"], rows, notes)
+
+
+def _reasons(result: ExperimentResult, contrasts: Iterable[Contrast]) -> dict[str, str]:
+    """Return the arms that nothing is decided about, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for c in contrasts:
+        if c.verdict == "not decided":
+            reason = c.score.reason or f"after Holm's method, p is above {result.alpha:.3g}"
+            reasons.setdefault(reason, []).append(result.label(c.second))
+    return {reason: ", ".join(names) for reason, names in reasons.items()}
+
+
+def spread_table(result: ExperimentResult, contrasts: Sequence[Contrast]) -> Table:
+    """Return the first arm's standard deviation between repeats over that of each other."""
+    rows = []
+    for c in contrasts:
+        words = SPREADS.get(c.spread.verdict, c.spread.verdict)
+        rows.append([result.label(c.second), estimate(c.spread), _bare(c.spread.p_value), words])
+    first = result.label(contrasts[0].first)
+    corrected = ", p for each arm alone" if len(contrasts) > 1 else ""
+    caption = (
+        f'Standard deviation between repeats of "{first}" over that of each arm,'
+        f" {result.condition}{level(result)}: {contrasts[0].spread.test}"
+    )
+    head = ["arm", f"ratio [{_percent(result)}]", "p", "verdict"]
+    return Table(caption + corrected, head, rows)
+
+
+def needed_table(result: ExperimentResult, contrasts: Sequence[Contrast]) -> Table | None:
+    """Return how many repeats detect differences of some sizes; None where that is unknown."""
+    rows = [
+        [result.label(c.second)]
+        + [
+            f"{size:g}: {'never' if n is None else f'{n:,}'}"
+            for size, n in c.repeats_needed.items()
+        ]
+        for c in contrasts
+        if c.repeats_needed
+    ]
+    if not rows:
+        return None
+    columns = max(map(len, rows))
+    never = "never: no number of repeats on these data detects it."
+    return Table(
+        f"Repeats that detect a true difference of the mean {result.metric.label} with a probability of 80 %",
+        ["arm", "difference: repeats", *[""] * (columns - 2)],
+        [row + [""] * (columns - len(row)) for row in rows],
+        [never] if any(n is None for c in contrasts for n in c.repeats_needed.values()) else (),
+    )
+
+
+def sweep_table(result: ExperimentResult) -> Table | None:
+    """Return the scores by the one numeric setting in which the arms differ, if they do."""
+    swept = result.sweep()
+    if swept is None or not result.repeats:
+        return None
+    key, arms = swept
+    means = {value: result.arms[name].mean_score for value, name in arms.items()}
+    finite = [value for value in means if math.isfinite(means[value])]
+    pick = max if result.metric.greater_is_better else min
+    best = pick(finite, key=lambda value: means[value]) if finite else None
+    rows = [
+        [f"{value:g}", spread(means[value], result.arms[name].std_score), "best" * (value == best)]
+        for value, name in arms.items()
+    ]
+    return Table(f"Mean {result.metric.label} by {key}", [key, result.metric.label, ""], rows)
+
+
+def curve_table(result: ExperimentResult, name: str, most: int = 40) -> Table | None:
+    """Return the means of ``loss``, ``test_loss`` or ``test_score`` over the iterations, published ones alongside.
+
+    Of more than `most` iterations, some are shown, spread evenly; None if no arm has learning curves.
+    """
+    columns: dict[str, dict[int, float]] = {}
+    published = result.preset.published
+    for key, arm in result.arms.items():
+        if arm.has_curves:
+            means = arm.curve(name)[0]
+            columns[result.label(key)] = dict(zip(arm.iterations, means, strict=True))
+        if name == "loss" and published and key in published.loss:
+            columns[f"{result.label(key)}, published"] = dict(
+                zip(*published.loss[key], strict=True)
+            )
+    if not columns:
+        return None
+    iterations = sorted(set().union(*columns.values()))
+    step = math.ceil(len(iterations) / most)
+    shown = iterations[::-1][::step][::-1]  # the last is always among them
+    rows = [[f"{t:,}", *(number(c[t]) if t in c else "" for c in columns.values())] for t in shown]
+    return Table(f"{CURVES[name]}, mean over repeats", ["iteration", *columns], rows)
+
+
+def _curves(result: ExperimentResult) -> Table | None:
+    """Return the training losses, where they are few or have published ones to compare with."""
+    curved = [arm for arm in result.arms.values() if arm.has_curves]
+    published = result.preset.published
+    few = len(curved) <= MOST_CURVES and all(len(arm.iterations) <= MOST_POINTS for arm in curved)
+    return curve_table(result, "loss") if few or (published and published.loss) else None
+
+
+# ---- Sentences --------------------------------------------------------------------------------------------------
+
+
+def conclusions(result: ExperimentResult, contrasts: Sequence[Contrast]) -> list[str]:
+    """Return what the experiment found, as sentences that each name their condition."""
+    on = f" on {result.data['name']}" if "name" in result.data else ""
+    if len(contrasts) <= MOST_SENTENCES:
+        return [
+            f"Is {result.label(c.second)} better than {result.label(c.first)}{on}? {result.metric.label}"
+            f" {estimate(c.score)}: {_verdict(c, result)}, {result.condition}{level(result)}."
+            for c in contrasts
+        ]
+    groups: dict[str, list[str]] = {}
+    for c in contrasts:
+        groups.setdefault(_verdict(c, result), []).append(result.label(c.second))
+    first = result.label(contrasts[0].first)
+    return [
+        f"Which arms are better than {first}{on}, by {result.metric.label}, {result.condition}{level(result)}?",
+        *(
+            f"{verdict[0].upper()}{verdict[1:]}: {', '.join(names)}."
+            for verdict, names in groups.items()
+        ),
+    ]
+
+
+def _verdict(contrast: Contrast, result: ExperimentResult) -> str:
+    """Return a verdict, with the margin where that is what it is about."""
+    if contrast.verdict == "no difference that matters":
+        return f"{contrast.verdict} (more than {result.margin:g})"
+    return contrast.verdict
+
+
+def level(result: ExperimentResult) -> str:
+    """Return at what level and look verdicts were reached, where that is not the usual 5 %."""
+    if math.isclose(result.alpha, 0.05):
+        return ""
+    return (
+        f" (planned look at {len(result.repeats):,} of at most {plural(result.asked, 'repeat')},"
+        f" level {result.alpha:.3g})"
+    )
+
+
+def _claims(claims: Sequence[Claim]) -> str:
+    lines = ["Published claims"] if claims else []
+    for i, claim in enumerate(claims, start=1):
+        lines += [f'  {i}. "{claim.text}"', f"     {claim.verdict}"]
+        lines += [_wrapped(line, "     ") for line in grounds(claim)]
+    return "\n".join(lines)
+
+
+def grounds(claim: Claim) -> list[str]:
+    """Return what a claim's verdict rests on: the estimate, published and here, test, reason and note."""
+    e = claim.evidence
+    theirs = "" if claim.published is None else f" (published: {quantity(claim.published, e)})"
+    test = f"{e.test}: p {_equals(e.p_value)}" if e.p_value is not None else ""
+    return [*filter(None, [f"{claim.quantity}: {estimate(e)}{theirs}", test, e.reason, claim.note])]
+
+
+def timing(result: ExperimentResult) -> str:
+    """Return how long the runs took."""
+    means = [(mean(arm.seconds), result.label(name)) for name, arm in result.arms.items()]
+    many = len(means) > MOST_CURVES
+    shown = [f"{t:.2f} s {name}" for t, name in ([min(means), max(means)] if many else means)]
+    runs = (" to " if many else ", ").join(shown)
+    return _wrapped(f"Time: {result.seconds:.1f} s in all; one run, on average: {runs}.", "")
+
+
+# ---- Numbers ----------------------------------------------------------------------------------------------------
+
+
+def number(value: float, *, sign: bool = False) -> str:
+    """Format a number: four decimals, or significant digits where these would show too few or too many.
+
+    Examples
+    --------
+    >>> number(0.9706), number(-0.00002), number(1234.5678), number(0.0), number(float("nan"))
+    ('0.9706', '-2e-05', '1234.6', '0.0000', '-')
+    >>> number(0.0123, sign=True)
+    '+0.0123'
+    """
+    if math.isnan(value):
+        return "-"
+    size = abs(value)
+    form = ".4f" if size == 0 or 5e-5 <= size < 100 else ".2g" if size < 1 else ".5g"
+    return f"{value:{'+' if sign else ''}{form}}"
+
+
+def quantity(value: float, evidence: Evidence) -> str:
+    """Format a value of what `evidence` estimates: differences with a sign, others with three digits."""
+    return number(value, sign=True) if evidence.null == 0 else f"{value:.3g}"
+
+
+def interval(evidence: Evidence) -> str:
+    """Format a confidence interval; empty where there is none."""
+    if evidence.interval is None:
+        return ""
+    return f"[{', '.join(quantity(end, evidence) for end in evidence.interval)}]"
+
+
+def estimate(evidence: Evidence) -> str:
+    """Format an estimate with its interval.
+
+    Examples
+    --------
+    >>> from cdrop.experiments.statistics import Evidence
+    >>> nan = float("nan")
+    >>> estimate(Evidence(-0.012, 0.0, (-0.02, -0.004), 0.003, None, nan, nan, "", "better"))
+    '-0.0120 [-0.0200, -0.0040]'
+    """
+    if math.isnan(evidence.estimate):
+        return "-"
+    return f"{quantity(evidence.estimate, evidence)} {interval(evidence)}".rstrip()
+
+
+def spread(center: float, deviation: float) -> str:
+    """Format mean and standard deviation, which a single value does not have.
+
+    Examples
+    --------
+    >>> spread(0.9706, 0.0011), spread(0.97, float("nan"))
+    ('0.9706 +- 0.0011', '0.9700')
+    """
+    return number(center) if math.isnan(deviation) else f"{number(center)} +- {number(deviation)}"
+
+
+def p_value(p: float | None) -> str:
+    """Format a p-value; empty where there is none.
+
+    Examples
+    --------
+    >>> p_value(0.0312), p_value(2e-5), p_value(0.0), p_value(None)
+    ('p = 0.031', 'p = 2.0e-05', 'p < 1e-300', '')
+    """
+    return "" if p is None else f"p {_equals(p)}"
+
+
+def _equals(p: float) -> str:
+    if p < 1e-300:
+        return "< 1e-300"
+    return f"= {p:.1e}" if p < 0.001 else f"= {p:.3f}"
+
+
+def _bare(p: float | None) -> str:
+    """Format a p-value under a heading that names it."""
+    return "" if p is None else _equals(p).removeprefix("= ")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Examples
+    --------
+    >>> plural(1, "repeat"), plural(1000, "repeat")
+    ('1 repeat', '1,000 repeats')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _label(metric: str) -> str:
+    return METRICS[metric].label if metric in METRICS else metric
+
+
+def _direction(result: ExperimentResult) -> str:
+    return f"{result.metric.label}: {'higher' if result.metric.greater_is_better else 'lower'} is better"
+
+
+def _percent(result: ExperimentResult) -> str:
+    return f"{100 * (1 - result.alpha):.4g} %"
