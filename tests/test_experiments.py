@@ -361,7 +361,7 @@ def test_validation_rows_train_where_nothing_uses_them():
 
     result = on_splits({"a": TINY, "b": [TINY, TINY], "c": stops}, network=network, repeats=1)
     assert sizes == [120, 96, 96, 96]
-    assert result.data == {"train": 120, "test": 30}
+    assert (result.data["train"], result.data["test"]) == (120, 30)
 
 
 def test_a_candidate_that_diverges_loses():
@@ -631,7 +631,7 @@ def test_results_are_plain(alone):
     )
     assert plain["arms"]["wide"]["candidates"][0]["hidden"] == [20]
     assert [c["second"] for c in plain["contrasts"]] == ["light", "wide"]
-    assert plain["data"] == {"train": 300, "test": 100}
+    assert (plain["data"]["train"], plain["data"]["test"]) == (300, 100)
     assert len(plain["baseline"]["accuracy"]) == 3
 
 

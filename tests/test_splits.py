@@ -76,7 +76,7 @@ def test_a_given_test_set_is_never_split():
     assert len(split.train) + len(split.validation) == 60
     assert not made.tests_on_splits
     assert made.sizes(0, 7) == (60, 10)
-    np.testing.assert_array_equal(made.part(0, 7).y_test, Y[:10])
+    np.testing.assert_array_equal(made.part(0, 7).targets("test"), Y[:10])
 
 
 GROUPS = np.repeat(np.arange(24), 5)[np.random.default_rng(1).permutation(N)]
@@ -121,6 +121,11 @@ def test_rows_of_one_time_are_on_one_side():
         assert years[np.concatenate(split[:2])].max() < years[split.test].min()
 
 
+def test_few_times_are_refused():
+    with pytest.raises(ValueError, match="times leaves 0 rows before the test rows of the first of 4"):
+        problem(times=np.zeros(N), repeats=4)
+
+
 def test_times_may_be_dates():
     days = np.datetime64("2020-01-01") + np.random.default_rng(2).permutation(N)
     for split in splits(times=days, repeats=3):
@@ -129,19 +134,22 @@ def test_times_may_be_dates():
 
 def test_folds_of_scikit_learn():
     selection = pytest.importorskip("sklearn.model_selection")
-    for cv in (
-        selection.KFold(5, shuffle=True, random_state=0),
-        selection.StratifiedKFold(4),
-        selection.GroupKFold(3),
+    for cv, groups in (
+        (selection.KFold(5, shuffle=True, random_state=0), None),
+        (selection.StratifiedKFold(4), None),
+        (selection.GroupKFold(3), GROUPS),
     ):
-        made = splits(cv=cv, groups=GROUPS, repeats=None)
-        expected = list(cv.split(X, Y, GROUPS))
+        made = splits(cv=cv, groups=groups, repeats=None)
+        expected = list(cv.split(X, Y, groups))
         assert len(made) == len(expected)
         for split, (train, test) in zip(made, expected, strict=True):
             np.testing.assert_array_equal(split.test, np.sort(test))
             inner = np.sort(np.concatenate(split[:2]))
             np.testing.assert_array_equal(inner, np.sort(train))
-            assert not set(GROUPS[split.train]) & set(GROUPS[split.validation])
+            assert groups is None or not set(groups[split.train]) & set(groups[split.validation])
+    with pytest.raises(ValueError, match="cv fold 0 has rows of one group on both sides; expected"):
+        problem(cv=selection.KFold(5), groups=GROUPS)
+
 
 
 def test_folds_may_be_pairs_of_row_numbers():
@@ -265,7 +273,8 @@ def test_frames_of_any_columns():
     arms = {"net": net, "prior": DummyClassifier()}
     result = paired_experiment(arms, frame, pandas.Series(Y == 1), repeats=2)
     assert min(result.arms["net"].scores("accuracy")) > 0.9
-    given = paired_experiment({"net": net}, frame, Y, repeats=1, transformer=TableEncoder())
+    encoder = TableEncoder({"n": "number"})
+    given = paired_experiment({"net": net}, frame, Y, repeats=1, transformer=encoder)
     assert given.complete
 
 
