@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from cdrop._checks import finite_number, truth_value, whole_number
 from cdrop.datasets import Dataset, Table
 from cdrop.experiments.paired import paired_experiment
@@ -232,7 +234,9 @@ def _claims(result: ExperimentResult) -> list[Claim]:
     without, dropped = (result.arms[name] for name in ARMS)
     scores = [result.scores(name) for name in ARMS]
     level = {"level": 1 - result.alpha}
-    losses = [Scores([mean(row) for row in arm.curves("loss")]) for arm in (without, dropped)]
+    losses = [
+        Scores(np.array([mean(row) for row in arm.curves("loss")])) for arm in (without, dropped)
+    ]
     theirs: list[float | None] = [None, None, None]
     if result.preset.published is not None:
         (a, spread_a), (b, spread_b) = (PUBLISHED.score[name] for name in ARMS)

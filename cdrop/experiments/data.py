@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cdrop.checkpoints import digest
 from cdrop.datasets.dataset import SPLITTING, in_shares
 
-__all__ = ["Part", "Problem", "Split", "Splitter", "take"]
+__all__ = ["Part", "Problem", "Split", "Splitter", "take", "text"]
 
 _GROUPS = 3  # purpose of the random order of groups, next to those of `cdrop.datasets`
 
@@ -321,7 +321,12 @@ def _settings(transformer: Any) -> str:
     """Return a transformer's class and settings, without addresses."""
     of = getattr(transformer, "get_params", None)
     settings = of() if callable(of) else getattr(transformer, "__dict__", {})
-    return re.sub(r" at 0x[0-9a-f]+", "", f"{type(transformer).__qualname__} {settings!r}")
+    return f"{type(transformer).__qualname__} {text(settings)}"
+
+
+def text(value: Any) -> str:
+    """Return the text of an object without addresses, which differ in each process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _plain(value: Any) -> Any:
