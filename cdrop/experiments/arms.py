@@ -14,7 +14,7 @@ import numpy as np
 
 from cdrop._checks import whole_number
 from cdrop.callbacks import Callback
-from cdrop.experiments.data import Part, Problem
+from cdrop.experiments.data import Part, Problem, text
 from cdrop.experiments.metrics import Metric, Prediction, baseline, metrics_of, score_all
 from cdrop.experiments.trials import Trial
 from cdrop.network import Network
@@ -369,7 +369,7 @@ class Estimator:
 def _shown(value: Any) -> Any:
     """Return a parameter as JSON can carry it."""
     simple = value is None or isinstance(value, (bool, int, float, str))
-    return value if simple else str(value)
+    return value if simple else text(value)
 
 
 # ---- Arms -------------------------------------------------------------------------------------------------------

@@ -224,6 +224,8 @@ def paired_experiment(
         if on_begin is not None:
             on_begin(result)
         for look in plan:
+            if looks:
+                result.alpha = look.alpha
             for trial in work.here(look) if jobs == 1 else work.elsewhere(look, n_jobs, jobs):
                 if on_trial is not None:
                     on_trial(trial)
@@ -312,9 +314,11 @@ def _claim(
 
 
 def _decided(result: ExperimentResult, done: list[Trial], look: Look) -> bool:
-    """Collect what is done, at the level that this look may spend; return whether every contrast is decided."""
-    result.alpha = look.alpha
-    _collect(result, done)
+    """Collect the repeats of this look; return whether every contrast is decided.
+
+    A ledger may hold runs of later repeats. Verdicts that used them would be those of an unplanned look.
+    """
+    _collect(result, [trial for trial in done if trial.repeat < look.repeats])
     if any(contrast.verdict == "not decided" for contrast in result.contrasts(sizes=())):
         return False
     result.decided_at = look.repeats

@@ -345,7 +345,7 @@ class ExperimentResult:
         Examples are "over 20 splits of these data" and "for this training set, over seeds and test rows".
         """
         if self.sampling.ratio is not None:
-            n = len(self.repeats)
+            n = len(self.repeats) or self.asked
             return f"over {n:,} split{'' if n == 1 else 's'} of these data"
         rows = "seeds and test rows" if self._has_rows else "seeds, with these test rows"
         return f"for this training set, over {rows}"
