@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cdrop.experiments.report import number, plural
+from cdrop.experiments.report import number, plural, title
 from cdrop.experiments.statistics import mean, mean_interval
 
 if TYPE_CHECKING:
@@ -140,10 +140,9 @@ def _panels(result: ExperimentResult) -> list[Callable[[Axes], None]]:
 
 def _title(result: ExperimentResult) -> list[str]:
     """Return the lines above all panels: title, data and number of repeats, and what must be known first."""
-    name = f" on {result.data['name']}" if "name" in result.data else ""
     done = plural(len(result.repeats), "repeat")
     cut = "" if result.complete else f" of {result.asked:,} (incomplete)"
-    lines = [f"{result.preset.title}{name}: {done}{cut}", *result.preset.warnings]
+    lines = [f"{title(result)}, {done}{cut}", *result.preset.warnings]
     return [_plain(line) for long in lines for line in textwrap.wrap(long, 90)]
 
 
@@ -455,7 +454,8 @@ def draw_sweep(axes: Axes, result: ExperimentResult) -> None:
     axes.set(xlabel=_plain(key), ylabel=f"{result.metric.label} ({_better(result, vertical=True)})")
     axes.set_title(f"Mean test {result.metric.label} by {_plain(key)}", fontsize=11)
     axes.ticklabel_format(axis="y", useOffset=False)
-    _legend(axes, [_mark("mean, 95 % interval" if drawn else "mean")])
+    covers = " over seeds" if result.sampling.ratio is None else ""
+    _legend(axes, [_mark(f"mean, 95 % interval{covers}" if drawn else "mean")])
     tidy(axes)
 
 

@@ -35,8 +35,7 @@ def run(args: argparse.Namespace) -> int:
     experiment, arms, repeats = _experiment(args, data)
     jobs = _jobs(args, repeats * len(arms))
     kept = [] if ledger is None else ledger.among(repeats, arms)
-    runs = repeats * len(arms)
-    progress = Progress([1.0] * (runs - len(kept)), float(len(kept)))
+    progress = Progress([1.0] * (repeats * len(arms) - len(kept)), len(kept))
 
     def begin(result: ExperimentResult) -> None:
         progress.on_begin(result)

@@ -84,7 +84,7 @@ class Read:
 
     def pick(self, name: str) -> Cells:
         """Return a column."""
-        if name in self.others:
+        if name in self.others:  # also the target, if it is a number
             return self.others[name]
         return Cells("number", np.array(self.X[:, self.numbers.index(name)]))
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 __all__ = ["AMONG_NUMBERS", "MISSING", "Cells", "has_extra", "is_number", "number_reasons", "typed"]
 
 # What pandas takes for missing, and the question mark of the UCI repository.
-MISSING = frozenset(
-    ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN"]
-    + ["<NA>", "?", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null"]
-)
+_PANDAS_NA = """
+    #N/A #NA -1.#IND -1.#QNAN -NaN -nan 1.#IND 1.#QNAN <NA> N/A NA NULL NaN NaT None n/a nan null
+"""
+MISSING = frozenset(["", "#N/A N/A", "?", *_PANDAS_NA.split()])
 # Missing only where all other cells are numbers: elsewhere they may be values, as the classes + and -.
 AMONG_NUMBERS = frozenset({"-", "--", "."})
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cdrop.datasets.assemble import Options, Read, assemble, find, listed, unique
 from cdrop.datasets.columns import AMONG_NUMBERS, MISSING, Cells, has_extra, is_number, typed
@@ -46,7 +47,9 @@ _SAMPLE = 200  # lines
 _BLOCK = 1 << 16  # bytes scanned at a time: they stay in the cache
 _LARGE = 1 << 20  # bytes: larger tables of numbers are parsed as arrays
 _MOST_EXACT = 1 << 28  # bytes: cell by cell, a table takes up to 20 times its size
-_SEPARATORS = "\t;|, "  # where several fit, the first: a comma may be a decimal point or in a text
+# Where several fit, the first: a comma may be a decimal point or in a text. The last two stand for
+# any white space, and for at least two blanks, as between columns of fixed width.
+_SEPARATORS = ("\t", ";", "|", ",", " ", "  ")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -210,9 +213,9 @@ def _look(path: Path, head: bytes, options: Options) -> _Look:
     if not sample:
         raise DataError(f"{path}: expected a table, found no lines")
     sep = options.sep or _separator(sample)
-    if len(sep) != 1:
+    if len(sep) != 1 and sep != "  ":
         raise ValueError(
-            f"sep is {sep!r}; expected one character (a space stands for any white space)"
+            f"sep is {sep!r}; expected one character (a space for any white space), or two spaces"
         )
     rows = _sampled(sample, sep)
     width = Counter(map(len, rows[1:] or rows)).most_common(1)[0][0]
@@ -249,15 +252,16 @@ def _separator(lines: list[str]) -> str:
             continue
         width, count = widths.most_common(1)[0]
         share = count / widths.total()
-        if width > 1 and share > best and (sep != " " or best < 0.5):
+        if width > 1 and share > best:
             best, found = share, sep
     return found
 
 
 def _split(lines: Iterable[str], sep: str) -> Iterator[list[str]]:
-    """Cut lines into cells. A space stands for any white space."""
-    if sep == " ":
-        lines = (re.sub(r"[ \t]+", " ", line.strip()) for line in lines)
+    """Cut lines into cells."""
+    if sep.isspace() and sep != "\t":
+        gap, sep = (r"\s+", " ") if sep == " " else (r"\s\s+|\t", "\t")
+        lines = (re.sub(gap, sep, line.strip()) for line in lines)
     return csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
 
 
@@ -458,24 +462,20 @@ def _checked(path: Path, look: _Look, text: TextIO) -> Iterator[list[str]]:
 
 def _read_arrays(path: Path, look: _Look, options: Options) -> Read | None:
     """Read a large table column by column, or return None if it must be read cell by cell."""
-    if look.padded or len(look.names) != look.width:
+    if look.padded or options.categories or len(look.names) != look.width or len(look.sep) > 1:
         return None
     label = find(look.names, "last" if options.label is None else options.label, "label", path)
-    named = {find(look.names, name, "categories", path) for name in options.categories}
-    kinds = dict(zip(look.names, look.kinds, strict=True))
-    numbers = [
-        name
-        for name, kind in kinds.items()
-        if kind != "text" and name not in named and (name != label or kind == "fraction")
-    ]
+    numbers = [n for n, kind in zip(look.names, look.kinds, strict=True) if kind != "text"]
     read = _read_pandas if has_extra() else _read_numpy
     try:
-        return read(path, look, options, numbers)
+        return read(path, look, options, numbers, label)
     except (ValueError, UserWarning):  # the cells below the head are of another kind
         return None
 
 
-def _read_pandas(path: Path, look: _Look, options: Options, numbers: list[str]) -> Read | None:
+def _read_pandas(
+    path: Path, look: _Look, options: Options, numbers: list[str], label: str
+) -> Read | None:
     """Read with pandas: numbers as such, everything else as categories."""
     import pandas as pd
 
@@ -502,12 +502,13 @@ def _read_pandas(path: Path, look: _Look, options: Options, numbers: list[str]) 
     others = {}
     for name in look.names:
         if name not in numbers:
-            values = frame[name].cat
-            levels = [level.strip() for level in values.categories]
+            values = frame.pop(name).cat
+            levels = [str(level).strip() for level in values.categories]
             if len(set(levels)) < len(levels):
                 return None
             others[name] = typed(levels, values.codes.to_numpy(np.intp), decimal=look.decimal)
-    return _as_read(look, frame[numbers].to_numpy(), numbers, others)
+    target = {label: _floats(frame.pop(label).to_numpy())} if label in numbers else {}
+    return _as_read(look, frame.to_numpy(), list(frame.columns), others, target)
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -515,7 +516,9 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"[0-9]+", text)[:2])
 
 
-def _read_numpy(path: Path, look: _Look, options: Options, numbers: list[str]) -> Read | None:
+def _read_numpy(
+    path: Path, look: _Look, options: Options, numbers: list[str], label: str
+) -> Read | None:
     """Read with NumPy alone: numbers, and other columns by their distinct texts."""
     if look.decimal != ".":
         return None
@@ -541,18 +544,32 @@ def _read_numpy(path: Path, look: _Look, options: Options, numbers: list[str]) -
         look.names[place]: typed(list(seen), X[:, place].astype(np.intp), missing=options.missing)
         for place, seen in levels.items()
     }
-    X = X if not levels else np.delete(X, list(levels), axis=1)
-    return _as_read(look, X, numbers, others)
+    at = look.names.index(label)
+    target = {label: _floats(X[:, at].copy())} if label in numbers else {}
+    rest = [n for n in numbers if n != label]
+    return _as_read(look, np.delete(X, [*levels, at], axis=1), rest, others, target)
 
 
-def _as_read(look: _Look, X: Any, numbers: list[str], others: dict[str, Cells]) -> Read:
-    """Return what was read; a column of numbers that was read as text among the others."""
-    finite = np.isfinite(X)
-    infinite = 0 if finite.all() else int(np.isinf(X).sum())
-    if infinite:
-        X[np.isinf(X)] = np.nan
-    found = Read.of(others) if others else None
-    if found is None or not found.numbers:
-        return Read(look.names, X, numbers, others, list(look.notes), infinite)
-    every = Read(look.names, np.hstack([X, found.X]), numbers + found.numbers, found.others)
-    return replace(every, notes=list(look.notes), infinite=infinite + found.infinite)
+def _floats(values: NDArray[Any]) -> Cells:
+    """Return a column of numbers; infinite ones are missing."""
+    infinite = np.isinf(values)
+    return Cells("number", np.where(infinite, np.nan, values), infinite=int(infinite.sum()))
+
+
+def _as_read(
+    look: _Look,
+    X: NDArray[Any],
+    numbers: list[str],
+    others: dict[str, Cells],
+    target: dict[str, Cells],
+) -> Read:
+    """Return what was read. Columns that looked like text in the first lines may be numbers."""
+    infinite = sum(cells.infinite for cells in target.values())
+    if not np.isfinite(X).all() and (bad := np.isinf(X)).any():
+        infinite += int(bad.sum())
+        X[bad] = np.nan
+    more = {name: cells for name, cells in others.items() if cells.kind == "number"}
+    if more:
+        X = np.column_stack([X, *(cells.values for cells in more.values())])
+    rest = {name: cells for name, cells in (others | target).items() if name not in more}
+    return Read(look.names, X, [*numbers, *more], rest, list(look.notes), infinite)

@@ -115,8 +115,7 @@ def _render(result: ExperimentResult, command: str | None) -> str:
     technical = {name: facts.pop(name) for name in ("machine", "versions")}
     scores = report.score_table(result)
     page: str = environment.from_string(source).render(
-        title=result.preset.title,
-        name=result.data.get("name", ""),
+        title=report.title(result),
         warnings=report.warnings(result),
         conclusions=report.conclusions(result, contrasts),
         facts=facts,
@@ -140,7 +139,11 @@ def _contrast_tables(result: ExperimentResult, contrasts: Sequence[Contrast]) ->
 
 def _particulars(result: ExperimentResult) -> dict[str, str]:
     """Return what is needed to repeat the experiment, and is not in the heading."""
-    data = {k: str(v) for k, v in result.data.items() if k not in ("train", "test", "name")}
+    data = {
+        k: v
+        for k, v in result.data.items()
+        if isinstance(v, str) and k not in ("name", "source", "row")
+    }
     return {**data, "platform": result.machine["platform"], "started": result.started}
 
 

@@ -124,7 +124,7 @@ def _findings(result: ExperimentResult) -> list[Table | str]:
         parts += [contrast_table(result, contrasts), spread_table(result, contrasts)]
     parts.append(_claims(result.claims()))
     parts += filter(None, [_curves(result), sweep_table(result), needed_table(result, contrasts)])
-    parts += [*result.preset.notes, timing(result)]
+    parts += [*(_wrapped(note, "") for note in result.preset.notes), timing(result)]
     answers = (f"{c.question} {c.answer}" for c in conclusions(result, contrasts))
     return [*parts, "\n".join(_wrapped(answer, "", "  ") for answer in answers)]
 
@@ -168,6 +168,12 @@ def html_table(result: ExperimentResult) -> str:
     )
 
 
+def title(result: ExperimentResult) -> str:
+    """Return the heading of figures and page: the preset's, with the name of the data."""
+    name, known = result.data.get("name", ""), result.preset.title
+    return known if name in known else f"{known}: {name}"
+
+
 def warnings(result: ExperimentResult) -> list[str]:
     """Return what must be known before anything else."""
     return [*([] if result.complete else [incomplete(result)]), *result.preset.warnings]
@@ -189,7 +195,7 @@ def facts(result: ExperimentResult) -> dict[str, str]:
     lines = {
         "data": data.get("name"),
         "source": data.get("source"),
-        "rows": f"{data['train']:,} for {purpose}, {data['test']:,} for testing;"
+        "rows": f"{plural(data['train'], data.get('row', 'row'))} for {purpose}, {data['test']:,} for testing;"
         f" {'each repeat has its own split' if splits else 'one test set for all repeats'}",
         "repeats": f"{result.asked:,}, {seeds}; arms share {'splits, ' if splits else ''}"
         "initial weights and minibatches",
@@ -599,8 +605,10 @@ def number(value: float, *, sign: bool = False) -> str:
 
 
 def quantity(value: float, evidence: Evidence) -> str:
-    """Format a value of what `evidence` estimates: differences with a sign, others with three digits."""
-    return number(value, sign=True) if evidence.null == 0 else f"{value:.3g}"
+    """Format a value of what `evidence` estimates: a difference, a probability or a ratio."""
+    if evidence.null == 0:
+        return number(value, sign=True)
+    return f"{value:.2f}" if evidence.null == 0.5 else f"{value:.3g}"
 
 
 def interval(evidence: Evidence) -> str:
