@@ -306,7 +306,11 @@ def _label_array(y: ArrayLike) -> NDArray[Any]:
         raise ValueError(f"y has shape {labels.shape}; expected (n,), one label for each row")
     if labels.dtype.kind not in "biufUTO":
         raise TypeError(f"y has dtype {labels.dtype}; expected numbers, booleans or text")
-    absent = sum(map(is_missing, labels.tolist())) if labels.dtype.kind in "fO" else 0
+    absent = 0
+    if labels.dtype.kind in "fO":
+        absent = int(
+            np.isnan(labels).sum() if labels.dtype.kind == "f" else sum(map(is_missing, labels))
+        )
     if absent:
         raise ValueError(
             f"y has {absent} missing labels; expected none: leave those rows out of X and y"
