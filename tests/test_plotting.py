@@ -61,7 +61,8 @@ def intervals(axes):
     for container in axes.containers:
         if hasattr(container, "has_xerr"):
             axis = 1 if container.has_yerr else 0
-            found += [s[:, axis] for bars in container.lines[2] for s in bars.get_segments()]
+            segments = (s for bars in container.lines[2] for s in bars.get_segments())
+            found += [s[:, axis] for s in segments if len(s)]  # none for NaN
     return np.array(found)
 
 
