@@ -183,15 +183,15 @@ def _pictures(
 
 def _every_repeat(result: ExperimentResult) -> Table:
     """Return the scores of every repeat."""
-    columns = {result.label(name): arm.score for name, arm in result.arms.items()}
+    columns = [(result.label(name), arm.score) for name, arm in result.arms.items()]
     if result.metric.name in result.baseline:
-        columns["(baseline)"] = result.baseline[result.metric.name]
-    scores = zip(*columns.values(), strict=True)
+        columns.append(("(baseline)", result.baseline[result.metric.name]))
     rows = [
-        [str(result.seed + repeat), *map(report.number, row)]
-        for repeat, row in zip(result.repeats, scores, strict=True)
+        [str(result.seed + repeat), *(report.number(scores[i]) for _, scores in columns)]
+        for i, repeat in enumerate(result.repeats)
     ]
-    return Table(f"Test {result.metric.label} of each repeat", ["seed", *columns], rows)
+    head = ["seed", *(label for label, _ in columns)]
+    return Table(f"Test {result.metric.label} of each repeat", head, rows)
 
 
 def _rows_picture(
