@@ -92,11 +92,10 @@ data = functools.cache(small_dataset)
 SETTINGS = Settings(repeats=3, iterations=120, hidden=8, batch_size=32, print_every=50)
 
 
-def comparison(folder=None, resume=True, on_trial=None):
-    """Return what a small comparison gives, without times, as JSON."""
-    kept = None if folder is None else open_ledger(folder, resume=resume)
-    result = compare(data(), SETTINGS, ledger=kept, on_trial=on_trial)
-    return timeless(result.to_dict())
+def comparison(directory=None, resume=True, on_trial=None):
+    """Return the result of a small comparison, without times, as JSON."""
+    kept = None if directory is None else open_ledger(directory, resume=resume)
+    return timeless(compare(data(), SETTINGS, ledger=kept, on_trial=on_trial))
 
 
 def careless_write(path, write):
@@ -112,11 +111,19 @@ def careless_write(path, write):
         write(Pieces())
 
 
+def careless_append(self, entry):
+    """Write all lines again for each new one."""
+    path = self.directory / ledger._FILE
+    lines = path.read_bytes() if path.exists() else b""
+    careless_write(path, lambda stream: stream.write(lines + ledger._line(entry)))
+
+
 def victim(path, kind, every, threads, simd, careless):
     """What a child does until it is killed."""
     _kernels._select_simd(simd)
     if careless:
         storage.write_atomically = careless_write
+        ledger.Ledger._append = careless_append
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what it says of files that it finds damaged
     if kind == "compare":
         cdrop.set_num_threads(threads)
@@ -209,30 +216,42 @@ def check_kept(path, acknowledged):
 
 
 def kill_comparison(victims, folder, draw, expected, careless=False):
-    """The same for a comparison whose trainings are kept."""
+    """The same for a comparison with a ledger; torn are kills that left a part of a line or a temporary file."""
     path, kills, torn = folder / "kept", 0, 0
     for _ in range(draw.randint(1, 3)):
         trial = {"kind": "compare", "every": 30, "careless": careless, "path": str(path)}
         trial |= {"threads": draw.randint(1, 2), "simd": draw.choice(cdrop.kernels.simd_paths())}
-        told = victims.kill(0.12 * draw.random(), **trial)
-        kills += "end" not in told
-        torn += path.exists() and any(name.endswith(".tmp") for name in os.listdir(path))
-        try:
-            kept = len(open_ledger(path, resume=True).trials)
-        except storage.ModelFileError as error:
-            raise Lost(str(error)) from error
-        if kept < told.count("run"):
-            raise Lost(f"{kept} trainings are kept, and {told.count('run')} were acknowledged")
-    try:
-        if comparison(path) != expected:
-            raise Lost("the resumed comparison has other numbers")
-    except storage.ModelFileError as error:
-        raise Lost(str(error)) from error
-    if os.listdir(path) != ["experiment.cdrop"]:
+        said = victims.kill(0.12 * draw.random(), **trial)
+        kills += "end" not in said
+        torn += is_torn(path)
+        kept = len(opened(path).trials)
+        if kept < said.count("run"):
+            raise Lost(f"{kept} runs are kept, and {said.count('run')} were reported")
+    opened(path)
+    if comparison(path) != expected:
+        raise Lost("the resumed comparison has other numbers")
+    if os.listdir(path) != [ledger._FILE]:
         raise Lost(f"stale files: {os.listdir(path)}")
-    (path / "experiment.cdrop").unlink()
+    (path / ledger._FILE).unlink()
     path.rmdir()
     return kills, torn
+
+
+def opened(path):
+    """Open a ledger to resume; `Lost` if it is damaged."""
+    try:
+        return open_ledger(path, resume=True)
+    except ValueError as error:
+        raise Lost(str(error)) from error
+
+
+def is_torn(path):
+    """Return whether a kill came in the middle of a write."""
+    if not path.exists():
+        return False
+    file = path / ledger._FILE
+    partial = file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
+    return partial or any(name.endswith(".tmp") for name in os.listdir(path))
 
 
 def careless_losses(victims, folder, kill, expected, times, seed=0):

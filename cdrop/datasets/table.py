@@ -20,7 +20,7 @@ __all__ = ["Column", "Table", "encode_labels", "is_missing"]
 # the largest count of classes among the integer labels of common benchmarks is 26 (letters), in
 # 20,000 rows, whereas counts, years and prices repeat in few rows. In a small table it is one with
 # more than 5 distinct numbers of less than 4 rows each, unless they are 0, 1, 2, ... or 1, 2, 3, ...
-_MOST_CLASSES, _CLASS_SHARE = 20, 0.05
+_MOST_CLASSES, _CLASS_SHARE, _MOST_GAPS = 20, 0.05, 10
 _FEW_CLASSES, _CLASS_ROWS = 5, 4
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 
@@ -241,9 +241,9 @@ def encode_labels(
     """Return what kind of target labels are, and the labels as numbers.
 
     Text, booleans and integers are classes; so are floats without a fraction. Numbers are the
-    targets of regression if some have a fraction; if there are more than 20 distinct ones, and more
-    than 5 % of the rows; or if there are more than 5, in less than 4 rows each, and they are not
-    consecutive from 0 or 1.
+    targets of regression if some have a fraction; if there are more than 20 distinct ones, in more
+    than 5 % of the rows or spread over more than 10 times as many integers; or if there are more
+    than 5, in less than 4 rows each, and they are not consecutive from 0 or 1.
 
     Parameters
     ----------
@@ -306,7 +306,11 @@ def _label_array(y: ArrayLike) -> NDArray[Any]:
         raise ValueError(f"y has shape {labels.shape}; expected (n,), one label for each row")
     if labels.dtype.kind not in "biufUTO":
         raise TypeError(f"y has dtype {labels.dtype}; expected numbers, booleans or text")
-    absent = sum(map(is_missing, labels.tolist())) if labels.dtype.kind in "fO" else 0
+    absent = 0
+    if labels.dtype.kind in "fO":
+        absent = int(
+            np.isnan(labels).sum() if labels.dtype.kind == "f" else sum(map(is_missing, labels))
+        )
     if absent:
         raise ValueError(
             f"y has {absent} missing labels; expected none: leave those rows out of X and y"
@@ -333,8 +337,10 @@ def _guess_task(labels: NDArray[Any]) -> str:
         return "regression"
     values = np.unique(labels)
     distinct, rows = len(values), len(labels)
-    many = distinct > _MOST_CLASSES and distinct > _CLASS_SHARE * rows
-    counted = values[0] in (0, 1) and values[-1] - values[0] == distinct - 1
+    reach = float(values[-1]) - float(values[0]) + 1  # a row of classes has few gaps
+    wide = distinct > _CLASS_SHARE * rows or reach > _MOST_GAPS * distinct
+    many = distinct > _MOST_CLASSES and wide
+    counted = values[0] in (0, 1) and reach == distinct
     sparse = distinct > _FEW_CLASSES and distinct * _CLASS_ROWS > rows and not counted
     return "regression" if many or sparse else "classification"
 

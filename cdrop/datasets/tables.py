@@ -32,9 +32,18 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cdrop.datasets.assemble import Options, Read, assemble, find, listed, unique
-from cdrop.datasets.columns import AMONG_NUMBERS, MISSING, Cells, has_extra, is_number, typed
+from cdrop.datasets.columns import (
+    AMONG_NUMBERS,
+    MISSING,
+    Cells,
+    drop_infinite,
+    has_extra,
+    is_number,
+    typed,
+)
 from cdrop.datasets.dataset import MOST_BYTES, MOST_ROWS, DataError, DataNotFoundError
 from cdrop.datasets.table import Table
 
@@ -46,7 +55,9 @@ _SAMPLE = 200  # lines
 _BLOCK = 1 << 16  # bytes scanned at a time: they stay in the cache
 _LARGE = 1 << 20  # bytes: larger tables of numbers are parsed as arrays
 _MOST_EXACT = 1 << 28  # bytes: cell by cell, a table takes up to 20 times its size
-_SEPARATORS = "\t;|, "  # where several fit, the first: a comma may be a decimal point or in a text
+# Where several fit, the first: a comma may be a decimal point or in a text. The last two stand for
+# any white space, and for at least two blanks, as between columns of fixed width.
+_SEPARATORS = ("\t", ";", "|", ",", " ", "  ")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -172,6 +183,19 @@ def _text(path: Path, look: _Look) -> Iterator[TextIO]:
         yield text
 
 
+@contextmanager
+def _bytes(path: Path, look: _Look) -> Iterator[Any]:
+    """Do as `_text`, but yield the bytes of UTF-8, which pandas reads faster."""
+    if look.encoding != "utf-8":
+        with _text(path, look) as text:
+            yield text
+        return
+    with _opened(path) as stream:
+        for _ in range(look.skip):
+            stream.readline()
+        yield stream
+
+
 # --- the head ---
 
 
@@ -187,6 +211,7 @@ class _Look:
     width: int  # cells in a line; one more than names if each line ends in a separator
     kinds: list[str]
     notes: tuple[str, ...]
+    spaced: bool = False  # whether blanks come after separators
     padded: bool = False  # whether some cell has leading zeros
 
 
@@ -210,9 +235,9 @@ def _look(path: Path, head: bytes, options: Options) -> _Look:
     if not sample:
         raise DataError(f"{path}: expected a table, found no lines")
     sep = options.sep or _separator(sample)
-    if len(sep) != 1:
+    if len(sep) != 1 and sep != "  ":
         raise ValueError(
-            f"sep is {sep!r}; expected one character (a space stands for any white space)"
+            f"sep is {sep!r}; expected one character (a space for any white space), or two spaces"
         )
     rows = _sampled(sample, sep)
     width = Counter(map(len, rows[1:] or rows)).most_common(1)[0][0]
@@ -236,7 +261,8 @@ def _look(path: Path, head: bytes, options: Options) -> _Look:
     )
     names, more = unique(names)
     skip += next(i for i, line in enumerate(lines[skip:], 1) if line.strip()) if header else 0
-    return _Look(encoding, sep, decimal, names, skip, width, kinds, tuple(notes + more))
+    spaced = any(f"{sep} " in line for line in sample)
+    return _Look(encoding, sep, decimal, names, skip, width, kinds, tuple(notes + more), spaced)
 
 
 def _separator(lines: list[str]) -> str:
@@ -249,15 +275,16 @@ def _separator(lines: list[str]) -> str:
             continue
         width, count = widths.most_common(1)[0]
         share = count / widths.total()
-        if width > 1 and share > best and (sep != " " or best < 0.5):
+        if width > 1 and share > best:
             best, found = share, sep
     return found
 
 
 def _split(lines: Iterable[str], sep: str) -> Iterator[list[str]]:
-    """Cut lines into cells. A space stands for any white space."""
-    if sep == " ":
-        lines = (re.sub(r"[ \t]+", " ", line.strip()) for line in lines)
+    """Cut lines into cells."""
+    if sep.isspace() and sep != "\t":
+        gap, sep = (r"\s+", " ") if sep == " " else (r"\s\s+|\t", "\t")
+        lines = (re.sub(gap, sep, line.strip()) for line in lines)
     return csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
 
 
@@ -359,7 +386,7 @@ def _scan(path: Path, look: _Look, options: Options) -> tuple[int, _Look]:
     with _opened(path) as stream:
         while block := stream.read(_BLOCK):
             size += len(block)
-            lines += block.count(b"\n")
+            lines += np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n"))  # SIMD
             line = len(block) - block.rfind(b"\n") - 1 if b"\n" in block else line + len(block)
             if line > _LONGEST_LINE or size > MOST_BYTES or lines > MOST_ROWS:
                 raise DataError(
@@ -395,12 +422,12 @@ def _single_byte(path: Path) -> str:
 def _has_padded(block: bytes, sep: str) -> bool:
     """Return whether a cell in a block begins with 0 and another digit."""
     codes = np.frombuffer(block, np.uint8)
-    here = codes[1:-1] == 48
-    here &= (codes[2:] - np.uint8(48)) < 10
-    if not here.any():
-        return False
-    places = np.flatnonzero(here)
-    return bool(np.isin(codes[places], np.frombuffer((sep + '\n\r" ').encode(), np.uint8)).any())
+    before = codes[:-2]
+    here = codes[1:-1] == ord("0")
+    here &= codes[2:] - np.uint8(ord("0")) < 10
+    # Blanks, quotes and ends of lines come before the plus sign, which an exponent may have.
+    here &= (before < ord("+")) | (before == ord(sep[0]))
+    return bool(here.any())
 
 
 # --- cell by cell ---
@@ -458,56 +485,53 @@ def _checked(path: Path, look: _Look, text: TextIO) -> Iterator[list[str]]:
 
 def _read_arrays(path: Path, look: _Look, options: Options) -> Read | None:
     """Read a large table column by column, or return None if it must be read cell by cell."""
-    if look.padded or len(look.names) != look.width:
+    if look.padded or options.categories or len(look.names) != look.width or len(look.sep) > 1:
         return None
     label = find(look.names, "last" if options.label is None else options.label, "label", path)
-    named = {find(look.names, name, "categories", path) for name in options.categories}
-    kinds = dict(zip(look.names, look.kinds, strict=True))
-    numbers = [
-        name
-        for name, kind in kinds.items()
-        if kind != "text" and name not in named and (name != label or kind == "fraction")
-    ]
+    numbers = [n for n, kind in zip(look.names, look.kinds, strict=True) if kind != "text"]
     read = _read_pandas if has_extra() else _read_numpy
     try:
-        return read(path, look, options, numbers)
+        return read(path, look, options, numbers, label)
     except (ValueError, UserWarning):  # the cells below the head are of another kind
         return None
 
 
-def _read_pandas(path: Path, look: _Look, options: Options, numbers: list[str]) -> Read | None:
+def _read_pandas(
+    path: Path, look: _Look, options: Options, numbers: list[str], label: str
+) -> Read | None:
     """Read with pandas: numbers as such, everything else as categories."""
     import pandas as pd
 
-    gaps = [*MISSING, *options.missing]
     exact = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
-    with _text(path, look) as text, warnings.catch_warnings():
+    with _bytes(path, look) as stream, warnings.catch_warnings():
         warnings.simplefilter("error")
         frame = pd.read_csv(
-            text,
+            stream,
             sep=r"\s+" if look.sep == " " else look.sep,
             decimal=look.decimal,
             header=None,
             names=look.names,
             index_col=False,
-            dtype={name: "float64" if name in numbers else "category" for name in look.names},
-            na_values={n: gaps + list(AMONG_NUMBERS) * (n in numbers) for n in look.names},
+            dtype={name: "category" for name in look.names if name not in numbers},
+            na_values=[*MISSING, *options.missing],
             keep_default_na=False,
-            skipinitialspace=True,
-            low_memory=False,
+            skipinitialspace=look.spaced,
             **exact,
         )
+    if any(frame[name].dtype.kind not in "iuf" for name in numbers):
+        return None
     if frame[look.names[-1]].isna().any():
         return None  # a line may have been too short, which pandas does not say
     others = {}
     for name in look.names:
         if name not in numbers:
-            values = frame[name].cat
-            levels = [level.strip() for level in values.categories]
+            values = frame.pop(name).cat
+            levels = [str(level).strip() for level in values.categories]
             if len(set(levels)) < len(levels):
                 return None
             others[name] = typed(levels, values.codes.to_numpy(np.intp), decimal=look.decimal)
-    return _as_read(look, frame[numbers].to_numpy(), numbers, others)
+    target = {label: _floats(frame.pop(label).to_numpy(np.float64))} if label in numbers else {}
+    return _as_read(look, frame.to_numpy(np.float64), list(frame.columns), others, target)
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -515,7 +539,9 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"[0-9]+", text)[:2])
 
 
-def _read_numpy(path: Path, look: _Look, options: Options, numbers: list[str]) -> Read | None:
+def _read_numpy(
+    path: Path, look: _Look, options: Options, numbers: list[str], label: str
+) -> Read | None:
     """Read with NumPy alone: numbers, and other columns by their distinct texts."""
     if look.decimal != ".":
         return None
@@ -541,18 +567,30 @@ def _read_numpy(path: Path, look: _Look, options: Options, numbers: list[str]) -
         look.names[place]: typed(list(seen), X[:, place].astype(np.intp), missing=options.missing)
         for place, seen in levels.items()
     }
-    X = X if not levels else np.delete(X, list(levels), axis=1)
-    return _as_read(look, X, numbers, others)
+    at = look.names.index(label)
+    target = {label: _floats(X[:, at].copy())} if label in numbers else {}
+    rest = [n for n in numbers if n != label]
+    return _as_read(look, np.delete(X, [*levels, at], axis=1), rest, others, target)
 
 
-def _as_read(look: _Look, X: Any, numbers: list[str], others: dict[str, Cells]) -> Read:
-    """Return what was read; a column of numbers that was read as text among the others."""
-    finite = np.isfinite(X)
-    infinite = 0 if finite.all() else int(np.isinf(X).sum())
-    if infinite:
-        X[np.isinf(X)] = np.nan
-    found = Read.of(others) if others else None
-    if found is None or not found.numbers:
-        return Read(look.names, X, numbers, others, list(look.notes), infinite)
-    every = Read(look.names, np.hstack([X, found.X]), numbers + found.numbers, found.others)
-    return replace(every, notes=list(look.notes), infinite=infinite + found.infinite)
+def _floats(values: NDArray[Any]) -> Cells:
+    """Return a column of numbers; infinite ones are missing."""
+    infinite = np.isinf(values)
+    return Cells("number", np.where(infinite, np.nan, values), infinite=int(infinite.sum()))
+
+
+def _as_read(
+    look: _Look,
+    X: NDArray[Any],
+    numbers: list[str],
+    others: dict[str, Cells],
+    target: dict[str, Cells],
+) -> Read:
+    """Return what was read. Columns that looked like text in the first lines may be numbers."""
+    infinite = sum(cells.infinite for cells in target.values())
+    infinite += drop_infinite(X)
+    more = {name: cells for name, cells in others.items() if cells.kind == "number"}
+    if more:
+        X = np.column_stack([X, *(cells.values for cells in more.values())])
+    rest = {name: cells for name, cells in (others | target).items() if name not in more}
+    return Read(look.names, X, [*numbers, *more], rest, list(look.notes), infinite)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cdrop.checkpoints import digest
 from cdrop.datasets.dataset import SPLITTING, in_shares
 
-__all__ = ["Part", "Problem", "Split", "Splitter", "take"]
+__all__ = ["Part", "Problem", "Split", "Splitter", "take", "text"]
 
 _GROUPS = 3  # purpose of the random order of groups, next to those of `cdrop.datasets`
 
@@ -73,7 +73,7 @@ class Splitter:
         rows, test = self._outer(repeat, seed)
         if self.train_size is not None:
             rows = rows[: self.train_size]
-        held = max(1, round(self.validation_size * len(rows)))
+        held = min(max(1, round(self.validation_size * len(rows))), len(rows) - 1)
         rows, validation = self._hold_out(rows, held, seed)
         parts = rows, validation, test
         return Split(*(None if p is None else np.sort(p) for p in parts))  # type: ignore[arg-type]
@@ -89,13 +89,18 @@ class Splitter:
             block = len(self.y) // (self.repeats + 1)
             end = len(self.y) - (self.repeats - 1 - repeat) * block
             order = np.argsort(self.times, kind="stable")[:end]
-            return order[:-block], order[-block:]
+            rows, test = order[:-block], order[-block:]
+            # Rows of the same time as a test row are not earlier: neither side may have them but the test rows.
+            return rows[self.times[rows] < self.times[test[0]]], test
         if not self.test_size:
             if self.times is not None:
                 return np.argsort(self.times, kind="stable"), None
             return self._ordered(everything, seed), None
-        rows, test = self._hold_out(everything, self.test_size, seed)
-        return (rows if self.groups is None else self._ordered(rows, seed)), test
+        if self.groups is not None:
+            # Two groups are left, one of them for validation.
+            rows, test = self._hold_out_groups(everything, self.test_size, seed, 2)
+            return self._ordered(rows, seed), test
+        return self._hold_out(everything, self.test_size, seed)
 
     def _hold_out(
         self, rows: NDArray[np.intp], size: int, seed: int
@@ -115,14 +120,14 @@ class Splitter:
         return rows[in_shares(labels, seed, SPLITTING)]
 
     def _hold_out_groups(
-        self, rows: NDArray[np.intp], size: int, seed: int
+        self, rows: NDArray[np.intp], size: int, seed: int, left: int = 1
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Hold out whole groups, in a random order, until there are `size` rows."""
+        """Hold out whole groups, in a random order, until there are `size` rows or `left` groups are left."""
         assert self.groups is not None
         names, place, counts = np.unique(self.groups[rows], return_inverse=True, return_counts=True)
         order = in_shares(np.zeros(len(names), np.int64), seed, _GROUPS)
         enough = int(np.searchsorted(np.cumsum(counts[order]), size)) + 1
-        held = np.isin(place, order[: min(enough, len(names) - 1)])
+        held = np.isin(place, order[: min(enough, len(names) - left)])
         return rows[~held], rows[held]
 
 
@@ -154,7 +159,7 @@ class Part:
         if which == "test" and problem.y_test is not None:
             return problem.y_test
         rows = self.fit_rows if which == "fit" else getattr(self._split, which)
-        return problem.y[rows]  # type: ignore[no-any-return]
+        return problem.y[rows]
 
     def scaled_targets(self, fitted: str) -> Callable[[str], NDArray[Any]]:
         """Return what gives targets as networks learn them: numbers standardized by the rows that train."""
@@ -263,7 +268,7 @@ class Problem:
         s = self.splitter
         if self.y_test is not None:
             return min(len(self.y), s.train_size or len(self.y)), len(self.y_test)
-        if s.folds is s.groups is s.times is None:
+        if (s.folds, s.groups, s.times) == (None, None, None):
             return min(len(self.y) - s.test_size, s.train_size or len(self.y)), s.test_size
         split = s.split(repeat, seed)
         assert split.test is not None
@@ -316,7 +321,12 @@ def _settings(transformer: Any) -> str:
     """Return a transformer's class and settings, without addresses."""
     of = getattr(transformer, "get_params", None)
     settings = of() if callable(of) else getattr(transformer, "__dict__", {})
-    return re.sub(r" at 0x[0-9a-f]+", "", f"{type(transformer).__qualname__} {settings!r}")
+    return f"{type(transformer).__qualname__} {text(settings)}"
+
+
+def text(value: Any) -> str:
+    """Return the text of an object without addresses, which differ in each process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _plain(value: Any) -> Any:

@@ -93,15 +93,23 @@ class Ledger:
             if name not in self.arms:
                 self._append({"arm": name, "candidates": candidates})
                 self.arms[name] = candidates
-            self._check({"settings": self.arms[name]}, {"settings": candidates}, f" of {name!r}")
+            self._check_arm(name, candidates)
         for trial in self.trials:  # a crash may have come between the two
             self._forget(trial)
         return self.started
 
+    def _check_arm(self, name: str, asked: list[dict[str, Any]]) -> None:
+        """Raise if the recorded candidates of an arm differ from those asked for."""
+        had = self.arms[name]
+        self._check({"candidates": len(had)}, {"candidates": len(asked)}, f" of {name!r}")
+        for i, (one, other) in enumerate(zip(had, asked, strict=True)):
+            self._check(one, other, f" of {name!r}" + (f"[{i}]" if len(had) > 1 else ""))
+
     def _check(self, had: dict[str, Any], asked: dict[str, Any], of: str = "") -> None:
         """Raise if what is recorded differs from what is asked for."""
         for name in {**had, **asked}:
-            if had.get(name) != asked.get(name):
+            # As text, because NaN, which scikit-learn's imputers have as a parameter, is not equal to itself.
+            if json.dumps(had.get(name)) != json.dumps(asked.get(name)):
                 raise OtherExperimentError(
                     f"{self.directory} holds another experiment: {name.replace('_', ' ')}{of} is {had.get(name)} there "
                     f"and {asked.get(name)} here; expected the same data and settings (repeats and threads may "
@@ -141,11 +149,12 @@ class Ledger:
 
     def _append(self, entry: dict[str, Any]) -> None:
         """Append a line and sync it to disk; a failure leaves the file as it was."""
-        with open(self.directory / _FILE, "ab") as file:
-            end = file.tell()
+        # Without a buffer: closing the file would write the rest of a line that the disk had no space for.
+        with open(self.directory / _FILE, "ab", buffering=0) as file:
+            end, line = file.tell(), memoryview(_line(entry))
             try:
-                file.write(_line(entry))
-                file.flush()
+                while line:
+                    line = line[file.write(line) :]
                 os.fsync(file.fileno())
             except BaseException:
                 os.ftruncate(file.fileno(), end)

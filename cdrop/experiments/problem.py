@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,17 +42,7 @@ def make_problem(
     )
     problem, rule = _data(X, y, test_data, task, multilabel)
     n = len(problem.y)
-    if transformer is not None:
-        for method in ("fit", "transform"):
-            if not callable(getattr(transformer, method, None)):
-                raise TypeError(
-                    f"transformer is {transformer!r}; expected an object with fit and transform"
-                )
-        problem.transformer = transformer
-    elif problem.transformer is None and hasattr(problem.X, "iloc"):
-        from cdrop.datasets import TableEncoder
-
-        problem.transformer = TableEncoder()
+    problem.transformer = _transformer(transformer, problem)
     given = problem.y_test is not None
     if cv is not None and given:
         raise ValueError("cv is given with a test set; expected one of them")
@@ -79,7 +70,37 @@ def make_problem(
         folds,
         repeats,
     )
+    if times is not None and testing:
+        _check_earliest(problem.splitter)
     return problem
+
+
+def _transformer(given: Any, problem: Problem) -> Any:
+    """Return the given transformer, the table's, or one for a frame; None for arrays."""
+    for method in ("fit", "transform") if given is not None else ():
+        if not callable(getattr(given, method, None)):
+            raise TypeError(f"transformer is {given!r}; expected an object with fit and transform")
+    if given is None and problem.transformer is None and hasattr(problem.X, "iloc"):
+        return _encoder(problem.X)
+    return problem.transformer if given is None else given
+
+
+def _encoder(frame: Any) -> Any:
+    """Return the unfitted transformer of a pandas DataFrame, by the dtypes of its columns."""
+    from cdrop.datasets import TableEncoder
+
+    kinds = {"b": "boolean", "M": "date", **dict.fromkeys("iuf", "number")}
+    return TableEncoder({name: kinds.get(frame[name].dtype.kind, "text") for name in frame})
+
+
+def _check_earliest(splitter: Splitter) -> None:
+    """Raise if the first repeat, which trains on the fewest rows, has too few rows before its test rows."""
+    train, validation, _ = splitter.split(0, 0)
+    if not len(train) or not len(validation):
+        raise ValueError(
+            f"times leaves {len(train) + len(validation)} rows before the test rows of the first of {splitter.repeats} "
+            "repeats; expected at least 2: fewer repeats, or more distinct times"
+        )
 
 
 def _data(
@@ -227,11 +248,15 @@ def _folds(
     cv: Any, problem: Problem, groups: NDArray[Any] | None
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Return the row numbers of each fold."""
-    made = cv.split(problem.X, problem.y, groups) if hasattr(cv, "split") else cv
     folds = []
     try:
-        for train, test in made:
-            folds.append((np.asarray(train, np.intp), np.asarray(test, np.intp)))
+        with (
+            warnings.catch_warnings()
+        ):  # a splitter that ignores groups is refused below if that matters
+            warnings.filterwarnings("ignore", "The groups parameter is ignored", UserWarning)
+            made = cv.split(problem.X, problem.y, groups) if hasattr(cv, "split") else cv
+            for train, test in made:
+                folds.append((np.asarray(train, np.intp), np.asarray(test, np.intp)))
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"cv is {cv!r}; expected a splitter of scikit-learn or pairs of row numbers: {error}"
@@ -245,6 +270,10 @@ def _folds(
         if not fits or len(np.intersect1d(train, test)):
             raise ValueError(
                 f"cv fold {i} is not two disjoint sets of row numbers below {n}, with 2 to train on"
+            )
+        if groups is not None and len(np.intersect1d(groups[train], groups[test])):
+            raise ValueError(
+                f"cv fold {i} has rows of one group on both sides; expected a splitter such as GroupKFold"
             )
     if not folds:
         raise ValueError("cv has no folds; expected at least one")

@@ -158,26 +158,39 @@ def warnings(result: ExperimentResult) -> list[str]:
 
 
 def facts(result: ExperimentResult) -> dict[str, str]:
-    """Return the lines of `heading` by their names."""
-    machine, data, splits = result.machine, result.data, result.sampling.ratio is not None
-    versions, last = machine["versions"], result.seed + result.asked - 1
-    seeds = f"seed {last}" if result.asked == 1 else f"seeds {result.seed} to {last}"
+    """Return the lines of `heading` by their names, those of the preset first."""
+    machine, data, first = result.machine, result.data, result.label(next(iter(result.arms)))
+    versions, splits = machine["versions"], result.sampling.ratio is not None
+    choose = any(
+        len(a.candidates) > 1 or "patience" in a.candidates[0] for a in result.arms.values()
+    )
+    purpose = "training and choices" if choose else "training"
+    seeds = f"seed {result.seed}"
+    if result.asked > 1:
+        seeds = f"seeds {result.seed} to {result.seed + result.asked - 1}"
     names = [_arm_with_candidates(result, name) for name in result.arms]
-    compared = f"; all compared with {result.label(next(iter(result.arms)))}"
-    return {
-        **{
-            "data" if key == "name" else key: data[key] for key in ("name", "source") if key in data
-        },
-        "rows": f"{plural(data['train'], data.get('row', 'row'))} for training and choices, {data['test']:,} for"
-        f" testing; {'each repeat has its own split' if splits else 'one test set for all repeats'}",
-        **result.preset.facts,
+    compared = f"; all compared with {first}" if len(names) > 2 else ""
+    lines = {
+        "data": data.get("name"),
+        "source": data.get("source"),
+        "rows": f"{plural(data['train'], data.get('row', 'row'))} for {purpose}, {data['test']:,} for testing;"
+        f" {'each repeat has its own split' if splits else 'one test set for all repeats'}",
         "repeats": f"{result.asked:,}, {seeds}; arms share {'splits, ' if splits else ''}"
         "initial weights and minibatches",
-        "arms": ", ".join(names) + compared * (len(names) > 2),
+        "arms": ", ".join(names) + compared,
+        "memory": _memory(data.get("memory_bytes", 0)),
         "machine": f"{machine['cpu']}; SIMD {machine['simd']}; {_workers(machine)}",
         "versions": f"cdrop {versions['cdrop']}, Python {versions['python']}, NumPy {versions['numpy']},"
         f" SciPy {versions['scipy'] or 'absent'}",
     }
+    first_lines = {name: lines[name] for name in ("data", "source")}
+    merged = {**first_lines, **result.preset.facts, **lines, **result.preset.facts}
+    return {name: str(line) for name, line in merged.items() if line}
+
+
+def _memory(needed: int) -> str | None:
+    """Return how much memory an experiment takes, if that is worth a line."""
+    return f"about {needed / 1e9:.1f} GB for the rows and their copies" if needed >= 1e8 else None
 
 
 def _arm_with_candidates(result: ExperimentResult, name: str) -> str:

@@ -345,7 +345,7 @@ class ExperimentResult:
         Examples are "over 20 splits of these data" and "for this training set, over seeds and test rows".
         """
         if self.sampling.ratio is not None:
-            n = len(self.repeats)
+            n = len(self.repeats) or self.asked
             return f"over {n:,} split{'' if n == 1 else 's'} of these data"
         rows = "seeds and test rows" if self._has_rows else "seeds, with these test rows"
         return f"for this training set, over {rows}"
@@ -453,10 +453,10 @@ class ExperimentResult:
         ]
         if len(differ) != 1:
             return None
-        values = {name: one.get(differ[0]) for name, one in alone.items()}
+        values: dict[str, Any] = {name: one.get(differ[0]) for name, one in alone.items()}
         if not all(type(value) in (int, float) for value in values.values()):
             return None
-        return differ[0], dict(sorted((value, name) for name, value in values.items()))
+        return differ[0], {values[name]: name for name in sorted(values, key=values.__getitem__)}
 
     # ---- Views ------------------------------------------------------------------------------------------------------
 
