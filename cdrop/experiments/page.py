@@ -10,7 +10,7 @@ import os
 import re
 from functools import partial
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cdrop import plotting
 from cdrop._files import write_atomically
