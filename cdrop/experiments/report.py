@@ -558,13 +558,6 @@ def quantity(value: float, evidence: Evidence) -> str:
     return f"{value:.2f}" if evidence.null == 0.5 else f"{value:.3g}"
 
 
-def interval(evidence: Evidence) -> str:
-    """Format a confidence interval; empty where there is none."""
-    if evidence.interval is None:
-        return ""
-    return f"[{', '.join(quantity(end, evidence) for end in evidence.interval)}]"
-
-
 def estimate(evidence: Evidence) -> str:
     """Format an estimate with its interval.
 
@@ -577,7 +570,8 @@ def estimate(evidence: Evidence) -> str:
     """
     if math.isnan(evidence.estimate):
         return "-"
-    return f"{quantity(evidence.estimate, evidence)} {interval(evidence)}".rstrip()
+    ends = ", ".join(quantity(end, evidence) for end in evidence.interval or ())
+    return quantity(evidence.estimate, evidence) + (f" [{ends}]" if ends else "")
 
 
 def spread(center: float, deviation: float) -> str:
