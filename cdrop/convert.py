@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrop import _kernels
 from cdrop._files import write_atomically
 from cdrop._version import __version__
+from cdrop.kernels import drawn_keep
 from cdrop.network import Network
 
 __all__ = ["from_sklearn", "to_onnx"]
@@ -124,7 +124,7 @@ def _folded(net: Network) -> list[tuple[NDArray[np.float32], NDArray[np.float32]
     rates = (net.input_dropout, *net.dropout)
     for i, (weight, bias, rate) in enumerate(zip(net.coefs_, net.intercepts_, rates, strict=True)):
         # The kernels know keep probabilities in 32 bits.
-        scale = _kernels.drawn_keep(1 - rate) if net.scaling == "test" else 1.0
+        scale = drawn_keep(1 - rate) if net.scaling == "test" else 1.0
         with np.errstate(over="ignore"):
             layer = (weight * np.float64(scale)).astype(np.float32), bias.astype(np.float32)
         if not all(np.isfinite(part).all() for part in layer):

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels
 from cdrop._checks import whole_number
-from cdrop.reference import SUBNETWORKS, unpack_mask
+from cdrop.kernels import bernoulli_mask, unpack_mask
 from cdrop.uncertainty import Uncertainty
 
 if TYPE_CHECKING:
     from cdrop.network import Network
 
 __all__ = ["Subnetworks"]
+
+_PURPOSE = 5  # of the generator's streams: subnetworks
 
 
 class Subnetworks:
@@ -71,8 +72,8 @@ class Subnetworks:
     def _drawn(self, layer: int, width: int, keep: float) -> NDArray[np.uint64] | None:
         if keep == 1:
             return None
-        mask = _kernels.bernoulli_mask(
-            self._count, width, keep, seed=self._seed, layer=layer, purpose=SUBNETWORKS
+        mask = bernoulli_mask(
+            self._count, width, keep, seed=self._seed, layer=layer, purpose=_PURPOSE
         )
         mask.flags.writeable = False
         return mask

@@ -274,7 +274,9 @@ def test_lightgbm():
 
 
 def test_a_metric_of_probabilities_needs_them(spy):
-    with pytest.raises(ValueError, match=r"metric is 'log_loss', and arms\['spy'\] has no predict_pr"):
+    with pytest.raises(
+        ValueError, match=r"metric is 'log_loss', and arms\['spy'\] has no predict_pr"
+    ):
         on_splits({"net": TINY, "spy": spy()})
 
 
@@ -449,7 +451,9 @@ def test_the_time_limit_stops_within_a_run():
     assert experiment(repeats=1, time_limit=60).complete
 
 
-@pytest.mark.parametrize(("number", "finished"), [(0, []), (2, []), (3, [0]), (5, [0]), (6, [0, 1])])
+@pytest.mark.parametrize(
+    ("number", "finished"), [(0, []), (2, []), (3, [0]), (5, [0]), (6, [0, 1])]
+)
 def test_only_repeats_whose_runs_are_all_done_count(number, finished):
     result = experiment(network=FakeTrainer(fault=KeyboardInterrupt, fault_at=number))
     assert (result.stopped, result.complete, result.repeats) == ("interrupted", False, finished)
@@ -496,7 +500,9 @@ def test_on_begin_has_everything_but_repeats():
 def decisive(gap):
     """A network whose second arm is better by `gap` and a little noise."""
     return FakeTrainer(
-        accuracy=lambda seed, dropout: 0.6 + 0.04 * (seed % 3) + (gap + 0.02 * (seed % 2)) * (dropout > 0)
+        accuracy=lambda seed, dropout: (
+            0.6 + 0.04 * (seed % 3) + (gap + 0.02 * (seed % 2)) * (dropout > 0)
+        )
     )
 
 
@@ -512,7 +518,9 @@ def test_an_experiment_stops_at_the_first_look_that_decides():
     level = result.to_dict()["alpha"]
     assert level == looks[0].alpha
 
-    undecided = on_splits(network=FakeTrainer(accuracy=lambda seed, d: 0.6 + 0.04 * (seed % 3)), **options)
+    undecided = on_splits(
+        network=FakeTrainer(accuracy=lambda seed, d: 0.6 + 0.04 * (seed % 3)), **options
+    )
     assert (undecided.decided_at, len(undecided.repeats)) == (None, 20)
     assert undecided.alpha == looks[-1].alpha
     assert undecided.complete
@@ -521,7 +529,11 @@ def test_an_experiment_stops_at_the_first_look_that_decides():
 def test_all_contrasts_must_be_decided():
     pytest.importorskip("scipy")
     arms = {"a": TINY, "b": {**TINY, "dropout": 0.5}, "c": {**TINY, "dropout": 0.1}}
-    rates = {0.0: lambda seed: 0.0, 0.5: lambda seed: 0.2 + 0.02 * (seed % 2), 0.1: lambda seed: 0.02 * (seed % 2)}
+    rates = {
+        0.0: lambda seed: 0.0,
+        0.5: lambda seed: 0.2 + 0.02 * (seed % 2),
+        0.1: lambda seed: 0.02 * (seed % 2),
+    }
     network = FakeTrainer(lambda seed, dropout: 0.6 + 0.04 * (seed % 3) + rates[dropout](seed))
     options = {"metric": "accuracy", "repeats": 10, "until_decided": True, "test_size": 50}
     result = on_splits(arms, network=network, **options)
@@ -561,7 +573,9 @@ def test_contrasts_are_paired_and_corrected_by_holm():
     assert (near.verdict, far.verdict) == ("not decided", "better")
     assert [c.first for c in result.contrasts("far")] == ["far", "far"]
     assert result.contrasts("far")[0].verdict == "worse"
-    with pytest.raises(ValueError, match="baseline is 'none'; expected one of 'base', 'near', 'far'"):
+    with pytest.raises(
+        ValueError, match="baseline is 'none'; expected one of 'base', 'near', 'far'"
+    ):
         result.contrasts("none")
 
 
@@ -609,7 +623,9 @@ def test_splits_widen_the_interval():
 
 def test_a_given_test_set_is_judged_over_its_rows_too():
     pytest.importorskip("scipy")
-    result = experiment(network=FakeTrainer(lambda seed, dropout: 0.8 + 0.01 * seed + 0.1 * dropout))
+    result = experiment(
+        network=FakeTrainer(lambda seed, dropout: 0.8 + 0.01 * seed + 0.1 * dropout)
+    )
     score = result.contrasts()[1].score
     assert "test rows" in score.test
     assert "not covered" not in score.test
@@ -637,7 +653,9 @@ def test_results_are_plain(alone):
 
 def test_curves_are_named_for_what_they_are():
     plain = on_splits({"a": {**TINY, "iterations": 20}}, curve_every=10).to_dict()["arms"]["a"]
-    assert plain["test_log_loss"] == pytest.approx([curve[-1] for curve in plain["test_loss_curve"]])
+    assert plain["test_log_loss"] == pytest.approx(
+        [curve[-1] for curve in plain["test_loss_curve"]]
+    )
     scores = [curve[-1] for curve in plain["test_accuracy_curve"]]
     assert scores == pytest.approx(plain["test_accuracy"])
 

@@ -16,7 +16,15 @@ from killed_fits import Victims, careless_losses, comparison, data, kill_compari
 
 from cdrop import Network
 from cdrop.callbacks import Callback
-from cdrop.experiments import OtherExperimentError, Settings, Trial, compare, ledger, open_ledger, paired_experiment
+from cdrop.experiments import (
+    OtherExperimentError,
+    Settings,
+    Trial,
+    compare,
+    ledger,
+    open_ledger,
+    paired_experiment,
+)
 
 FILE = "experiment.jsonl"
 TINY = Settings(repeats=3, iterations=30, hidden=4, batch_size=32)
@@ -24,9 +32,30 @@ IDENTITY, ARMS = {"seed": 2}, {"a": [{"hidden": [2]}], "b": [{"hidden": [3]}, {"
 
 
 def trial(repeat=0, arm="a", rows=None, **changes):
-    columns = {"iterations": [1, 2], "loss": [1.5, 0.1], "test_loss": [1.25, 1 / 3], "test_score": [0.5, 0.7]}
-    fields = {"candidate": 0, "scores": {"accuracy": 0.7}, "baseline": {"accuracy": 0.5}, "train": 8, "test": 4}
-    return Trial(**{"repeat": repeat, "arm": arm, "rows": rows, **fields, **columns, "seconds": 0.125, **changes})
+    columns = {
+        "iterations": [1, 2],
+        "loss": [1.5, 0.1],
+        "test_loss": [1.25, 1 / 3],
+        "test_score": [0.5, 0.7],
+    }
+    fields = {
+        "candidate": 0,
+        "scores": {"accuracy": 0.7},
+        "baseline": {"accuracy": 0.5},
+        "train": 8,
+        "test": 4,
+    }
+    return Trial(
+        **{
+            "repeat": repeat,
+            "arm": arm,
+            "rows": rows,
+            **fields,
+            **columns,
+            "seconds": 0.125,
+            **changes,
+        }
+    )
 
 
 def kept(directory, *trials):
@@ -144,7 +173,9 @@ def test_no_extra_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "_LONG", 9)
     whole = compare(data(), TINY)
     stopped_comparison(tmp_path, 3)
-    assert timeless(compare(data(), TINY, ledger=open_ledger(tmp_path, resume=True))) == timeless(whole)
+    assert timeless(compare(data(), TINY, ledger=open_ledger(tmp_path, resume=True))) == timeless(
+        whole
+    )
 
 
 # ---- Crashes -----------------------------------------------------------------------------------
@@ -182,7 +213,9 @@ def test_a_damaged_line_is_named(tmp_path):
             with pytest.raises(ValueError, match=f"{FILE}, line {number + 1}, is damaged: "):
                 open_ledger(tmp_path, resume=True)
     path.write_bytes(b"".join(lines[:1] + lines[2:]))
-    with pytest.raises(ValueError, match="line 3, is damaged: a run of 'a', which is not one of its arms"):
+    with pytest.raises(
+        ValueError, match="line 3, is damaged: a run of 'a', which is not one of its arms"
+    ):
         open_ledger(tmp_path, resume=True)
 
 
@@ -191,7 +224,17 @@ def test_lines_with_a_right_checksum_are_checked_too(tmp_path):
     lines = path.read_bytes().splitlines(keepends=True)
     run = json.loads(lines[3])["entry"]["run"]
     bad = [None, [], [None], "x", {}, -1, 0.5, True]
-    hostile = [None, [], 3, {}, {"experiment": 3}, {"experiment": {}}, {"arm": "c"}, {"run": None}, {"run": {}}]
+    hostile = [
+        None,
+        [],
+        3,
+        {},
+        {"experiment": 3},
+        {"experiment": {}},
+        {"arm": "c"},
+        {"run": None},
+        {"run": {}},
+    ]
     hostile += [{"arm": "c", "candidates": value} for value in (None, 3, [3], "x")]
     hostile += [{"run": {**run, "extra": 1}}]
     for name, right in run.items():
@@ -344,7 +387,9 @@ def test_names_of_arms_may_be_anything(tmp_path, monkeypatch):
     X, y = np.eye(20, dtype=np.float32), np.arange(20) % 2
     result = paired_experiment(arms, X, y, repeats=1, ledger=open_ledger(tmp_path / "kept"))
     assert os.listdir(tmp_path) == ["kept"]
-    again = paired_experiment(arms, X, y, repeats=1, ledger=open_ledger(tmp_path / "kept", resume=True))
+    again = paired_experiment(
+        arms, X, y, repeats=1, ledger=open_ledger(tmp_path / "kept", resume=True)
+    )
     assert timeless(again) == timeless(result)
 
 
@@ -366,7 +411,10 @@ def test_more_repeats_and_threads_resume_with_what_is_kept(tmp_path):
 
 
 def test_two_more_arms_join_later(tmp_path):
-    arms = {name: {"hidden": 4, "iterations": 9, "dropout": rate} for name, rate in zip("abc", (0, 0.2, 0.5), strict=True)}
+    arms = {
+        name: {"hidden": 4, "iterations": 9, "dropout": rate}
+        for name, rate in zip("abc", (0, 0.2, 0.5), strict=True)
+    }
     X, y = np.random.default_rng(0).standard_normal((60, 3)), np.arange(60) % 3
     paired_experiment({"a": arms["a"]}, X, y, repeats=2, ledger=open_ledger(tmp_path / "kept"))
     seen, resumed = [], open_ledger(tmp_path / "kept", resume=True)

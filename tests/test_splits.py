@@ -11,14 +11,24 @@ from cdrop.experiments.problem import make_problem
 N = 120
 ROWS = np.arange(N, dtype=np.float32)
 X = np.column_stack([ROWS, ROWS % 7])
-Y = np.r_[np.zeros(60, int), np.ones(36, int), np.full(24, 2)][np.random.default_rng(0).permutation(N)]
+Y = np.r_[np.zeros(60, int), np.ones(36, int), np.full(24, 2)][
+    np.random.default_rng(0).permutation(N)
+]
 TINY = {"hidden": 4, "iterations": 5}
 
 
 def problem(y=Y, X=X, **options):
     """Check the data of an experiment, without running one."""
-    defaults = dict.fromkeys(("test_data", "task", "train_size", "groups", "times", "cv", "transformer"))
-    defaults |= {"repeats": 5, "test_size": 0.2, "validation_size": 0.2, "stratify": True, "arms": {}}
+    defaults = dict.fromkeys(
+        ("test_data", "task", "train_size", "groups", "times", "cv", "transformer")
+    )
+    defaults |= {
+        "repeats": 5,
+        "test_size": 0.2,
+        "validation_size": 0.2,
+        "stratify": True,
+        "arms": {},
+    }
     return make_problem(X, y, **{**defaults, **options})
 
 
@@ -122,7 +132,9 @@ def test_rows_of_one_time_are_on_one_side():
 
 
 def test_few_times_are_refused():
-    with pytest.raises(ValueError, match="times leaves 0 rows before the test rows of the first of 4"):
+    with pytest.raises(
+        ValueError, match="times leaves 0 rows before the test rows of the first of 4"
+    ):
         problem(times=np.zeros(N), repeats=4)
 
 
@@ -151,7 +163,6 @@ def test_folds_of_scikit_learn():
         problem(cv=selection.KFold(5), groups=GROUPS)
 
 
-
 def test_folds_may_be_pairs_of_row_numbers():
     folds = ((np.arange(i, N, 2), np.arange(1 - i, N, 4)) for i in range(2))
     made = splits(cv=folds, repeats=None)
@@ -173,7 +184,10 @@ def test_the_variance_correction_uses_the_sizes_of_the_folds():
         ({"test_size": 0.0}, "test_size is 0.0"),
         ({"test_size": 1.0}, "test_size is 1.0; expected a number above 0 and below 1"),
         ({"test_size": N}, f"test_size is {N}"),
-        ({"test_size": 0.999}, "X has 120 rows, of which test_size holds out 120; expected at least 2"),
+        (
+            {"test_size": 0.999},
+            "X has 120 rows, of which test_size holds out 120; expected at least 2",
+        ),
         ({"validation_size": 1}, "validation_size is 1; expected"),
         ({"train_size": 1}, "train_size is 1"),
         ({"train_size": 97}, "train_size is 97"),
@@ -182,7 +196,10 @@ def test_the_variance_correction_uses_the_sizes_of_the_folds():
         ({"groups": np.zeros(N - 1)}, r"groups has shape \(119,\); expected \(120,\)"),
         ({"times": np.full(N, np.nan)}, "times has a value that is NaN or infinite"),
         ({"times": ["a"] * N}, "times has shape"),
-        ({"times": ROWS, "repeats": N}, "repeats is 120 with times; expected fewer than the 120 rows"),
+        (
+            {"times": ROWS, "repeats": N},
+            "repeats is 120 with times; expected fewer than the 120 rows",
+        ),
         ({"cv": [(range(60), range(50, 70))]}, "cv fold 0 is not two disjoint sets"),
         ({"cv": [(range(60), range(60, 121))]}, "cv fold 0 is not two disjoint sets"),
         ({"cv": [(range(60), [])]}, "cv fold 0 is not two disjoint sets"),
@@ -279,7 +296,9 @@ def test_frames_of_any_columns():
 
 
 def test_a_table_brings_its_groups_test_rows_and_transformer():
-    table = Table("t", "made here", X.astype(float), Y, "classification", ("a", "b", "c"), groups=GROUPS)
+    table = Table(
+        "t", "made here", X.astype(float), Y, "classification", ("a", "b", "c"), groups=GROUPS
+    )
     made = problem(X=table, y=None)
     split = made.splitter.split(0, 1)
     assert not set(GROUPS[split.test]) & set(GROUPS[split.train])
@@ -334,7 +353,13 @@ def test_task_overrides_what_labels_look_like():
     counts = paired_experiment({"a": TINY}, X, np.arange(N), repeats=1)
     assert counts.task == "regression"
     paired_experiment(
-        {"a": TINY}, X, np.arange(N) // 4, task="classification", repeats=1, network=trainer, metric="accuracy"
+        {"a": TINY},
+        X,
+        np.arange(N) // 4,
+        task="classification",
+        repeats=1,
+        network=trainer,
+        metric="accuracy",
     )
     assert trainer.calls[0]["units"][-1] == 30
 
@@ -343,13 +368,21 @@ def test_test_labels_are_those_of_y():
     names = np.array(["one", "two", "three"])
     trainer = FakeTrainer()
     paired_experiment(
-        {"a": TINY}, X, names[Y], test_data=(X[:9], names[Y[:9]]), repeats=1, network=trainer, metric="accuracy"
+        {"a": TINY},
+        X,
+        names[Y],
+        test_data=(X[:9], names[Y[:9]]),
+        repeats=1,
+        network=trainer,
+        metric="accuracy",
     )
     codes = np.unique(names, return_inverse=True)[1][Y]
     np.testing.assert_array_equal(trainer.calls[0]["y"], codes)
     np.testing.assert_array_equal(trainer.calls[0]["y_test"], codes[:9])
     other = np.array(["one", "two", "three", "four"] * 3)[:9]
-    with pytest.raises(ValueError, match=r"test_data\[1\] has labels that y lacks: 'four'; expected labels"):
+    with pytest.raises(
+        ValueError, match=r"test_data\[1\] has labels that y lacks: 'four'; expected labels"
+    ):
         problem(y=names[Y], test_data=(X[:9], other))
     with pytest.raises(TypeError, match=r"test_data\[1\] has dtype int64, and y has <U5"):
         problem(y=names[Y], test_data=(X[:9], Y[:9]))

@@ -35,9 +35,10 @@ def run(args: argparse.Namespace) -> int:
     experiment, arms, repeats = _experiment(args, data)
     jobs = _jobs(args, repeats * len(arms))
     kept = [] if ledger is None else ledger.among(repeats, arms)
-    progress = Progress(repeats * len(arms), len(kept), sum(t.seconds for t in kept), jobs)
+    progress = Progress([1.0] * (repeats * len(arms) - len(kept)), len(kept))
 
     def begin(result: ExperimentResult) -> None:
+        progress.on_begin(result)
         say(report.heading(result), report.kept(args.checkpoint, len(kept)), "")
 
     with common.plain_errors(args, ended=progress.close):
@@ -46,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
             ledger=ledger,
             on_begin=begin,
             on_trial=progress.on_trial,
-            callbacks=progress.callbacks,
+            callbacks=[progress] if jobs == 1 else [],
         )
     with common.uninterrupted():
         lines, errors = common.save(args, result)
         if ledger is not None and not result.complete:
             lines.append(report.how_to_resume(args.checkpoint, len(result.trials)))
-        say(report.text(result), *lines)
+        say(report.text(result, with_heading=False), *lines)
         for problem in errors:
             print(f"cdrop compare: error: {problem}", file=sys.stderr, flush=True)
         say(*result.preset.warnings)

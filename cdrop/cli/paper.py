@@ -20,7 +20,7 @@ __all__ = ["run"]
 
 def run(args: argparse.Namespace) -> int:
     """Train rows of the table."""
-    from cdrop.cli.progress import TrainingWork
+    from cdrop.cli.progress import Progress
     from cdrop.experiments import paper, report
     from cdrop.experiments.paired import runs_left
 
@@ -33,9 +33,10 @@ def run(args: argparse.Namespace) -> int:
     work = {name: planned.work(data) for name, planned in plan.items()}
     kept = [] if ledger is None else ledger.among(repeats, plan)
     left = [work[name] for _, name in runs_left(repeats, plan, kept)]
-    progress = TrainingWork(left, sum(work[trial.arm] for trial in kept))
+    progress = Progress(left, sum(work[trial.arm] for trial in kept))
 
     def begin(result: ExperimentResult) -> None:
+        progress.on_begin(result)
         say(report.heading(result), report.kept(args.checkpoint, len(kept)), "")
 
     with common.plain_errors(args, ended=progress.close):

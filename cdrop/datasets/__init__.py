@@ -2,6 +2,7 @@
 
 from cdrop.datasets.dataset import DataError, DataNotFoundError, Dataset, Features, split_rows
 from cdrop.datasets.digits import drawn_digits, make_digits
+from cdrop.datasets.frames import from_frame
 from cdrop.datasets.mnist import MIRRORS, cache_folder, load_folder, load_mnist, read_idx
 from cdrop.datasets.npz import load_npz
 from cdrop.datasets.sources import load
@@ -24,6 +25,7 @@ __all__ = [
     "cache_folder",
     "drawn_digits",
     "encode_labels",
+    "from_frame",
     "load",
     "load_csv",
     "load_folder",

@@ -126,9 +126,9 @@ class Dataset:
     def describe(self) -> dict[str, Any]:
         """Return name, source, fingerprint and sizes as plain values for JSON.
 
-        ``sha256`` is taken over the rows and then the labels (as little-endian numbers) of training, validation and test
-        in turn, so it is the same wherever the data came from; and then over the names of the classes, where they are more
-        than numbers.
+        ``sha256`` is taken over the rows and then the labels (as little-endian numbers) of training, validation and
+        test in turn, so it is the same wherever the data came from; and then over the names of the classes, where
+        they are more than numbers.
         """
         digest = hashlib.sha256()
         for part in ("train", "val", "test"):

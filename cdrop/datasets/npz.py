@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cdrop._checks import cast
-from cdrop.datasets.assemble import Options, Rows, assemble, listed
+from cdrop.datasets.assemble import Rows, finish_arrays, listed
 from cdrop.datasets.dataset import (
     MOST_BYTES,
     MOST_RATIO,
@@ -98,14 +98,13 @@ def load_npz(
         _check_alike(parts, Path(test))
     held_out = parts.pop("test", None)
     rows = _joined(parts.values())
-    names = [str(column) for column in range(rows.X[0].size)] if rows.X.dtype != np.uint8 else []
-    return assemble(place, names, rows, held_out, Options(task=task))
+    return finish_arrays(place.name, f"the file {place}", place, rows, held_out, task)
 
 
 def _joined(parts: Iterable[Rows]) -> Rows:
     """Return the rows of all parts as one."""
     every = list(parts)
-    return Rows(*(np.concatenate([getattr(part, name) for part in every]) for name in ("X", "labels")))
+    return Rows(np.concatenate([p.X for p in every]), np.concatenate([p.labels for p in every]))
 
 
 def _read_parts(path: Path) -> dict[str, Rows]:
@@ -219,5 +218,3 @@ def _check_alike(parts: Mapping[str, Rows], path: Path) -> None:
                 f"{path}: expected {name} rows like the training rows, {train.dtype} of shape {train.shape[1:]}, "
                 f"found {part.X.dtype} of shape {part.X.shape[1:]}"
             )
-
-

@@ -18,8 +18,10 @@ __all__ = ["Column", "Table", "encode_labels", "is_missing"]
 
 # A target with more distinct numbers than this, in more than this share of the rows, is a quantity:
 # the largest count of classes among the integer labels of common benchmarks is 26 (letters), in
-# 20,000 rows, whereas counts, years and prices repeat in few rows.
-_MOST_CLASSES, _CLASS_SHARE = 20, 0.05
+# 20,000 rows, whereas counts, years and prices repeat in few rows. In a small table it is one with
+# more than 5 distinct numbers of less than 4 rows each, unless they are 0, 1, 2, ... or 1, 2, 3, ...
+_MOST_CLASSES, _CLASS_SHARE, _MOST_GAPS = 20, 0.05, 10
+_FEW_CLASSES, _CLASS_ROWS = 5, 4
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 
 
@@ -75,7 +77,7 @@ class Table:
     test : tuple of (X, y), or None
         Rows for testing only, from a file of their own.
     notes : tuple of str
-        What was left out or changed, a line each.
+        What was left out or changed, a line each, which begins with its heading and ": ".
     columns : tuple of Column
         Every column but the target, used or not.
     """
@@ -156,21 +158,27 @@ class Table:
         }
 
     def facts(self) -> dict[str, str]:
-        """Return what a reader must know of the table, a line for each heading."""
+        """Return what a reader must know of the table, as lines with a heading.
+
+        Returns
+        -------
+        dict of str
+            ``task`` and ``columns``; and from the notes ``left out``, ``rows``, ``cells`` and
+            others, where there is something to say.
+        """
         facts = {"task": self._task_line()}
         if self.columns:
             facts["columns"] = self._columns_line()
-        if self.notes:
-            facts["notes"] = "; ".join(self.notes)
+        for note in self.notes:
+            key, text = note.split(": ", 1)
+            facts[key] = f"{facts[key]}; {text}" if key in facts else text
         return facts
 
     def _task_line(self) -> str:
         """Return the line about the target, with what a guess without features achieves."""
         if self.task == "regression":
             low, high, mean = self.y.min(), self.y.max(), self.y.mean()
-            return (
-                f"regression: {self.target}, {low:g} to {high:g}; always {mean:.4g}, the mean, has R2 0"
-            )
+            return f"regression: {self.target}, {low:g} to {high:g}; always {mean:.4g}, the mean, has R2 0"
         counts = Counter(self.y.tolist()).most_common()
         some = "; ".join(f"{self.classes[label]}: {count:,}" for label, count in counts[:5])
         top, most = counts[0]
@@ -188,7 +196,8 @@ class Table:
             some = ", ".join(c.name + f" {c.distinct}" * counts for c in of_kind[:6])
             more = ", ..." if len(of_kind) > 6 else ""
             if of_kind:
-                parts.append(f"{len(of_kind)} {text} ({some}{more})")
+                noun = text.removesuffix("s") if len(of_kind) == 1 else text
+                parts.append(f"{len(of_kind)} {noun} ({some}{more})")
         left_out = sum(not column.used for column in self.columns)
         return f"{', '.join(parts)}; {left_out or 'none'} left out"
 
@@ -231,9 +240,10 @@ def encode_labels(
 ) -> tuple[str, NDArray[Any], tuple[str, ...]]:
     """Return what kind of target labels are, and the labels as numbers.
 
-    Text, booleans and integers are classes; so are floats without a fraction. Numbers with more
-    than 20 distinct values, in more than 5 % of the rows, or with a fraction are the targets of
-    regression.
+    Text, booleans and integers are classes; so are floats without a fraction. Numbers are the
+    targets of regression if some have a fraction; if there are more than 20 distinct ones, in more
+    than 5 % of the rows or spread over more than 10 times as many integers; or if there are more
+    than 5, in less than 4 rows each, and they are not consecutive from 0 or 1.
 
     Parameters
     ----------
@@ -270,7 +280,9 @@ def encode_labels(
         raise ValueError(f"task is {task!r}; expected 'classification', 'regression' or None")
     labels = _label_array(y)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
-        raise ValueError(f"y has {(~np.isfinite(labels)).sum()} infinite labels; expected finite ones")
+        raise ValueError(
+            f"y has {(~np.isfinite(labels)).sum()} infinite labels; expected finite ones"
+        )
     task = task or _guess_task(labels)
     distinct, places = np.unique(labels, return_inverse=True)
     if len(distinct) < 2:
@@ -294,7 +306,11 @@ def _label_array(y: ArrayLike) -> NDArray[Any]:
         raise ValueError(f"y has shape {labels.shape}; expected (n,), one label for each row")
     if labels.dtype.kind not in "biufUTO":
         raise TypeError(f"y has dtype {labels.dtype}; expected numbers, booleans or text")
-    absent = sum(map(is_missing, labels.tolist())) if labels.dtype.kind in "fO" else 0
+    absent = 0
+    if labels.dtype.kind in "fO":
+        absent = int(
+            np.isnan(labels).sum() if labels.dtype.kind == "f" else sum(map(is_missing, labels))
+        )
     if absent:
         raise ValueError(
             f"y has {absent} missing labels; expected none: leave those rows out of X and y"
@@ -319,18 +335,21 @@ def _guess_task(labels: NDArray[Any]) -> str:
         return "classification"
     if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
         return "regression"
-    distinct = len(np.unique(labels))
-    many = distinct > _MOST_CLASSES and distinct > _CLASS_SHARE * len(labels)
-    return "regression" if many else "classification"
+    values = np.unique(labels)
+    distinct, rows = len(values), len(labels)
+    reach = float(values[-1]) - float(values[0]) + 1  # a row of classes has few gaps
+    wide = distinct > _CLASS_SHARE * rows or reach > _MOST_GAPS * distinct
+    many = distinct > _MOST_CLASSES and wide
+    counted = values[0] in (0, 1) and reach == distinct
+    sparse = distinct > _FEW_CLASSES and distinct * _CLASS_ROWS > rows and not counted
+    return "regression" if many or sparse else "classification"
 
 
 def _in_order(
     distinct: list[Any], places: NDArray[np.intp]
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return labels as numbers of classes, and the classes; text of integers is ordered as integers."""
-    names = [
-        str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in distinct
-    ]
+    names = [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in distinct]
     order = list(range(len(names)))
     if all(map(_INTEGER.fullmatch, names)):
         order.sort(key=lambda place: int(names[place]))

@@ -126,7 +126,7 @@ class Standardizer:
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
         """Return the names of the result's columns."""
-        names = self.names or [str(column) for column in range(len(self.median_))]
+        names = list(self.names or map(str, range(len(self.median_))))
         flags = [f"{names[column]} is missing" for column in self.flags_]
         return np.array([*names, *flags], object)
 
@@ -174,6 +174,7 @@ class ImageScaler:
         flat /= 255
         flat -= self.mean_  # rounded to the array's type
         return flat
+
 
 class TableEncoder:
     """Turn a frame with text, booleans and dates into numbers.
@@ -224,7 +225,10 @@ class TableEncoder:
             sparse_output=False,
         )
         self.encoder_ = ColumnTransformer(
-            [("numbers", make_pipeline(fill, StandardScaler()), numbers), ("values", one_hot, values)],
+            [
+                ("numbers", make_pipeline(fill, StandardScaler()), numbers),
+                ("values", one_hot, values),
+            ],
             verbose_feature_names_out=False,
         )
         with warnings.catch_warnings():

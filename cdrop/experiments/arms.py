@@ -471,13 +471,25 @@ def run(
     scores = {options.metric.name: score, **score_all(known, y_test, X, prediction)}
     blind = baseline(problem.task, y_fit, len(y_test), len(problem.classes))
     of_blind = score_all([options.metric, *known], y_test, X, blind)
-    iterations, *curves = fitted.curves or [[], [], [], []]
+    iterations, loss, test_loss, test_score = fitted.curves or [[], [], [], []]
     seconds = time.perf_counter() - begin
     if rows is not None and rows.dtype != np.bool_:
         rows = rows.astype(np.float32)
-    sizes = len(y_fit), len(y_test)
-    at = [int(iteration) for iteration in iterations]
-    return Trial(repeat, arm, index, scores, of_blind, *sizes, rows, at, *curves, seconds)
+    return Trial(
+        repeat,
+        arm,
+        index,
+        scores,
+        of_blind,
+        train=len(y_fit),
+        test=len(y_test),
+        rows=rows,
+        iterations=[int(iteration) for iteration in iterations],
+        loss=loss,
+        test_loss=test_loss,
+        test_score=test_score,
+        seconds=seconds,
+    )
 
 
 def _chosen(
@@ -507,7 +519,11 @@ def _chosen(
 def _merit(metric: Metric, part: Part, fitted: Fitted, arm: str) -> float:
     """Return how good a candidate is on the validation rows: greater is better, and NaN is worst."""
     score, _ = _measured(
-        metric, part.targets("validation"), fitted.rows("validation"), fitted.predict("validation"), arm
+        metric,
+        part.targets("validation"),
+        fitted.rows("validation"),
+        fitted.predict("validation"),
+        arm,
     )
     signed = score if metric.greater_is_better else -score
     return -math.inf if math.isnan(signed) else signed

@@ -208,10 +208,13 @@ def preset(data: Dataset | Table, settings: Settings, splits: bool = False) -> P
     """Return what the views show in addition: settings, the article's figures where they compare, its claims."""
     differences = settings.differences()
     if data.name != "MNIST":
-        whole = "all of MNIST" if getattr(data, "is_mnist", False) else "MNIST"
+        whole = "all of MNIST" if isinstance(data, Dataset) and data.is_mnist else "MNIST"
         differences.insert(0, f"{data.name} instead of {whole}")
     if splits:
         differences.insert(0, "other splits instead of the official one")
+    short = data.name.removesuffix(" (not MNIST)")
+    foreign = f"NOT MNIST: the data are {short}; no number here is a result on MNIST."
+    is_mnist = isinstance(data, Table) or data.is_mnist  # of a table nobody expects it
     notes = (f"The article's figures are for another setting (here {'; '.join(differences)}).",)
     return Preset(
         title=f"Dropout or none: {data.name}",
@@ -223,6 +226,7 @@ def preset(data: Dataset | Table, settings: Settings, splits: bool = False) -> P
         },
         labels={"without": "without dropout", "with": "with dropout"},
         published=None if differences else PUBLISHED,
+        warnings=() if is_mnist else (foreign,),
         notes=notes if differences else (),
         claims=_claims if rows_are_classes(data) else None,
         call=f"compare(data, {settings!r}{', splits=True' if splits else ''})",
@@ -232,11 +236,9 @@ def preset(data: Dataset | Table, settings: Settings, splits: bool = False) -> P
 def _claims(result: ExperimentResult) -> list[Claim]:
     """Judge the article's claims: better mean accuracy, consistency, convergence, in its order."""
     without, dropped = (result.arms[name] for name in ARMS)
-    scores = [result.scores(name) for name in ARMS]
-    level = {"level": 1 - result.alpha}
-    losses = [
-        Scores(np.array([mean(row) for row in arm.curves("loss")])) for arm in (without, dropped)
-    ]
+    first, second = (result.scores(name) for name in ARMS)
+    level = 1 - result.alpha
+    losses = [Scores(np.array([mean(row) for row in a.curves("loss")])) for a in (without, dropped)]
     theirs: list[float | None] = [None, None, None]
     if result.preset.published is not None:
         (a, spread_a), (b, spread_b) = (PUBLISHED.score[name] for name in ARMS)
@@ -247,7 +249,7 @@ def _claims(result: ExperimentResult) -> list[Claim]:
             "accuracy",
             "dropout gives the better mean test accuracy",
             "mean accuracy with minus without dropout",
-            difference(*scores, result.sampling, margin=result.margin, **level),
+            difference(first, second, result.sampling, level=level, margin=result.margin),
             {
                 "supported": "Dropout gives the better mean test accuracy",
                 "contradicted": "Dropout gives the worse mean test accuracy",
@@ -260,7 +262,7 @@ def _claims(result: ExperimentResult) -> list[Claim]:
             "consistency",
             "dropout is far more consistent between repeats",
             "standard deviation of accuracy without over with dropout",
-            spread_ratio(*scores, result.sampling, **level),
+            spread_ratio(first, second, result.sampling, level=level),
             {
                 "supported": "Dropout is more consistent between repeats",
                 "contradicted": "Dropout is less consistent between repeats",
@@ -272,7 +274,7 @@ def _claims(result: ExperimentResult) -> list[Claim]:
             "convergence",
             "the network without dropout converges faster in training loss",
             "mean training loss with minus without dropout",
-            difference(*losses, result.sampling, **level),
+            difference(losses[0], losses[1], result.sampling, level=level),
             {
                 "supported": "Without dropout the training loss falls faster",
                 "contradicted": "With dropout the training loss falls faster",

@@ -159,7 +159,7 @@ class Part:
         if which == "test" and problem.y_test is not None:
             return problem.y_test
         rows = self.fit_rows if which == "fit" else getattr(self._split, which)
-        return problem.y[rows]  # type: ignore[no-any-return]
+        return problem.y[rows]
 
     def scaled_targets(self, fitted: str) -> Callable[[str], NDArray[Any]]:
         """Return what gives targets as networks learn them: numbers standardized by the rows that train."""
@@ -268,7 +268,7 @@ class Problem:
         s = self.splitter
         if self.y_test is not None:
             return min(len(self.y), s.train_size or len(self.y)), len(self.y_test)
-        if s.folds is s.groups is s.times is None:
+        if (s.folds, s.groups, s.times) == (None, None, None):
             return min(len(self.y) - s.test_size, s.train_size or len(self.y)), s.test_size
         split = s.split(repeat, seed)
         assert split.test is not None

@@ -84,14 +84,14 @@ class Metric:
 def _correct(y: NDArray[Any], prediction: Prediction) -> NDArray[Any]:
     """Return whether each row's class, or all of its labels, is right."""
     right = prediction.values == (y if y.ndim == 1 else y > 0.5)
-    return right if right.ndim == 1 else right.all(axis=1)
+    return np.asarray(right if right.ndim == 1 else right.all(axis=1))
 
 
 def _log_loss(y: NDArray[Any], prediction: Prediction) -> NDArray[np.float64]:
     """Return minus the log-probability of each row's class, or of all its labels, in nats."""
     p = np.asarray(prediction.probability, np.float64)
     if y.ndim == 1:
-        return -np.log(np.maximum(p[np.arange(len(y)), y], _SMALLEST))
+        return np.asarray(-np.log(np.maximum(p[np.arange(len(y)), y], _SMALLEST)))
     p = np.clip(p, _SMALLEST, 1 - _SMALLEST)
     return np.asarray(-(y * np.log(p) + (1 - y) * np.log1p(-p)).sum(axis=1))
 

@@ -216,29 +216,43 @@ def paired_experiment(
     result.margin, result.preset = finite_number("margin", margin), preset or Preset()
     result.data = {**(about or {}), **result.data}  # the sizes are those of the repeats
     _claim(ledger, result, problem, options)
-    work = _Work(problem, candidates, repeats, seed, options, ledger)
+    work = _Work(problem, candidates, repeats, seed, options, ledger, n_jobs, jobs)
     begin, earlier = time.perf_counter(), sum(trial.seconds for trial in work.done)
     plan = _looks(problem, repeats, looks)
-
-    def go() -> None:
-        if on_begin is not None:
-            on_begin(result)
-        for look in plan:
-            if looks:
-                result.alpha = look.alpha
-            for trial in work.here(look) if jobs == 1 else work.elsewhere(look, n_jobs, jobs):
-                if on_trial is not None:
-                    on_trial(trial)
-                if work.left:
-                    deadline.check()
-            if looks and _decided(result, work.done, look):
-                return
-
-    result.stopped = _stopped_by(go)
-    if not looks or result.stopped is not None:
+    result.stopped = _stopped_by(
+        lambda: _perform(result, work, plan, deadline, on_begin or _ignore, on_trial or _ignore)
+    )
+    if result.stopped is not None:
         _collect(result, work.done)
     result.seconds = time.perf_counter() - begin + earlier
     return result
+
+
+def _ignore(event: Any) -> None:
+    """Take no notice."""
+
+
+def _perform(
+    result: ExperimentResult,
+    work: _Work,
+    plan: Sequence[Look],
+    deadline: _Deadline,
+    on_begin: Callable[[ExperimentResult], None],
+    on_trial: Callable[[Trial], None],
+) -> None:
+    """Make the runs before each look, until one decides or all are made."""
+    on_begin(result)
+    for look in plan:
+        result.alpha = look.alpha
+        for trial in work.before(look):
+            on_trial(trial)
+            if work.left:
+                deadline.check()
+        _collect(result, [trial for trial in work.done if trial.repeat < look.repeats])
+        verdicts = [c.verdict for c in result.contrasts(sizes=())] if len(plan) > 1 else []
+        if verdicts and "not decided" not in verdicts:
+            result.decided_at = look.repeats
+            return
 
 
 def runs_left(repeats: int, arms: Iterable[str], done: Iterable[Trial]) -> list[tuple[int, str]]:
@@ -313,18 +327,6 @@ def _claim(
     result.started = ledger.claim(identity, arms, result.started)
 
 
-def _decided(result: ExperimentResult, done: list[Trial], look: Look) -> bool:
-    """Collect the repeats of this look; return whether every contrast is decided.
-
-    A ledger may hold runs of later repeats. Verdicts that used them would be those of an unplanned look.
-    """
-    _collect(result, [trial for trial in done if trial.repeat < look.repeats])
-    if any(contrast.verdict == "not decided" for contrast in result.contrasts(sizes=())):
-        return False
-    result.decided_at = look.repeats
-    return True
-
-
 def _collect(result: ExperimentResult, trials: Iterable[Trial]) -> None:
     """Put the runs of the finished repeats into the result, in order, with the baseline's scores there."""
     by_repeat: dict[int, dict[str, Trial]] = {}
@@ -388,42 +390,46 @@ class _Work:
         seed: int,
         options: Options,
         ledger: Ledger | None,
+        n_jobs: int | None,
+        jobs: int,
     ) -> None:
         self.problem, self.arms, self.seed, self.ledger = problem, arms, seed, ledger
-        self.options = options
+        self.options, self.n_jobs, self.jobs = options, n_jobs, jobs
         self.done = [] if ledger is None else ledger.among(repeats, arms)
         self.left = runs_left(repeats, arms, self.done)
 
-    def here(self, look: Look) -> Iterator[Trial]:
-        """Make what is left before a look, one after the other; a long run has a checkpoint of its own."""
-        for which in self._before(look):
+    def before(self, look: Look) -> Iterator[Trial]:
+        """Make what is left before a look, and yield each run as it is finished."""
+        left = [which for which in self.left if which[0] < look.repeats]
+        return self._here(left) if self.jobs == 1 else self._elsewhere(left)
+
+    def _here(self, left: list[tuple[int, str]]) -> Iterator[Trial]:
+        """Make runs one after the other; a long one has a checkpoint of its own."""
+        for which in left:
             options = self.options
             if self.ledger is not None:
                 options = replace(options, checkpoint=self.ledger.checkpoint(*which))
             yield self._keep(run(*self._arguments(which), options))
 
-    def elsewhere(self, look: Look, n_jobs: int | None, jobs: int) -> Iterator[Trial]:
-        """Make what is left before a look by joblib, several at a time, and yield each as it is finished."""
+    def _elsewhere(self, left: list[tuple[int, str]]) -> Iterator[Trial]:
+        """Make runs by joblib, several at a time."""
         from joblib import Parallel, delayed
 
-        tasks = [delayed(run)(*self._arguments(w), self.options) for w in self._before(look)]
+        tasks = [delayed(run)(*self._arguments(which), self.options) for which in left]
         # One at a time goes to a worker: a batch of them would be lost, and reported, together.
         try:
-            parallel = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered")
+            parallel = Parallel(n_jobs=self.n_jobs, batch_size=1, return_as="generator_unordered")
             batches = [tasks]
         except ValueError:  # a backend that returns lists only, such as multiprocessing and Ray
-            parallel = Parallel(n_jobs=n_jobs, batch_size=1)
-            size = _PER_BATCH * jobs
+            parallel = Parallel(n_jobs=self.n_jobs, batch_size=1)
+            size = _PER_BATCH * self.jobs
             batches = [tasks[i : i + size] for i in range(0, len(tasks), size)]
         for batch in batches:
             for trial in parallel(batch):
                 yield self._keep(trial)
 
-    def _before(self, look: Look) -> list[tuple[int, str]]:
-        return [which for which in self.left if which[0] < look.repeats]
-
-    def _arguments(self, which: tuple[int, str]) -> tuple[Any, ...]:
-        """Return the positional arguments of `run`."""
+    def _arguments(self, which: tuple[int, str]) -> tuple[Problem, str, list[Candidate], int, int]:
+        """Return the positional arguments of `run`, except for the options."""
         repeat, name = which
         return self.problem, name, self.arms[name], repeat, self.seed + repeat
 

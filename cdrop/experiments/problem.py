@@ -42,15 +42,7 @@ def make_problem(
     )
     problem, rule = _data(X, y, test_data, task, multilabel)
     n = len(problem.y)
-    if transformer is not None:
-        for method in ("fit", "transform"):
-            if not callable(getattr(transformer, method, None)):
-                raise TypeError(
-                    f"transformer is {transformer!r}; expected an object with fit and transform"
-                )
-        problem.transformer = transformer
-    elif problem.transformer is None and hasattr(problem.X, "iloc"):
-        problem.transformer = _encoder(problem.X)
+    problem.transformer = _transformer(transformer, problem)
     given = problem.y_test is not None
     if cv is not None and given:
         raise ValueError("cv is given with a test set; expected one of them")
@@ -81,6 +73,16 @@ def make_problem(
     if times is not None and testing:
         _check_earliest(problem.splitter)
     return problem
+
+
+def _transformer(given: Any, problem: Problem) -> Any:
+    """Return the given transformer, the table's, or one for a frame; None for arrays."""
+    for method in ("fit", "transform") if given is not None else ():
+        if not callable(getattr(given, method, None)):
+            raise TypeError(f"transformer is {given!r}; expected an object with fit and transform")
+    if given is None and problem.transformer is None and hasattr(problem.X, "iloc"):
+        return _encoder(problem.X)
+    return problem.transformer if given is None else given
 
 
 def _encoder(frame: Any) -> Any:
@@ -248,7 +250,9 @@ def _folds(
     """Return the row numbers of each fold."""
     folds = []
     try:
-        with warnings.catch_warnings():  # a splitter that ignores groups is refused below if that matters
+        with (
+            warnings.catch_warnings()
+        ):  # a splitter that ignores groups is refused below if that matters
             warnings.filterwarnings("ignore", "The groups parameter is ignored", UserWarning)
             made = cv.split(problem.X, problem.y, groups) if hasattr(cv, "split") else cv
             for train, test in made:

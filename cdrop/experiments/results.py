@@ -453,10 +453,10 @@ class ExperimentResult:
         ]
         if len(differ) != 1:
             return None
-        values = {name: one.get(differ[0]) for name, one in alone.items()}
+        values: dict[str, Any] = {name: one.get(differ[0]) for name, one in alone.items()}
         if not all(type(value) in (int, float) for value in values.values()):
             return None
-        return differ[0], dict(sorted((value, name) for name, value in values.items()))
+        return differ[0], {values[name]: name for name in sorted(values, key=values.__getitem__)}
 
     # ---- Views ------------------------------------------------------------------------------------------------------
 

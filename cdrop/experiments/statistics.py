@@ -165,8 +165,8 @@ def standard_deviation(values: ArrayLike) -> float:
     array = np.asarray(values, dtype=np.float64)
     if array.size < 2 or not np.isfinite(array).all():
         return math.nan
-    # Equal values have no spread; their computed mean may differ from them in the last bit.
-    return 0.0 if np.ptp(array) == 0 else float(array.std(ddof=1))
+    # Equal values have no spread, though their mean, or they themselves, may be rounded.
+    return 0.0 if _constant(array, array) else float(array.std(ddof=1))
 
 
 def mean_interval(
@@ -378,7 +378,11 @@ def probability_better(
     half = quantile / shrink * math.sqrt(error**2 + (quantile * square / 2) ** 2)
     evidence = replace(
         unknown,
-        interval=(max(0.0, centre - half), min(1.0, centre + half)),
+        # Exact at the ends, where rounding would leave 1e-17 of a bound that is 0.
+        interval=(
+            max(0.0, centre - half) if share > 0 else 0.0,
+            min(1.0, centre + half) if share < 1 else 1.0,
+        ),
         p_value=_two_sided(special, n - 1, abs(share - 0.5) * 2 / math.sqrt(square)),
     )
     return _concluded(evidence, n, level)
