@@ -4,14 +4,14 @@ from importlib import import_module
 from typing import Any
 
 from cdrop import callbacks, kernels, optimizers, reference, schedules, storage
-from cdrop._kernels import get_num_threads, set_num_threads
+from cdrop._threads import get_num_threads, set_num_threads
+from cdrop._threads import install as _install_threads
+from cdrop._version import __version__ as __version__
 from cdrop.network import Evaluation, History, Network, make_network
 from cdrop.storage import load
 from cdrop.subnetworks import Subnetworks
-from cdrop.threads import install as _install_threads
 from cdrop.uncertainty import ClassificationUncertainty, RegressionUncertainty
 
-__version__ = "0.1.0"
 __all__ = [
     "ClassificationUncertainty",
     "Evaluation",
@@ -22,19 +22,22 @@ __all__ = [
     "callbacks",
     "convert",
     "datasets",
+    "experiments",
     "get_num_threads",
     "kernels",
     "load",
     "make_network",
     "optimizers",
+    "plotting",
     "reference",
     "schedules",
     "set_num_threads",
     "storage",
 ]
 
-# Imported when they are asked for: what training does not need, and the estimators, which need scikit-learn.
-_MODULES = ("convert", "datasets")
+# Imported on first use, because training does not need them. The estimators are not in `__all__`: importing them needs
+# scikit-learn, and `from cdrop import *` must work without it.
+_MODULES = ("convert", "datasets", "estimators", "experiments", "plotting")
 _ESTIMATORS = ("DropoutMLPClassifier", "DropoutMLPRegressor")
 
 _install_threads()

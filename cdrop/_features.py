@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrop._checks import as_array, cast, real_numbers
-from cdrop._kernels import _all_finite
+from cdrop._kernels import all_finite
 
 __all__ = ["Features", "SparseRows", "checked_rows", "feature_matrix"]
 
@@ -70,7 +70,7 @@ def _sparse_rows(name: str, csr: Any, dtype: np.dtype[Any], first: int) -> Spars
     if not _ascends(indices, indptr):
         data, indices, indptr = _canonical(data, indices, indptr)
     data = cast(data, dtype)
-    if not _all_finite(data):
+    if not all_finite(data):
         at = int(np.flatnonzero(~np.isfinite(data))[0])
         row = first + int(np.searchsorted(indptr, at, side="right")) - 1
         raise ValueError(

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-import cdrop
 from cdrop import storage
 from cdrop._checks import truth_value, whole_number
 from cdrop._features import SparseRows
 from cdrop._files import check_writable
+from cdrop._version import __version__
 
 if TYPE_CHECKING:
     from cdrop.network import Network
@@ -108,11 +108,9 @@ class Checkpoint:
     @classmethod
     def _from_parts(cls, settings: dict[str, Any], arrays: _Arrays) -> Checkpoint:
         """Take what `cdrop.storage` has read, which may be anything; see there."""
-        from cdrop.network import Network  # which knows this module
-
         arrays, run = dict(arrays), settings["run"]
         remembered = _with_arrays(settings["callbacks"], arrays)
-        network = Network._from_parts(settings["network"], arrays)
+        network = storage.class_of("Network")._from_parts(settings["network"], arrays)
         place = Place(**settings["place"])
         whole_number("its epochs", place.epochs, 0, 2**62)
         whole_number("its steps", place.steps, 0, network.history.iterations + 1)
@@ -171,7 +169,7 @@ class Keeper:
         check_writable(self.path)
         self._callbacks = _named(callbacks)
         self._run: dict[str, Any] = {
-            "arguments": {"cdrop": cdrop.__version__, **arguments},
+            "arguments": {"cdrop": __version__, **arguments},
             "network": _network_digest(net),
             "callbacks": digest(self._remembered()),
         }

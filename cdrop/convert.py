@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import cdrop
-from cdrop import _kernels
 from cdrop._files import write_atomically
+from cdrop._version import __version__
+from cdrop.kernels import drawn_keep
 from cdrop.network import Network
 
 __all__ = ["from_sklearn", "to_onnx"]
@@ -91,7 +91,7 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
         opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
         producer_name="cdrop",
-        producer_version=cdrop.__version__,
+        producer_version=__version__,
         doc_string=repr(net),
     )
     onnx.checker.check_model(made, full_check=True)
@@ -124,7 +124,7 @@ def _folded(net: Network) -> list[tuple[NDArray[np.float32], NDArray[np.float32]
     rates = (net.input_dropout, *net.dropout)
     for i, (weight, bias, rate) in enumerate(zip(net.coefs_, net.intercepts_, rates, strict=True)):
         # The kernels know keep probabilities in 32 bits.
-        scale = _kernels.drawn_keep(1 - rate) if net.scaling == "test" else 1.0
+        scale = drawn_keep(1 - rate) if net.scaling == "test" else 1.0
         with np.errstate(over="ignore"):
             layer = (weight * np.float64(scale)).astype(np.float32), bias.astype(np.float32)
         if not all(np.isfinite(part).all() for part in layer):
@@ -269,8 +269,10 @@ def from_sklearn(model: Any) -> Any:
     >>> bool((ours.predict(X) == theirs.predict(X)).all())
     True
     """
-    # Before all else: this says what to install where scikit-learn is missing.
-    classifier, regressor = cdrop.DropoutMLPClassifier, cdrop.DropoutMLPRegressor
+    # First, because without scikit-learn this import says what to install.
+    from cdrop import estimators
+
+    classifier, regressor = estimators.DropoutMLPClassifier, estimators.DropoutMLPRegressor
     from sklearn.neural_network import MLPClassifier, MLPRegressor
     from sklearn.utils.validation import check_is_fitted
 

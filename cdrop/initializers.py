@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrop._checks import choice, whole_number
-from cdrop._kernels import random_normal
+from cdrop.kernels import random_normal
 
 __all__ = ["INITIALIZERS", "initial_weight"]
 

@@ -2,67 +2,61 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels, batches, checkpoints, storage, uncertainty
+from cdrop import _kernels, _state, _training, storage, uncertainty
 from cdrop._checks import (
+    KEEP_UNITS,
     choice,
-    finite_number,
+    drop_rate,
+    drop_rates,
+    float_dtype,
+    keep_units,
     label_vector,
+    layer_widths,
     parameter_array,
     row_numbers,
     row_weights,
     target_matrix,
+    thread_count,
     truth_value,
     whole_number,
 )
 from cdrop._features import checked_rows, feature_matrix
-from cdrop.background import find_background
+from cdrop._training import Cut, Minibatch, Plan
 from cdrop.callbacks import check_callbacks
 from cdrop.initializers import INITIALIZERS, initial_weight
-from cdrop.optimizers import Optimizer, get_optimizer
-from cdrop.schedules import Epoch, Schedule, get_schedule
-
-if TYPE_CHECKING:
-    from cdrop.subnetworks import Subnetworks
+from cdrop.optimizers import Optimizer
+from cdrop.schedules import Schedule
+from cdrop.subnetworks import Subnetworks
 
 __all__ = ["Evaluation", "History", "Network", "make_network"]
 
-_KEEP_UNITS = 2**32  # the kernels take probabilities in units of 2**-32
-_PARTS = ("weight", "state1", "state2")
 _SCALINGS = ("train", "test")
-_DTYPES = ("float32", "float64")
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
-_PASSED_ROWS = 2**20  # rows times masks between two moments when Ctrl-C is heard
+_PASSED_ROWS = 2**20  # rows times masks per call into C, which Ctrl-C cannot interrupt
 _Masks = Sequence[NDArray[np.uint64] | None] | None  # of each layer's input; None: drawn
-_TINY = np.finfo(np.float64).tiny  # the kernels take smaller numbers for 0
-_CURVES = ("epoch_loss", "validation_loss", "validation_score")
 
 
 @dataclass
 class History:
-    """What training has recorded, over all calls of `Network.fit` and `Network.train_step`.
+    """Losses and scores recorded over all calls of `Network.fit` and `Network.train_step`.
 
     Attributes
     ----------
     loss : list of float
-        One entry an iteration: the minibatch's mean loss before the update, with its L2 term.
+        One entry per iteration: the mean loss of the minibatch before the update, with the L2 term.
     epoch_loss : list of float
-        One entry an epoch of ``fit(epochs=...)``: the mean over its rows of `loss`.
+        One entry per epoch of ``fit(epochs=...)``: the mean of `loss` over its rows.
     validation_loss, validation_score : list of float
-        One entry an epoch: what `Network.evaluate` gave for the validation rows after it; NaN without such rows.
+        One entry per epoch: the result of `Network.evaluate` on the validation rows; NaN without such rows.
     interrupted : bool
         Whether Ctrl-C ended the last `fit`.
     """
@@ -80,14 +74,14 @@ class History:
 
 
 class Evaluation(NamedTuple):
-    """What `Network.evaluate` gives.
+    """Loss and score, the result of `Network.evaluate`.
 
     Attributes
     ----------
     loss : float
         Weighted mean over the rows, without an L2 term.
     score : float
-        As `Network.score`; NaN if the loss is not finite.
+        See `Network.score`; NaN if the loss is not finite.
     """
 
     loss: float
@@ -100,25 +94,27 @@ class Network:
     Parameters
     ----------
     units : sequence of int
-        Widths from input to output, at least two: ``[784, 256, 256, 10]`` is the article's.
+        Widths from input to output, at least two, such as ``[784, 256, 256, 10]``.
     dropout : float or sequence of float, default 0.0
-        Probability of *dropping* a hidden unit, 0 to below 1, for all hidden layers or for each.
+        Probability of *dropping* a hidden unit, at least 0 and below 1: one number for all hidden layers, or one for
+        each.
     input_dropout : float, default 0.0
-        The same for the input.
+        Probability of dropping an input.
     activation : {"relu", "leaky_relu", "tanh", "sigmoid", "identity"}, default "relu"
-        Of the hidden layers. The last layer is linear; the loss knows what it means.
+        Activation of the hidden layers. The last layer is linear; the loss interprets its outputs.
     loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"}
-        Classes (the default), several labels at once, or numbers.
+        For classes (the default), several labels per row, or regression.
     initializer : {"he", "glorot"}, default "he"
         See `cdrop.initializers`.
     scaling : {"train", "test"}, default "train"
-        ``"train"`` divides kept units by the keep probability in training (inverted dropout) and leaves prediction
-        alone; ``"test"`` leaves training alone and multiplies by the keep probability in prediction (the classic form).
+        ``"train"`` divides kept units by the keep probability in training (inverted dropout); ``"test"`` multiplies
+        all units by the keep probability in prediction (the original form).
     seed : int, default 0
-        0 to 2**64 - 1. Same seed, same weights, byte for byte, at any number of threads and on every SIMD path.
+        0 to 2**64 - 1. The same seed gives the same weights, byte for byte, with any number of threads and on every
+        SIMD path.
     dtype : {"float32", "float64"}, default "float32"
     threads : int, optional
-        Default: what `cdrop.get_num_threads` says at each call.
+        Default: the value of `cdrop.get_num_threads` at each call.
 
     Attributes
     ----------
@@ -128,7 +124,7 @@ class Network:
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above.
+        If an argument is invalid.
 
     References
     ----------
@@ -160,26 +156,24 @@ class Network:
         dtype: str = "float32",
         threads: int | None = None,
     ) -> None:
-        self.units = _check_units(units)
-        self.dropout = _check_dropout(dropout, len(self.units) - 2)
-        self.input_dropout = _check_rate("input_dropout", input_dropout)
+        self.units = layer_widths("units", units)
+        self.dropout = drop_rates("dropout", dropout, len(self.units) - 2)
+        self.input_dropout = drop_rate("input_dropout", input_dropout)
         self.activation = choice("activation", activation, _kernels.ACTIVATIONS)
         self.loss = choice("loss", loss, _kernels.LOSSES)
         self.initializer = choice("initializer", initializer, tuple(INITIALIZERS))
         self.scaling = choice("scaling", scaling, _SCALINGS)
         self.seed = whole_number("seed", seed, 0, 2**64)
-        self.dtype = np.dtype(choice("dtype", _dtype_name(dtype), _DTYPES))
-        if threads is not None:
-            threads = whole_number("threads", threads, 1, _kernels.MAX_THREADS + 1)
-        self.threads = threads
+        self.dtype = float_dtype("dtype", dtype)
+        self.threads = thread_count("threads", threads)
         self.history = History()
         self._optimizer: Optimizer | None = None
-        self._updates = 0  # made with the optimiser's state
-        self._schedule: Schedule | None = None  # of the last fit; None where its rate was a number
+        self._updates = 0  # made with the current state of the optimizer
+        self._schedule: Schedule | None = None  # of the last fit; None if its rate was a number
         self._schedule_state: tuple[float, ...] = ()
         self._epoch = 0
-        self._background: NDArray[Any] | None = None  # by the first fit; zeros where there is none
-        self._under_way: str | None = None  # the fit with checkpoints that was the last to train it
+        self._background: NDArray[Any] | None = None  # set by the first fit; zeros if there is none
+        self._under_way: str | None = None  # the last fit, if it wrote checkpoints
         self._turn = _kernels.Turn()  # threads that share a network take whole steps in turn
         self._engine = self._make_engine()
         for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
@@ -192,7 +186,7 @@ class Network:
         rates = (self.input_dropout, *self.dropout)
         return _kernels.Engine(
             self.units,
-            [_keep_units(rate) for rate in rates],
+            [keep_units(rate) for rate in rates],
             self.dtype,
             self.activation,
             self.loss,
@@ -201,7 +195,7 @@ class Network:
         )
 
     def __repr__(self) -> str:
-        """Return the settings that are not the defaults, as a call."""
+        """Return the call that makes this network, without arguments that have their default."""
         shown = [repr(list(self.units))]
         if any(self.dropout):
             same = len(set(self.dropout)) == 1
@@ -244,215 +238,105 @@ class Network:
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
     ) -> History:
-        """Train, going on from where the last call ended.
+        """Train. Calling `fit` again continues training.
 
         Parameters
         ----------
         X : array_like or SciPy sparse matrix, shape (n, units[0])
-            Numbers, none NaN or infinite. Not copied if it is C-contiguous and of the network's dtype. A sparse one is
-            converted to CSR form, and trains to the same weights as its dense form does without a background.
+            Finite numbers. Not copied if C-contiguous and of the network's dtype. A sparse matrix is converted to CSR.
         y : array_like
-            For softmax cross-entropy labels, shape (n,), integers from 0 to units[-1] - 1; for sigmoid cross-entropy
-            probabilities, shape (n, units[-1]); for squared error numbers, shape (n, units[-1]), or (n,) if that is 1.
+            For softmax cross-entropy: labels, shape (n,), integers from 0 to units[-1] - 1. For sigmoid cross-entropy:
+            probabilities, shape (n, units[-1]). For squared error: numbers, shape (n, units[-1]), or (n,) for one
+            output.
         sample_weight : array_like, shape (n,), optional
-            At least 0. A minibatch's loss is the weighted mean over its rows.
+            At least 0. The loss of a minibatch is the weighted mean over its rows.
         optimizer : str or Optimizer, default "rmsprop"
-            See `cdrop.optimizers`. Its state is kept between calls unless another rule is given.
+            See `cdrop.optimizers`. Its state is kept between calls unless the update rule changes.
         learning_rate : float or Schedule, default 1e-3
-            A schedule (see `cdrop.schedules`) needs `epochs`; it goes on over calls unless another one is given.
+            A schedule (see `cdrop.schedules`) needs `epochs`. Later calls continue the same schedule.
         l2 : float, default 0.0
             Adds l2 / 2 times the sum of squares of the weights (not of the biases) to the loss.
         share_l2 : bool, default False
-            Divide `l2` by the minibatch's sum of sample weights, or its number of rows, as scikit-learn does with its
-            ``alpha``: the sum over all rows is then penalised, not their mean.
+            Divide `l2` by the minibatch's sum of sample weights, or its number of rows, as scikit-learn does with
+            ``alpha``: the penalty then applies to the sum over all rows, not to their mean.
         max_norm : float, optional
-            Above 0: the largest Euclidean norm of a hidden unit's incoming weights. After each update the weights of a
-            hidden unit above it are scaled to it (max-norm, often 3 to 4 beside dropout); outputs and biases have no
-            limit. Default: none.
+            Above 0: limit of the Euclidean norm of a hidden unit's incoming weights (max-norm, often 3 to 4 with
+            dropout). After each update, weights with a larger norm are scaled to it. Default: no limit.
         batch_size : int, default 256
         iterations : int, optional
             Number of minibatches: the rows are shuffled once and cut into fixed minibatches, and each iteration draws
-            one of them with replacement, as in the article. 1,000 if `epochs` is not given either.
+            one of them with replacement, as in the article. Default: 1,000, unless `epochs` is given.
         epochs : int, optional
-            Instead of `iterations`: passes over the rows, each in a new order.
+            Instead of `iterations`: number of passes over the rows, each in a new order.
         rows : array_like of int, optional
-            Numbers of the rows to train on, without copying them. Default: all.
+            Numbers of the rows to train on; they are not copied. Default: all.
         shuffle : bool, default True
-            Without it the rows are cut into minibatches in the order they have.
+            If False, minibatches are cut from the rows in their given order.
         validation : tuple (X, y) or (X, y, sample_weight), optional
-            Rows to evaluate after each epoch; needs `epochs`. The history has the results.
+            Rows to evaluate after each epoch; needs `epochs`. The results are in the history.
         callbacks : sequence of cdrop.callbacks.Callback
-            Told of every iteration and epoch; one that returns True ends the fit.
+            Called after each iteration and epoch; the fit ends when one returns True.
         checkpoint : path, optional
-            A file to keep the fit in, for the case that it is killed. If it is there already, the fit goes on from it:
-            after a crash make the same call again, on a network made in the same way. It ends with the same bytes as if
-            it had never stopped. Needs the extra ``io``.
+            Checkpoint file; if it exists, training resumes from it: after a crash, make the same call again on a
+            network made in the same way. The result is the same, byte for byte, as without the crash. Needs the extra
+            ``io``.
         checkpoint_every : int, optional
-            Write it after every step whose number in the network's life is a multiple of this. Default: 1,000. It is
-            also written when the fit begins and ends, by Ctrl-C as well, and is on the disk before the next step.
+            Write the checkpoint after every step whose number in the network's history is a multiple of this. Default:
+            1,000. It is also written when the fit begins and ends, and is on disk before the next step starts.
 
         Returns
         -------
         History
-            The network's `history`, which goes on over calls.
+            The `history` of the network, over all calls.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as above, or `checkpoint` is the file of another fit; nothing has changed then.
+            If an argument is invalid, or `checkpoint` is the file of another fit. The network has not changed then.
         ImportError, OSError
-            If checkpoints cannot be written; the last one is still there.
+            If a checkpoint cannot be written. The previous one is still there.
         FloatingPointError
-            If the loss is NaN or infinite: the weights are those before that step. If an update leaves a weight or bias
-            that is. The step and the layer are named.
+            If the loss is NaN or infinite (the weights are then those before the step), or if an update leaves a weight
+            or bias that is. The message names the step and the layer.
 
         Notes
         -----
-        Ctrl-C ends the fit after the current step: ``history.interrupted`` says so, and the network can be used and
-        trained further. A second Ctrl-C is raised at once.
+        Ctrl-C ends the fit after the current step and sets ``history.interrupted``; the network can be used and trained
+        further. A second Ctrl-C raises at once.
 
-        There is no switch for going on from a checkpoint, because it gives what a new beginning would give: the file
-        knows data, network, callbacks and arguments of its fit, and the call must have the same (`checkpoint_every` and
-        the number of threads are free). So a file is overwritten by later moments of its own fit alone, and a script
-        with several fits, each with its path, can be run again as it is: those that are finished return at once.
-        Callbacks hear again of the steps after the checkpoint; see `cdrop.callbacks.Callback.state_dict`. `cdrop.load`
-        reads the network out of the file.
+        Resuming from a checkpoint needs no switch, because the result is the same as that of a new start: the file
+        identifies the data, network, callbacks and arguments of its fit, and the call must have the same ones
+        (`checkpoint_every` and the number of threads may differ). A file is only ever overwritten by its own fit. A
+        script with several fits, each with its own path, can be run again unchanged: finished fits return at once.
+        Callbacks are called again for the steps after the checkpoint; see `cdrop.callbacks.Callback.state_dict`.
+        `cdrop.load` reads the network from the file.
 
         References
         ----------
         Srivastava et al., "Dropout", JMLR 15 (2014), section 5.1: training, and max-norm.
         """
         data = self._training_data(X, y, sample_weight)
-        hyper = _hyper(optimizer, learning_rate, l2, max_norm, share_l2)
+        hyper = _training.checked_hyper(optimizer, learning_rate, l2, max_norm, share_l2)
         batch_size = whole_number("batch_size", batch_size, 1, 2**48)
         callbacks = check_callbacks(callbacks)
         chosen = None if rows is None else row_numbers("rows", rows, len(data.x))
         shuffle = truth_value("shuffle", shuffle)
         held_out = None if validation is None else self._validation_data(validation)
         n = len(data.x) if chosen is None else len(chosen)
-        cut = _Cut(n, batch_size, chosen, shuffle)
-        passes, total = _length(iterations, epochs, cut.count)
+        cut = Cut(n, batch_size, chosen, shuffle)
+        passes, total = _training.length(iterations, epochs, cut.count)
         if passes is None:
-            _check_no_epochs(hyper, held_out)
-        plan = _Plan(data, hyper, cut, passes, total, held_out)
-        keeper = self._keeper(checkpoint, checkpoint_every, plan, callbacks)
-        place = checkpoints.Place() if keeper is None else keeper.place
-        self._engine.reserve(min(batch_size, n), self.threads or 0)  # or nothing has changed
-        if keeper is not None:
-            keeper.restore_network(self)
-        self._under_way = None if keeper is None else keeper.identity
-        if self._background is None:
-            dense = isinstance(data.x, np.ndarray)
-            self._set_background(find_background(data.x) if dense else None)
-        self._use(hyper)
-        self.history.interrupted = False
-        for callback in callbacks:
-            callback.on_fit_begin(self, plan.left(place))
-        try:
-            with _deferred_interrupt() as interrupted:
-                self._go(plan, _Course(callbacks, interrupted, place, keeper))
-        finally:
-            for callback in callbacks:
-                callback.on_fit_end(self)
+            _training.check_no_epochs(hyper, held_out)
+        plan = Plan(data, hyper, cut, passes, total, held_out)
+        _training.fit(self, plan, callbacks, checkpoint, checkpoint_every)
         return self.history
 
-    def _keeper(
-        self,
-        path: str | os.PathLike[str] | None,
-        every: int | None,
-        plan: _Plan,
-        callbacks: Sequence[Any],
-    ) -> checkpoints.Keeper | None:
-        if path is None:
-            if every is not None:
-                raise ValueError(f"checkpoint_every is {every!r} without checkpoint; expected both")
-            return None
-        return checkpoints.Keeper(path, every, self, callbacks, plan.arguments())
-
-    def _go(self, plan: _Plan, course: _Course) -> None:
-        """Do what is left of a fit."""
-        place, keeper = course.place, course.keeper
-        if keeper is not None:
-            keeper.begin(self)
-        if not place.finished:
-            if plan.passes is None:
-                minibatches = self._draws(plan.data, plan.cut, plan.left(place))
-                through = self._steps(plan.data, minibatches, plan.hyper, course)
-            else:
-                through = self._epochs(plan, plan.passes, course)
-            place.finished |= through
-        if keeper is not None:
-            keeper.write(self)
-
     def _set_background(self, background: NDArray[Any] | None) -> None:
-        """Tell the engine; none with input dropout, where the background would differ from row to row."""
+        """Set the background; none with input dropout, under which it would differ from row to row."""
         if background is None or self.input_dropout:
             background = np.zeros(self.units[0], self.dtype)
         self._background = background
         self._engine.set_background(background)
-
-    def _draws(self, data: _kernels.Rows, cut: _Cut, total: int) -> Iterator[_Minibatch]:
-        """Draw fixed minibatches, whose lists are worth keeping if they come more than once."""
-        order, size = cut.order(batches.fixed(cut.n, self.seed)), cut.batch_size
-        kept = None
-        if total >= 2 * cut.count:
-            kept = self._engine.keep_batches(data, order, size, self.threads or 0)
-        for number in batches.drawn(cut.count, self.seed, self.history.iterations, total):
-            yield _Minibatch(order[number * size : (number + 1) * size], kept, number)
-
-    def _epochs(self, plan: _Plan, passes: int, course: _Course) -> bool:
-        """Make passes over the rows; after each record it, tell of it, and move the schedule on.
-
-        Returns whether all are made, and nobody has asked to stop before.
-        """
-        cut, hyper, place = plan.cut, plan.hyper, course.place
-        for _ in range(place.epochs, passes):
-            if not place.steps:
-                self._epoch += 1
-            if self._schedule is not None:
-                hyper = dataclasses.replace(hyper, learning_rate=self._schedule_state[0])
-            order = cut.order(batches.epoch(cut.n, self.seed, self._epoch))
-            rest = batches.cut(order[place.steps * cut.batch_size :], cut.batch_size)
-            if not self._steps(plan.data, map(_Minibatch, rest), hyper, course):
-                return False
-            held_out = plan.held_out
-            seen = (math.nan, math.nan) if held_out is None else self._evaluated(held_out)
-            epoch = Epoch(self._epoch, cut.n, place.total / cut.n, hyper.learning_rate, *seen)
-            self.history.epoch_loss.append(epoch.loss)
-            self.history.validation_loss.append(epoch.validation_loss)
-            self.history.validation_score.append(epoch.validation_score)
-            answers = [c.on_epoch_end(self, epoch) for c in course.callbacks]
-            if self._schedule is not None:
-                self._schedule_state = self._schedule.after(self._schedule_state, epoch)
-            place.epochs, place.steps, place.total = place.epochs + 1, 0, 0.0
-            place.finished = any(answers)
-            if place.finished:
-                return False
-        return True
-
-    def _steps(
-        self,
-        data: _kernels.Rows,
-        minibatches: Iterator[_Minibatch],
-        hyper: _Hyper,
-        course: _Course,
-    ) -> bool:
-        """Train on each minibatch; whether all are done, and nobody has asked to stop before."""
-        place = course.place
-        for minibatch in minibatches:
-            loss = self._step(data, minibatch, hyper)
-            assert minibatch.rows is not None
-            place.steps += 1
-            place.total += loss * len(minibatch.rows)
-            done = self.history.iterations
-            answers = [c.on_iteration(self, done, loss) for c in course.callbacks]
-            self.history.interrupted = course.interrupted()
-            place.finished = any(answers)
-            if self.history.interrupted or place.finished:
-                return False
-            if course.keeper is not None:
-                course.keeper.after_step(self)
-        return True
 
     def train_step(
         self,
@@ -466,7 +350,7 @@ class Network:
         share_l2: bool = False,
         max_norm: float | None = None,
     ) -> float:
-        """Make one update on the given rows as one minibatch.
+        """Make one update, with the given rows as the minibatch.
 
         Parameters are those of `fit`; the learning rate is a number.
 
@@ -478,15 +362,15 @@ class Network:
         Raises
         ------
         TypeError, ValueError, FloatingPointError
-            As `fit`.
+            See `fit`.
         """
         data = self._training_data(X, y, sample_weight)
-        hyper = _hyper(optimizer, learning_rate, l2, max_norm, share_l2)
-        _check_no_epochs(hyper, None)
+        hyper = _training.checked_hyper(optimizer, learning_rate, l2, max_norm, share_l2)
+        _training.check_no_epochs(hyper, None)
         self._engine.reserve(len(data.x), self.threads or 0)
         self._under_way = None
-        self._use(hyper)
-        return self._step(data, _Minibatch(), hyper)
+        _training.use(self, hyper)
+        return _training.step(self, data, Minibatch(), hyper)
 
     def _training_data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
@@ -514,81 +398,10 @@ class Network:
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation: {error}") from None
 
-    def _use(self, hyper: _Hyper) -> None:
-        """Begin with a fresh state of optimiser and schedule if it is another one than before."""
-        old = self._optimizer
-        if old is not None and type(old) is not type(hyper.optimizer):
-            for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
-                for part in (1, 2):
-                    self._engine.set(i, part, np.zeros((fan_in, fan_out)), np.zeros(fan_out))
-            self._updates = 0
-        self._optimizer = hyper.optimizer
-        if hyper.schedule != self._schedule:
-            self._schedule = hyper.schedule
-            self._schedule_state = () if hyper.schedule is None else hyper.schedule.begin()
-
-    def _step(self, data: _kernels.Rows, minibatch: _Minibatch, hyper: _Hyper) -> float:
-        with self._turn:
-            return self._step_alone(data, minibatch, hyper)
-
-    def _step_alone(self, data: _kernels.Rows, minibatch: _Minibatch, hyper: _Hyper) -> float:
-        step, rows = self.history.iterations + 1, minibatch.rows
-        weight = len(data.x if rows is None else rows)
-        if data.weights is not None:
-            weight = data.weights.sum() if rows is None else data.weights[rows].sum()
-        if not weight >= _TINY:
-            raise ValueError(
-                f"sample_weight is 0 for all rows of the minibatch of step {step}; expected a larger batch_size, or "
-                "the rows without weight left out"
-            )
-        l2 = hyper.l2 / float(weight) if hyper.share_l2 else hyper.l2
-        constants = hyper.optimizer.constants(hyper.learning_rate, l2, self._updates + 1)
-        fault = None
-        try:
-            loss = self._engine.step(
-                data,
-                rows,
-                constants,
-                hyper.max_norm,
-                step,
-                self.threads or 0,
-                minibatch.kept,
-                minibatch.number,
-            )
-        except FloatingPointError as error:
-            loss, fault = error.args[0], self._not_finite(step, hyper, *error.args)
-            if not math.isfinite(loss):
-                raise fault from None
-        self._updates += 1
-        self.history.loss.append(loss)
-        if fault is not None:
-            raise fault
-        return loss
-
-    def _not_finite(
-        self, step: int, hyper: _Hyper, loss: float, layer: int, in_weights: bool
-    ) -> FloatingPointError:
-        """Say where numbers first were not finite, counting from the input, as the engine has found it."""
-        last = len(self.units) - 1
-        where = f"layer {layer + 1} of {last}"
-        weights = f"the weights of {where} (coefs_[{layer}] and intercepts_[{layer}])"
-        if math.isfinite(loss):
-            told = f"the update of step {step} left numbers that are not finite in {weights}"
-        elif in_weights:
-            told = f"the loss of step {step} is not finite, because {weights} were not before it"
-        else:
-            told = f"the loss of step {step} is not finite, " + (
-                f"nor are the outputs of {where}" if layer < last else "though all outputs are"
-            )
-            told += "; the weights are those before it"
-        return FloatingPointError(
-            f"{told}. A smaller learning_rate (it is {hyper.learning_rate:g}) or inputs of unit scale usually help"
-        )
-
     # ---- Prediction --------------------------------------------------------------------------------------------------
 
     def _predicted(self, X: ArrayLike, answer: str) -> NDArray[Any]:
-        """Piece by piece: only a piece is ever copied, where X is not of the kind that the engine takes."""
+        """Predict piece by piece, so that only a piece is copied if X has another dtype or layout than the engine's."""
         x = feature_matrix("X", X, self.units[0])
         rows, piece = x.shape[0], self._piece()
         if rows <= piece:
@@ -601,7 +414,7 @@ class Network:
         return out
 
     def _piece(self) -> int:
-        """Rows at once: whole blocks of masks."""
+        """Return the number of rows per piece: whole blocks of 64 rows, as masks are drawn."""
         return max(256, _PIECE // self.units[0] // 64 * 64)
 
     def _answers(self, x: Any, first_row: int, answer: str) -> NDArray[Any]:
@@ -619,22 +432,22 @@ class Network:
         -------
         ndarray
             Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Squared
-            error: the outputs, shape (n, units[-1]).
+            error: outputs of the network's dtype, shape (n, units[-1]).
         """
         return self._predicted(X, "labels")
 
     def predict_proba(
         self, X: ArrayLike, mc_samples: int | None = None, *, seed: int | None = None
     ) -> NDArray[Any]:
-        """Predict probabilities, without dropout or as the mean over many masks of it.
+        """Predict probabilities, without dropout or averaged over many dropout masks.
 
         Parameters
         ----------
         X : array_like or SciPy sparse matrix, shape (n, units[0])
         mc_samples : int, optional
-            How many masks to average over, as in `predict_uncertainty`. Default: no dropout.
+            Number of masks to average over, as in `predict_uncertainty`. Default: no dropout.
         seed : int, optional
-            Of those masks, 0 to 2**64 - 1. Default: the network's.
+            Seed of the masks, 0 to 2**64 - 1. Default: the network's.
 
         Returns
         -------
@@ -643,7 +456,7 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as above; if the loss is the squared error, whose outputs are no probabilities; with
+            If an argument is invalid; if the loss is the squared error, whose outputs are not probabilities; with
             `mc_samples`, if all dropout rates are 0.
         """
         self._check_probabilities("predict_proba")
@@ -658,13 +471,13 @@ class Network:
             )
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Accuracy (all labels of a row right, if there are several), or R^2 for the squared error.
+        """Return the accuracy, or R^2 for the squared error. With several labels per row, all must be right.
 
         Parameters
         ----------
         X : array_like or SciPy sparse matrix, shape (n, units[0])
         y : array_like
-            As for `fit`.
+            See `fit`.
         sample_weight : array_like, shape (n,), optional
 
         Returns
@@ -674,7 +487,7 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as above, or targets are constant in a column, so that there is no R^2.
+            If an argument is invalid, or targets are constant in a column, where R^2 is undefined.
         """
         data = self._training_data(X, y, sample_weight)
         if self.loss == "squared_error":
@@ -686,24 +499,24 @@ class Network:
     def evaluate(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> Evaluation:
-        """Loss and score without dropout.
+        """Compute loss and score without dropout.
 
         Parameters
         ----------
         X : array_like or SciPy sparse matrix, shape (n, units[0])
         y : array_like
-            As for `fit`.
+            See `fit`.
         sample_weight : array_like, shape (n,), optional
 
         Returns
         -------
         Evaluation
-            A tuple of loss and score. R^2 is 0 in a column of constant targets, or 1 where all are met.
+            A tuple of loss and score. In a column of constant targets, R^2 is 1 if all are predicted exactly, else 0.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as above.
+            If an argument is invalid.
 
         Examples
         --------
@@ -714,9 +527,10 @@ class Network:
 
     def _evaluated(self, data: _kernels.Rows) -> Evaluation:
         outputs = self._engine.predict(data, "outputs", self.threads or 0)
-        truth = data.labels if data.labels is not None else data.targets
         with np.errstate(all="ignore"):  # a diverged network's numbers
-            loss, _ = getattr(_kernels, self.loss)(outputs, truth, data.weights)
+            loss, _ = _kernels.loss_and_gradient(
+                self.loss, outputs, data.labels, data.targets, data.weights
+            )
             if not math.isfinite(loss):
                 return Evaluation(loss, math.nan)
             if self.loss == "softmax_cross_entropy":
@@ -739,28 +553,29 @@ class Network:
     def predict_uncertainty(
         self, X: ArrayLike, mc_samples: int = 50, *, seed: int | None = None
     ) -> uncertainty.Uncertainty:
-        """Predict under many masks of dropout, and tell how far the predictions agree (Monte Carlo dropout).
+        """Predict under many dropout masks and measure how far the predictions agree (Monte Carlo dropout).
 
         Parameters
         ----------
         X : array_like or SciPy sparse matrix, shape (n, units[0])
         mc_samples : int, default 50
-            At least 1: how many masks to draw for each row, as in training. Time grows with it, memory does not. What
-            lies below the first dropped-out layer is computed once for all.
+            At least 1: number of masks to draw for each row. Time grows with it, memory does not. The layers below the
+            first one with dropout are computed once for all masks.
         seed : int, optional
-            Of the masks, 0 to 2**64 - 1. Default: the network's; they never meet those of training. The same seed gives
-            the same bytes, at any number of threads and on every SIMD path. Masks go by a row's place in `X`.
+            Seed of the masks, 0 to 2**64 - 1. Default: the network's; the masks differ from those of training. The same
+            seed gives the same bytes, with any number of threads and on every SIMD path. A row's masks depend on its
+            position in `X`.
 
         Returns
         -------
         ClassificationUncertainty or RegressionUncertainty
-            For the cross-entropy losses mean probabilities, entropies and mutual information; for the squared error
+            For the cross-entropy losses: mean probabilities, entropies and mutual information. For the squared error:
             mean and standard deviation.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as above, or if all dropout rates are 0: all passes would agree, right or wrong.
+            If an argument is invalid, or if all dropout rates are 0: all predictions would agree, right or wrong.
 
         References
         ----------
@@ -774,21 +589,21 @@ class Network:
         >>> X = np.linspace(-1.0, 1.0, 40)[:, None]
         >>> net = Network([1, 64, 64, 1], dropout=0.1, loss="squared_error", seed=1)
         >>> history = net.fit(X, X**2, learning_rate=0.003, iterations=2000)
-        >>> told = net.predict_uncertainty([[0.5], [4.0]])  # the second is far from all that it has seen
-        >>> told.std.shape, bool(told.std[1] > 10 * told.std[0])
+        >>> result = net.predict_uncertainty([[0.5], [4.0]])  # the second is far from the training data
+        >>> result.std.shape, bool(result.std[1] > 10 * result.std[0])
         ((2, 1), True)
         """
         return self._uncertainty(X, mc_samples, seed)
 
     def subnetworks(self, count: int, *, seed: int | None = None) -> Subnetworks:
-        """Draw thinned networks: fixed masks over the units, to be used again and again.
+        """Draw thinned networks: fixed masks over the units, for repeated use.
 
         Parameters
         ----------
         count : int
             At least 1.
         seed : int, optional
-            Of the masks, 0 to 2**64 - 1. Default: the network's. More of them begin with the same ones.
+            Seed of the masks, 0 to 2**64 - 1. Default: the network's. The first masks do not depend on `count`.
 
         Returns
         -------
@@ -797,10 +612,8 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as above, or if all dropout rates are 0.
+            If an argument is invalid, or if all dropout rates are 0.
         """
-        from cdrop.subnetworks import Subnetworks  # which knows this module
-
         self._check_dropped_out("subnetworks")
         count = whole_number("count", count, 1, 2**32)
         return Subnetworks(self, count, self._mask_seed(seed))
@@ -808,13 +621,13 @@ class Network:
     def _check_dropped_out(self, what: str) -> None:
         if min(self._keeps()) == 1:
             raise ValueError(
-                f"{what} needs dropout, and all rates of this network are 0: every pass would give the same, and "
-                "nothing would ever look uncertain; expected a network with dropout or input_dropout above 0"
+                f"{what} needs dropout, and all rates of this network are 0: all predictions would agree, right or "
+                "wrong; expected a network with dropout or input_dropout above 0"
             )
 
     def _keeps(self) -> list[float]:
-        """Probabilities of keeping, as masks are drawn: of the input, then of the hidden layers."""
-        return [_keep_units(rate) / _KEEP_UNITS for rate in (self.input_dropout, *self.dropout)]
+        """Return the probabilities of keeping that masks are drawn with: of the input, then of the hidden layers."""
+        return [keep_units(rate) / KEEP_UNITS for rate in (self.input_dropout, *self.dropout)]
 
     def _mask_seed(self, seed: int | None) -> int:
         return self.seed if seed is None else whole_number("seed", seed, 0, 2**64)
@@ -833,7 +646,7 @@ class Network:
         names: Sequence[str],
         masks: _Masks = None,
     ) -> dict[str, NDArray[Any]]:
-        """Predict under masks, drawn or given, and return the arrays that `names` ask for; piece by piece."""
+        """Predict under drawn or given masks, piece by piece, and return the arrays in `names`."""
         self._check_dropped_out("mc_samples")
         passes = whole_number("mc_samples", passes, 1, 2**32)
         seed, x = self._mask_seed(seed), feature_matrix("X", X, self.units[0])
@@ -860,21 +673,21 @@ class Network:
 
     @property
     def learning_rate(self) -> float | None:
-        """Of the next epoch, by the schedule of the last fit; None where that was given a number."""
+        """Learning rate of the next epoch, by the schedule of the last fit; None without a schedule."""
         return self._schedule_state[0] if self._schedule_state else None
 
     def set_weights(self, coefs: Sequence[ArrayLike], intercepts: Sequence[ArrayLike]) -> None:
-        """Exchange weights and biases; optimiser, counters and history stay.
+        """Replace weights and biases; optimizer, counters and history stay.
 
         Parameters
         ----------
         coefs, intercepts : sequence of array_like
-            Layer by layer, of the shapes that `coefs_` and `intercepts_` have. Not looked at for NaN or infinity.
+            Layer by layer, with the shapes of `coefs_` and `intercepts_`. NaN and infinity are not detected.
 
         Raises
         ------
         TypeError, ValueError
-            If a number or shape does not fit; nothing has changed then.
+            If a number or shape does not fit. The network has not changed then.
         """
         shapes = self._engine.shapes
         weights = self._parameters("coefs", coefs, shapes)
@@ -887,7 +700,9 @@ class Network:
         self, name: str, given: Sequence[ArrayLike], shapes: Sequence[tuple[int, ...]]
     ) -> list[NDArray[Any]]:
         if not isinstance(given, (list, tuple)) or len(given) != len(shapes):
-            raise TypeError(f"{name} is {given!r}; expected a list of {len(shapes)}, one a layer")
+            raise TypeError(
+                f"{name} is {given!r}; expected a list of {len(shapes)} arrays, one per layer"
+            )
         return [
             parameter_array(f"{name}[{i}]", array, shape, self.dtype)
             for i, (array, shape) in enumerate(zip(given, shapes, strict=True))
@@ -906,45 +721,47 @@ class Network:
             "dtype": self.dtype.name,
         }
 
+    def _resized(self, units: list[int]) -> Network:
+        """Make a network of these widths with the same settings, except that nothing is dropped."""
+        changed = {"units": units, "dropout": 0.0, "input_dropout": 0.0}
+        return Network(**{**self._settings(), **changed}, threads=self.threads)
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything that training goes on from, as copies: weights, optimiser, counters, history.
+        """Return copies of everything that training depends on: weights, optimizer, counters, history.
 
         Returns
         -------
         dict
-            ``settings`` (what `Network` was made with), ``arrays`` (ndarrays by name: ``weight.0``, ``bias.0``,
-            ``state1.weight.0``, ...), ``background`` (what the first `fit` found its inputs to be mostly, shape
-            (units[0],), or None before), ``optimizer`` (name and settings, or None), ``updates``, ``schedule`` (name,
-            settings and ``state``, or None), ``epoch``, ``losses``, ``curves`` (the history's lists of an entry an
-            epoch, by name).
+            ``settings`` (arguments of `Network`), ``arrays`` (ndarrays by name: ``weight.0``, ``bias.0``,
+            ``state1.weight.0``, ...), ``background`` (the most common value of each input as found by the first `fit`,
+            shape (units[0],), or None before), ``optimizer`` (name and settings, or None), ``updates``, ``schedule``
+            (name, settings and ``state``, or None), ``epoch``, ``losses``, ``curves`` (the history's lists with one
+            entry per epoch, by name).
         """
         arrays = {}
-        for i in range(len(self.units) - 1):
-            for number, part in enumerate(_PARTS):
-                weight, bias = self._engine.get(i, number)
-                prefix = "" if number == 0 else f"{part}."
-                arrays[f"{prefix}weight.{i}"], arrays[f"{prefix}bias.{i}"] = weight, bias
+        for layer, part, weight, bias in _state.array_names(len(self.units) - 1):
+            arrays[weight], arrays[bias] = self._engine.get(layer, part)
         rule = self._optimizer
         return {
             "settings": self._settings(),
             "arrays": arrays,
             "background": None if self._background is None else self._background.copy(),
-            "optimizer": None if rule is None else _as_settings(rule),
+            "optimizer": None if rule is None else _state.as_settings(rule),
             "updates": self._updates,
             "schedule": self._schedule_settings(),
             "epoch": self._epoch,
             "losses": list(self.history.loss),
-            "curves": {name: list(getattr(self.history, name)) for name in _CURVES},
+            "curves": {name: list(getattr(self.history, name)) for name in _state.CURVES},
         }
 
     def _schedule_settings(self) -> dict[str, Any] | None:
         schedule = self._schedule
         if schedule is None:
             return None
-        return {**_as_settings(schedule), "state": list(self._schedule_state)}
+        return {**_state.as_settings(schedule), "state": list(self._schedule_state)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `state_dict` gave; the network must have been made with the same settings.
+        """Restore a state that `state_dict` returned; the network must have the same settings.
 
         Parameters
         ----------
@@ -953,125 +770,58 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If a part is missing, or does not fit this network; nothing has changed then.
+            If a part is missing or does not fit this network. The network has not changed then.
         """
-        arrays = self._check_state(state)
-        optimizer = _state_optimizer(state["optimizer"])
-        updates = whole_number("the state's updates", state["updates"], 0, 2**62)
-        epoch = whole_number("the state's epoch", state["epoch"], 0, 2**62)
-        losses = _state_losses("losses", state["losses"])
-        curves = _state_curves(state["curves"])
-        schedule, schedule_state = _state_schedule(state["schedule"])
-        background = self._state_background(state["background"])
-        for i in range(len(self.units) - 1):
-            for number, part in enumerate(_PARTS):
-                prefix = "" if number == 0 else f"{part}."
-                self._engine.set(
-                    i, number, arrays[f"{prefix}weight.{i}"], arrays[f"{prefix}bias.{i}"]
-                )
-        if background is not None:
-            self._set_background(background)
+        new = _state.checked(state, self.state_dict())
+        for layer, part, weight, bias in _state.array_names(len(self.units) - 1):
+            self._engine.set(layer, part, new.arrays[weight], new.arrays[bias])
+        if new.background is not None:
+            self._set_background(new.background)
         elif self._background is not None:
             self._set_background(None)
             self._background = None
         self._under_way = None
-        self._optimizer = optimizer
-        self._updates = updates
-        self._schedule, self._schedule_state = schedule, schedule_state
-        self._epoch = epoch
-        self.history = History(losses, *curves, interrupted=False)
-
-    def _check_state(self, state: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-        expected = self.state_dict()
-        _state_mapping("the state", state)
-        missing = [name for name in expected if name not in state]
-        if missing:
-            raise ValueError(
-                f"the state lacks {', '.join(missing)}; expected what state_dict gives"
-            )
-        _state_mapping("the state's settings", state["settings"])
-        _state_mapping("the state's arrays", state["arrays"])
-        for name, value in expected["settings"].items():
-            given = state["settings"].get(name)
-            if given != value:
-                raise ValueError(
-                    f"the state's {name} is {given!r}; expected {value!r}, as of this network"
-                )
-        arrays = {}
-        for name, own in expected["arrays"].items():
-            array = np.asarray(state["arrays"].get(name))
-            if array.shape != own.shape or array.dtype != own.dtype:
-                raise ValueError(
-                    f"the state's array {name} has shape {array.shape} and dtype {array.dtype}; expected {own.shape} "
-                    f"and {own.dtype}"
-                )
-            arrays[name] = array
-        return arrays
-
-    def _state_background(self, background: Any) -> NDArray[Any] | None:
-        if background is None:
-            return None
-        array = np.asarray(background)
-        if (
-            array.shape != (self.units[0],)
-            or array.dtype != self.dtype
-            or not np.isfinite(array).all()
-        ):
-            raise ValueError(
-                f"the state's background has shape {array.shape} and dtype {array.dtype}; expected "
-                f"({self.units[0]},) finite numbers of {self.dtype}, or None"
-            )
-        return array.copy()
+        self._optimizer, self._updates = new.optimizer, new.updates
+        self._schedule, self._schedule_state = new.schedule, new.schedule_state
+        self._epoch = new.epoch
+        self.history = History(new.losses, *new.curves)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one file, whole or not at all, from which `cdrop.load` goes on bit for bit.
+        """Store the complete network in one file, from which `cdrop.load` restores it bit for bit.
 
         Parameters
         ----------
         path : path
-            An existing file is replaced. It is a safetensors file, whatever its name; see `cdrop.storage`.
+            An existing file is replaced, atomically. The format is safetensors, whatever the name; see `cdrop.storage`.
 
         Raises
         ------
         ImportError
             If safetensors is not installed: ``pip install 'cdrop[io]'``.
         TypeError
-            If it was trained with an optimiser or schedule of a class of your own.
+            If the network was trained with a custom optimizer or schedule class.
         OSError
-            If the file cannot be written; what was there before is still there.
+            If the file cannot be written. An existing file is still there.
 
         Notes
         -----
-        A file of a callback's making, in the middle of ``fit(iterations=...)``, goes on where it was made. In the
-        middle of an epoch it goes on with the next one, since ``fit(epochs=...)`` begins with a whole epoch;
-        ``fit(checkpoint=...)`` goes on in the middle.
+        A file that a callback saves in the middle of ``fit(iterations=...)`` resumes at that step. One saved in the
+        middle of an epoch resumes with the next epoch, because ``fit(epochs=...)`` begins with a whole one;
+        ``fit(checkpoint=...)`` resumes within the epoch.
         """
         storage.save(self, path)
 
     def _to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Give what `cdrop.storage` writes."""
-        _check_ours(self._optimizer, self._schedule)
+        """Return settings and arrays for `cdrop.storage`."""
+        _state.check_ours(self._optimizer, self._schedule)
         with self._turn:  # between the steps of other threads
             state, interrupted = self.state_dict(), self.history.interrupted
-        arrays = {"losses": np.array(state.pop("losses"), np.float64), **state.pop("arrays")}
-        for name, curve in state.pop("curves").items():
-            arrays[f"curve.{name}"] = np.array(curve, np.float64)
-        background = state.pop("background")
-        if background is not None:
-            arrays["background"] = background
-        return {**state, "interrupted": interrupted, "threads": self.threads}, arrays
+        return _state.to_parts(state, interrupted, self.threads)
 
     @classmethod
     def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Network:
-        """Take what `cdrop.storage` has read, which may be anything; see there."""
-        state, arrays = dict(settings), dict(arrays)
-        state["losses"], state["background"] = arrays.pop("losses"), arrays.pop("background", None)
-        state["curves"] = {name: arrays.pop(f"curve.{name}") for name in _CURVES}
-        state["arrays"] = arrays
-        if not isinstance(state["interrupted"], bool):
-            raise TypeError(f"interrupted is {state['interrupted']!r}; expected a bool")
-        _state_mapping("the state's settings", state["settings"])
-        _check_sizes(state["settings"]["units"], arrays)
+        """Make a network from what `cdrop.storage` has read, which may be anything; see there."""
+        state = _state.from_parts(settings, arrays)
         net = cls(**state["settings"], threads=state["threads"])
         net.load_state_dict(state)
         net.history.interrupted = state["interrupted"]
@@ -1082,7 +832,7 @@ class Network:
         return {"state": self.state_dict(), "threads": self.threads}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
-        """Make the network anew, then load its state."""
+        """Make the network again, then load its state."""
         Network.__init__(self, **saved["state"]["settings"], threads=saved["threads"])
         self.load_state_dict(saved["state"])
 
@@ -1090,7 +840,7 @@ class Network:
 def _r2(
     truth: NDArray[np.float64], predicted: NDArray[Any], weights: NDArray[np.float64] | None
 ) -> float:
-    """Mean over the columns of R^2; 1 or 0 in one of constant truth, as it is met or not."""
+    """Return the mean R^2 over the columns; in a column of constant truth 1 if it is predicted exactly, else 0."""
     residual = np.average((truth - predicted) ** 2, axis=0, weights=weights)
     middle = np.average(truth, axis=0, weights=weights)
     spread = np.average((truth - middle) ** 2, axis=0, weights=weights)
@@ -1100,12 +850,12 @@ def _r2(
 
 
 def make_network(D: int, C: int, H: int = 100, **settings: Any) -> Network:
-    """Make the article's three-layer network, D-H-H-C.
+    """Make a network of three layers, D-H-H-C, as in the article.
 
     Parameters
     ----------
     D, C, H : int
-        Inputs, classes, units of each hidden layer (default 100).
+        Number of inputs, of classes, and of units in each hidden layer (default: 100).
     **settings
         Passed to `Network`.
 
@@ -1122,294 +872,3 @@ def make_network(D: int, C: int, H: int = 100, **settings: Any) -> Network:
     for name, width in (("D", D), ("C", C), ("H", H)):
         whole_number(name, width, 1, 2**32)
     return Network([D, H, H, C], **settings)
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """How n rows, all or those chosen, become minibatches."""
-
-    n: int
-    batch_size: int
-    chosen: NDArray[np.int64] | None
-    shuffle: bool
-
-    @property
-    def count(self) -> int:
-        return -(-self.n // self.batch_size)
-
-    def order(self, shuffled: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows' numbers one after the other, given an order of n."""
-        if not self.shuffle:
-            return batches.in_order(self.n) if self.chosen is None else self.chosen
-        return shuffled if self.chosen is None else self.chosen[shuffled]
-
-
-class _Minibatch(NamedTuple):
-    """Which rows a step takes: None for all; and where its lists are kept, if they are."""
-
-    rows: NDArray[np.int64] | None = None
-    kept: _kernels.KeptBatches | None = None
-    number: int = 0
-
-
-@dataclass(frozen=True)
-class _Hyper:
-    optimizer: Optimizer
-    learning_rate: float  # of a schedule's first epoch
-    schedule: Schedule | None
-    l2: float
-    share_l2: bool
-    max_norm: float  # 0 for none, as the engine takes it
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a fit is to do: `passes` over the rows, or where that is None `total` minibatches drawn."""
-
-    data: _kernels.Rows
-    hyper: _Hyper
-    cut: _Cut
-    passes: int | None
-    total: int
-    held_out: _kernels.Rows | None
-
-    def left(self, place: checkpoints.Place) -> int:
-        """Return how many steps are left."""
-        if place.finished:
-            return 0
-        return self.total - place.epochs * self.cut.count - place.steps
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments that decide what comes out, as `cdrop.checkpoints` compares them."""
-        hyper, cut, rate = self.hyper, self.cut, self.hyper.learning_rate
-        _check_ours(hyper.optimizer, hyper.schedule)
-        return {
-            "X": _rows_digest(self.data, "x"),
-            "y": _rows_digest(self.data, "labels", "targets"),
-            "sample_weight": _rows_digest(self.data, "weights"),
-            "rows": None if cut.chosen is None else checkpoints.digest(cut.chosen),
-            "shuffle": cut.shuffle,
-            "batch_size": cut.batch_size,
-            "iterations": self.total if self.passes is None else None,
-            "epochs": self.passes,
-            "optimizer": _as_settings(hyper.optimizer),
-            "learning_rate": rate if hyper.schedule is None else _as_settings(hyper.schedule),
-            "l2": hyper.l2,
-            "share_l2": hyper.share_l2,
-            "max_norm": hyper.max_norm,
-            "validation": None
-            if self.held_out is None
-            else _rows_digest(self.held_out, "x", "labels", "targets", "weights"),
-        }
-
-
-@dataclass(frozen=True)
-class _Course:
-    """A fit on its way: whom to tell, whom to ask whether to stop, where it is, and who keeps it."""
-
-    callbacks: tuple[Any, ...]
-    interrupted: Callable[[], bool]
-    place: checkpoints.Place
-    keeper: checkpoints.Keeper | None
-
-
-def _rows_digest(rows: _kernels.Rows, *names: str) -> str:
-    return checkpoints.digest([getattr(rows, name) for name in names])
-
-
-def _hyper(
-    optimizer: str | Optimizer,
-    learning_rate: float | Schedule,
-    l2: float,
-    max_norm: float | None,
-    share_l2: bool,
-) -> _Hyper:
-    schedule = learning_rate if isinstance(learning_rate, Schedule) else None
-    rate = learning_rate if schedule is None else schedule.begin()[0]
-    hyper = _Hyper(
-        get_optimizer(optimizer),
-        finite_number("learning_rate", rate, positive=True),
-        schedule,
-        finite_number("l2", l2),
-        truth_value("share_l2", share_l2),
-        0.0 if max_norm is None else finite_number("max_norm", max_norm, positive=True),
-    )
-    hyper.optimizer.constants(hyper.learning_rate, hyper.l2, 1)  # tells what does not go together
-    return hyper
-
-
-def _length(iterations: int | None, epochs: int | None, minibatches: int) -> tuple[int | None, int]:
-    """Return the passes, or None where minibatches are drawn, and the iterations in all."""
-    if iterations is not None and epochs is not None:
-        raise ValueError(
-            f"iterations is {iterations} and epochs {epochs}; expected only one of them"
-        )
-    if epochs is None:
-        return None, whole_number(
-            "iterations", 1000 if iterations is None else iterations, 0, 2**62
-        )
-    passes = whole_number("epochs", epochs, 0, 2**62)
-    return passes, passes * minibatches
-
-
-def _check_no_epochs(hyper: _Hyper, held_out: _kernels.Rows | None) -> None:
-    """Schedules and validation go by epochs, and there are none."""
-    if hyper.schedule is not None:
-        raise ValueError(
-            f"learning_rate is {hyper.schedule!r}; expected a number, or epochs for it to go by"
-        )
-    if held_out is not None:
-        raise ValueError("validation is given without epochs; expected epochs to go by")
-
-
-def _as_settings(made: Optimizer | Schedule) -> dict[str, Any]:
-    """Take it apart for a state or a file; settings added since the first files only where they are set."""
-    settings = {"name": made.name, **dataclasses.asdict(made)}
-    for field_ in dataclasses.fields(made):
-        if "added" in field_.metadata and settings[field_.name] == field_.default:
-            del settings[field_.name]
-    return settings
-
-
-def _check_ours(optimizer: Optimizer | None, schedule: Schedule | None) -> None:
-    """Raise if a file could not be read again: only classes of cdrop's own are made by name."""
-    for name, made, ours in (
-        ("optimizer", optimizer, "cdrop.optimizers"),
-        ("learning_rate", schedule, "cdrop.schedules"),
-    ):
-        if made is not None and type(made).__module__ != ours:
-            raise TypeError(
-                f"{name} is {made!r}; expected one of {ours}, because a file holds no other"
-            )
-
-
-def _state_mapping(name: str, value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} is {value!r}; expected a mapping, as in what state_dict gives")
-
-
-def _state_optimizer(settings: Mapping[str, Any] | None) -> Optimizer | None:
-    if settings is None:
-        return None
-    _state_mapping("the state's optimizer", settings)
-    if "name" not in settings:
-        raise ValueError("the state's optimizer lacks its name")
-    return get_optimizer(
-        **{"optimizer" if name == "name" else name: value for name, value in settings.items()}
-    )
-
-
-def _state_schedule(
-    settings: Mapping[str, Any] | None,
-) -> tuple[Schedule | None, tuple[float, ...]]:
-    if settings is None:
-        return None, ()
-    _state_mapping("the state's schedule", settings)
-    known = dict(settings)
-    if "name" not in known or "state" not in known:
-        raise ValueError("the state's schedule lacks its name or its state")
-    name, state = known.pop("name"), _state_losses("schedule", known.pop("state"))
-    schedule = get_schedule(name, **known)
-    if len(state) != len(schedule.begin()) or not state[0] > 0:
-        raise ValueError(f"the state's schedule remembers {state}; that is no state of {schedule}")
-    return schedule, tuple(state)
-
-
-def _state_curves(curves: Mapping[str, Any]) -> tuple[list[float], list[float], list[float]]:
-    _state_mapping("the state's curves", curves)
-    if set(curves) != set(_CURVES):
-        raise ValueError(f"the state's curves are {list(curves)}; expected {list(_CURVES)}")
-    lists = [_state_losses("curves", curves[name]) for name in _CURVES]
-    if len(set(map(len, lists))) > 1:
-        raise ValueError("the state's curves are of different lengths; expected an entry an epoch")
-    return lists[0], lists[1], lists[2]
-
-
-def _state_losses(name: str, losses: Sequence[float]) -> list[float]:
-    array = np.asarray(losses)
-    if array.ndim != 1 or (array.size and array.dtype.kind != "f"):
-        raise TypeError(f"the state's {name} are no list of floats")
-    return [float(loss) for loss in array]
-
-
-def _dtype_name(dtype: Any) -> Any:
-    if dtype is None:  # NumPy's word for float64
-        return dtype
-    try:
-        return np.dtype(dtype).name
-    except (TypeError, ValueError):
-        return dtype
-
-
-def _check_units(units: Sequence[int]) -> tuple[int, ...]:
-    units = units.tolist() if isinstance(units, np.ndarray) else units
-    if isinstance(units, (str, bytes)) or not isinstance(units, Sequence):
-        raise TypeError(
-            f"units is {units!r}; expected a sequence of widths such as [784, 256, 256, 10]"
-        )
-    if len(units) < 2:
-        raise ValueError(f"units is {units!r}; expected at least an input and an output width")
-    return tuple(whole_number(f"units[{i}]", width, 1, 2**32) for i, width in enumerate(units))
-
-
-def _check_sizes(units: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Compare the widths with what is there, before a network of these widths takes memory."""
-    layers = pairwise(_check_units(units))
-    expected = len(_PARTS) * sum((fan_in + 1) * fan_out for fan_in, fan_out in layers)
-    there = sum(array.size for array in arrays.values())
-    if there != expected:
-        raise ValueError(f"there are {there} numbers; expected {expected} for these units")
-
-
-def _keep_units(rate: float) -> int:
-    return round((1 - rate) * _KEEP_UNITS)
-
-
-def _check_rate(name: str, rate: float) -> float:
-    rate = finite_number(name, rate)
-    if not rate < 1 or _keep_units(rate) == 0:
-        raise ValueError(
-            f"{name} is {rate!r}; expected a probability of dropping from 0 to below 1 (to within 2**-32)"
-        )
-    return rate
-
-
-def _check_dropout(dropout: float | Sequence[float], hidden: int) -> tuple[float, ...]:
-    dropout = dropout.tolist() if isinstance(dropout, np.ndarray) else dropout
-    if isinstance(dropout, (int, float, np.number)):
-        return (_check_rate("dropout", dropout),) * hidden
-    if isinstance(dropout, (str, bytes)) or not isinstance(dropout, Sequence):
-        raise TypeError(f"dropout is {dropout!r}; expected a number, or one for each hidden layer")
-    if len(dropout) != hidden:
-        raise ValueError(
-            f"dropout has {len(dropout)} entries; expected {hidden}, one for each hidden layer"
-        )
-    return tuple(_check_rate(f"dropout[{i}]", rate) for i, rate in enumerate(dropout))
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Turn Ctrl-C into an answer to ask for between steps, so that no step is torn; a second one is raised at once.
-
-    Only the main thread receives signals, and only Python's own handler is replaced: a program that handles Ctrl-C
-    itself keeps doing so.
-    """
-    pressed = False
-
-    def note(signum: int, frame: Any) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if ours:
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: pressed
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -321,5 +321,5 @@ def get_optimizer(optimizer: str | Optimizer, **settings: float) -> Optimizer:
     for name in settings:
         if name not in known:
             expected = ", ".join(known) or "no settings"
-            raise TypeError(f"{name} is no setting of {optimizer}; expected {expected}")
+            raise TypeError(f"{name} is not a setting of {optimizer}; expected {expected}")
     return rule(**settings)

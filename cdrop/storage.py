@@ -39,9 +39,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import cdrop
 from cdrop._checks import choice, whole_number
 from cdrop._files import sweep, write_atomically
+from cdrop._version import __version__
 
 __all__ = ["ModelFileError", "load", "save"]
 
@@ -127,8 +127,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     try:
         about, arrays = _unpacked(_read(path))
         kind = _check_about(about)
-        maker = getattr(importlib.import_module(_KINDS[kind]), kind)
-        model = maker._from_parts(about["settings"], arrays)
+        model = class_of(kind)._from_parts(about["settings"], arrays)
         _check_same(model, about["settings"], arrays)
     except ModelFileError:
         raise
@@ -138,10 +137,15 @@ def load(path: str | os.PathLike[str]) -> Any:
     return model
 
 
+def class_of(kind: str) -> Any:
+    """Import the class that a file of this kind holds, by name: its module may import this one."""
+    return getattr(importlib.import_module(_KINDS[kind]), kind)
+
+
 def _packed(
     kind: str, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> bytearray:
-    about = dict(zip(_MEMBERS, ("0" * 64, _FORMAT, cdrop.__version__, kind, settings), strict=True))
+    about = dict(zip(_MEMBERS, ("0" * 64, _FORMAT, __version__, kind, settings), strict=True))
     # safetensors writes the memory of an array, in whatever order it lies there.
     in_order = {name: np.require(array, requirements="C") for name, array in arrays.items()}
     content = bytearray(_safetensors().numpy.save(in_order, {"cdrop": json.dumps(about)}))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels
 from cdrop._checks import whole_number
-from cdrop.network import Network
-from cdrop.reference import SUBNETWORKS, unpack_mask
+from cdrop.kernels import bernoulli_mask, unpack_mask
 from cdrop.uncertainty import Uncertainty
 
+if TYPE_CHECKING:
+    from cdrop.network import Network
+
 __all__ = ["Subnetworks"]
+
+_PURPOSE = 5  # of the generator's streams: subnetworks
 
 
 class Subnetworks:
@@ -69,8 +72,8 @@ class Subnetworks:
     def _drawn(self, layer: int, width: int, keep: float) -> NDArray[np.uint64] | None:
         if keep == 1:
             return None
-        mask = _kernels.bernoulli_mask(
-            self._count, width, keep, seed=self._seed, layer=layer, purpose=SUBNETWORKS
+        mask = bernoulli_mask(
+            self._count, width, keep, seed=self._seed, layer=layer, purpose=_PURPOSE
         )
         mask.flags.writeable = False
         return mask
@@ -167,11 +170,7 @@ class Subnetworks:
         whole, kept = self._network, self._kept(index)
         units = [np.flatnonzero(layer) if layer.any() else np.array([0]) for layer in kept]
         units[0] = np.arange(whole.units[0])
-        widths = [len(layer) for layer in units]
-        smaller = Network(
-            **{**whole._settings(), "units": widths, "dropout": 0.0, "input_dropout": 0.0},
-            threads=whole.threads,
-        )
+        smaller = whole._resized([len(layer) for layer in units])
         for i, keep in enumerate(whole._keeps()):
             weight, bias = whole._engine.get(i, 0)
             scale = whole.dtype.type(1 / keep if whole.scaling == "train" else 1)

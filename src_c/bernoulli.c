@@ -1,8 +1,16 @@
+/* Keyed streams of random words, and packed Bernoulli masks drawn from them.
+ *
+ * A stream's state is a function of its key alone, not of earlier draws. That is what makes a mask a function of
+ * (seed, step, purpose, layer, row, unit): any thread can draw any block of rows at any time, and a resumed fit
+ * draws what an uninterrupted one would. The order of words in a mask is a contract; cdrop.reference spells it out
+ * in NumPy. */
 #include <math.h>
 #include <string.h>
 
 #include "cpu.h"
 
+/* 2^64 divided by the golden ratio, made odd: SplitMix64's increment. Without it mix(0) = 0 would map keys of zeros
+ * to zeros. */
 #define GOLDEN UINT64_C(0x9e3779b97f4a7c15)
 
 /* SplitMix64's finaliser (Steele, Lea and Flood 2014): a bijection of 64 bits. */
@@ -47,6 +55,7 @@ static uint64_t next_word(uint64_t state[32], size_t lane)
     return result;
 }
 
+/* Eight generators side by side, one word of each in turn: the order that the vector paths produce. */
 void cdrop_random_words(uint64_t *out, size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer,
                         uint64_t block)
 {
@@ -61,6 +70,9 @@ void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, ui
 {
     uint64_t state[32];
     cdrop_stream_state(state, seed, step, purpose, layer, block);
+    /* 53 bits, as many as a double holds, scaled to [-1, 1) exactly. Only IEEE operations and our own logarithm:
+     * those of C libraries differ in the last bit. Words come in pairs, and 8 is even, so a pair never wraps around
+     * the lanes. */
     for (size_t filled = 0, word = 0; filled < n; word += 2) {
         const double u = (double)(next_word(state, word % 8) >> 11) * 0x1p-52 - 1;
         const double v = (double)(next_word(state, word % 8 + 1) >> 11) * 0x1p-52 - 1;
@@ -88,6 +100,7 @@ void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t 
     const size_t words = cdrop_words(units);
     if (!words || !rows)
         return;
+    /* Certainty needs no draw, and mask_block could not express it: it compares 32 binary digits of keep. */
     if (keep == 0 || keep == CDROP_KEEP_ALL) {
         memset(mask, 0, rows * words * sizeof *mask);
         if (keep)

@@ -91,7 +91,7 @@ void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, ui
 void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep, uint64_t seed,
                           uint64_t step, uint32_t purpose, uint32_t layer);
 
-/* ---- Masked products (masked_gemm.c, masked_grad.c) ---- */
+/* ---- Masked products (masked_gemm.c, masked_grad.c, products.c) ---- */
 
 /* out (rows x n_out) = activation((x * mask * scale) w + bias).
  * x: rows x n_in; w: n_in x n_out; bias: n_out or NULL; mask: rows x cdrop_words(n_in) or NULL for all.
@@ -147,7 +147,7 @@ void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient,
  * from sums of squares of 64 lines each. A column whose sum of squares is NaN or infinite is left as it is. */
 cdrop_status cdrop_limit_norms(cdrop_dtype dtype, void *weight, size_t n_in, size_t n_out, double max_norm);
 
-/* ---- Networks (network.c, forward.c, predict.c, sample.c) ---- */
+/* ---- Networks (network.c, train.c, kept.c, forward.c, predict.c, sample.c) ---- */
 
 typedef struct {
     cdrop_dtype dtype;

@@ -1,3 +1,7 @@
+/* Which SIMD paths this machine can run, the choice of one, and the mode that flushes denormals.
+ *
+ * A path needs the CPU's instructions and an operating system that saves its registers at a context switch; both are
+ * asked for, because a virtual machine may offer one without the other. */
 #include "cpu.h"
 
 #include <string.h>
@@ -6,7 +10,8 @@
 #include <cpuid.h>
 #include <immintrin.h>
 
-/* The operating system saves the registers named by these bits of XCR0. */
+/* The operating system saves the registers named by these bits of XCR0: 1 and 2 are XMM and the upper halves of YMM;
+ * 5 to 7 are the mask registers, the upper halves of ZMM0 to 15, and ZMM16 to 31. */
 enum { SAVES_YMM = 0x6, SAVES_ZMM = 0xe6 };
 
 static uint64_t saved_registers(void)
@@ -20,7 +25,8 @@ typedef struct {
     int fma, avx2, avx512;
 } features;
 
-/* Every bit that a path's instructions need is asked for: emulators (valgrind) hide some and not others. */
+/* Every bit that a path's instructions need is tested: emulators (valgrind) hide some and not others. Without
+ * OSXSAVE the instruction that reads XCR0 would itself be illegal. */
 static features detect(void)
 {
     features f = {0, 0, 0};
@@ -55,7 +61,7 @@ static int usable_paths(const cdrop_path *paths[])
 cdrop_fp_mode cdrop_flush_denormals(void)
 {
     const unsigned before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040); /* FTZ | DAZ */
+    _mm_setcsr(before | 0x8040); /* bit 15, flush results to zero; bit 6, read denormals as zero */
     return before;
 }
 
@@ -74,7 +80,7 @@ cdrop_fp_mode cdrop_flush_denormals(void)
 {
     uint64_t before;
     __asm__ __volatile__("mrs %0, fpcr" : "=r"(before));
-    __asm__ __volatile__("msr fpcr, %0" : : "r"(before | UINT64_C(1) << 24)); /* FZ */
+    __asm__ __volatile__("msr fpcr, %0" : : "r"(before | UINT64_C(1) << 24)); /* FZ: both results and operands */
     return before;
 }
 
@@ -103,6 +109,7 @@ static const char *const built[] = {
 #endif
 };
 
+/* Scalar until the binding selects a path at import: it runs everywhere. Not atomic, because no kernel runs before. */
 static const cdrop_path *active = &cdrop_path_scalar;
 
 const cdrop_path *cdrop_active_path(void) { return active; }

@@ -1,6 +1,10 @@
-/* The forward pass of a network: masks, lists of the input, and layer by layer product, activation and lists. */
-#include "network.h"
+/* The forward pass of a network: masks, lists of the input, and layer by layer product, activation and lists.
+ *
+ * Training, prediction and sampling share it, so that a prediction cannot differ from what was trained. They differ
+ * in what the pass holds: masks or none, and whether backward will need to know which units were live. */
+#include "pass.h"
 
+/* The total of all products decides, not a single layer's: threads are woken once for the whole pass. */
 int cdrop_threads_for(const cdrop_network *n, size_t rows, int asked)
 {
     double work = 0;
@@ -9,7 +13,8 @@ int cdrop_threads_for(const cdrop_network *n, size_t rows, int asked)
     return cdrop_useful_threads(asked, work);
 }
 
-/* Everything of the old capacity is given back first, so that memory does not double. */
+/* The old memory is released first, so that memory does not double. Training's memory goes as well, because it has
+ * the same number of rows. */
 cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows)
 {
     if (rows <= n->rows)
@@ -42,13 +47,17 @@ void cdrop_choose_products(cdrop_network *n, const cdrop_batch *batch, const kep
         n->layer[0].dense = 0;
 }
 
+/* Given masks have one row for all rows of the batch (hence also `words` = 0, a step of nothing from row to row):
+ * row `step`, the pass. Drawn ones have a row for each. */
 static const uint64_t *masks_of(const pass *s, size_t i)
 {
     const uint64_t *masks = s->masks ? s->masks[i] : NULL;
     return masks && s->given ? masks + s->step * s->n->layer[i].words : masks;
 }
 
-/* The source that lists the input of layer i from `data`: dropout, scale and, in training, what was live. */
+/* How the input of layer i is listed from `data`: dropout, scale and, in training, which units were live. The rule
+ * of the lists is the ReLU itself: a unit that is not positive is not listed, so no pass over the activations is
+ * needed. Other activations keep all units that the mask keeps; a zero in the data is skipped. */
 static cdrop_source input_source(const pass *s, size_t i, const void *data, size_t pitch)
 {
     const layer *l = &s->n->layer[i];
@@ -83,13 +92,15 @@ void cdrop_list_input(const pass *s, size_t from, size_t to)
     source.rows = s->batch->rows;
     source.indptr = s->batch->indptr;
     source.indices = s->batch->indices;
+    /* A sum of integers: the order in which threads add does not matter. */
     atomic_fetch_add(&l->live_count, source.indptr
                                          ? k->compress_sparse(&l->inputs, &source, from, to)
                                          : cdrop_list_rows(k, &left, &l->inputs, &l->dense_inputs, &source, from, to));
     cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
-/* What the sums of the first layer start from: the bias, and the background's share. */
+/* What the sums of the first layer start from: the bias plus background times weights, computed once for all rows.
+ * Rows then add their difference from the background, which is mostly zeros. */
 static void start_of_first(const pass *s, cdrop_team team)
 {
     const cdrop_network *n = s->n;
@@ -107,6 +118,7 @@ static void start_of_first(const pass *s, cdrop_team team)
     cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
 }
 
+/* 64 rows share one stream of the generator, so a block of rows is the smallest unit of drawing. */
 void cdrop_share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to)
 {
     cdrop_share(team, cdrop_blocks(s->batch->n), from, to);
@@ -137,7 +149,9 @@ static void list_hidden(const pass *s, size_t i, size_t p, size_t l0, size_t l1)
     const size_t live = l->dense ? k->densify(cdrop_panel_at(&l->dense_inputs, k, p, l0),
                                               cdrop_panel_pitch(&l->dense_inputs, p), &source, b0, b1, l0, l1)
                                  : k->compress(&l->inputs, &source, b0, b1, l0, l1);
+    /* Relaxed: it is read only after the job, whose end orders everything. */
     atomic_fetch_add_explicit(&l->live_count, live, memory_order_relaxed);
+    /* By unit as well, for the gradient by weight, while the lists by row are in the cache. */
     if (s->training && !l->dense)
         k->scatter(&l->columns, &l->inputs, b0, b1, l0 / CDROP_BLOCK, l1);
 }
@@ -158,6 +172,7 @@ static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
     cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
+/* The outputs stay in place: loss and answers read whole rows. */
 static void finish_logits(void *context, size_t p, size_t l0, size_t l1)
 {
     const pass *s = context;
@@ -165,6 +180,7 @@ static void finish_logits(void *context, size_t p, size_t l0, size_t l1)
     cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
 }
 
+/* Divided by blocks of units, not by rows: each thread writes the lists of its own units, for all rows. */
 void cdrop_scatter_input(const pass *s, cdrop_team team)
 {
     layer *l = &s->n->layer[0];
@@ -189,6 +205,7 @@ static void run_layers(pass *s, size_t layers, cdrop_team team)
         const layer *l = &s->n->layer[s->index];
         const cdrop_left left = left_of(s, l);
         cdrop_product_rows(s->n->k, &l->out, start_of(s, l), &l->weight, &left, s->batch->n, team, epilogue_of(s), s);
+        /* In the phase of the first product, which reads the same lists by row: no barrier of its own. */
         if (s->index == 0 && s->training && !s->kept && !l->dense)
             cdrop_scatter_input(s, team);
         cdrop_meet(s, team);
@@ -216,6 +233,7 @@ void cdrop_forward_below(pass *s, cdrop_team team)
 {
     size_t from, to;
     cdrop_share(team, s->batch->n, &from, &to);
+    /* Where the data itself is dropped out, each pass lists it under its own mask. */
     if (s->relisted)
         cdrop_list_input(s, from, to);
     start_of_first(s, team);

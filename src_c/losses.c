@@ -1,3 +1,6 @@
+/* The loss of a batch: the weighted mean over its rows, and its gradient. The kernels of a row are in
+ * simd/losses.inc.h; here is what surrounds them: which row, and its share of the mean. Sums over rows are in double
+ * and in ascending order, on one thread, so that their bits do not depend on the number of threads. */
 #include "losses.h"
 
 #include "cpu.h"
@@ -29,6 +32,7 @@ double cdrop_row_loss(const cdrop_kernels *k, const cdrop_loss_rows *l, void *do
         loss = k->squared_row(doutputs, outputs, targets, l->n, share);
         break;
     }
+    /* A row of weight 0 does not count, even if its loss is infinite: 0 times infinity would be NaN. */
     return share == 0 ? 0 : share * loss;
 }
 
@@ -42,6 +46,7 @@ double cdrop_loss_and_gradient(cdrop_dtype dtype, cdrop_loss loss, void *doutput
                                .weights = weights,
                                .n = n,
                                .weight_sum = cdrop_weight_sum(weights, NULL, rows)};
+    /* As in a step, so that the public function and the step agree to the bit. */
     const cdrop_fp_mode mode = cdrop_flush_denormals();
     double sum = 0;
     for (size_t i = 0; i < rows; i++)

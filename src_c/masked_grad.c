@@ -1,73 +1,8 @@
-/* Gradients of the masked product by weight, bias and input, on live units only. */
+/* The public gradients of the masked product by weight, bias and input, on live units only. Each of the three may be
+ * left out, and then its memory and preparation are, too. */
 #include <string.h>
 
 #include "products.h"
-
-/* Where the sums of 64 units of a panel stand. */
-typedef struct {
-    const cdrop_kernels *k;
-    const cdrop_left *left;
-    const char *panel; /* of delta */
-    size_t pitch, width, rows;
-    char *out;
-} unit_product;
-
-/* Unit u of the group is line u of the product: entry r of it stands in row r, so the dense rows are read across. */
-static void run_dense(const unit_product *q, size_t u0, size_t u1)
-{
-    const cdrop_kernels *k = q->k;
-    const cdrop_panels *x = q->left->dense;
-    const size_t p = u0 / k->panel, x_pitch = cdrop_panel_pitch(x, p);
-    for (size_t r = 0; r < q->rows; r += CDROP_BLOCK)
-        k->product_dense(q->out, q->width, NULL, q->panel + r * q->pitch * k->size, q->pitch, q->width,
-                         (const char *)cdrop_panel_at(x, k, p, r) + u0 % k->panel * k->size, 1, x_pitch,
-                         cdrop_min(CDROP_BLOCK, q->rows - r), u1 - u0, r > 0);
-}
-
-/* What the sink will read, to be fetched while the product computes. */
-static cdrop_ahead touched(const cdrop_kernels *k, const cdrop_gradient_sink *sink, size_t p, size_t u0, size_t u1)
-{
-    cdrop_ahead ahead = {.bytes = 0};
-    for (size_t i = 0; i < 3 && sink->touches[i]; i++) {
-        ahead.from[i] = cdrop_panel_at(sink->touches[i], k, p, u0);
-        ahead.bytes = (u1 - u0) * cdrop_panel_pitch(sink->touches[i], p) * k->size;
-    }
-    return ahead;
-}
-
-void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_background *background,
-                         const cdrop_panels *delta, size_t units, size_t rows, void *scratch, cdrop_team team,
-                         const cdrop_gradient_sink *sink)
-{
-    const size_t groups = cdrop_blocks(units), blocks = rows ? cdrop_blocks(rows) : 1;
-    size_t item, end;
-    cdrop_share(team, delta->panels * groups, &item, &end);
-    for (; item < end; item++) {
-        const size_t p = item / groups, u0 = item % groups * CDROP_BLOCK, u1 = cdrop_min(u0 + CDROP_BLOCK, units);
-        const unit_product q = {.k = k,
-                                .left = left,
-                                .panel = cdrop_panel_at(delta, k, p, 0),
-                                .pitch = cdrop_panel_pitch(delta, p),
-                                .width = cdrop_panel_width(delta, p, k->panel),
-                                .rows = rows,
-                                .out = scratch};
-        const cdrop_ahead ahead = touched(k, sink, p, u0, u1);
-        if (left->dense)
-            run_dense(&q, u0, u1);
-        else
-            k->product(scratch, q.width, NULL, q.panel, q.pitch, q.width, left->lists, 0, blocks, u0, u1, 0, &ahead);
-        if (background)
-            k->product(scratch, q.width, NULL, (const char *)background->sums + p * k->panel * k->size, q.width,
-                       q.width, background->lists, 0, 1, u0, u1, 1, NULL);
-        sink->take(sink->context, p, u0, u1, scratch);
-    }
-}
-
-void cdrop_bias_gradient(const cdrop_kernels *k, void *out, const cdrop_panels *delta, size_t p, size_t rows)
-{
-    k->column_sums(out, cdrop_panel_at(delta, k, p, 0), cdrop_panel_pitch(delta, p),
-                   cdrop_panel_width(delta, p, k->panel), rows);
-}
 
 typedef struct {
     const cdrop_kernels *k;
@@ -95,6 +30,7 @@ static void copy_dweight(void *context, size_t p, size_t u0, size_t u1, const vo
                n * size);
 }
 
+/* The gradient by the activations becomes the gradient by their input: mask, scale and derivative, in the cache. */
 static void copy_dinput(void *context, size_t p, size_t l0, size_t l1)
 {
     const gradients *g = context;
@@ -137,6 +73,7 @@ static void gradients_job(void *argument, cdrop_team team)
     gradients *g = argument;
     const cdrop_kernels *k = g->k;
     prepare(g, team);
+    /* On one thread: rows x n_out additions are little next to rows x n_in x n_out multiply-adds. */
     if (g->dbias && team.index == 0)
         for (size_t p = 0; p < g->delta.panels; p++)
             cdrop_bias_gradient(k, g->bias + p * k->panel * k->size, &g->delta, p, g->rows);
@@ -212,6 +149,7 @@ cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweig
     if (cdrop_open(&space) != CDROP_OK)
         return CDROP_NO_MEMORY;
     take_memory(&g, &space, (size_t)threads);
+    /* The derivative of the activation needs a mask in any case: without one, all units are kept. */
     if (mask)
         memcpy(g.kept, mask, rows * g.words * sizeof *mask);
     else

@@ -1,3 +1,5 @@
+/* Logarithms with the same bits on every machine, and the test for NaN and infinity. C libraries round their logarithms
+ * differently, and a step must not depend on which one is installed. */
 #include "cdrop.h"
 
 /* atanh(s) / s - 1 = z h(z) with z = s^2 <= 1/9. h is the Chebyshev interpolant of the series sum z^k / (2 k + 3) on
@@ -19,7 +21,8 @@ static double atanh_small(double s)
 
 double cdrop_log1p(double x) { return 2 * atanh_small(x / (2 + x)); }
 
-/* x = m 2^k with m in [sqrt(1/2), sqrt(2)), log x = k ln 2 + 2 atanh((m - 1) / (m + 1)); ln 2 in two parts. */
+/* x = m 2^k with m in [sqrt(1/2), sqrt(2)), log x = k ln 2 + 2 atanh((m - 1) / (m + 1)); ln 2 in two parts: the
+ * first has 33 significant bits, so that its product with k is exact. */
 double cdrop_log(double x)
 {
     if (!(x > 0))

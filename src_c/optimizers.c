@@ -1,9 +1,14 @@
+/* From an optimizer's settings to the constants of one update, and the limit of norms (max-norm) that may follow it.
+ * The arithmetic on the weights is in simd/update.inc.h. */
 #include "optimizers.h"
 
 #include "cpu.h"
 
 int cdrop_rule_states(cdrop_rule rule) { return rule == CDROP_SGD ? 0 : rule == CDROP_ADAM ? 2 : 1; }
 
+/* Everything constant over a step is folded into the constants, in double, once: Adam's first bias correction into
+ * the rate, its second into a factor of the squared gradients' mean. Biases are neither penalized nor decayed, as is
+ * usual. */
 cdrop_update cdrop_update_of(const cdrop_optimizer *o, int bias)
 {
     const int adam = o->rule == CDROP_ADAM;
@@ -40,6 +45,9 @@ void cdrop_note_norms(const cdrop_kernels *k, const cdrop_norms *n, size_t line_
                       tile.pitch, cdrop_in_block(n->columns, column_block), cdrop_in_block(n->lines, line_block));
 }
 
+/* Each thread computes the factors of its own columns from the noted squares, all line blocks in ascending order.
+ * Threads that share a column block repeat that small sum instead of waiting for each other. A column block without
+ * a norm above the limit is skipped as a whole: its weights are not even read. */
 void cdrop_limit_blocks(const cdrop_kernels *k, const cdrop_norms *n, double limit, cdrop_team team,
                         cdrop_block_sink sink, void *context)
 {

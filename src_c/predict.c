@@ -1,7 +1,8 @@
-/* Prediction without dropout, in chunks of rows of fixed size. */
+/* Prediction without dropout, in chunks of rows of fixed size: memory does not grow with the number of rows. A row's
+ * outputs depend on nothing but that row, so the size of the chunks changes no bit. */
 #include <string.h>
 
-#include "network.h"
+#include "pass.h"
 
 /* One row's answer from its outputs, at `out`, where answers of `units` numbers lie one after the other. */
 static void answer_row(const pass *s, size_t row, const void *outputs, size_t units)
@@ -17,6 +18,7 @@ static void answer_row(const pass *s, size_t row, const void *outputs, size_t un
         k->softmax(out, outputs, units);
     else
         memcpy(out, outputs, units * k->size);
+    /* The sigmoid works in place, on the outputs just copied. */
     if (s->answer == CDROP_PROBABILITIES && loss == CDROP_SIGMOID_CROSS_ENTROPY)
         k->activate(out, units, units, 1, CDROP_SIGMOID);
 }
@@ -56,6 +58,7 @@ static size_t answer_size(const cdrop_network *n, cdrop_answer answer)
 cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const cdrop_batch *batch, cdrop_answer answer,
                                    int threads)
 {
+    /* The memory of training, where that is larger: it is there, and more rows make better use of the threads. */
     const size_t chunk = n->rows > CDROP_PREDICT_ROWS ? n->rows : CDROP_PREDICT_ROWS;
     if (cdrop_reserve_forward(n, cdrop_min(batch->n, chunk)) != CDROP_OK)
         return CDROP_NO_MEMORY;

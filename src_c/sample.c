@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "cpu.h"
-#include "network.h"
+#include "pass.h"
 
 /* Rows of a thread in a chunk: their lists and activations stay in its cache over the passes. */
 enum { THREAD_ROWS = 2 * CDROP_BLOCK };

@@ -1,3 +1,5 @@
+/* The thread pool: workers that spin, then yield, then sleep while they wait. See threads.h for what a job may rely
+ * on. OpenMP would be shorter, but two of its runtimes in one process, or one after a fork, can hang. */
 #if defined(__linux__)
 #define _GNU_SOURCE /* sched_getcpu */
 #endif
@@ -99,7 +101,8 @@ static int wait_a_little(int *turns, int team)
     return *turns < SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP;
 }
 
-/* Waits while *word is `value`. A thread that waits long sleeps: on a busy machine the one it waits for needs its CPU. */
+/* Waits while *word is `value`. A thread that waits long sleeps: on a busy machine the one it waits for needs its
+ * CPU. */
 static void wait_while(atomic_uint *word, unsigned value, int team, bed *b)
 {
     for (int turns = 0; wait_a_little(&turns, team);)

@@ -1,3 +1,5 @@
+/* The checked allocator, and the shapes that live in it: lists and panels, their copies and transposes. See
+ * workspace.h for who frees what. */
 #include "workspace.h"
 
 #include <stdatomic.h>

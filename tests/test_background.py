@@ -7,7 +7,7 @@ import pytest
 from conftest import THREADS, TOLERANCE, digest
 
 from cdrop import Network, kernels, reference
-from cdrop.background import find_background
+from cdrop._background import find_background
 
 
 def ink(rows=300, columns=70, share=0.2, seed=0, dtype="float64"):

@@ -134,7 +134,7 @@ def test_bad_values_name_option_value_and_what_is_expected(option, value, expect
         (["--json", "out", "--report", "./out"], "--json and --report name the same file, out"),
         (
             ["--train-size", "301"],
-            "--train-size: train_size is 301; expected a whole number from 1",
+            "--train-size: train_size is 301; expected an integer between 1",
         ),
         (["--label", "kind"], "--data mnist: label is 'kind'; expected None"),
         (["--test-share", "0.5"], "--data mnist: test_share is 0.5; expected None"),

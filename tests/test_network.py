@@ -28,7 +28,7 @@ from conftest import (
 )
 
 import cdrop
-from cdrop import Network, batches, kernels, make_network, reference
+from cdrop import Network, _batches, kernels, make_network, reference
 from cdrop.callbacks import Callback
 from cdrop.optimizers import get_optimizer
 
@@ -264,8 +264,8 @@ def test_a_fit_is_that_of_the_twin(loss, mode, dtype):
 @pytest.mark.parametrize("done", [0, 1000])
 def test_long_fits_draw_the_batches_of_the_twin(done):
     cut = reference.fixed_batches(50, 7, seed=2**64 - 1)
-    np.testing.assert_array_equal(batches.fixed(50, 2**64 - 1), np.concatenate(cut))
-    for t, number in enumerate(batches.drawn(len(cut), 2**64 - 1, done, 2500), start=done + 1):
+    np.testing.assert_array_equal(_batches.fixed(50, 2**64 - 1), np.concatenate(cut))
+    for t, number in enumerate(_batches.drawn(len(cut), 2**64 - 1, done, 2500), start=done + 1):
         assert number == reference.drawn_batch(len(cut), 2**64 - 1, t)
     assert t == done + 2500
 

@@ -127,7 +127,7 @@ def test_files_beside_the_modules_are_packed():
     listed = re.search(r"^recursive-include cdrop (.*)$", read("MANIFEST.in"), flags=re.MULTILINE)
     made = {".py", ".pyc", ".pyx", ".c", ".so"}
     data = [p for p in (ROOT / "cdrop").rglob("*.*") if p.is_file() and p.suffix not in made]
-    assert "report.html" in {path.name for path in data}
+    assert "page.html" in {path.name for path in data}
     for path in data:
         for patterns in (settings["package-data"]["cdrop"], listed[1].split()):
             assert any(path.match(pattern) for pattern in patterns), path
@@ -192,6 +192,24 @@ def test_every_feature_that_a_path_is_compiled_for_is_asked_for():
 def test_import_loads_no_optional_library():
     loaded = run_python("import sys, cdrop; print(*{name.split('.')[0] for name in sys.modules})")
     assert set(loaded.split()) & set(HEAVY) == set()
+
+
+@pytest.mark.parametrize("name", ["convert", "datasets", "experiments", "plotting"])
+def test_submodule_is_available_after_import_of_the_package(name):
+    assert run_python(f"import cdrop; print(cdrop.{name}.__name__)") == f"cdrop.{name}\n"
+    assert name in cdrop.__all__
+    assert name in dir(cdrop)
+
+
+def test_estimators_are_available_after_import_of_the_package():
+    pytest.importorskip("sklearn")
+    assert run_python("import cdrop; print(cdrop.estimators.__name__)") == "cdrop.estimators\n"
+
+
+def test_no_module_imports_the_whole_package():
+    """A module that imports the package needs all of it, and makes a circle with what the package imports."""
+    modules = [path for path in (ROOT / "cdrop").rglob("*.py") if path.name != "__main__.py"]
+    assert [p for p in modules if re.search(r"^import cdrop$", p.read_text(), re.MULTILINE)] == []
 
 
 def test_import_takes_little_time_beyond_numpy():

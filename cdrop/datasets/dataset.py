@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +122,31 @@ class Dataset:
     def is_mnist(self) -> bool:
         """Whether these are MNIST's images, all of them or a subset."""
         return (self.drawn_from or self.name) == "MNIST"
+
+    def describe(self) -> dict[str, Any]:
+        """Return name, source, fingerprint and sizes as plain values for JSON.
+
+        ``sha256`` is taken over the rows and then the labels (as little-endian numbers) of training, validation and
+        test in turn, so it is the same wherever the data came from; and then over the names of the classes, where
+        they are more than numbers.
+        """
+        digest = hashlib.sha256()
+        for part in ("train", "val", "test"):
+            rows = getattr(self, f"X_{part}")
+            digest.update(np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).data)
+            digest.update(np.ascontiguousarray(getattr(self, f"y_{part}"), dtype="<i8").data)
+        if self.classes != tuple(map(str, range(self.n_classes))):
+            digest.update(json.dumps(self.classes).encode())
+        return {
+            "name": self.name,
+            "source": self.source,
+            "sha256": digest.hexdigest(),
+            "is_mnist": self.is_mnist,
+            "row": self.row_name,
+            "train": len(self.y_train),
+            "validation": len(self.y_val),
+            "test": len(self.y_test),
+        }
 
     def to_features(self, dtype: DTypeLike = "float32") -> Features:
         """Prepare the rows for a network: images as the article does, a table by standardizing its columns.

@@ -15,9 +15,9 @@ from sklearn.utils import check_random_state
 from cdrop import schedules
 from cdrop._checks import as_array, choice, finite_number, truth_value, whole_number
 from cdrop._kernels import MAX_THREADS
+from cdrop._threads import available_cpus
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Schedule
-from cdrop.threads import available_cpus
 
 __all__ = ["SMALLEST_RATE", "Options", "checked_options", "design", "schedule", "seed", "threads"]
 

@@ -68,7 +68,7 @@ def processor_name() -> str:
 def thread_source() -> str:
     """Say where the number of threads that cdrop uses on its own comes from."""
     import cdrop
-    from cdrop.threads import default_threads
+    from cdrop._threads import default_threads
 
     number, source = default_threads()
     return source if number == cdrop.get_num_threads() else "cdrop.set_num_threads"

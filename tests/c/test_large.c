@@ -6,7 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "../../src_c/network.h"
+#include "../../src_c/pass.h"
 #include "check.h"
 
 enum { LINES = 67, COLUMNS = 80, BLOCKS = 2, WIDTH = 48, REGIONS = 9 };

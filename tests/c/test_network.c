@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../src_c/network.h"
+#include "../../src_c/pass.h"
 #include "check.h"
 
 enum { SAMPLES = 150, BATCH = 70, MOST_UNITS = 200, MOST_WEIGHTS = MOST_UNITS * MOST_UNITS };

@@ -12,7 +12,7 @@ import numpy as np
 from campaign import ROOT, Run, campaign, need
 from conftest import digest
 
-from cdrop import Network, _kernels, batches, kernels
+from cdrop import Network, _batches, _kernels, kernels
 
 # ---- Denormals ---------------------------------------------------------------------------------
 
@@ -209,8 +209,8 @@ def check_training():
     for net in (fitted, stepped):
         net._set_background(None)
     fitted.fit(x, y, batch_size=256, iterations=20)
-    order = batches.fixed(LONG, 1)
-    for number in batches.drawn(-(-LONG // 256), 1, 0, 20):
+    order = _batches.fixed(LONG, 1)
+    for number in _batches.drawn(-(-LONG // 256), 1, 0, 20):
         rows = order[256 * number : 256 * (number + 1)]
         stepped.train_step(x[rows], y[rows])
     x[-1, -1] = np.nan

@@ -291,7 +291,7 @@ def mask_mutants(run: Run):
 @campaign(22)
 def product_mutants(run: Run):
     """Mutate the lists of live units and the products that run on them: the tests must find it."""
-    files = ("masked_gemm.c", "simd/product.inc.h", "simd/lists.inc.h")
+    files = ("masked_gemm.c", "products.c", "simd/product.inc.h", "simd/lists.inc.h")
     programs = ("test_lists", "test_products")
     python = ("tests/test_kernels.py", "tests/test_background.py")
     try_mutants(run, Kernel(files, programs, python))

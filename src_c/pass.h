@@ -1,6 +1,7 @@
-/* What the files of a network share: its memory, and the forward pass, which training, prediction and sampling run alike. */
-#ifndef CDROP_NETWORK_H
-#define CDROP_NETWORK_H
+/* What the files of a network share: its memory, and one pass through it, which training, prediction and sampling run
+ * identically. The files are network.c (memory and state), forward.c, train.c, kept.c, predict.c and sample.c. */
+#ifndef CDROP_PASS_H
+#define CDROP_PASS_H
 
 #include <stdatomic.h>
 
@@ -9,16 +10,18 @@
 #include "products.h"
 #include "stopwatch.h"
 
-enum { CDROP_PREDICT_ROWS = 256 }; /* at least so many at once, where there are more */
+/* Rows that a prediction works on at once, at least, where there are more: as many as share each read of a block of
+ * weights (MANY_GROUPS of products.c). */
+enum { CDROP_PREDICT_ROWS = 256 };
 
 typedef struct {
     size_t n_in, n_out;
     uint64_t keep; /* of this layer's input */
     double train_scale, test_scale;
-    /* state: weights and the optimiser's memory of them, and padded rows for the biases */
+    /* state: weights and their optimizer state, and padded rows for the biases */
     cdrop_panels weight, state1, state2;
     void *bias, *bias_state1, *bias_state2;
-    void *bias_gradient;     /* its own: two layers may be updated in one phase */
+    void *bias_gradient;     /* one per layer: threads may be one layer apart within a phase */
     cdrop_panels transposed; /* of weight; not for the first layer */
     double *squares;         /* sums of squares of 64 x 64 weights, for the L2 term */
     double *column_squares;  /* by column, for max-norm; of hidden layers */
@@ -27,7 +30,7 @@ typedef struct {
     size_t words;   /* of its masks */
     atomic_size_t live_count;
     double density;              /* share of the input that was live in the last step */
-    int dense;                   /* whether the products with the input run on it as it is */
+    int dense;                   /* whether its products run without lists */
     cdrop_panels dense_inputs;   /* the input after dropout, and */
     cdrop_lists inputs, columns; /* its live entries by row and by unit: one of the two is filled */
     cdrop_panels out, delta;     /* activations or logits; gradient by the layer's pre-activation */
@@ -47,14 +50,14 @@ struct cdrop_network {
     uint64_t seed;
     cdrop_workspace state, batch, training;
     size_t rows, training_rows; /* capacity */
-    int threads;                /* that the scratch was made for */
+    int threads;                /* capacity of the scratch */
     char *scratch;              /* for each thread: a block of gradient lines */
     double *row_loss;
     uint64_t **masks;         /* of each layer's input, or NULL where nothing is dropped */
     cdrop_stopwatch *watches; /* for each thread, or NULL: nothing is measured */
     cdrop_workspace timing;
-    /* What the input mostly is, feature by feature. It is carried as one more row: products run on input minus
-     * background, and the background's own products are added once for all rows. */
+    /* The most common value of each feature. It is carried as one more row: products run on input minus background,
+     * and the background's own products are added once for all rows. */
     int has_background;
     void *background;               /* padded row */
     cdrop_lists background_row;     /* its nonzero entries, as a row */
@@ -63,11 +66,12 @@ struct cdrop_network {
     unsigned backgrounds;           /* how many have been set */
 };
 
-/* What a pass works on. The batch and the layer are told apart from the network: they change from call to call. */
+/* What a pass works on. It is not part of the network because it changes from call to call, and because each thread
+ * of a step walks the layers with a copy of its own. */
 typedef struct {
     cdrop_network *n;
     const cdrop_batch *batch;
-    const kept_batch *kept; /* its lists, or NULL: they are to be made */
+    const kept_batch *kept; /* its lists, or NULL if they must be made */
     /* Dropout: NULL for none. Masks are drawn by their key, or given: then row `step` of them is every row's. */
     uint64_t *const *masks;
     int given;
@@ -87,7 +91,8 @@ typedef struct {
     cdrop_answer answer;
 } pass;
 
-/* Whether the first layer's products run on differences from the background. A sparse row's would be full. */
+/* Whether the first layer's products run on differences from the background. Not for sparse rows: their difference
+ * from it would have no zeros. */
 static inline int cdrop_shifted(const pass *s) { return s->n->has_background && !s->batch->indptr; }
 
 static inline void cdrop_meet(const pass *s, cdrop_team team)
@@ -96,16 +101,32 @@ static inline void cdrop_meet(const pass *s, cdrop_team team)
     cdrop_lap(s->watch, CDROP_TIME_WAITING);
 }
 
+/* ---- network.c ---- */
+
+/* Blocks of 64 x 64 weights, whose squares are noted one by one. */
+static inline size_t cdrop_square_blocks(const layer *l) { return cdrop_blocks(l->n_in) * cdrop_blocks(l->n_out); }
+
+/* To be called after every change of a block of weights. */
+void cdrop_refresh_block(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block);
+
+/* Memory for steps on up to `rows` rows and by up to `threads` threads. */
+cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, int threads);
+
+/* ---- kept.c ---- */
+
+/* The kept lists of a batch, or NULL. */
+const kept_batch *cdrop_kept_lists(const cdrop_network *n, const cdrop_batch *batch);
+
 /* ---- forward.c ---- */
 
 /* Threads for a batch of that many rows. Results do not depend on it. */
 int cdrop_threads_for(const cdrop_network *n, size_t rows, int asked);
 
-/* Memory that forward needs. */
+/* Memory for a forward pass over up to `rows` rows. */
 cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows);
 
-/* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. Inputs that are kept
- * or sparse are always listed. */
+/* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. Inputs that are
+ * kept or sparse are always listed. */
 void cdrop_choose_products(cdrop_network *n, const cdrop_batch *batch, const kept_batch *kept);
 
 /* This thread's rows, where blocks of them stay whole: a block's masks come from one stream. */
@@ -115,11 +136,11 @@ void cdrop_share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to
 void cdrop_list_input(const pass *s, size_t from, size_t to);
 void cdrop_scatter_input(const pass *s, cdrop_team team);
 
-/* From the input to the last layer's outputs; every thread of the team has come to the end. */
+/* From the input to the last layer's outputs; returns when every thread of the team has reached the end. */
 void cdrop_forward(pass *s, cdrop_team team);
 
-/* The same in two parts. First up to the activations that are the input of layer `relisted`; then from there on, for rows
- * [from, to) on this thread alone, from a multiple of 64: again and again, under other masks. */
+/* The same in two parts. First up to the activations that are the input of layer `relisted`; then from there on, for
+ * rows [from, to) on this thread alone, from a multiple of 64: again and again, under other masks. */
 void cdrop_forward_below(pass *s, cdrop_team team);
 void cdrop_forward_above(pass *s, size_t from, size_t to);
 

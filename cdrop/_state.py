@@ -1,0 +1,213 @@
+"""A network's state as plain values: how it goes into a dict or a file, and the checks before it is used again.
+
+Nothing here knows `cdrop.Network`. A state comes from a user or a file and may hold anything, so every part is checked
+before a network changes or takes memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdrop._checks import layer_widths, whole_number
+from cdrop.optimizers import Optimizer, get_optimizer
+from cdrop.schedules import Schedule, get_schedule
+
+__all__ = [
+    "CURVES",
+    "State",
+    "array_names",
+    "as_settings",
+    "check_ours",
+    "checked",
+    "from_parts",
+    "to_parts",
+]
+
+CURVES = ("epoch_loss", "validation_loss", "validation_score")
+_PARTS = ("weight", "state1", "state2")  # in the order of cdrop_part
+
+
+class State(NamedTuple):
+    """A checked state; see `cdrop.Network.state_dict`."""
+
+    arrays: dict[str, NDArray[Any]]
+    optimizer: Optimizer | None
+    updates: int
+    schedule: Schedule | None
+    schedule_state: tuple[float, ...]
+    epoch: int
+    background: NDArray[Any] | None
+    losses: list[float]
+    curves: tuple[list[float], list[float], list[float]]
+
+
+def array_names(layers: int) -> Iterator[tuple[int, int, str, str]]:
+    """Yield layer, number of the part in the engine, and the names of its weight and bias."""
+    for layer in range(layers):
+        for number, part in enumerate(_PARTS):
+            prefix = "" if number == 0 else f"{part}."
+            yield layer, number, f"{prefix}weight.{layer}", f"{prefix}bias.{layer}"
+
+
+def as_settings(made: Optimizer | Schedule) -> dict[str, Any]:
+    """Return name and settings; settings added after the first release are left out where they have their default."""
+    settings = {"name": made.name, **dataclasses.asdict(made)}
+    for field in dataclasses.fields(made):
+        if "added" in field.metadata and settings[field.name] == field.default:
+            del settings[field.name]
+    return settings
+
+
+def check_ours(optimizer: Optimizer | None, schedule: Schedule | None) -> None:
+    """Raise if a file could not be read again: reading finds classes by name, and only in cdrop."""
+    for name, made, ours in (
+        ("optimizer", optimizer, "cdrop.optimizers"),
+        ("learning_rate", schedule, "cdrop.schedules"),
+    ):
+        if made is not None and type(made).__module__ != ours:
+            raise TypeError(
+                f"{name} is {made!r}; expected one of {ours}, because a file holds no other"
+            )
+
+
+def to_parts(
+    state: dict[str, Any], interrupted: bool, threads: int | None
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Split what `Network.state_dict` returns into settings and arrays, as `cdrop.storage` writes them."""
+    arrays = {"losses": np.array(state.pop("losses"), np.float64), **state.pop("arrays")}
+    for name, curve in state.pop("curves").items():
+        arrays[f"curve.{name}"] = np.array(curve, np.float64)
+    background = state.pop("background")
+    if background is not None:
+        arrays["background"] = background
+    return {**state, "interrupted": interrupted, "threads": threads}, arrays
+
+
+def from_parts(settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """Undo `to_parts`, with enough checks that a network of these settings can be made."""
+    state, arrays = dict(settings), dict(arrays)
+    state["losses"], state["background"] = arrays.pop("losses"), arrays.pop("background", None)
+    state["curves"] = {name: arrays.pop(f"curve.{name}") for name in CURVES}
+    state["arrays"] = arrays
+    if not isinstance(state["interrupted"], bool):
+        raise TypeError(f"interrupted is {state['interrupted']!r}; expected a bool")
+    _check_mapping("the state's settings", state["settings"])
+    _check_sizes(state["settings"]["units"], arrays)
+    return state
+
+
+def _check_sizes(units: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Compare the widths with the arrays, before a network of these widths takes memory."""
+    layers = pairwise(layer_widths("units", units))
+    expected = len(_PARTS) * sum((fan_in + 1) * fan_out for fan_in, fan_out in layers)
+    found = sum(array.size for array in arrays.values())
+    if found != expected:
+        raise ValueError(f"there are {found} numbers; expected {expected} for these units")
+
+
+def checked(state: Mapping[str, Any], own: dict[str, Any]) -> State:
+    """Check a state against the network's own, which `Network.state_dict` has returned."""
+    _check_mapping("the state", state)
+    missing = [name for name in own if name not in state]
+    if missing:
+        raise ValueError(
+            f"the state lacks {', '.join(missing)}; expected the dict that state_dict returns"
+        )
+    _check_settings(state["settings"], own["settings"])
+    arrays = _checked_arrays(state["arrays"], own["arrays"])
+    optimizer = _optimizer(state["optimizer"])
+    updates = whole_number("the state's updates", state["updates"], 0, 2**62)
+    epoch = whole_number("the state's epoch", state["epoch"], 0, 2**62)
+    losses, curves = _floats("losses", state["losses"]), _curves(state["curves"])
+    schedule, schedule_state = _schedule(state["schedule"])
+    background = _background(state["background"], arrays["weight.0"])
+    return State(
+        arrays, optimizer, updates, schedule, schedule_state, epoch, background, losses, curves
+    )
+
+
+def _check_mapping(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} is {value!r}; expected a mapping, as state_dict returns it")
+
+
+def _check_settings(given: Any, own: dict[str, Any]) -> None:
+    _check_mapping("the state's settings", given)
+    for name, value in own.items():
+        if given.get(name) != value:
+            raise ValueError(
+                f"the state's {name} is {given.get(name)!r}; expected {value!r}, as in this network"
+            )
+
+
+def _checked_arrays(given: Any, own: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    _check_mapping("the state's arrays", given)
+    arrays = {}
+    for name, mine in own.items():
+        array = np.asarray(given.get(name))
+        if array.shape != mine.shape or array.dtype != mine.dtype:
+            raise ValueError(
+                f"the state's array {name} has shape {array.shape} and dtype {array.dtype}; expected {mine.shape} "
+                f"and {mine.dtype}"
+            )
+        arrays[name] = array
+    return arrays
+
+
+def _optimizer(settings: Mapping[str, Any] | None) -> Optimizer | None:
+    if settings is None:
+        return None
+    _check_mapping("the state's optimizer", settings)
+    known = dict(settings)
+    if "name" not in known:
+        raise ValueError("the state's optimizer lacks its name")
+    return get_optimizer(known.pop("name"), **known)
+
+
+def _schedule(settings: Mapping[str, Any] | None) -> tuple[Schedule | None, tuple[float, ...]]:
+    if settings is None:
+        return None, ()
+    _check_mapping("the state's schedule", settings)
+    known = dict(settings)
+    if "name" not in known or "state" not in known:
+        raise ValueError("the state's schedule lacks its name or its state")
+    name, state = known.pop("name"), _floats("schedule", known.pop("state"))
+    schedule = get_schedule(name, **known)
+    if len(state) != len(schedule.begin()) or not state[0] > 0:
+        raise ValueError(f"the state's schedule has the state {state}; expected one of {schedule}")
+    return schedule, tuple(state)
+
+
+def _curves(curves: Any) -> tuple[list[float], list[float], list[float]]:
+    _check_mapping("the state's curves", curves)
+    if set(curves) != set(CURVES):
+        raise ValueError(f"the state's curves are {list(curves)}; expected {list(CURVES)}")
+    lists = [_floats("curves", curves[name]) for name in CURVES]
+    if len(set(map(len, lists))) > 1:
+        raise ValueError("the state's curves differ in length; expected one entry per epoch")
+    return lists[0], lists[1], lists[2]
+
+
+def _floats(name: str, numbers: Sequence[float]) -> list[float]:
+    array = np.asarray(numbers)
+    if array.ndim != 1 or (array.size and array.dtype.kind != "f"):
+        raise TypeError(f"the state's {name} are {numbers!r}; expected a list of floats")
+    return [float(number) for number in array]
+
+
+def _background(background: Any, first_weight: NDArray[Any]) -> NDArray[Any] | None:
+    if background is None:
+        return None
+    array, shape, dtype = np.asarray(background), first_weight.shape[:1], first_weight.dtype
+    if array.shape != shape or array.dtype != dtype or not np.isfinite(array).all():
+        raise ValueError(
+            f"the state's background has shape {array.shape} and dtype {array.dtype}; expected {shape} and {dtype}, "
+            "all finite, or None"
+        )
+    return array.copy()

@@ -1,0 +1,242 @@
+/* The machinery of the masked products: which thread computes which part, and in which order blocks pass through the
+ * caches.
+ *
+ * It is apart from masked_gemm.c and masked_grad.c because the training step runs the same products on memory of its
+ * own: one implementation, so both give the same bits. The order of work is free to follow the caches: each output
+ * element is one ascending chain of fused multiply-adds, stored after a block and resumed from there, so no block
+ * size and no division among threads changes a bit. */
+#include "products.h"
+
+enum {
+    /* Fewer lines leave most of the next block of weights untouched, and fetching it would waste bandwidth: with a
+     * quarter of the entries live, 16 lines read a given line of weights with a probability of 1 - 0.75^16 = 0.99. */
+    FEW_LINES = 16,
+    /* Groups of 64 rows and blocks of 64 summed entries. A panel line is 512 bytes at most (8 registers of 16
+     * floats), so the sums of 4 x 64 rows are 128 KiB and the weights of 16 x 64 entries 512 KiB: together they fit
+     * a second-level cache of 1 MiB. The entries of the left side stay in the third-level cache from panel to panel. */
+    MANY_GROUPS = 4,
+    MANY_BLOCKS = 16,
+};
+
+/* What all blocks of one panel's product have in common. */
+typedef struct {
+    const cdrop_kernels *k;
+    const cdrop_left *left;
+    const char *start, *panel; /* of this panel, start may be NULL */
+    size_t pitch, width;
+} panel_product;
+
+/* One block per call, so that the kernel can fetch the next block while it works on this one. The last block may be a
+ * partial one, whose fetch would read past the end of the panel: it is left out. */
+static void run_lists(const panel_product *q, void *out, size_t out_pitch, size_t b0, size_t b1, size_t l0, size_t l1)
+{
+    const size_t block = CDROP_BLOCK * q->pitch * q->k->size;
+    for (size_t b = b0; b < b1; b++) {
+        const cdrop_ahead next = {.from = {q->panel + (b + 1) * block}, .bytes = block};
+        const int worth_it = l1 - l0 >= FEW_LINES && (b + 2) * CDROP_BLOCK <= q->left->entries;
+        q->k->product(out, out_pitch, q->start, q->panel, q->pitch, q->width, q->left->lists, b, b + 1, l0, l1, b > 0,
+                      worth_it ? &next : NULL);
+    }
+}
+
+/* Blocks [b0, b1) of the sum for lines [l0, l1); `out` is line l0. */
+static void run_blocks(const panel_product *q, void *out, size_t out_pitch, size_t b0, size_t b1, size_t l0, size_t l1)
+{
+    const cdrop_kernels *k = q->k;
+    const cdrop_panels *x = q->left->dense;
+    if (!x) {
+        run_lists(q, out, out_pitch, b0, b1, l0, l1);
+        return;
+    }
+    /* The left side is stored in panels too, so its block b lies in panel b / per_panel, at a column offset. */
+    const size_t per_panel = k->panel / CDROP_BLOCK;
+    for (size_t b = b0; b < b1; b++) {
+        const size_t xp = b / per_panel, first = b * CDROP_BLOCK;
+        const char *from = cdrop_panel_at(x, k, xp, l0);
+        k->product_dense(out, out_pitch, q->start, q->panel + first * q->pitch * k->size, q->pitch, q->width,
+                         from + b % per_panel * CDROP_BLOCK * k->size, cdrop_panel_pitch(x, xp), 1,
+                         cdrop_min(CDROP_BLOCK, q->left->entries - first), l1 - l0, b > 0);
+    }
+}
+
+static panel_product product_of(const cdrop_kernels *k, const void *start, const cdrop_panels *panels,
+                                const cdrop_left *left, size_t p)
+{
+    return (panel_product){.k = k,
+                           .left = left,
+                           .start = start ? (const char *)start + p * k->panel * k->size : NULL,
+                           .panel = cdrop_panel_at(panels, k, p, 0),
+                           .pitch = cdrop_panel_pitch(panels, p),
+                           .width = cdrop_panel_width(panels, p, k->panel)};
+}
+
+/* A product for all rows, and the blocks [b0, b1) of its sums that are next. */
+typedef struct {
+    const cdrop_panels *out;
+    size_t rows, blocks, b0, b1;
+    cdrop_epilogue epilogue;
+    void *context;
+} work;
+
+/* Without entries there is still one block to run, an empty one: the outputs must get their start values, and the
+ * epilogue its rows. */
+static size_t sum_blocks(const cdrop_left *left) { return left->entries ? cdrop_blocks(left->entries) : 1; }
+
+static int next_blocks(work *w)
+{
+    w->b0 = w->b1;
+    w->b1 = cdrop_min(w->b0 + MANY_BLOCKS, w->blocks);
+    return w->b0 < w->blocks;
+}
+
+/* Row groups [g0, g1) of panel p. Where the sums end, their last block runs group by group, so that the epilogue
+ * finds its rows in the cache; all others run over all these rows, so that a block of weights is read once. */
+static void run_few_groups(const panel_product *q, const work *w, size_t p, size_t g0, size_t g1)
+{
+    const int last = w->b1 == w->blocks;
+    const size_t pitch = cdrop_panel_pitch(w->out, p), common = w->b1 - (size_t)last;
+    const size_t l0 = g0 * CDROP_BLOCK, l1 = cdrop_min(g1 * CDROP_BLOCK, w->rows);
+    run_blocks(q, cdrop_panel_at(w->out, q->k, p, l0), pitch, w->b0, common, l0, l1);
+    for (size_t l = l0; last && l < l1; l += CDROP_BLOCK) {
+        const size_t end = cdrop_min(l + CDROP_BLOCK, l1);
+        run_blocks(q, cdrop_panel_at(w->out, q->k, p, l), pitch, common, w->b1, l, end);
+        w->epilogue(w->context, p, l, end);
+    }
+}
+
+static void run_groups(const panel_product *q, const work *w, size_t p, size_t g0, size_t g1)
+{
+    for (size_t g = g0; g < g1; g += MANY_GROUPS)
+        run_few_groups(q, w, p, g, cdrop_min(g + MANY_GROUPS, g1));
+}
+
+void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
+                        const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context)
+{
+    const size_t groups = cdrop_blocks(rows);
+    work w = {.out = out, .rows = rows, .blocks = sum_blocks(left), .epilogue = epilogue, .context = context};
+    size_t first, end, n;
+    cdrop_share(team, panels->panels * groups, &first, &end);
+    /* Items are numbered panel by panel, so this thread's run of them shares few panels. The blocks are the outer
+     * loop: all rows use MANY_BLOCKS blocks of the left side before the next ones are read. */
+    while (next_blocks(&w))
+        for (size_t item = first; item < end; item += n) {
+            const size_t p = item / groups, g = item % groups;
+            const panel_product q = product_of(k, start, panels, left, p);
+            n = cdrop_min(groups - g, end - item);
+            run_groups(&q, &w, p, g, g + n);
+        }
+}
+
+void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const void *start,
+                          const cdrop_panels *panels, const cdrop_left *left, size_t from, size_t to,
+                          cdrop_epilogue epilogue, void *context)
+{
+    work w = {.out = out, .rows = to, .blocks = sum_blocks(left), .epilogue = epilogue, .context = context};
+    while (next_blocks(&w))
+        for (size_t p = 0; p < panels->panels; p++) {
+            const panel_product q = product_of(k, start, panels, left, p);
+            run_groups(&q, &w, p, from / CDROP_BLOCK, cdrop_blocks(to));
+        }
+}
+
+/* A list covers whole rows, but dense entries go into panels, one call for each: the source's blocks are split at panel
+ * boundaries. */
+size_t cdrop_list_rows(const cdrop_kernels *k, const cdrop_left *left, cdrop_lists *lists, const cdrop_panels *dense,
+                       const cdrop_source *source, size_t l0, size_t l1)
+{
+    const size_t per_panel = k->panel / CDROP_BLOCK, blocks = cdrop_blocks(source->columns);
+    size_t live = 0;
+    if (!left->dense)
+        return k->compress(lists, source, 0, lists->blocks, l0, l1);
+    for (size_t p = 0; p < dense->panels; p++)
+        live += k->densify(cdrop_panel_at(dense, k, p, l0), cdrop_panel_pitch(dense, p), source, p * per_panel,
+                           cdrop_min((p + 1) * per_panel, blocks), l0, l1);
+    return live;
+}
+
+/* The lists' memory serves as scratch: the caller fills it after the choice. Rows are sampled at a fixed distance,
+ * not at random, so that the same call always takes the same path and the same time. */
+double cdrop_sampled_density(const cdrop_kernels *k, const cdrop_source *source, cdrop_lists *lists, size_t rows)
+{
+    enum { SAMPLES = 8 };
+    const size_t step = rows / SAMPLES + 1;
+    size_t live = 0, seen = 0;
+    for (size_t row = 0; row < rows; row += step, seen++)
+        live += k->compress(lists, source, 0, lists->blocks, row, row + 1);
+    return seen && source->columns ? (double)live / (double)(seen * source->columns) : 0;
+}
+
+/* What the sums of 64 units of one panel need: the gradient by weight, before it goes to the sink. */
+typedef struct {
+    const cdrop_kernels *k;
+    const cdrop_left *left;
+    const char *panel; /* of delta */
+    size_t pitch, width, rows;
+    char *out;
+} unit_product;
+
+/* Unit u of the group is line u of the product, and its entry r is in row r: the dense rows are read down their
+ * columns, with a line step of 1 and an index step of a row. That saves a transposed copy of the inputs. */
+static void run_units_dense(const unit_product *q, size_t u0, size_t u1)
+{
+    const cdrop_kernels *k = q->k;
+    const cdrop_panels *x = q->left->dense;
+    const size_t p = u0 / k->panel, x_pitch = cdrop_panel_pitch(x, p);
+    for (size_t r = 0; r < q->rows; r += CDROP_BLOCK)
+        k->product_dense(q->out, q->width, NULL, q->panel + r * q->pitch * k->size, q->pitch, q->width,
+                         (const char *)cdrop_panel_at(x, k, p, r) + u0 % k->panel * k->size, 1, x_pitch,
+                         cdrop_min(CDROP_BLOCK, q->rows - r), u1 - u0, r > 0);
+}
+
+/* What the sink reads next (weights, and up to two states of the optimizer), fetched while the product computes: the
+ * update is bound by memory and the product by arithmetic, so the fetch costs nothing. */
+static cdrop_ahead touched(const cdrop_kernels *k, const cdrop_gradient_sink *sink, size_t p, size_t u0, size_t u1)
+{
+    cdrop_ahead ahead = {.bytes = 0};
+    for (size_t i = 0; i < 3 && sink->touches[i]; i++) {
+        ahead.from[i] = cdrop_panel_at(sink->touches[i], k, p, u0);
+        ahead.bytes = (u1 - u0) * cdrop_panel_pitch(sink->touches[i], p) * k->size;
+    }
+    return ahead;
+}
+
+void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_background *background,
+                         const cdrop_panels *delta, size_t units, size_t rows, void *scratch, cdrop_team team,
+                         const cdrop_gradient_sink *sink)
+{
+    /* Without rows the gradient is zero, not missing: the sink still runs, because L2 and momentum change weights
+     * too. */
+    const size_t groups = cdrop_blocks(units), blocks = rows ? cdrop_blocks(rows) : 1;
+    size_t item, end;
+    cdrop_share(team, delta->panels * groups, &item, &end);
+    for (; item < end; item++) {
+        const size_t p = item / groups, u0 = item % groups * CDROP_BLOCK, u1 = cdrop_min(u0 + CDROP_BLOCK, units);
+        const unit_product q = {.k = k,
+                                .left = left,
+                                .panel = cdrop_panel_at(delta, k, p, 0),
+                                .pitch = cdrop_panel_pitch(delta, p),
+                                .width = cdrop_panel_width(delta, p, k->panel),
+                                .rows = rows,
+                                .out = scratch};
+        const cdrop_ahead ahead = touched(k, sink, p, u0, u1);
+        /* All blocks of rows in one call: the sums (64 lines, 32 KiB at most) stay in the first-level cache
+         * meanwhile. */
+        if (left->dense)
+            run_units_dense(&q, u0, u1);
+        else
+            k->product(scratch, q.width, NULL, q.panel, q.pitch, q.width, left->lists, 0, blocks, u0, u1, 0, &ahead);
+        /* The chain continues from the sums in scratch: the background is one more row, whose delta is the column
+         * sums. */
+        if (background)
+            k->product(scratch, q.width, NULL, (const char *)background->sums + p * k->panel * k->size, q.width,
+                       q.width, background->lists, 0, 1, u0, u1, 1, NULL);
+        sink->take(sink->context, p, u0, u1, scratch);
+    }
+}
+
+void cdrop_bias_gradient(const cdrop_kernels *k, void *out, const cdrop_panels *delta, size_t p, size_t rows)
+{
+    k->column_sums(out, cdrop_panel_at(delta, k, p, 0), cdrop_panel_pitch(delta, p),
+                   cdrop_panel_width(delta, p, k->panel), rows);
+}
