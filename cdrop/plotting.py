@@ -546,7 +546,8 @@ class LossCurveDisplay:
         curves = {"training": self.loss}
         if self.validation_loss is not None:
             curves["validation"] = self.validation_loss
-        self.ax_, self.lines_ = ax, []
+        self.ax_: Axes = ax
+        self.lines_: list[Any] = []
         for place, (label, losses) in enumerate(curves.items()):
             epochs = np.flatnonzero(np.isfinite(losses)) + 1
             style = arm_style(place) | {"lw": 2, "label": label}
