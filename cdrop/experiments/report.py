@@ -451,11 +451,14 @@ def conclusions(result: ExperimentResult, contrasts: Sequence[Contrast]) -> list
     """Return what the experiment found; every verdict names its condition."""
     on = f" on {result.data['name']}" if "name" in result.data else ""
     metric, condition = result.metric.label, f"{result.condition}{level(result)}"
+    asks = len(contrasts) == 1 and result.preset.title.endswith("?")
+    question = result.preset.title if asks else ""
     if len(contrasts) <= MOST_SENTENCES:
         return [
             Conclusion(
                 c.verdict,
-                f"Is {result.label(c.second)} better than {result.label(c.first)}{on}?",
+                question
+                or f'Is "{result.label(c.second)}" better than "{result.label(c.first)}"{on}?',
                 f"{metric} {estimate(c.score)}: {_verdict(c, result)}, {condition}.",
             )
             for c in contrasts
