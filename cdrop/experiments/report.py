@@ -462,11 +462,14 @@ def conclusions(result: ExperimentResult, contrasts: Sequence[Contrast]) -> list
     """Return what the experiment found; every verdict names its condition."""
     on = f" on {result.data['name']}" if "name" in result.data else ""
     metric, condition = result.metric.label, f"{result.condition}{level(result)}"
+    asks = len(contrasts) == 1 and result.preset.title.endswith("?")
+    question = result.preset.title if asks else ""
     if len(contrasts) <= MOST_SENTENCES:
         return [
             Conclusion(
                 c.verdict,
-                f"Is {result.label(c.second)} better than {result.label(c.first)}{on}?",
+                question
+                or f'Is "{result.label(c.second)}" better than "{result.label(c.first)}"{on}?',
                 f"{metric} {estimate(c.score)}: {_verdict(c, result)}, {condition}.",
             )
             for c in contrasts
@@ -555,13 +558,6 @@ def quantity(value: float, evidence: Evidence) -> str:
     return f"{value:.2f}" if evidence.null == 0.5 else f"{value:.3g}"
 
 
-def interval(evidence: Evidence) -> str:
-    """Format a confidence interval; empty where there is none."""
-    if evidence.interval is None:
-        return ""
-    return f"[{', '.join(quantity(end, evidence) for end in evidence.interval)}]"
-
-
 def estimate(evidence: Evidence) -> str:
     """Format an estimate with its interval.
 
@@ -574,7 +570,8 @@ def estimate(evidence: Evidence) -> str:
     """
     if math.isnan(evidence.estimate):
         return "-"
-    return f"{quantity(evidence.estimate, evidence)} {interval(evidence)}".rstrip()
+    ends = ", ".join(quantity(end, evidence) for end in evidence.interval or ())
+    return quantity(evidence.estimate, evidence) + (f" [{ends}]" if ends else "")
 
 
 def spread(center: float, deviation: float) -> str:
