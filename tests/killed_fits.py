@@ -202,7 +202,7 @@ def kill_fit(victims, folder, draw, kind, expected, careless=False):
     for _ in range(draw.randint(1, 3)):
         trial = {"kind": kind, "every": every, "careless": careless, "path": str(path)}
         trial |= {"threads": draw.randint(1, 2), "simd": draw.choice(cdrop.kernels.simd_paths())}
-        told = victims.kill(0.06 * draw.random(), **trial)
+        told = victims.kill(0.06 * draw.random(), after=draw.randint(0, 12), **trial)
         kills += "end" not in told
         torn += any(name.endswith(".tmp") for name in os.listdir(folder))
         steps = [int(line) for line in told if line.isdigit()]
