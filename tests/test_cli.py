@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from cdrop.cli import options as cli_options
 from cdrop.cli import progress
 from cdrop.datasets import columns, sources
 from cdrop.experiments import compare as compare_arms
-from cdrop.experiments import does_dropout_help
+from cdrop.experiments import does_dropout_help, paper
 from cdrop.experiments.problem import Problem
 from cdrop.optimizers import get_optimizer
 
@@ -911,6 +912,53 @@ def test_progress_lines_are_sparse(fake, capsys):
 
 
 # --- the other commands ---
+
+
+@pytest.fixture
+def tiny_rows(monkeypatch):
+    """Let `cdrop paper` train rows of tiny nets on few drawn digits."""
+    tiny = {n: replace(row, hidden=(4,) * len(row.hidden)) for n, row in paper.ROWS.items()}
+    monkeypatch.setattr(paper, "ROWS", tiny)
+    digits = small_dataset("drawn digits (not MNIST)", train=60, validation=0, test=50)
+    monkeypatch.setattr(sources, "drawn_digits", lambda seed, validation: digits)
+
+
+def test_rows_of_the_paper(tiny_rows, capsys, tmp_path):
+    path = tmp_path / "out.json"
+    line = f"relu max-norm --data digits --repeats 2 --epochs 1 --train-size 50 --json '{path}'"
+    assert cli.main(["paper", *shlex.split(line)]) == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert lines[0] == lines[-1]
+    assert lines[0].startswith(f"{NOT_MNIST}drawn digits, 50 training images;")
+    assert f"Written: {path}" in lines
+    assert "repeat 2 of 2: accuracy" in captured.err
+    rows = json.loads(path.read_text())["rows"]
+    assert [len(row["error_percent"]) for row in rows] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--data own.csv", "--data own.csv: expected mnist, digits, or a directory of IDX files"),
+        ("--data digits --train-size 61", "--train-size: train_size is 61; expected "),
+        ("--data digits --resume", "--resume needs --checkpoint DIR"),
+        ("--data digits --json absent/out.json", "--json: absent/out.json: there is no "),
+    ],
+)
+def test_rows_of_the_paper_are_refused_before_the_work(line, message, tiny_rows, here, capsys):
+    assert cli.main(["paper", *shlex.split(line)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"cdrop paper: error: {message}")
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("columns", [80, 100, 200])
+def test_text_fits_the_terminal(columns, here, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert compare(f"{TABLE} --splits 2", *TUNED) == 0
+    longest = max(map(len, capsys.readouterr().out.splitlines()))
+    assert min(columns, 100) - 10 <= longest <= min(columns, 100)
 
 
 def test_info(capsys, monkeypatch):

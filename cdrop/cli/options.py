@@ -118,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``cdrop compare``."""
-    _add_data_options(parser)
+    _add_data_options(parser, tables=True)
     _add_table_options(parser.add_argument_group("tables"))
     _add_design_options(parser.add_argument_group("experiment"))
     _add_network_options(parser.add_argument_group("networks"))
@@ -133,13 +133,15 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_data_options(parser: argparse.ArgumentParser) -> None:
+def _add_data_options(parser: argparse.ArgumentParser, *, tables: bool) -> None:
     """Add the options that name the data."""
+    kinds = "MNIST, drawn digits, a directory of IDX files"
+    if tables:
+        kinds += ", or a table: .npz, .csv, .tsv, .txt, .xlsx, .parquet, .feather, .arff, also compressed"
     parser.add_argument(
         "--data",
-        metavar="mnist|digits|DIR|FILE",
-        help="MNIST, drawn digits, a directory of IDX files, or a table: .npz, .csv, .tsv, .txt, .xlsx, "
-        ".parquet, .feather, .arff, also compressed (default: MNIST, or drawn digits if it is not found)",
+        metavar=f"mnist|digits|DIR{'|FILE' * tables}",
+        help=f"{kinds} (default: MNIST, or drawn digits if it is not found)",
     )
     parser.add_argument(
         "--train-size",
@@ -323,7 +325,7 @@ def _add_paper(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="seed of the first repeat (default: 0)",
     )
     _add_threads(parser)
-    _add_data_options(parser)
+    _add_data_options(parser, tables=False)
     _add_checkpoint_options(parser)
     add(
         "--time-limit",
