@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from cdrop import callbacks, kernels, optimizers, reference, schedules, storage
-from cdrop._kernels import get_num_threads, set_num_threads
+from cdrop._threads import get_num_threads, set_num_threads
 from cdrop._threads import install as _install_threads
 from cdrop._version import __version__ as __version__
 from cdrop.network import Evaluation, History, Network, make_network

@@ -1,4 +1,4 @@
-"""Which rows make up each minibatch: from cdrop's own keyed streams, the same on every machine and with every NumPy."""
+"""The rows of each minibatch, from cdrop's own keyed streams: the same on every machine and with every NumPy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrop._kernels import _first_words, random_words
+from cdrop._kernels import first_words, random_words
 
 __all__ = ["cut", "drawn", "epoch", "fixed", "in_order"]
 
@@ -17,8 +17,8 @@ _OF_EPOCHS = 1  # their layer number; 0 is the one shuffle and the draws of `dra
 
 
 def _shuffled(n: int, seed: int, step: int, layer: int) -> NDArray[np.int64]:
-    """Sorting random 64-bit keys shuffles; a stable sort decides the (2**-64 n**2 / 2 rare) ties alike everywhere."""
-    keys = random_words(n, seed=seed, step=step, purpose=_PURPOSE, layer=layer)
+    """Sorting random 64-bit keys shuffles; a stable sort decides ties (2**-64 n**2 / 2 rare) identically everywhere."""
+    keys = random_words(n, seed, step, _PURPOSE, layer, 0)
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
 
 
@@ -46,7 +46,7 @@ def drawn(count: int, seed: int, done: int, total: int) -> Iterator[int]:
         Number of a minibatch.
     """
     for step in range(done + 1, done + total + 1, _AT_ONCE):
-        for word in _first_words(
+        for word in first_words(
             min(_AT_ONCE, done + total + 1 - step), seed, step, _PURPOSE
         ).tolist():
             yield (word >> 32) * count >> 32  # biased by less than count / 2**32

@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop._kernels import MAX_THREADS, _all_finite
+from cdrop._kernels import MAX_THREADS, all_finite
 
 __all__ = [
     "KEEP_UNITS",
     "as_array",
     "cast",
+    "check_apart",
+    "check_shape",
+    "check_some",
     "choice",
     "drop_rate",
     "drop_rates",
     "finite_number",
+    "float_array",
     "float_dtype",
     "keep_units",
     "label_vector",
     "layer_widths",
+    "mask_words",
     "parameter_array",
+    "probabilities",
     "real_numbers",
     "row_numbers",
     "row_weights",
+    "state_arrays",
     "target_matrix",
     "thread_count",
     "truth_value",
+    "unit_flags",
+    "updated_array",
     "whole_number",
 ]
 
 KEEP_UNITS = 2**32  # the kernels take probabilities of keeping in units of 2**-32
 
 
-def choice(name: str, value: Any, options: Sequence[str]) -> str:
+def choice(name: str, value: Any, options: Collection[str]) -> str:
     """Return `value`, one of `options`."""
     if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, options))}")
@@ -43,22 +54,26 @@ def choice(name: str, value: Any, options: Sequence[str]) -> str:
 
 
 def whole_number(name: str, value: Any, low: int, high: int) -> int:
-    """Return `value` as an int from `low` to below `high`; NumPy's integers are fine, bools are not."""
-    expected = f"a whole number from {low} to {high - 1 if high < 10**6 else f'below {high:.3g}'}"
+    """Return `value` as an int, at least `low` and below `high`; NumPy's integers are valid, bools are not."""
+    large = high > 2**20 and not high & (high - 1)
+    last = f"2**{high.bit_length() - 1} - 1" if large else str(high - 1)
+    expected = f"an integer between {low} and {last}"
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} is {value!r}; expected {expected}")
     try:
         number = int(value.__index__())
-    except TypeError:  # an array that is no scalar
+    except TypeError:  # an array with a dimension
         raise TypeError(f"{name} is {value!r}; expected {expected}") from None
     if not low <= number < high:
         raise ValueError(f"{name} is {value!r}; expected {expected}")
     return number
 
 
-def finite_number(name: str, value: Any, *, positive: bool = False) -> float:
-    """Return `value` as a finite float of at least 0, or with `positive` above 0."""
-    expected = f"a finite number {'above' if positive else 'of at least'} 0"
+def finite_number(
+    name: str, value: Any, low: float = 0, high: float = math.inf, *, positive: bool = False
+) -> float:
+    """Return `value` as a finite float from `low` to `high`, or with `positive` above 0."""
+    expected = _number_range(low, high, positive)
     no_number = (bool, np.bool_, str, bytes, complex, np.complexfloating)
     if isinstance(value, no_number) or not hasattr(value, "__float__") or np.ndim(value):
         raise TypeError(f"{name} is {value!r}; expected {expected}")
@@ -68,9 +83,17 @@ def finite_number(name: str, value: Any, *, positive: bool = False) -> float:
         raise ValueError(f"{name} is too large; expected {expected}") from None
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {value!r}; expected {expected}") from None
-    if not (np.isfinite(number) and (number > 0 if positive else number >= 0)):
+    if not (math.isfinite(number) and low <= number <= high) or (positive and number == 0):
         raise ValueError(f"{name} is {value!r}; expected {expected}")
     return number
+
+
+def _number_range(low: float, high: float, positive: bool) -> str:
+    if high < math.inf:
+        return f"a number between {low:g} and {high:g}"
+    if low == -math.inf:
+        return "a finite number"
+    return f"a finite number {'above' if positive else 'of at least'} {low:g}"
 
 
 def truth_value(name: str, value: Any) -> bool:
@@ -118,7 +141,7 @@ def drop_rate(name: str, value: Any) -> float:
     rate = finite_number(name, value)
     if not rate < 1 or keep_units(rate) == 0:
         raise ValueError(
-            f"{name} is {rate!r}; expected a probability of dropping from 0 to below 1 (to within 2**-32)"
+            f"{name} is {rate!r}; expected a probability of dropping of at least 0 and below 1 (to within 2**-32)"
         )
     return rate
 
@@ -142,7 +165,7 @@ def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
     try:
         return np.asarray(value)
     except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{name} is no array: {error}") from None
+        raise ValueError(f"{name} is not an array: {error}") from None
 
 
 def cast(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -160,7 +183,7 @@ def real_numbers(
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} has dtype {array.dtype}; expected real numbers")
     array = cast(array, dtype)
-    if not _all_finite(array):
+    if not all_finite(array):
         bad = np.argwhere(~np.isfinite(array))[0]
         where = ", ".join(map(str, (first + bad[0], *bad[1:])))
         raise ValueError(
@@ -199,7 +222,7 @@ def label_vector(name: str, value: ArrayLike, rows: int, classes: int) -> NDArra
     """Return a vector of labels from 0 to `classes` - 1, a copy: the kernels index with them."""
     array = as_array(name, value)
     if array.shape != (rows,):
-        raise ValueError(f"{name} has shape {array.shape}; expected ({rows},), one label a row")
+        raise ValueError(f"{name} has shape {array.shape}; expected ({rows},), one label per row")
     if array.dtype.kind not in "iu":
         raise TypeError(
             f"{name} has dtype {array.dtype}; expected integers, the numbers of the classes"
@@ -221,7 +244,12 @@ def target_matrix(
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
     array = real_numbers(name, array, dtype)
-    if unit_interval and not ((array >= 0) & (array <= 1)).all():
+    return probabilities(name, array) if unit_interval else array
+
+
+def probabilities(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of floats, all of them in [0, 1]."""
+    if not ((array >= 0) & (array <= 1)).all():
         raise ValueError(
             f"{name} has entries outside [0, 1]; expected the probability of each label"
         )
@@ -229,12 +257,12 @@ def target_matrix(
 
 
 def row_weights(name: str, value: ArrayLike | None, rows: int) -> NDArray[np.float64] | None:
-    """Return finite weights of at least 0, one a row, all above 0 in at least one row."""
+    """Return finite weights of at least 0, one per row, all above 0 in at least one row."""
     if value is None:
         return None
     array = as_array(name, value)
     if array.shape != (rows,):
-        raise ValueError(f"{name} has shape {array.shape}; expected ({rows},), one weight a row")
+        raise ValueError(f"{name} has shape {array.shape}; expected ({rows},), one weight per row")
     array = real_numbers(name, array, np.dtype(np.float64))
     if not (array >= 0).all() or not (array > 0).any():
         raise ValueError(
@@ -245,3 +273,109 @@ def row_weights(name: str, value: ArrayLike | None, rows: int) -> NDArray[np.flo
     if not np.finfo(np.float64).tiny <= total < np.inf:
         raise ValueError(f"{name} sums to {total}; expected a sum from 2.3e-308 that is finite")
     return array
+
+
+# ---- Arrays of the kernels, whose dtype is never converted -----------------------------------------------------------
+
+
+def float_array(
+    name: str, value: ArrayLike, ndim: int, dtype: np.dtype[Any] | None = None
+) -> NDArray[Any]:
+    """Return an aligned, C-contiguous, native array of float32 or float64, copied only if it must be."""
+    array = as_array(name, value)
+    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
+        raise TypeError(f"{name} has dtype {array.dtype}; expected float32 or float64")
+    native = np.dtype(f"f{array.dtype.itemsize}")
+    if dtype is not None and native != dtype:
+        raise TypeError(f"{name} has dtype {array.dtype}; expected {dtype}, like the other arrays")
+    if array.ndim != ndim:
+        raise ValueError(f"{name} has shape {array.shape}; expected {_dimensions(ndim)}")
+    return cast(array, native)
+
+
+def _dimensions(ndim: int) -> str:
+    return f"{ndim} dimension{'s' if ndim != 1 else ''}"
+
+
+def check_shape(
+    name: str, array: NDArray[Any], expected: tuple[int, ...], meaning: str
+) -> NDArray[Any]:
+    """Return an array of the expected shape, whose dimensions `meaning` explains."""
+    if array.shape != expected:
+        raise ValueError(f"{name} has shape {array.shape}; expected {expected} ({meaning})")
+    return array
+
+
+def check_some(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Return a matrix that is not empty."""
+    if not array.size:
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected at least one row and one column"
+        )
+    return array
+
+
+def unit_flags(name: str, value: ArrayLike) -> NDArray[np.bool_]:
+    """Return a matrix of booleans, which integers stand for too."""
+    array = as_array(name, value)
+    if array.size and array.dtype.kind not in "biu":
+        raise TypeError(f"{name} has dtype {array.dtype}; expected booleans")
+    if array.ndim != 2:
+        raise ValueError(f"{name} has shape {array.shape}; expected 2 dimensions, rows and units")
+    return array.astype(np.bool_)
+
+
+def mask_words(
+    name: str, value: ArrayLike, width: int, rows: int | None = None
+) -> NDArray[np.uint64]:
+    """Return the words of a packed mask over `width` units, for any or a given number of rows."""
+    array = as_array(name, value)
+    if array.dtype != np.uint64:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; expected uint64 words, as bernoulli_mask and pack_mask return them"
+        )
+    rows = len(array) if rows is None and array.ndim else rows
+    check_shape(name, array, (rows or 0, -(-width // 64)), "rows, ceil(units / 64) words")
+    return cast(array, np.dtype(np.uint64))
+
+
+def updated_array(
+    name: str, value: Any, like: NDArray[Any] | None = None, ndim: int | None = None
+) -> NDArray[Any]:
+    """Return an array that is updated in place, so that it must not be copied; `like` is the array of weights."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(
+            f"{name} is a {type(value).__name__}; expected an ndarray, which is updated in place"
+        )
+    like = value if like is None else like
+    if value.dtype not in (np.float32, np.float64) or value.dtype != like.dtype:
+        expected = "float32 or float64" if like is value else f"{like.dtype}, like weight"
+        raise TypeError(f"{name} has dtype {value.dtype}; expected native {expected}")
+    if ndim is not None and value.ndim != ndim:
+        raise ValueError(f"{name} has shape {value.shape}; expected {_dimensions(ndim)}")
+    check_shape(name, value, like.shape, "like weight")
+    if not (value.flags.c_contiguous and value.flags.writeable and value.flags.aligned):
+        raise ValueError(f"{name} is updated in place; expected a C-contiguous, writeable array")
+    return value
+
+
+def state_arrays(
+    state: Any, weight: NDArray[Any], count: int, rule: str
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an update rule's state by name."""
+    expected = f"a list of {count} arrays for {rule}"
+    if not isinstance(state, (list, tuple)):
+        raise TypeError(f"state is a {type(state).__name__}; expected {expected}")
+    if len(state) != count:
+        raise ValueError(f"state has {len(state)} arrays; expected {expected}")
+    names = [f"state[{i}]" for i in range(count)]
+    return {
+        name: updated_array(name, array, weight) for name, array in zip(names, state, strict=True)
+    }
+
+
+def check_apart(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Raise if two arrays may share memory."""
+    for (name, array), (other, another) in combinations(arrays.items(), 2):
+        if np.may_share_memory(array, another):
+            raise ValueError(f"{other} shares memory with {name}; expected separate arrays")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrop._checks import as_array, cast, real_numbers
-from cdrop._kernels import _all_finite
+from cdrop._kernels import all_finite
 
 __all__ = ["Features", "SparseRows", "checked_rows", "feature_matrix"]
 
@@ -70,7 +70,7 @@ def _sparse_rows(name: str, csr: Any, dtype: np.dtype[Any], first: int) -> Spars
     if not _ascends(indices, indptr):
         data, indices, indptr = _canonical(data, indices, indptr)
     data = cast(data, dtype)
-    if not _all_finite(data):
+    if not all_finite(data):
         at = int(np.flatnonzero(~np.isfinite(data))[0])
         row = first + int(np.searchsorted(indptr, at, side="right")) - 1
         raise ValueError(
@@ -121,7 +121,7 @@ def _canonical(
     rows, indices = rows[order], indices[order]
     first = np.ones(len(rows), bool)
     first[1:] = (rows[1:] != rows[:-1]) | (indices[1:] != indices[:-1])
-    with np.errstate(all="ignore"):  # infinity and NaN are told by the caller
+    with np.errstate(all="ignore"):  # the caller reports infinity and NaN
         data = np.add.reduceat(data[order], np.flatnonzero(first))
     counts = np.bincount(rows[first], minlength=len(indptr) - 1)
     return data, indices[first], np.concatenate([[0], np.cumsum(counts)])

@@ -1,4 +1,4 @@
-"""The compiled module's functions and types; their contracts stand in _kernels.pyx."""
+"""Types of the compiled module, whose contracts are in _kernels.pyx."""
 
 from collections.abc import Sequence
 from typing import Any, Self, TypeAlias
@@ -23,64 +23,57 @@ __test__: dict[str, str]
 def __reduce_cython__(self: Any) -> Any: ...
 def __setstate_cython__(self: Any, __pyx_state: Any) -> None: ...
 def simd() -> str: ...
-def simd_paths(*, built: bool = False) -> list[str]: ...
+def simd_paths(built: bool = False) -> list[str]: ...
 def _select_simd(name: str | None) -> None: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
 def _set_cpus(cpus: int) -> None: ...
-def _all_finite(array: _Floats) -> bool: ...
-def drawn_keep(keep: float) -> float: ...
+def all_finite(array: _Floats) -> bool: ...
 def bernoulli_mask(
     rows: int,
     width: int,
-    keep: float,
-    *,
-    seed: int = 0,
-    step: int = 0,
-    layer: int = 0,
-    first_row: int = 0,
-    purpose: int = 0,
+    keep: int,
+    seed: int,
+    step: int,
+    layer: int,
+    first: int,
+    purpose: int,
 ) -> _Words: ...
-def random_words(
-    n: int, *, seed: int = 0, step: int = 0, purpose: int = 3, layer: int = 0, block: int = 0
-) -> _Words: ...
-def _first_words(n: int, seed: int, step: int, purpose: int) -> _Words: ...
+def random_words(n: int, seed: int, step: int, purpose: int, layer: int, block: int) -> _Words: ...
+def first_words(n: int, seed: int, step: int, purpose: int) -> _Words: ...
 def random_normal(
-    n: int, *, seed: int = 0, step: int = 0, purpose: int = 3, layer: int = 0, block: int = 0
+    n: int, seed: int, step: int, purpose: int, layer: int, block: int
 ) -> NDArray[np.float64]: ...
 def masked_gemm(
-    x: ArrayLike,
-    weight: ArrayLike,
-    bias: ArrayLike | None = None,
-    *,
-    mask: ArrayLike | None = None,
-    scale: float = 1.0,
-    activation: str = "identity",
-    threads: int | None = None,
+    x: _Floats,
+    weight: _Floats,
+    bias: _Floats | None,
+    mask: _Words | None,
+    scale: float,
+    activation: str,
+    threads: int,
 ) -> _Floats: ...
 def masked_gradients(
-    dout: ArrayLike,
-    x: ArrayLike,
-    weight: ArrayLike,
-    *,
-    mask: ArrayLike | None = None,
-    scale: float = 1.0,
-    activation: str = "identity",
-    threads: int | None = None,
+    dout: _Floats,
+    x: _Floats,
+    weight: _Floats,
+    mask: _Words | None,
+    scale: float,
+    activation: str,
+    threads: int,
 ) -> tuple[_Floats, _Floats, _Floats]: ...
-def softmax_cross_entropy(
-    logits: ArrayLike, labels: ArrayLike, sample_weight: ArrayLike | None = None
+def loss_and_gradient(
+    loss: str,
+    outputs: _Floats,
+    labels: NDArray[np.int64] | None,
+    targets: _Floats | None,
+    weights: NDArray[np.float64] | None,
 ) -> tuple[float, _Floats]: ...
-def sigmoid_cross_entropy(
-    logits: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
-) -> tuple[float, _Floats]: ...
-def squared_error(
-    outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
-) -> tuple[float, _Floats]: ...
-def _update(
-    weight: _Floats, gradient: ArrayLike, state: Sequence[_Floats], constants: _Constants
+def rule_states(name: str) -> int: ...
+def update(
+    weight: _Floats, gradient: _Floats, state: Sequence[_Floats], constants: _Constants
 ) -> None: ...
-def _limit_norms(weight: _Floats, max_norm: float) -> None: ...
+def limit_norms(weight: _Floats, max_norm: float) -> None: ...
 
 @disjoint_base
 class KeptBatches: ...

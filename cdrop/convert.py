@@ -1,4 +1,4 @@
-"""Models for and from other libraries: to ONNX, whose files run without Python or cdrop; from scikit-learn.
+"""Conversion to ONNX, whose files run without Python or cdrop, and from scikit-learn.
 
 Needs onnx, ``pip install 'cdrop[onnx]'``, or scikit-learn, ``pip install 'cdrop[sklearn]'``.
 """
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrop import _kernels
 from cdrop._files import write_atomically
 from cdrop._version import __version__
+from cdrop.kernels import drawn_keep
 from cdrop.network import Network
 
 __all__ = ["from_sklearn", "to_onnx"]
@@ -28,7 +28,7 @@ _BINARY = 2
 
 
 def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
-    """Convert a network, or a fitted estimator, to an ONNX model that predicts alike.
+    """Convert a network, or a fitted estimator, to an ONNX model with the same predictions.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def _folded(net: Network) -> list[tuple[NDArray[np.float32], NDArray[np.float32]
     rates = (net.input_dropout, *net.dropout)
     for i, (weight, bias, rate) in enumerate(zip(net.coefs_, net.intercepts_, rates, strict=True)):
         # The kernels know keep probabilities in 32 bits.
-        scale = _kernels.drawn_keep(1 - rate) if net.scaling == "test" else 1.0
+        scale = drawn_keep(1 - rate) if net.scaling == "test" else 1.0
         with np.errstate(over="ignore"):
             layer = (weight * np.float64(scale)).astype(np.float32), bias.astype(np.float32)
         if not all(np.isfinite(part).all() for part in layer):
@@ -234,7 +234,7 @@ def _onnx() -> Any:
 
 
 def from_sklearn(model: Any) -> Any:
-    """Convert a fitted perceptron of scikit-learn to an estimator that predicts alike, and can be trained on.
+    """Convert a fitted perceptron of scikit-learn to an estimator with the same predictions, for further training.
 
     Parameters
     ----------
@@ -245,8 +245,8 @@ def from_sklearn(model: Any) -> Any:
     -------
     DropoutMLPClassifier or DropoutMLPRegressor
         With the same parameters, and no dropout. Solver "lbfgs", which cdrop lacks, becomes "adam". Weights are of the
-        same dtype and bits; a binary classifier has one output in both libraries. Training goes on from them with
-        ``partial_fit`` or ``warm_start=True``; the optimiser begins anew.
+        same dtype and bits; a binary classifier has one output in both libraries. Training continues from them with
+        ``partial_fit`` or ``warm_start=True``; the optimizer starts with a fresh state.
 
     Raises
     ------

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrop._checks import choice, whole_number
-from cdrop._kernels import random_normal
+from cdrop.kernels import random_normal
 
 __all__ = ["INITIALIZERS", "initial_weight"]
 
@@ -51,7 +51,7 @@ def initial_weight(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above.
+        If an argument is invalid.
 
     References
     ----------

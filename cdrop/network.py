@@ -527,9 +527,10 @@ class Network:
 
     def _evaluated(self, data: _kernels.Rows) -> Evaluation:
         outputs = self._engine.predict(data, "outputs", self.threads or 0)
-        truth = data.labels if data.labels is not None else data.targets
         with np.errstate(all="ignore"):  # a diverged network's numbers
-            loss, _ = getattr(_kernels, self.loss)(outputs, truth, data.weights)
+            loss, _ = _kernels.loss_and_gradient(
+                self.loss, outputs, data.labels, data.targets, data.weights
+            )
             if not math.isfinite(loss):
                 return Evaluation(loss, math.nan)
             if self.loss == "softmax_cross_entropy":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,13 +14,12 @@ from cdrop.experiments.statistics import mean, mean_interval
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import BinaryIO
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
     from numpy.typing import NDArray
 
     from cdrop.experiments.results import Contrast, ExperimentResult
@@ -40,7 +40,6 @@ MOST_BANDS = 4  # more arms than that hide each other's
 # The intervals of two repeats are 18 standard deviations wide, and hide everything else; a histogram of a few repeats
 # says less than they do themselves; hundreds of lines are a black surface, and so are lines across many arms.
 FEWEST_FOR_INTERVALS, FEWEST_FOR_HISTOGRAM, MOST_LINES, MOST_JOINED = 3, 30, 200, 6
-TICKS = tuple(digit * 10.0**power for power in range(-4, 4) for digit in (1, 2, 5))
 
 
 def check_format(path: str | os.PathLike[str]) -> str:
@@ -120,22 +119,16 @@ def plot_result(
     return figure
 
 
-def _panels(result: ExperimentResult) -> list[Callable[[Axes], None]]:
+def _panels(result: ExperimentResult) -> list[partial[None]]:
     """Return what draws each part of the figure that this result has."""
     if not result.repeats:
         raise ValueError("result has 0 finished repeats; expected at least 1")
-    panels: list[Callable[[Axes], None]] = []
-    if any(arm.has_curves for arm in result.arms.values()):
-        panels += [
-            lambda a: draw_curve(a, result, "loss"),
-            lambda a: draw_curve(a, result, "test_score"),
-        ]
-    panels.append(lambda axes: draw_scores(axes, result))
+    curves = ("loss", "test_score") if any(a.has_curves for a in result.arms.values()) else ()
+    panels = [partial(draw_curve, result=result, name=name) for name in curves]
+    panels.append(partial(draw_scores, result=result))
     if contrasts := result.contrasts(sizes=()):
-        panels.append(lambda axes: draw_differences(axes, result, contrasts))
-    if result.sweep():
-        panels.append(lambda axes: draw_sweep(axes, result))
-    return panels
+        panels.append(partial(draw_differences, result=result, contrasts=contrasts))
+    return [*panels, partial(draw_sweep, result=result)] if result.sweep() else panels
 
 
 def _title(result: ExperimentResult) -> list[str]:
@@ -202,45 +195,30 @@ def _first(result: ExperimentResult, contrasts: Sequence[Contrast]) -> str:
 
 
 def draw_curve(axes: Axes, result: ExperimentResult, name: str) -> None:
-    """Draw the mean learning curves of the arms that have some, with a band of one standard deviation if arms are few.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    result : ExperimentResult
-        At least one finished repeat.
-    name : {"test_score", "test_loss", "loss"}
-        Published points are drawn with the training loss.
-    """
-    published = result.preset.published
-    curved = [arm for arm in result.arms if result.arms[arm].has_curves]
+    """Draw ``loss``, ``test_loss`` or ``test_score`` of the arms that have curves: means, and few arms' deviations."""
+    published = result.preset.published.loss if result.preset.published and name == "loss" else {}
+    curved = {key: arm for key, arm in result.arms.items() if arm.has_curves}
     bands = len(result.repeats) > 1 and len(curved) <= MOST_BANDS
-    for arm in curved:
-        style = arm_style(list(result.arms).index(arm))
-        iterations, (means, stds) = (
-            result.arms[arm].iterations,
-            map(np.array, result.arms[arm].curve(name)),
-        )
-        every = math.ceil(len(iterations) / MOST_MARKERS)
-        axes.plot(
-            iterations, means, label=_name(result, arm), lw=1.8, ms=4.5, markevery=every, **style
-        )
+    for key, arm in curved.items():
+        style, label = arm_style(list(result.arms).index(key)), _name(result, key)
+        x, (means, stds) = arm.iterations, map(np.array, arm.curve(name))
+        every = math.ceil(len(x) / MOST_MARKERS)
+        axes.plot(x, means, label=label, lw=1.8, ms=4.5, markevery=every, **style)
         if bands:
-            axes.fill_between(
-                iterations, means - stds, means + stds, color=style["color"], alpha=0.18, lw=0
-            )
-        if name == "loss" and published and arm in published.loss:
+            band: dict[str, Any] = {"color": style["color"], "alpha": 0.18, "lw": 0}
+            axes.fill_between(x, means - stds, means + stds, **band)
+        if key in published:
             hollow = style | {"mfc": "white", "ls": "none", "ms": 6.5, "mew": 1.3}
-            axes.plot(*published.loss[arm], label=f"{_name(result, arm)}, published", **hollow)
+            axes.plot(*published[key], label=f"{label}, published", **hollow)
     score = "R2" if result.task == "regression" else "accuracy"
-    labels = {"loss": "training loss", "test_loss": "test loss", "test_score": f"test {score}"}
-    axes.set(xlabel="iteration", ylabel=labels[name], xlim=(0, None))
-    axes.set_title(f"{labels[name][0].upper()}{labels[name][1:]}, mean over repeats", fontsize=11)
+    label = {"loss": "training loss", "test_loss": "test loss"}.get(name, f"test {score}")
+    axes.set(xlabel="iteration", ylabel=label, xlim=(0, None))
     axes.ticklabel_format(axis="y", useOffset=False)
     if name != "test_score":
         axes.set_ylim(min(0.0, axes.get_ylim()[0]), None)
-    _legend(axes, [_patch("1 SD between repeats")] if bands else [])
-    tidy(axes)
+    explained = [_patch("1 SD between repeats")] if bands else []
+    handles = [*axes.get_legend_handles_labels()[0], *explained]
+    _finish(axes, f"{label[0].upper()}{label[1:]}, mean over repeats", handles)
 
 
 # ---- Scores and differences ---------------------------------------------------------------------------------------
@@ -267,36 +245,16 @@ def draw_scores(axes: Axes, result: ExperimentResult) -> None:
             style = _points(result, arm) | {"ms": 5, "alpha": max(fade, 0.3)}
             axes.plot(scores[place], [place] * repeats, zorder=2, **style)
     if repeats > 1:
-        handles.append(_means(axes, result))
-    handles += _published(axes, result)
+        means = {name: (arm.mean_score, arm.std_score) for name, arm in result.arms.items()}
+        handles.append(_centers(axes, result, means, -0.2, "mean ± SD"))
+    if published := result.preset.published:
+        theirs = {arm: published.score.get(arm, (math.nan, math.nan)) for arm in arms}
+        label = f"mean ± SD of {published.source}"
+        handles.append(_centers(axes, result, theirs, 0.2, label, mfc="white"))
     handles += _baseline(axes, result, scores)
     _rows(axes, result, dict(zip(arms, scores, strict=True)))
     axes.set_xlabel(f"{result.metric.label} ({_better(result)})")
-    axes.set_title(f"Test {result.metric.label} of each repeat", fontsize=11)
-    _legend(axes, handles)
-    tidy(axes, "x")
-
-
-def _means(axes: Axes, result: ExperimentResult) -> Artist:
-    """Draw each arm's mean and standard deviation above its points; return the legend's entry."""
-    for place, (name, arm) in enumerate(result.arms.items()):
-        if math.isfinite(arm.mean_score):
-            style = _points(result, name) | {"ms": 6.5, "lw": 2, "capsize": 4, "zorder": 3}
-            axes.errorbar(arm.mean_score, place - 0.2, xerr=arm.std_score, **style)
-    return _mark("mean ± SD")
-
-
-def _published(axes: Axes, result: ExperimentResult) -> list[Artist]:
-    """Draw published means and standard deviations below the points; return the legend's entry."""
-    published = result.preset.published
-    if published is None:
-        return []
-    for place, arm in enumerate(result.arms):
-        if arm in published.score:
-            center, std = published.score[arm]
-            style = _points(result, arm) | {"mfc": "white", "ms": 6.5, "capsize": 4}
-            axes.errorbar(center, place + 0.2, xerr=std if math.isfinite(std) else None, **style)
-    return [_mark(f"mean ± SD of {published.source}", mfc="white")]
+    _finish(axes, f"Test {result.metric.label} of each repeat", handles, "x")
 
 
 def _baseline(axes: Axes, result: ExperimentResult, scores: NDArray[np.float64]) -> list[Artist]:
@@ -322,72 +280,67 @@ def draw_differences(axes: Axes, result: ExperimentResult, contrasts: Sequence[C
         heights = 0.07 * (np.arange(len(result.repeats)) % 5)
         for place, (arm, values) in enumerate(differences.items()):
             axes.plot(values, place + heights, alpha=0.5, **_points(result, arm) | {"ms": 5})
-    drawn = [_estimate(axes, result, c.score, c.second, place) for place, c in enumerate(contrasts)]
-    handles: list[Artist] = [_mark(_interval_label(result, any(drawn)))]
+    estimates = {c.second: c.score for c in contrasts}
+    handles = [_intervals(axes, result, estimates, -0.22, "mean")]
     handles.append(_line_at(axes, 0, "no difference"))
-    if result.margin:
-        handles.append(
-            axes.axvspan(-result.margin, result.margin, color="0.85", zorder=0, label="margin")
-        )
+    if width := result.margin:
+        handles.append(axes.axvspan(-width, width, color="0.85", zorder=0, label="margin"))
     _rows(axes, result, differences)
-    axes.set_xlabel(
-        f"{result.metric.label} minus that of {_first(result, contrasts)} ({_better(result)})"
-    )
-    axes.set_title("Difference in each repeat", fontsize=11)
-    _legend(axes, handles)
-    tidy(axes, "x")
+    first_name = _first(result, contrasts)
+    axes.set_xlabel(f"{result.metric.label} minus that of {first_name} ({_better(result)})")
+    _finish(axes, "Difference in each repeat", handles, "x")
 
 
 def draw_spread(axes: Axes, result: ExperimentResult, contrasts: Sequence[Contrast]) -> None:
     """Draw the first arm's standard deviation over that of each other arm, with its interval, on a log axis."""
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+    from matplotlib.ticker import LogLocator, NullLocator
 
-    drawn = [
-        _estimate(axes, result, c.spread, c.second, place, above=0.0)
-        for place, c in enumerate(contrasts)
-        if c.spread.estimate > 0
-    ]
-    handles = [
-        _mark(_interval_label(result, any(drawn), "ratio")),
-        _line_at(axes, 1, "equal spread"),
-    ]
+    ratios = {c.second: c.spread for c in contrasts}
+    handles = [_intervals(axes, result, ratios, 0.0, "ratio"), _line_at(axes, 1, "equal spread")]
     axes.set_xscale("log")
-    # Powers of ten alone are too few for ratios near 1.
-    low, high = np.clip(axes.get_xlim(), 1e-4, 1e4)
+    low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0.45), max(high, 2.2))
-    ticks = [tick for tick in TICKS if (high / low < 100 or f"{tick:e}"[0] == "1")]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
+    # Powers of ten alone are too few for ratios near 1.
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
-    _rows(axes, result, {c.second: c.spread.estimate for c in contrasts})
+    _rows(axes, result, {arm: ratio.estimate for arm, ratio in ratios.items()})
     axes.set_xlabel(
         f"SD of {_first(result, contrasts)} / SD of arm (less spread \N{RIGHTWARDS ARROW})"
     )
-    axes.set_title("Standard deviations between repeats", fontsize=11)
-    _legend(axes, handles)
-    tidy(axes, "x")
+    _finish(axes, "Standard deviations between repeats", handles, "x")
 
 
-def _estimate(
+def _intervals(
+    axes: Axes, result: ExperimentResult, values: dict[str, Evidence], offset: float, noun: str
+) -> Artist:
+    """Draw estimates with their intervals, where there are enough repeats; return the legend's entry."""
+    shown = len(result.repeats) >= FEWEST_FOR_INTERVALS and any(e.interval for e in values.values())
+    sides = {
+        arm: np.abs(np.subtract((shown and e.interval) or math.nan, e.estimate)) * np.ones(2)
+        for arm, e in values.items()
+    }
+    centers = {arm: (e.estimate, sides[arm][:, None]) for arm, e in values.items()}
+    label = f"{noun}, {100 * (1 - result.alpha):.4g} % interval" if shown else noun
+    return _centers(axes, result, centers, offset, label, mec="white")
+
+
+def _centers(
     axes: Axes,
     result: ExperimentResult,
-    evidence: Evidence,
-    arm: str,
-    place: int,
-    above: float = 0.22,
-) -> bool:
-    """Draw an estimate with its interval; return whether there is one to be drawn."""
-    ends = evidence.interval if len(result.repeats) >= FEWEST_FOR_INTERVALS else None
-    if not math.isfinite(evidence.estimate):
-        return False
-    style = _points(result, arm) | {"ms": 7, "lw": 2, "capsize": 4, "mec": "white", "zorder": 3}
-    error = None if ends is None else np.abs(np.subtract(ends, evidence.estimate))[:, None]
-    axes.errorbar(evidence.estimate, place - above, xerr=error, **style)
-    return ends is not None
-
-
-def _interval_label(result: ExperimentResult, drawn: bool, noun: str = "mean") -> str:
-    return f"{noun}, {100 * (1 - result.alpha):.4g} % interval" if drawn else noun
+    values: dict[str, tuple[float, Any]],
+    offset: float,
+    label: str,
+    **style: Any,
+) -> Artist:
+    """Draw a point with its error (NaN: none) on each row, or near it; return the legend's entry."""
+    for place, (arm, (center, error)) in enumerate(values.items()):
+        if math.isfinite(center):
+            large = {"ms": 6.5, "lw": 2, "capsize": 4, "zorder": 3}
+            axes.errorbar(
+                center, place + offset, xerr=error, **_points(result, arm) | large | style
+            )
+    return _mark(label, mfc=style.get("mfc", GREY))
 
 
 def _histograms(
@@ -404,18 +357,11 @@ def _histograms(
     counts = {arm: np.histogram(v, bins)[0] for arm, v in finite.items()}
     scale = 0.55 / max(c.max() for c in counts.values())
     for place, (arm, count) in enumerate(counts.items()):
-        color = _points(result, arm)["color"]
-        there = count > 0  # an outline of empty bins is a line across the figure
-        axes.bar(
-            bins[:-1][there],
-            -scale * count[there],
-            np.diff(bins)[there],
-            bottom=place + 0.35,
-            align="edge",
-            fc=(color, 0.45),
-            ec=color,
-            lw=0.6,  # a single repeat of a thousand is visible
-        )
+        color, there = _points(result, arm)["color"], count > 0  # empty bins have no outline
+        heights, widths = -scale * count[there], np.diff(bins)[there]
+        # A single repeat of a thousand is visible by its outline.
+        style: dict[str, Any] = {"fc": (color, 0.45), "ec": color, "lw": 0.6, "align": "edge"}
+        axes.bar(bins[:-1][there], heights, widths, bottom=place + 0.35, **style)
 
 
 def _bins(points: NDArray[np.float64], step: float) -> NDArray[np.float64]:
@@ -452,11 +398,10 @@ def draw_sweep(axes: Axes, result: ExperimentResult) -> None:
         drawn |= half is not None
         axes.errorbar(place, mean(score), half, ms=6.5, lw=1.6, capsize=4, **_points(result, name))
     axes.set(xlabel=_plain(key), ylabel=f"{result.metric.label} ({_better(result, vertical=True)})")
-    axes.set_title(f"Mean test {result.metric.label} by {_plain(key)}", fontsize=11)
     axes.ticklabel_format(axis="y", useOffset=False)
     covers = " over seeds" if result.sampling.ratio is None else ""
-    _legend(axes, [_mark(f"mean, 95 % interval{covers}" if drawn else "mean")])
-    tidy(axes)
+    handles = [_mark(f"mean, 95 % interval{covers}" if drawn else "mean")]
+    _finish(axes, f"Mean test {result.metric.label} by {_plain(key)}", handles)
 
 
 # ---- Details ------------------------------------------------------------------------------------------------------
@@ -489,20 +434,20 @@ def _line_at(axes: Axes, value: float, label: str) -> Artist:
     return line
 
 
-def _legend(axes: Axes, explained: Sequence[Artist]) -> None:
-    """Add a legend of the curves and what is explained in grey, below the axes, where it covers nothing."""
-    lines = [h for h in axes.get_legend_handles_labels()[0] if h not in explained]
-    curves = [line for line in lines if axes.get_xlabel() == "iteration"]
+def _finish(
+    axes: Axes, heading: str, handles: Sequence[Artist], grid: Literal["x", "y"] = "y"
+) -> None:
+    """Add the title, a legend below the axes, where it covers nothing, and a grid."""
+    axes.set_title(heading, fontsize=11)
     size = 9.0
-    axes.legend(
-        handles=[*curves, *explained],
-        frameon=False,
-        fontsize=size,
-        ncols=2,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0),
-        borderaxespad=32 / size,  # points: the height of tick labels and the axis' label
-    )
+    below = 32 / size  # points: the height of tick labels and the axis' label
+    place: dict[str, Any] = {
+        "loc": "upper center",
+        "bbox_to_anchor": (0.5, 0),
+        "borderaxespad": below,
+    }
+    axes.legend(handles=handles, frameon=False, fontsize=size, ncols=2, **place)
+    tidy(axes, grid)
 
 
 def tidy(axes: Axes, grid: Literal["x", "y"] = "y") -> None:
@@ -601,9 +546,14 @@ class LossCurveDisplay:
         curves = {"training": self.loss}
         if self.validation_loss is not None:
             curves["validation"] = self.validation_loss
-        self.ax_, self.lines_ = ax, []
+        self.ax_: Axes = ax
+        self.lines_: list[Any] = []
         for place, (label, losses) in enumerate(curves.items()):
-            self.lines_ += self._draw(ax, label, arm_style(place), np.asarray(losses))
+            epochs = np.flatnonzero(np.isfinite(losses)) + 1
+            style = arm_style(place) | {"lw": 2, "label": label}
+            if len(epochs) != 1:  # a line needs two points
+                style["marker"] = None
+            self.lines_ += ax.plot(epochs, np.asarray(losses)[epochs - 1], **style)
         ax.set(xlabel="epoch", ylabel="loss")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if self.name is not None:
@@ -611,17 +561,3 @@ class LossCurveDisplay:
         ax.legend(frameon=False)
         tidy(ax)
         return self
-
-    @staticmethod
-    def _draw(ax: Axes, label: str, style: dict[str, Any], losses: NDArray[Any]) -> list[Line2D]:
-        epochs = np.arange(1, len(losses) + 1)
-        there = np.isfinite(losses)
-        return ax.plot(
-            epochs[there],
-            losses[there],
-            label=label,
-            color=style["color"],
-            lw=2,
-            ls="-" if label == "training" else "--",
-            marker=style["marker"] if there.sum() == 1 else None,  # a line needs two points
-        )

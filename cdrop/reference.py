@@ -26,19 +26,35 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from cdrop._checks import as_array
+from cdrop._checks import (
+    check_shape,
+    check_some,
+    choice,
+    drop_rate,
+    drop_rates,
+    finite_number,
+    float_array,
+    label_vector,
+    layer_widths,
+    mask_words,
+    probabilities,
+    row_weights,
+    state_arrays,
+    unit_flags,
+    updated_array,
+    whole_number,
+)
+from cdrop.optimizers import get_optimizer
 
 Array = NDArray[Any]
 Params = tuple[list[Array], list[Array]]
-_T = TypeVar("_T")
 
 MASKS, WEIGHTS, ORDER, USER, SAMPLES, SUBNETWORKS = range(6)  # the purposes of a stream
 BLOCK_ROWS = 64  # rows of a mask that share one stream
@@ -63,9 +79,11 @@ def _streams(blocks: Array, seed: int, step: int, purpose: int, layer: int) -> A
     as each assignment can be undone no two keys share a state.
     """
     k0, k1, k2, k3 = np.empty((4, blocks.size, LANES), np.uint64)
-    k0[:] = _integer("seed", seed, 64)
-    k1[:] = _integer("step", step, 64)
-    k2[:] = _integer("purpose", purpose, 32) << 32 | _integer("layer", layer, 32)
+    k0[:] = whole_number("seed", seed, 0, 2**64)
+    k1[:] = whole_number("step", step, 0, 2**64)
+    k2[:] = whole_number("purpose", purpose, 0, 2**32) << 32 | whole_number(
+        "layer", layer, 0, 2**32
+    )
     k3[:] = blocks[:, None] * np.uint64(LANES) + np.arange(LANES, dtype=np.uint64)
     carry = np.zeros_like(k3)
     for _ in range(2):
@@ -122,8 +140,8 @@ def random_words(
     >>> [hex(word) for word in random_words(2, seed=1)]
     ['0xc9ac29373a6570eb', '0xb8140a65b8ffb128']
     """
-    blocks = np.array([_integer("block", block, 61)], np.uint64)
-    words: Array = _words(_integer("n", n, 48), blocks, seed, step, purpose, layer)[0]
+    blocks = np.array([whole_number("block", block, 0, 2**61)], np.uint64)
+    words: Array = _words(whole_number("n", n, 0, 2**48), blocks, seed, step, purpose, layer)[0]
     return words
 
 
@@ -138,8 +156,8 @@ def random_normal(
     ----------
     Marsaglia and Bray, "A convenient method for generating normal variables", 1964.
     """
-    blocks = np.array([_integer("block", block, 61)], np.uint64)
-    normals: Array = _normals(_integer("n", n, 48), blocks, seed, step, purpose, layer)[0]
+    blocks = np.array([whole_number("block", block, 0, 2**61)], np.uint64)
+    normals: Array = _normals(whole_number("n", n, 0, 2**48), blocks, seed, step, purpose, layer)[0]
     return normals
 
 
@@ -174,9 +192,7 @@ def drawn_keep(keep: float) -> float:
     >>> drawn_keep(0.5), drawn_keep(1e-10), drawn_keep(0.1)
     (0.5, 0.0, 0.10000000009313226)
     """
-    if not 0.0 <= keep <= 1.0:
-        raise ValueError(f"keep must be in [0, 1], got {keep}")
-    return round(float(keep) * 2**32) / 2**32
+    return round(finite_number("keep", keep, 0, 1) * 2**32) / 2**32
 
 
 def bernoulli_mask(
@@ -217,7 +233,7 @@ def bernoulli_mask(
     array([[1, 1, 1, 1, 0, 1, 0, 1],
            [1, 1, 1, 1, 1, 0, 1, 0]])
     """
-    rows, width = _integer("rows", rows, 48), _integer("width", width, 48)
+    rows, width = whole_number("rows", rows, 0, 2**48), whole_number("width", width, 0, 2**48)
     k = round(drawn_keep(keep) * 2**32)
     n_words, n_blocks = -(-width // 64), -(-rows // BLOCK_ROWS)
     row = pack_mask(np.ones((1, width), bool))
@@ -261,12 +277,7 @@ def pack_mask(mask: ArrayLike) -> NDArray[np.uint64]:
     >>> pack_mask([[True, False, True]])
     array([[5]], dtype=uint64)
     """
-    units = as_array("mask", mask)
-    if units.size and units.dtype.kind not in "biu":
-        raise TypeError(f"mask must be booleans, got {units.dtype}")
-    units = units.astype(bool)
-    if units.ndim != 2:
-        raise ValueError(f"mask must have 2 dimensions, got {units.ndim}")
+    units = unit_flags("mask", mask)
     units = np.pad(units, ((0, 0), (0, -units.shape[1] % 64)))
     octets = np.ascontiguousarray(np.packbits(units, axis=1, bitorder="little"))
     return octets.view("<u8").reshape(len(units), units.shape[1] // 64).astype(np.uint64)
@@ -274,14 +285,8 @@ def pack_mask(mask: ArrayLike) -> NDArray[np.uint64]:
 
 def unpack_mask(mask: ArrayLike, width: int) -> NDArray[np.bool_]:
     """Unpack words (rows, ceil(width / 64)) into booleans (rows, width); padding is ignored."""
-    width = _integer("width", width, 48)
-    words = as_array("mask", mask)
-    if words.dtype != np.uint64:
-        raise TypeError(f"mask must be uint64, got {words.dtype}")
-    if words.ndim != 2 or words.shape[1] != -(-width // 64):
-        raise ValueError(
-            f"mask must have {-(-width // 64)} words a row for {width} units, got {words.shape}"
-        )
+    width = whole_number("width", width, 0, 2**48)
+    words = mask_words("mask", mask, width)
     octets = np.ascontiguousarray(words, "<u8").view(np.uint8)
     return np.unpackbits(octets, axis=1, count=width, bitorder="little").astype(bool)
 
@@ -310,12 +315,10 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
 
 def _dropped_out(x: Array, mask: ArrayLike | None, scale: float) -> Array:
     """``x * mask * scale``; a dropped unit gives 0 whatever it held."""
-    x = x * float(scale)
+    x = x * finite_number("scale", scale, -math.inf)
     if mask is None:
         return x
-    kept = unpack_mask(mask, x.shape[1])
-    if kept.shape != x.shape:
-        raise ValueError(f"mask must have {len(x)} rows, got {len(kept)}")
+    kept = unpack_mask(mask_words("mask", mask, x.shape[1], len(x)), x.shape[1])
     return np.where(kept, x, x.dtype.type(0))
 
 
@@ -363,14 +366,14 @@ def masked_gemm(
     >>> masked_gemm(x, weight, mask=pack_mask([[True, False, True]]), scale=2.0)
     array([[8.]])
     """
-    x, weight = _floats(("x", x, 2), ("weight", weight, 2))
-    _shape("weight", weight, (x.shape[1], weight.shape[1]))
+    x = float_array("x", x, 2)
+    weight = float_array("weight", weight, 2, x.dtype)
+    check_shape("weight", weight, (x.shape[1], weight.shape[1]), "columns of x, outputs")
     z = _product(_dropped_out(x, mask, scale), weight)
     if bias is not None:
-        _, bias = _floats(("x", x, 2), ("bias", bias, 1))
-        _shape("bias", bias, (weight.shape[1],))
-        z = z + bias
-    return _choice("activation", activation, ACTIVATIONS)[0](z)
+        bias = float_array("bias", bias, 1, x.dtype)
+        z = z + check_shape("bias", bias, (weight.shape[1],), "outputs")
+    return ACTIVATIONS[choice("activation", activation, ACTIVATIONS)][0](z)
 
 
 def masked_gradients(
@@ -409,10 +412,12 @@ def masked_gradients(
     ----------
     Srivastava et al. 2014, section 5.1.
     """
-    dout, x, weight = _floats(("dout", dout, 2), ("x", x, 2), ("weight", weight, 2))
-    _shape("dout", dout, (len(x), weight.shape[1]))
-    _shape("weight", weight, (x.shape[1], dout.shape[1]))
-    slope = _choice("activation", activation, ACTIVATIONS)[1](x)
+    dout = float_array("dout", dout, 2)
+    x = float_array("x", x, 2, dout.dtype)
+    check_shape("x", x, (len(dout), x.shape[1]), "rows of dout, inputs")
+    weight = float_array("weight", weight, 2, dout.dtype)
+    check_shape("weight", weight, (x.shape[1], dout.shape[1]), "columns of x, columns of dout")
+    slope = ACTIVATIONS[choice("activation", activation, ACTIVATIONS)][1](x)
     dinput = _dropped_out(_product(dout, weight.T) * slope, mask, scale)
     return dinput, _product(_dropped_out(x, mask, scale).T, dout), dout.sum(axis=0)
 
@@ -445,14 +450,8 @@ def softmax_cross_entropy(
     >>> loss, dlogits
     (10000.0, array([[ 1., -1.]]))
     """
-    (logits,) = _floats(("logits", logits, 2))
-    _some("logits", logits)
-    labels = np.asarray(labels)
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
-    _shape("labels", labels, (len(logits),))
-    if not 0 <= labels.min() <= labels.max() < logits.shape[1]:
-        raise ValueError(f"labels must be in [0, {logits.shape[1]})")
+    logits = check_some("logits", float_array("logits", logits, 2))
+    labels = label_vector("labels", labels, *logits.shape)
     z = logits - logits.max(axis=1, keepdims=True)
     e = np.exp(z)
     total = e.sum(axis=1, keepdims=True)
@@ -471,11 +470,8 @@ def sigmoid_cross_entropy(
     A row's loss is ``-sum_j t_j log s(z_j) + (1 - t_j) log (1 - s(z_j))``, s the sigmoid;
     logits z and targets t in [0, 1] are (rows, outputs), all else as in `softmax_cross_entropy`.
     """
-    logits, targets = _floats(("logits", logits, 2), ("targets", targets, 2))
-    _shape("targets", targets, logits.shape)
-    _some("logits", logits)
-    if not np.all((targets >= 0) & (targets <= 1)):
-        raise ValueError("targets must be in [0, 1]")
+    logits = check_some("logits", float_array("logits", logits, 2))
+    targets = probabilities("targets", _targets(targets, logits))
     losses = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))
     return _weighted_mean(losses.sum(axis=1), _sigmoid(logits) - targets, sample_weight)
 
@@ -487,21 +483,23 @@ def squared_error(
 
     Outputs and targets are (rows, outputs), all else as in `softmax_cross_entropy`.
     """
-    outputs, targets = _floats(("outputs", outputs, 2), ("targets", targets, 2))
-    _shape("targets", targets, outputs.shape)
-    _some("outputs", outputs)
+    outputs = check_some("outputs", float_array("outputs", outputs, 2))
+    targets = _targets(targets, outputs)
     error = outputs - targets
     return _weighted_mean((0.5 * error * error).sum(axis=1), error, sample_weight)
+
+
+def _targets(targets: ArrayLike, outputs: Array) -> Array:
+    targets = float_array("targets", targets, 2, outputs.dtype)
+    return check_shape("targets", targets, outputs.shape, "like the outputs")
 
 
 def _weighted_mean(
     losses: Array, gradients: Array, sample_weight: ArrayLike | None
 ) -> tuple[float, Array]:
     """Return ``sum(w * losses) / sum(w)`` and its gradient, from those of the single rows."""
-    weights = np.ones(len(losses)) if sample_weight is None else np.asarray(sample_weight, float)
-    _shape("sample_weight", weights, losses.shape)
-    if not (np.all(weights >= 0) and np.all(np.isfinite(weights)) and weights.sum() > 0):
-        raise ValueError("sample_weight must be finite, >= 0 and have a positive sum")
+    weights = row_weights("sample_weight", sample_weight, len(losses))
+    weights = np.ones(len(losses)) if weights is None else weights
     share = weights / weights.sum()
     return float(share @ losses), gradients * share[:, None].astype(gradients.dtype)
 
@@ -518,7 +516,7 @@ LOSSES = {
 
 @dataclass
 class _Step:
-    """What an update rule may read beside weight, gradient and state."""
+    """What an update rule may read in addition to weight, gradient and state."""
 
     lr: float
     t: int
@@ -650,28 +648,22 @@ def update(
     >>> weight
     array([0.95, 2.  ])
     """
-    rule, slots, names = _choice("optimizer", optimizer, OPTIMIZERS)
-    if unknown := set(hyper) - set(names.split()):
-        raise TypeError(f"{optimizer} takes no {', '.join(sorted(unknown))}")
-    for name, value in {"learning_rate": learning_rate, "l2": l2, **hyper}.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be finite and >= 0, got {value}")
-    if step < 1:
-        raise ValueError(f"step must be at least 1, got {step}")
+    get_optimizer(optimizer, **hyper)  # which checks them
+    rule, slots, _ = OPTIMIZERS[choice("optimizer", optimizer, OPTIMIZERS)]
+    learning_rate, l2 = finite_number("learning_rate", learning_rate), finite_number("l2", l2)
+    step = whole_number("step", step, 1, 2**64)
     if optimizer == "adamw" and l2 != 0:
-        raise ValueError("adamw decays the weights itself: l2 must be 0")
-    if len(state) != slots:
-        raise ValueError(f"{optimizer} needs {slots} state arrays, got {len(state)}")
-    named = [("gradient", gradient), *((f"state[{i}]", a) for i, a in enumerate(state))]
-    for name, array in named:
-        _floats(("weight", weight, weight.ndim), (name, array, weight.ndim))
-        _shape(name, array, weight.shape)
-    g = gradient + float(l2) * weight
+        raise ValueError(f"l2 is {l2!r}; expected 0 with adamw, whose weight_decay takes its place")
+    updated_array("weight", weight)
+    gradient = float_array("gradient", gradient, weight.ndim, weight.dtype)
+    check_shape("gradient", gradient, weight.shape, "like weight")
+    state_arrays(state, weight, slots, optimizer)
+    g = gradient + l2 * weight
     rule(
         weight,
         g,
         state,
-        _Step(float(learning_rate), step, **{k: float(v) for k, v in hyper.items()}),
+        _Step(learning_rate, step, **{k: float(v) for k, v in hyper.items()}),
     )
 
 
@@ -700,9 +692,8 @@ def limit_norms(weight: Array, max_norm: float) -> None:
     array([[1.5, 0.5],
            [2. , 0.5]])
     """
-    _floats(("weight", weight, 2))
-    if not 0 < max_norm < math.inf:
-        raise ValueError(f"max_norm must be finite and > 0, got {max_norm}")
+    updated_array("weight", weight, ndim=2)
+    max_norm = finite_number("max_norm", max_norm, positive=True)
     norms = np.sqrt((weight.astype(float) ** 2).sum(axis=0))
     above = (norms > max_norm) & (norms < math.inf)
     weight[:, above] *= (max_norm / norms[above]).astype(weight.dtype)
@@ -713,7 +704,7 @@ def limit_norms(weight: Array, max_norm: float) -> None:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A fully connected net: what a training step needs beside weights, batch and optimiser.
+    """A fully connected net: what a training step needs in addition to weights, batch and optimizer.
 
     Parameters
     ----------
@@ -748,22 +739,18 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         """Check what was given."""
-        if len(self.sizes) < 2 or min(self.sizes) < 1:
-            raise ValueError(f"sizes must be two or more positive numbers, got {self.sizes}")
-        _choice("activation", self.activation, ACTIVATIONS)
-        _choice("loss", self.loss, LOSSES)
-        _choice("scaling", self.scaling, {"train": 1, "test": 1})
-        for rate in self.rates:
-            if not 0 <= rate < 1 or drawn_keep(1 - rate) == 0:
-                raise ValueError(f"dropout must be in [0, 1) and keep some units, got {rate}")
+        layer_widths("sizes", self.sizes)
+        choice("activation", self.activation, ACTIVATIONS)
+        choice("loss", self.loss, LOSSES)
+        choice("scaling", self.scaling, ("train", "test"))
+        drop_rates("dropout", self.dropout, len(self.sizes) - 2)
+        drop_rate("input_dropout", self.input_dropout)
 
     @property
     def rates(self) -> list[float]:
         """Dropout rate of each layer's input: of the net's input, then of each hidden layer."""
         hidden = len(self.sizes) - 2
         rates = [*self.dropout] if isinstance(self.dropout, Sequence) else [self.dropout] * hidden
-        if len(rates) != hidden:
-            raise ValueError(f"dropout must have {hidden} rates, got {len(rates)}")
         return [self.input_dropout, *rates]
 
     def scales(self, training: bool) -> list[float]:
@@ -791,7 +778,7 @@ def initial_weights(
     ----------
     He et al. 2015, section 2.2; Glorot and Bengio 2010, section 4.2.1.
     """
-    _choice("initializer", initializer, {"he": 1, "glorot": 1})
+    choice("initializer", initializer, ("he", "glorot"))
     weights, biases = [], []
     for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         sd = math.sqrt(2 / (fan_in if initializer == "he" else fan_in + fan_out))
@@ -907,10 +894,10 @@ def uncertainty(
     else:
         p = _sigmoid(z)
         predictive, each = (_p_log_p(q) + _p_log_p(1 - q) for q in (p.mean(axis=0), p))
-    told = {"mean": p.mean(axis=0), "predictive_entropy": predictive}
-    told["expected_entropy"] = each.mean(axis=0)
-    told["mutual_information"] = np.maximum(predictive - told["expected_entropy"], 0)
-    return {name: array.astype(dtype) for name, array in told.items()}
+    result = {"mean": p.mean(axis=0), "predictive_entropy": predictive}
+    result["expected_entropy"] = each.mean(axis=0)
+    result["mutual_information"] = np.maximum(predictive - result["expected_entropy"], 0)
+    return {name: array.astype(dtype) for name, array in result.items()}
 
 
 def _p_log_p(p: Array) -> Array:
@@ -952,7 +939,7 @@ def loss_and_gradients(
 
 @dataclass
 class OptimizerState:
-    """State of one optimiser: for weights and biases, per layer, the arrays of `update`."""
+    """State of one optimizer: for weights and biases, per layer, the arrays of `update`."""
 
     optimizer: str
     weights: list[list[Array]]
@@ -961,8 +948,8 @@ class OptimizerState:
 
 
 def initial_state(params: Params, optimizer: str) -> OptimizerState:
-    """Return the state of an optimiser that has made no update: zeros."""
-    slots = _choice("optimizer", optimizer, OPTIMIZERS)[1]
+    """Return the state of an optimizer that has made no update: zeros."""
+    slots = OPTIMIZERS[choice("optimizer", optimizer, OPTIMIZERS)][1]
     weights, biases = ([[np.zeros_like(a) for _ in range(slots)] for a in part] for part in params)
     return OptimizerState(optimizer, weights, biases)
 
@@ -1068,44 +1055,3 @@ def epoch_order(n: int, seed: int, epoch: int) -> Array:
 
 def _shuffle(n: int, **key: int) -> Array:
     return np.argsort(random_words(n, **key), kind="stable")
-
-
-# ---- Checks --------------------------------------------------------------------------------
-
-
-def _integer(name: str, value: int, bits: int) -> int:
-    try:
-        value = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    if not 0 <= value < 2**bits:
-        raise ValueError(f"{name} must be in [0, 2**{bits}), got {value}")
-    return value
-
-
-def _choice(name: str, value: str, table: Mapping[str, _T]) -> _T:
-    if value not in table:
-        raise ValueError(f"{name} must be one of {', '.join(table)}, got {value!r}")
-    return table[value]
-
-
-def _floats(*named: tuple[str, ArrayLike, int]) -> list[Array]:
-    """Return the arrays, all of one dtype (float32 or float64) and of the dimensions given."""
-    arrays = [np.asarray(array) for _, array, _ in named]
-    for (name, _, ndim), array in zip(named, arrays, strict=True):
-        if array.dtype not in (np.float32, np.float64) or array.dtype != arrays[0].dtype:
-            dtypes = ", ".join(str(a.dtype) for a in arrays)
-            raise TypeError(f"{name} must be float32 or float64 like the others, got {dtypes}")
-        if array.ndim != ndim:
-            raise ValueError(f"{name} must have {ndim} dimensions, got {array.ndim}")
-    return arrays
-
-
-def _shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-
-
-def _some(name: str, array: Array) -> None:
-    if array.size == 0:
-        raise ValueError(f"{name} must have at least one row and one column, got {array.shape}")

@@ -1,4 +1,4 @@
-"""Thinned networks that stay: masks drawn once, used in many calls, and each of them a smaller network of its own."""
+"""Thinned networks with fixed masks: drawn once, used in many calls, each extractable as a smaller network."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels
 from cdrop._checks import whole_number
-from cdrop.reference import SUBNETWORKS, unpack_mask
+from cdrop.kernels import bernoulli_mask, unpack_mask
 from cdrop.uncertainty import Uncertainty
 
 if TYPE_CHECKING:
     from cdrop.network import Network
 
 __all__ = ["Subnetworks"]
+
+_PURPOSE = 5  # of the generator's streams: subnetworks
 
 
 class Subnetworks:
@@ -71,8 +72,8 @@ class Subnetworks:
     def _drawn(self, layer: int, width: int, keep: float) -> NDArray[np.uint64] | None:
         if keep == 1:
             return None
-        mask = _kernels.bernoulli_mask(
-            self._count, width, keep, seed=self._seed, layer=layer, purpose=SUBNETWORKS
+        mask = bernoulli_mask(
+            self._count, width, keep, seed=self._seed, layer=layer, purpose=_PURPOSE
         )
         mask.flags.writeable = False
         return mask
@@ -123,7 +124,7 @@ class Subnetworks:
         return self._mean(X)
 
     def predict_uncertainty(self, X: ArrayLike) -> Uncertainty:
-        """Tell how far the subnetworks agree, as `Network.predict_uncertainty` does; all rows see the same masks.
+        """Measure how far the subnetworks agree, as `Network.predict_uncertainty` does; all rows see the same masks.
 
         Parameters
         ----------
@@ -146,7 +147,7 @@ class Subnetworks:
         return self.extract(at % self._count)
 
     def extract(self, index: int) -> Network:
-        """Make one subnetwork a network of its own: smaller, dense, without dropout, untrained as to its optimiser.
+        """Copy one subnetwork into a smaller network without dropout, whose optimizer has a fresh state.
 
         Parameters
         ----------
@@ -163,7 +164,7 @@ class Subnetworks:
         Raises
         ------
         TypeError, ValueError
-            If `index` is not as above.
+            If `index` is invalid.
         """
         index = whole_number("index", index, 0, self._count)
         whole, kept = self._network, self._kept(index)

@@ -61,10 +61,21 @@ def made_result(
             bits = None if splits else rng.random(200) < values[r]
             trials.append(
                 Trial(
-                    r, arm, r % len(some), measured, bits, [100 * (i + 1) for i in range(points)],
-                    [*map(float, decay)], [*map(float, decay + 0.1)], [*map(float, 1.2 - decay)], 0.5 + k,
+                    repeat=r,
+                    arm=arm,
+                    candidate=r % len(some),
+                    scores=measured,
+                    baseline=dict.fromkeys(measured, baseline),
+                    train=800,
+                    test=200,
+                    rows=bits,
+                    iterations=[100 * (i + 1) for i in range(points)],
+                    loss=decay.tolist(),
+                    test_loss=(decay + 0.1).tolist(),
+                    test_score=(1.2 - decay).tolist(),
+                    seconds=0.5 + k,
                 )
-            )  # fmt: skip
+            )
         built[arm] = Arm(arm, metric, (candidates or {}).get(arm, [{"dropout": 0.1 * k}]), trials)
     known = [metric, *(["log_loss"] if metric != "log_loss" and not regression else [])]
     defaults = {

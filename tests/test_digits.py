@@ -141,13 +141,13 @@ def test_every_template_has_its_points_and_passes_through_its_knots():
 @pytest.mark.parametrize("bad", [1.0, "3", None, True, np.float64(2), np.True_])
 @pytest.mark.parametrize("name", ["n", "seed"])
 def test_what_is_no_whole_number_is_refused(name, bad):
-    with pytest.raises(TypeError, match=f"{name} is .*; expected a whole number"):
+    with pytest.raises(TypeError, match=f"{name} is .*; expected an integer"):
         make_digits(**{"n": 1, name: bad})
 
 
 @pytest.mark.parametrize(("name", "bad"), [("n", -1), ("n", 2**70), ("seed", -1), ("seed", 2**64)])
 def test_what_is_out_of_range_is_refused(name, bad):
-    with pytest.raises(ValueError, match=f"{name} is {bad}; expected a whole number from 0 to "):
+    with pytest.raises(ValueError, match=f"{name} is {bad}; expected an integer between 0 and "):
         make_digits(**{"n": 1, name: bad})
 
 

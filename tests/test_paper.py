@@ -1,15 +1,14 @@
-"""Rows of the paper's table: what is trained on what, where it goes on, and what it tells."""
+"""Rows of the paper's table: recipes, the images each is trained and tested on, and the command."""
 
 import dataclasses
-import io
 import json
-import sys
 
 import numpy as np
 import pytest
 from comparisons import FakeTrainer, small_dataset
 
-from cdrop import cli, progress, report
+from cdrop import cli
+from cdrop.cli.progress import Progress
 from cdrop.experiments import paper
 from cdrop.experiments.paper import ROWS, Recipe, inputs, outcomes, plan, train_rows
 from cdrop.optimizers import Adam, Momentum
@@ -73,19 +72,38 @@ def test_the_table_is_of_test_images():
     np.testing.assert_array_equal(trainer.calls[0]["y_test"], WHOLE.y_test)
     assert len(trainer.calls[0]["X"]) == 300
     standard, relu = outcomes(result, plan(["standard", "relu"], 1))
-    assert standard.errors == pytest.approx([10.0, 9.9])
-    assert relu.errors == pytest.approx([9.5, 9.4])
-    text = report.paper(result, [standard, relu], search=False)
-    expected = "dropout, ReLU, 3 x 1024 1.25 % 9.450 % 9.50 % 9.40 %"
-    assert text.splitlines()[2].split() == expected.split()
+    assert standard.errors == pytest.approx([10.0, 9.0])
+    assert relu.errors == pytest.approx([12.0, 11.0])
+    assert relu.to_dict()["mean_error_percent"] == pytest.approx(11.5)
+    assert (relu.planned.row.error, relu.to_dict()["paper_error_percent"]) == (1.25, 1.25)
+    assert result.preset.published.score["relu"][0] == pytest.approx(0.9875)
+    assert result.condition == "for this training set, over seeds and test rows"
 
 
-def test_pixels_are_not_centred_and_tables_are():
+def test_outcomes_include_runs_of_unfinished_repeats():
+    trainer = FakeTrainer(fault=KeyboardInterrupt, fault_at=3)
+    planned = plan(["standard", "relu"], 1)
+    result = train_rows(WHOLE, planned, repeats=2, network=trainer)
+    assert (result.stopped, result.repeats) == ("interrupted", [0])
+    standard, relu = outcomes(result, planned)
+    assert (len(standard.errors), len(relu.errors)) == (2, 1)
+    none = outcomes(train_rows(WHOLE, planned, repeats=1, network=FakeTrainer(fault=KeyboardInterrupt, fault_at=0)), planned)
+    assert [outcome.to_dict()["mean_error_percent"] for outcome in none] == [None, None]
+
+
+def test_pixels_are_not_centered():
     train, held_out, tested = inputs(WITH_HELD_OUT)
     assert (train.dtype, train.min(), held_out.shape, tested.shape) == (
         np.float32, 0.0, (50, 784), (100, 784)
     )  # fmt: skip
     assert train.max() <= 1
+
+
+def test_work_grows_with_images_weights_epochs_and_logistic_units():
+    work = {name: planned.work(WHOLE) for name, planned in plan(epochs=3).items()}
+    assert work["relu"] == work["max-norm"] == 3 * 300 * (784 * 1024 + 2 * 1024**2 + 1024 * 10)
+    assert work["logistic"] == 2 * work["relu"]
+    assert work["standard"] < work["relu"] == plan(["relu"], 6)["relu"].work(WHOLE) / 2
 
 
 # ---- The command -------------------------------------------------------------------------------
@@ -108,38 +126,36 @@ def run(*arguments):
     return cli.main(["paper", *map(str, arguments), "--data", "digits"])
 
 
-def test_the_command_prints_and_saves_every_training(quick, capsys, tmp_path):
+def test_the_command_prints_and_saves_every_run(quick, capsys, tmp_path):
     assert (
         run("standard", "max-norm", "--epochs", 2, "--repeats", 2, "--json", tmp_path / "out") == 0
     )
-    told = capsys.readouterr()
-    assert told.out.startswith("NOT MNIST")
-    assert told.out.rstrip().splitlines()[-1].startswith("NOT MNIST")
-    assert told.err.count(" error (") == 4
+    shown = capsys.readouterr().out
+    assert shown.rstrip().splitlines()[-1].startswith("NOT MNIST")
     saved = json.loads((tmp_path / "out").read_text())
     for row in saved["rows"]:
         for error in row["error_percent"]:
-            assert f"{error:.2f} %" in told.out
+            assert f"{error:.2f} %" in shown
     assert [row["paper_error_percent"] for row in saved["rows"]] == [1.60, 1.06]
-    assert saved["arms"]["max-norm"]["configuration"]["max_norm"] == 0.9
+    assert saved["arms"]["max-norm"]["candidates"][0]["max_norm"] == 0.9
 
 
-def test_a_recipe_tells_what_is_not_default():
+def test_a_recipe_names_what_is_not_default():
     rule = Momentum(0.95, start=0.6, ramp=200)
-    told = "momentum(momentum=0.95, start=0.6, ramp=200) 0.03, max-norm 1, batch 128, 7 epochs"
-    assert str(Recipe(rule, 0.03, 1.0, epochs=7)) == told
+    text = "momentum(momentum=0.95, start=0.6, ramp=200) 0.03, max-norm 1, batch 128, 7 epochs"
+    assert str(Recipe(rule, 0.03, 1.0, epochs=7)) == text
     assert str(Recipe(Adam(), 5e-4)) == "adam 0.0005, batch 128, 100 epochs"
 
 
-def test_out_of_time_goes_on_to_the_same_numbers(quick, capsys, tmp_path):
-    pytest.importorskip("safetensors")
+def test_out_of_time_resumes_to_the_same_numbers(quick, capsys, tmp_path):
     options = ["relu", "--repeats", 3, "--epochs", 40, "--json"]
     assert run(*options, tmp_path / "whole") == 0
     kept = ["--checkpoint", tmp_path / "kept", "--resume"]
     assert run(*options, tmp_path / "cut", *kept, "--time-limit", 1e-5) == 0
-    told = capsys.readouterr().out
-    assert "INCOMPLETE: stopped by the time limit." in told
-    assert "The same command with --resume goes on." in told
+    shown = capsys.readouterr().out
+    assert "INCOMPLETE: stopped by" in shown
+    assert "time limit" in shown
+    assert "--resume" in shown
     assert run(*options, tmp_path / "resumed", *kept) == 0
     whole, resumed = (
         json.loads((tmp_path / name).read_text())["rows"][0]["error_percent"]
@@ -148,16 +164,15 @@ def test_out_of_time_goes_on_to_the_same_numbers(quick, capsys, tmp_path):
     assert whole == resumed
 
 
-def test_what_is_finished_is_no_work_to_come(quick, tmp_path, monkeypatch):
-    pytest.importorskip("safetensors")
+def test_finished_runs_are_not_work_to_come(quick, tmp_path, monkeypatch):
     seen = []
 
-    class Recorded(progress.TrainingWork):
+    class Recorded(Progress):
         def __init__(self, left, done):
-            seen.append((left, done))
+            seen.append((list(left), done))
             super().__init__(left, done)
 
-    monkeypatch.setattr(progress, "TrainingWork", Recorded)
+    monkeypatch.setattr("cdrop.cli.progress.Progress", Recorded)
     options = ["standard", "logistic", "--epochs", 1, "--checkpoint", tmp_path / "kept", "--resume"]
     for repeats in (1, 2):
         assert run(*options, "--repeats", repeats) == 0
@@ -168,10 +183,10 @@ def test_what_is_finished_is_no_work_to_come(quick, tmp_path, monkeypatch):
 
 def test_a_search_lists_its_candidates(quick, capsys):
     assert run("relu", "--search", "--epochs", 1) == 0
-    told = capsys.readouterr().out
-    assert "error on images held out" in told
+    shown = capsys.readouterr().out
+    assert "error on images held out" in shown
     for recipe in ROWS["relu"].candidates:
-        assert f"relu: {dataclasses.replace(recipe, epochs=1)}" in told
+        assert f"relu: {dataclasses.replace(recipe, epochs=1)}" in shown
 
 
 @pytest.mark.parametrize(
@@ -183,13 +198,13 @@ def test_a_search_lists_its_candidates(quick, capsys):
         ("seed", "-1"),
     ],
 )
-def test_bad_options_are_told(option, value, capsys):
+def test_bad_options_are_refused(option, value, capsys):
     with pytest.raises(SystemExit) as stop:
         run(f"--{option}={value}")
     assert stop.value.code == 2
-    told = capsys.readouterr().err
-    assert f"argument --{option}: expected" in told
-    assert f"got {value!r}" in told
+    message = capsys.readouterr().err
+    assert f"argument --{option}: expected" in message
+    assert f"got {value!r}" in message
 
 
 def test_other_rows_are_refused_by_the_command(capsys):
@@ -200,56 +215,3 @@ def test_other_rows_are_refused_by_the_command(capsys):
         "expected one of standard, logistic, relu, max-norm, 3x2048, 2x4096, got 'lstm'"
         in capsys.readouterr().err
     )
-
-
-# ---- Progress ----------------------------------------------------------------------------------
-
-
-class Net:
-    def __init__(self, iterations):
-        self.history = type("History", (), {"iterations": iterations})
-
-
-def test_work_is_counted_with_what_a_checkpoint_has(monkeypatch):
-    shown = progress.TrainingWork([10, 6], done=4)
-    shown.on_fit_begin(Net(3), 2)  # three of its five steps were made before
-    for _ in range(2):
-        shown.on_iteration(None, 1, 0.5)
-    assert shown.share == pytest.approx(14 / 20)
-    monkeypatch.setattr(shown, "_begun", shown._begun - 10)
-    assert shown.seconds_left == pytest.approx(15, rel=0.01)
-    shown.on_fit_begin(Net(0), 2)
-    shown.on_iteration(None, 1, 0.5)
-    assert shown.share == pytest.approx(17 / 20)
-
-
-def test_work_grows_with_images_weights_epochs_and_logistic_units():
-    work = {name: planned.work(WHOLE) for name, planned in plan(epochs=3).items()}
-    assert work["relu"] == work["max-norm"] == 3 * 300 * (784 * 1024 + 2 * 1024**2 + 1024 * 10)
-    assert work["logistic"] == 2 * work["relu"]
-    assert work["standard"] < work["relu"] == plan(["relu"], 6)["relu"].work(WHOLE) / 2
-
-
-def test_long_trainings_tell_of_themselves(monkeypatch, capsys):
-    monkeypatch.setattr(progress, "EVERY", 0.0)
-    shown = progress.TrainingWork([500], done=500)
-    shown.on_fit_begin(Net(0), 2)
-    shown.on_iteration(None, 1, 0.5)
-    shown.on_epoch_end(None, None)
-    assert capsys.readouterr().err.startswith("  75% done, about")
-
-
-def test_a_bar_on_a_terminal(monkeypatch):
-    pytest.importorskip("tqdm")
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    shown = progress.TrainingWork([750], done=250)
-    shown.on_fit_begin(Net(0), 2)
-    shown.tell("a line")
-    shown.close()
-    assert "25%" in sys.stderr.getvalue()
-    assert "a line\n" in sys.stderr.getvalue()

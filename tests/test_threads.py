@@ -58,7 +58,7 @@ def test_an_import_takes_the_number_from_the_environment(variables):
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "1e2", "0x2"])
 def test_a_bad_number_of_threads_is_an_error_at_import(value, monkeypatch):
     monkeypatch.setenv("CDROP_NUM_THREADS", value)
-    with pytest.raises(ImportError, match=f"CDROP_NUM_THREADS is '{value}'; expected a whole"):
+    with pytest.raises(ImportError, match=f"CDROP_NUM_THREADS is '{value}'; expected an integer"):
         default_threads()
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrop.datasets.columns import Cells, has_extra, number_reasons
+from cdrop.datasets.columns import Cells, drop_infinite, has_extra, number_reasons
 from cdrop.datasets.dataset import DataError
 from cdrop.datasets.table import Column, Table, encode_labels, is_missing
 
@@ -295,9 +295,7 @@ def finish_arrays(
     names = list(map(str, range(rows.X.shape[1])))
     infinite = 0
     for part in (rows, test):
-        if part is not None and (bad := np.isinf(part.X)).any():
-            infinite += int(bad.sum())
-            part.X[bad] = np.nan
+        infinite += 0 if part is None else drop_infinite(part.X)
     reasons, gaps = number_reasons(rows.X, names)
     columns = tuple(
         Column(name, "number", 0, int(missing), not reason, reason)

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AMONG_NUMBERS", "MISSING", "Cells", "has_extra", "is_number", "number_reasons", "typed"]
+__all__ = [
+    "AMONG_NUMBERS",
+    "MISSING",
+    "Cells",
+    "drop_infinite",
+    "has_extra",
+    "is_number",
+    "number_reasons",
+    "typed",
+]
 
 # What pandas takes for missing, and the question mark of the UCI repository.
 _PANDAS_NA = """
@@ -185,25 +194,35 @@ def _dates(texts: list[str]) -> NDArray[Any] | None:
         return None
     import pandas as pd
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of an ambiguous or mixed format
-        for options in ({}, {"dayfirst": True}, {"format": "ISO8601"}):
+    for options in ({}, {"dayfirst": True}, {"format": "ISO8601"}):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             try:
                 dates = pd.to_datetime(pd.Series(texts, dtype=object), utc=True, **options)
-            except (ValueError, TypeError, OverflowError, UserWarning):
+            except (ValueError, TypeError, OverflowError):
                 continue
-            return dates.dt.tz_localize(None).to_numpy("datetime64[s]")  # type: ignore[no-any-return]
+        if not any("Could not infer format" in str(warning.message) for warning in caught):
+            return np.asarray(dates.dt.tz_localize(None).to_numpy("datetime64[s]"))
     return None
+
+
+def drop_infinite(X: NDArray[Any]) -> int:
+    """Make infinite numbers NaN, in place; return how many there were."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(X.sum()):  # no NaN and no infinity among the terms: one pass for most tables
+            return 0
+    bad = np.isinf(X)
+    X[bad] = np.nan
+    return int(bad.sum())
 
 
 def number_reasons(X: NDArray[Any], names: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
     """Return for each column of numbers why it is not a feature, or nothing; and its missing cells."""
     rows = len(X)
-    gaps = np.isnan(X).sum(axis=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of columns without any number
-        reduce = (np.nanmin, np.nanmax) if gaps.any() else (np.min, np.max)
-        low, high = (function(X, axis=0) for function in reduce)
+    low, high = X.min(axis=0), X.max(axis=0)  # NaN where a cell is
+    gaps = np.zeros(X.shape[1], np.int64)
+    for column in np.flatnonzero(np.isnan(low)):
+        gaps[column] = np.isnan(X[:, column]).sum()
     reasons = []
     for i, name in enumerate(names):
         if gaps[i] == rows:

@@ -35,7 +35,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrop.datasets.assemble import Options, Read, assemble, find, listed, unique
-from cdrop.datasets.columns import AMONG_NUMBERS, MISSING, Cells, has_extra, is_number, typed
+from cdrop.datasets.columns import (
+    AMONG_NUMBERS,
+    MISSING,
+    Cells,
+    drop_infinite,
+    has_extra,
+    is_number,
+    typed,
+)
 from cdrop.datasets.dataset import MOST_BYTES, MOST_ROWS, DataError, DataNotFoundError
 from cdrop.datasets.table import Table
 
@@ -175,6 +183,19 @@ def _text(path: Path, look: _Look) -> Iterator[TextIO]:
         yield text
 
 
+@contextmanager
+def _bytes(path: Path, look: _Look) -> Iterator[Any]:
+    """Do as `_text`, but yield the bytes of UTF-8, which pandas reads faster."""
+    if look.encoding != "utf-8":
+        with _text(path, look) as text:
+            yield text
+        return
+    with _opened(path) as stream:
+        for _ in range(look.skip):
+            stream.readline()
+        yield stream
+
+
 # --- the head ---
 
 
@@ -190,6 +211,7 @@ class _Look:
     width: int  # cells in a line; one more than names if each line ends in a separator
     kinds: list[str]
     notes: tuple[str, ...]
+    spaced: bool = False  # whether blanks come after separators
     padded: bool = False  # whether some cell has leading zeros
 
 
@@ -239,7 +261,8 @@ def _look(path: Path, head: bytes, options: Options) -> _Look:
     )
     names, more = unique(names)
     skip += next(i for i, line in enumerate(lines[skip:], 1) if line.strip()) if header else 0
-    return _Look(encoding, sep, decimal, names, skip, width, kinds, tuple(notes + more))
+    spaced = any(f"{sep} " in line for line in sample)
+    return _Look(encoding, sep, decimal, names, skip, width, kinds, tuple(notes + more), spaced)
 
 
 def _separator(lines: list[str]) -> str:
@@ -363,7 +386,7 @@ def _scan(path: Path, look: _Look, options: Options) -> tuple[int, _Look]:
     with _opened(path) as stream:
         while block := stream.read(_BLOCK):
             size += len(block)
-            lines += block.count(b"\n")
+            lines += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))  # SIMD
             line = len(block) - block.rfind(b"\n") - 1 if b"\n" in block else line + len(block)
             if line > _LONGEST_LINE or size > MOST_BYTES or lines > MOST_ROWS:
                 raise DataError(
@@ -399,12 +422,12 @@ def _single_byte(path: Path) -> str:
 def _has_padded(block: bytes, sep: str) -> bool:
     """Return whether a cell in a block begins with 0 and another digit."""
     codes = np.frombuffer(block, np.uint8)
-    here = codes[1:-1] == 48
-    here &= (codes[2:] - np.uint8(48)) < 10
-    if not here.any():
-        return False
-    places = np.flatnonzero(here)
-    return bool(np.isin(codes[places], np.frombuffer((sep + '\n\r" ').encode(), np.uint8)).any())
+    before = codes[:-2]
+    here = codes[1:-1] == ord("0")
+    here &= codes[2:] - np.uint8(ord("0")) < 10
+    # Blanks, quotes and ends of lines come before the plus sign, which an exponent may have.
+    here &= (before < ord("+")) | (before == ord(sep[0]))
+    return bool(here.any())
 
 
 # --- cell by cell ---
@@ -479,24 +502,24 @@ def _read_pandas(
     """Read with pandas: numbers as such, everything else as categories."""
     import pandas as pd
 
-    gaps = [*MISSING, *options.missing]
     exact = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
-    with _text(path, look) as text, warnings.catch_warnings():
+    with _bytes(path, look) as stream, warnings.catch_warnings():
         warnings.simplefilter("error")
         frame = pd.read_csv(
-            text,
+            stream,
             sep=r"\s+" if look.sep == " " else look.sep,
             decimal=look.decimal,
             header=None,
             names=look.names,
             index_col=False,
-            dtype={name: "float64" if name in numbers else "category" for name in look.names},
-            na_values={n: gaps + list(AMONG_NUMBERS) * (n in numbers) for n in look.names},
+            dtype={name: "category" for name in look.names if name not in numbers},
+            na_values=[*MISSING, *options.missing],
             keep_default_na=False,
-            skipinitialspace=True,
-            low_memory=False,
+            skipinitialspace=look.spaced,
             **exact,
         )
+    if any(frame[name].dtype.kind not in "iuf" for name in numbers):
+        return None
     if frame[look.names[-1]].isna().any():
         return None  # a line may have been too short, which pandas does not say
     others = {}
@@ -507,8 +530,8 @@ def _read_pandas(
             if len(set(levels)) < len(levels):
                 return None
             others[name] = typed(levels, values.codes.to_numpy(np.intp), decimal=look.decimal)
-    target = {label: _floats(frame.pop(label).to_numpy())} if label in numbers else {}
-    return _as_read(look, frame.to_numpy(), list(frame.columns), others, target)
+    target = {label: _floats(frame.pop(label).to_numpy(np.float64))} if label in numbers else {}
+    return _as_read(look, frame.to_numpy(np.float64), list(frame.columns), others, target)
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -565,9 +588,7 @@ def _as_read(
 ) -> Read:
     """Return what was read. Columns that looked like text in the first lines may be numbers."""
     infinite = sum(cells.infinite for cells in target.values())
-    if not np.isfinite(X).all() and (bad := np.isinf(X)).any():
-        infinite += int(bad.sum())
-        X[bad] = np.nan
+    infinite += drop_infinite(X)
     more = {name: cells for name, cells in others.items() if cells.kind == "number"}
     if more:
         X = np.column_stack([X, *(cells.values for cells in more.values())])

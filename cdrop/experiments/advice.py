@@ -7,6 +7,7 @@ from typing import Any
 from cdrop._checks import finite_number, whole_number
 from cdrop.datasets import Dataset, Table
 from cdrop.experiments.paired import paired_experiment
+from cdrop.experiments.problem import count_test_rows
 from cdrop.experiments.results import ExperimentResult, Preset
 
 __all__ = ["RATES", "arms_for", "default_arms", "does_dropout_help"]
@@ -44,6 +45,11 @@ def arms_for(
     learning_rate : float
         Of Adam.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+
     Examples
     --------
     >>> {name: len(candidates) for name, candidates in arms_for(1000).items()}
@@ -51,23 +57,32 @@ def arms_for(
     """
     rows = whole_number("rows", rows, 1, 2**62)
     shared = {
-        "hidden": hidden,
+        "hidden": tuple(_sequence("hidden", hidden)),
         "optimizer": "adam",
-        "learning_rate": learning_rate,
+        "learning_rate": finite_number("learning_rate", learning_rate, positive=True),
         "batch_size": min(512, max(16, rows // 50)),
-        "epochs": epochs,
-        "patience": patience,
+        "epochs": whole_number("epochs", epochs, 1, 2**53),
+        "patience": whole_number("patience", patience, 1, 2**53),
     }
-    plain = [{**shared, "l2": value} for value in l2]
-    dropped = [{**one, "dropout": rate} for rate in rates for one in plain]
+    plain = [{**shared, "l2": value} for value in _sequence("l2", l2)]
+    dropped = [{**one, "dropout": rate} for rate in _sequence("rates", rates) for one in plain]
     return {"no dropout": plain, "dropout": dropped}
+
+
+def _sequence(name: str, values: Any) -> list[Any]:
+    """Return some numbers; `paired_experiment` checks each of them."""
+    if not isinstance(values, (tuple, list)) or not values:
+        raise TypeError(f"{name} is {values!r}; expected a tuple of one or more numbers")
+    for i, value in enumerate(values):
+        finite_number(f"{name}[{i}]", value)
+    return list(values)
 
 
 def default_arms(data: Dataset | Table, test_size: float, **settings: Any) -> dict[str, Any]:
     """Return `arms_for` the rows that a split of `data` trains on."""
     rows = len(data.y_train) if isinstance(data, Dataset) else len(data.y)
     if isinstance(data, Table) and data.test is None:
-        rows -= round(finite_number("test_size", test_size) * rows)
+        rows -= count_test_rows(test_size, rows)
     return arms_for(rows, **settings)
 
 
@@ -122,8 +137,8 @@ def does_dropout_help(
 def _preset(data: Dataset | Table, arms: Any) -> Preset:
     """Return what the views show in addition."""
     facts = data.facts() if isinstance(data, Table) else {}
-    some = next(iter(arms.values()))
-    if isinstance(some, list) and isinstance(some[0], dict):
+    if _like_default(arms):
+        some = next(iter(arms.values()))
         rates = [one["dropout"] for several in arms.values() for one in several if "dropout" in one]
         l2 = [one.get("l2", 0.0) for one in some]
         facts["arms"] = (
@@ -138,6 +153,18 @@ def _preset(data: Dataset | Table, arms: Any) -> Preset:
         title=f"Does dropout help on {data.name}?",
         facts=facts,
         call=f"does_dropout_help(load({data.source!r}, ...))",
+    )
+
+
+def _like_default(arms: Any) -> bool:
+    """Return whether arms are such as `arms_for` makes, so that a sentence can describe them."""
+    if not hasattr(arms, "values") or not all(isinstance(some, list) for some in arms.values()):
+        return False
+    keys = {"hidden", "batch_size", "epochs", "patience", "l2"}
+    return list(arms) == ["no dropout", "dropout"] and all(
+        isinstance(one, dict) and keys <= one.keys() and isinstance(one["hidden"], tuple)
+        for some in arms.values()
+        for one in some
     )
 
 

@@ -204,6 +204,14 @@ def rows_are_classes(data: Dataset | Table) -> bool:
     return isinstance(data, Dataset) or data.task == "classification"
 
 
+def not_mnist(data: Dataset | Table) -> tuple[str, ...]:
+    """Return a warning if these are images or rows with a split of their own, and not MNIST's."""
+    if isinstance(data, Table) or data.is_mnist:  # of a table nobody expects it
+        return ()
+    short = data.name.removesuffix(" (not MNIST)")
+    return (f"NOT MNIST: the data are {short}; no number here is a result on MNIST.",)
+
+
 def preset(data: Dataset | Table, settings: Settings, splits: bool = False) -> Preset:
     """Return what the views show in addition: settings, the article's figures where they compare, its claims."""
     differences = settings.differences()
@@ -212,9 +220,6 @@ def preset(data: Dataset | Table, settings: Settings, splits: bool = False) -> P
         differences.insert(0, f"{data.name} instead of {whole}")
     if splits:
         differences.insert(0, "other splits instead of the official one")
-    short = data.name.removesuffix(" (not MNIST)")
-    foreign = f"NOT MNIST: the data are {short}; no number here is a result on MNIST."
-    is_mnist = isinstance(data, Table) or data.is_mnist  # of a table nobody expects it
     notes = (f"The article's figures are for another setting (here {'; '.join(differences)}).",)
     return Preset(
         title=f"Dropout or none: {data.name}",
@@ -226,7 +231,7 @@ def preset(data: Dataset | Table, settings: Settings, splits: bool = False) -> P
         },
         labels={"without": "without dropout", "with": "with dropout"},
         published=None if differences else PUBLISHED,
-        warnings=() if is_mnist else (foreign,),
+        warnings=not_mnist(data),
         notes=notes if differences else (),
         claims=_claims if rows_are_classes(data) else None,
         call=f"compare(data, {settings!r}{', splits=True' if splits else ''})",

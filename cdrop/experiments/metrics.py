@@ -211,7 +211,8 @@ def metric_for(metric: Any, task: str, classes: int) -> Metric:
             from sklearn.metrics import get_scorer, get_scorer_names
         except ImportError:
             choice("metric", metric, tuple(known))
-        if metric not in get_scorer_names():
+        # A scorer of the same name would measure class numbers, or fail after the first run.
+        if metric in METRICS or metric not in get_scorer_names():
             raise ValueError(
                 f"metric is {metric!r}; expected one of {', '.join(map(repr, known))} for {task}, or the name of a "
                 "scikit-learn scorer"
@@ -219,7 +220,8 @@ def metric_for(metric: Any, task: str, classes: int) -> Metric:
         return _scorer(metric, get_scorer(metric), task)
     if not callable(metric):
         raise TypeError(f"metric is {metric!r}; expected a name or a scikit-learn scorer")
-    return _scorer(getattr(metric, "__name__", type(metric).__name__), metric, task)
+    function = getattr(metric, "_score_func", metric)  # of what make_scorer returns
+    return _scorer(getattr(function, "__name__", type(metric).__name__), metric, task)
 
 
 def _scorer(name: str, scorer: Any, task: str) -> Metric:

@@ -110,96 +110,77 @@ def _render(result: ExperimentResult, command: str | None) -> str:
     )
     environment.filters["signs"] = signs
     source = files("cdrop.experiments").joinpath("page.html").read_text(encoding="utf-8")
-    contrasts = result.contrasts()
-    facts = report.facts(result)
-    technical = {name: facts.pop(name) for name in ("machine", "versions")}
-    scores = report.score_table(result)
+    contrasts, facts = result.contrasts(), report.facts(result)
+    tables = [report.score_table(result)]
+    if contrasts:
+        tables += [report.contrast_table(result, contrasts), report.spread_table(result, contrasts)]
+    curves = {name: table for name in CURVES if (table := report.curve_table(result, name))}
+    swept, needed = report.sweep_table(result), report.needed_table(result, contrasts)
+    used = ("name", "source", "row")  # in `facts`, or as a noun
+    data = {k: v for k, v in result.data.items() if isinstance(v, str) and k not in used}
     page: str = environment.from_string(source).render(
         title=report.title(result),
         warnings=report.warnings(result),
         conclusions=report.conclusions(result, contrasts),
+        technical={name: facts.pop(name) for name in ("machine", "versions")}
+        | {**data, "platform": result.machine["platform"], "started": result.started},
         facts=facts,
         claims=[(claim, report.grounds(claim)) for claim in result.claims()],
-        tables=[scores, *_contrast_tables(result, contrasts)],
+        tables=[*tables, *filter(None, [needed])],
         remarks=report.remarks(result),
         notes=result.preset.notes,
-        **_pictures(result, contrasts, scores),
+        repeats=_repeats(result, contrasts, tables, swept),
+        numbers=[*filter(None, [swept]), _every_repeat(result)],
+        learning=[_curve(result, name, table) for name, table in curves.items()],
+        curves=curves.values(),
         command=command or result.preset.call,
-        technical=technical | _particulars(result),
     )
     return page
 
 
-def _contrast_tables(result: ExperimentResult, contrasts: Sequence[Contrast]) -> list[Table]:
-    if not contrasts:
-        return []
-    tables = report.contrast_table(result, contrasts), report.spread_table(result, contrasts)
-    return [*tables, *filter(None, [report.needed_table(result, contrasts)])]
+def _curve(result: ExperimentResult, name: str, table: Table) -> Picture:
+    """Draw learning curves; the last row of their table is read out."""
+    draw = partial(plotting.draw_curve, result=result, name=name)
+    last = Table("", table.head, table.rows[-1:])
+    return _picture(name, draw, 3.4 + 0.11 * (len(table.head) - 1), last, CURVES[name])
 
 
-def _particulars(result: ExperimentResult) -> dict[str, str]:
-    """Return what is needed to repeat the experiment, and is not in the heading."""
-    data = {
-        k: v
-        for k, v in result.data.items()
-        if isinstance(v, str) and k not in ("name", "source", "row")
-    }
-    return {**data, "platform": result.machine["platform"], "started": result.started}
-
-
-def _pictures(
-    result: ExperimentResult, contrasts: Sequence[Contrast], scores: Table
-) -> dict[str, Any]:
-    """Return the figures, by their section, and the tables of the same numbers."""
-    curves = {name: report.curve_table(result, name) for name in CURVES}
-    learning = []
-    for name, table in curves.items():
-        if table is not None:
-            height = 3.4 + 0.11 * (len(table.head) - 1)
-            last = Table("", table.head, table.rows[-1:])
-            draw = partial(plotting.draw_curve, result=result, name=name)
-            learning.append(_picture(name, draw, height, last, CURVES[name]))
+def _repeats(
+    result: ExperimentResult,
+    contrasts: Sequence[Contrast],
+    tables: Sequence[Table],
+    swept: Table | None,
+) -> list[Picture]:
+    """Draw scores, differences and spreads, a row for each row of their tables, and the sweep."""
     split = "split, " if result.sampling.ratio is not None else ""
     shared = f"The arms of a repeat share {split}initial weights and minibatches."
-    repeats = [_rows_picture("scores", plotting.draw_scores, scores, shared, result=result)]
-    if contrasts:
-        options = {"result": result, "contrasts": contrasts}
-        tables = report.contrast_table(result, contrasts), report.spread_table(result, contrasts)
-        repeats += [
-            _rows_picture("differences", plotting.draw_differences, tables[0], "", **options),
-            _rows_picture("spread", plotting.draw_spread, tables[1], "", **options),
-        ]
-    swept = report.sweep_table(result)
+    both: dict[str, Any] = {"result": result, "contrasts": contrasts}
+    parts = [
+        ("scores", partial(plotting.draw_scores, result=result), shared),
+        ("differences", partial(plotting.draw_differences, **both), ""),
+        ("spread", partial(plotting.draw_spread, **both), ""),
+    ]
+    pictures = [
+        _picture(name, draw, 1.7 + 0.42 * max(2, len(table.rows)), table, caption)
+        for (name, draw, caption), table in zip(parts, tables, strict=False)
+    ]
     if swept is not None:
         draw = partial(plotting.draw_sweep, result=result)
-        repeats.append(_picture("sweep", draw, 3.4, swept, ""))
-    return {
-        "learning": learning,
-        "curves": [table for table in curves.values() if table is not None],
-        "repeats": repeats,
-        "numbers": [*filter(None, [swept]), _every_repeat(result)],
-    }
+        pictures.append(_picture("sweep", draw, 3.4, swept, ""))
+    return pictures
 
 
 def _every_repeat(result: ExperimentResult) -> Table:
     """Return the scores of every repeat."""
-    columns = {result.label(name): arm.score for name, arm in result.arms.items()}
+    columns = [(result.label(name), arm.score) for name, arm in result.arms.items()]
     if result.metric.name in result.baseline:
-        columns["(baseline)"] = result.baseline[result.metric.name]
-    scores = zip(*columns.values(), strict=True)
+        columns.append(("(baseline)", result.baseline[result.metric.name]))
     rows = [
-        [str(result.seed + repeat), *map(report.number, row)]
-        for repeat, row in zip(result.repeats, scores, strict=True)
+        [str(result.seed + repeat), *(report.number(scores[i]) for _, scores in columns)]
+        for i, repeat in enumerate(result.repeats)
     ]
-    return Table(f"Test {result.metric.label} of each repeat", ["seed", *columns], rows)
-
-
-def _rows_picture(
-    name: str, draw: Callable[..., None], table: Table, caption: str, **options: Any
-) -> Picture:
-    """Draw a figure that has a row for each row of a table."""
-    height = 1.7 + 0.42 * max(2, len(table.rows))
-    return _picture(name, partial(draw, **options), height, table, caption)
+    head = ["seed", *(label for label, _ in columns)]
+    return Table(f"Test {result.metric.label} of each repeat", head, rows)
 
 
 def _picture(
@@ -224,8 +205,8 @@ def _picture(
     box = head.partition('viewBox="')[2].partition('"')[0]
     svg = content.removesuffix("\n").removesuffix("</svg>")
     cells = (zip(table.head, row, strict=True) for row in table.rows[:MOST_READ])
-    told = ("; ".join(f"{h} {cell}".strip() for h, cell in row if cell) for row in cells)
-    return Picture(box, svg, signs(f"{axes.get_title()}. {'. '.join(told)}"), caption)
+    spoken = ("; ".join(f"{h} {cell}".strip() for h, cell in row if cell) for row in cells)
+    return Picture(box, svg, signs(f"{axes.get_title()}. {'. '.join(spoken)}"), caption)
 
 
 def signs(text: str) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cdrop._checks import choice, whole_number
+from cdrop.experiments.article import not_mnist
 from cdrop.experiments.paired import paired_experiment
 from cdrop.experiments.results import ExperimentResult, Preset, Published
 from cdrop.experiments.statistics import mean
@@ -293,12 +294,12 @@ def train_rows(
         repeats=repeats,
         metric="accuracy",
         about=dataset.describe(),
-        preset=preset(plan, search=search),
+        preset=preset(dataset, plan, search=search),
         **options,
     )
 
 
-def preset(plan: Mapping[str, Planned], *, search: bool) -> Preset:
+def preset(dataset: Dataset, plan: Mapping[str, Planned], *, search: bool) -> Preset:
     """Return what the views show in addition: recipes, and the paper's accuracies."""
     rows = {name: planned.row for name, planned in plan.items()}
     published = Published(
@@ -308,6 +309,7 @@ def preset(plan: Mapping[str, Planned], *, search: bool) -> Preset:
         title="Candidates, by images held out" if search else "Srivastava et al. (2014), table 2",
         facts={} if search else {name: str(planned.recipe) for name, planned in plan.items()},
         labels={} if search else {name: row.about for name, row in rows.items()},
+        warnings=not_mnist(dataset),
         published=None if search else published,
     )
 

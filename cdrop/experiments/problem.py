@@ -14,7 +14,7 @@ from cdrop.datasets import Dataset, Table, encode_labels
 from cdrop.experiments.arms import Candidate, Configuration
 from cdrop.experiments.data import Problem, Splitter
 
-__all__ = ["make_problem"]
+__all__ = ["count_test_rows", "make_problem"]
 
 
 def make_problem(
@@ -54,7 +54,7 @@ def make_problem(
     repeats = whole_number("repeats", repeats, 1, 2**62)
     if folds is not None and repeats > len(folds):
         raise ValueError(f"repeats is {repeats}; expected at most {len(folds)}, the folds of cv")
-    testing = 0 if given or folds is not None else _test_rows(test_size, n)
+    testing = 0 if given or folds is not None else count_test_rows(test_size, n)
     if times is not None and testing and n // (repeats + 1) < 1:
         raise ValueError(f"repeats is {repeats} with times; expected fewer than the {n} rows")
     if train_size is not None:
@@ -209,7 +209,7 @@ def _share(name: str, value: Any) -> float:
     return number
 
 
-def _test_rows(test_size: Any, n: int) -> int:
+def count_test_rows(test_size: Any, n: int) -> int:
     """Return the number of test rows for a share, or for a number of rows."""
     if isinstance(test_size, (int, np.integer)) and not isinstance(test_size, bool):
         return whole_number("test_size", test_size, 1, n - 1)

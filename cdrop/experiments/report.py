@@ -58,37 +58,24 @@ class Table:
     notes: Sequence[str] = field(default=())
 
     def __str__(self) -> str:
-        names = [row[0] for row in self.rows if len(row[0]) <= LONGEST_NAME]
-        widths = [max(map(len, [self.head[0], *names]))]
-        columns = list(zip(*self.rows, strict=True))[1:]
-        widths += [
-            max(map(len, cells)) for cells in zip(self.head[1:], *self._cells(), strict=True)
-        ]
-        words = [any(cell[:1].isalpha() for cell in column) for column in columns]
-        lines = [*textwrap.wrap(self.caption, WIDTH), _line(self.head, widths, words)]
-        for name, *cells in self.rows:
-            if len(name) > widths[0]:
-                lines.append(f"  {name}")
-                name = ""
-            lines.append(_line([name, *cells], widths, words))
-        return "\n".join([*lines, *(_wrapped(note) for note in self.notes)])
-
-    def _cells(self) -> list[Sequence[str]]:
-        return [row[1:] for row in self.rows]
-
-
-def _line(cells: Sequence[str], widths: Sequence[int], words: Sequence[bool]) -> str:
-    """Return a row: names and words to the left, numbers to the right."""
-    left = [True, *words]
-    padded = [f"{c:{'<' if to else '>'}{w}}" for c, w, to in zip(cells, widths, left, strict=True)]
-    return ("  " + "   ".join(padded)).rstrip()
+        first, *others = zip(self.head, *self.rows, strict=True)
+        widths = [max(len(name) for name in first if name == first[0] or len(name) <= LONGEST_NAME)]
+        widths += [max(map(len, cells)) for cells in others]
+        # Names and words to the left, numbers to the right.
+        sides = ["<", *("<" if any(c[:1].isalpha() for c in cs[1:]) else ">" for cs in others)]
+        lines = textwrap.wrap(self.caption, WIDTH)
+        for name, *cells in (self.head, *self.rows):
+            long = len(name) > widths[0]
+            lines += [f"  {name}"] * long
+            row = zip(["" if long else name, *cells], sides, widths, strict=True)
+            lines.append("  " + "   ".join(f"{c:{side}{width}}" for c, side, width in row).rstrip())
+        return "\n".join([*lines, *map(_wrapped, self.notes)])
 
 
 def _wrapped(line: str, indent: str = "  ", more: str = "") -> str:
-    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(
-        line, WIDTH, initial_indent=indent, subsequent_indent=indent + more, **options
-    )
+    wrapper = textwrap.TextWrapper(WIDTH, indent, indent + more)
+    wrapper.break_long_words = wrapper.break_on_hyphens = False
+    return wrapper.fill(line)
 
 
 # ---- Whole views ------------------------------------------------------------------------------------------------
@@ -130,42 +117,22 @@ def _findings(result: ExperimentResult) -> list[Table | str]:
 
 
 def heading(result: ExperimentResult) -> str:
-    """Return what is known before the work begins: data, splits, arms and machine.
-
-    Parameters
-    ----------
-    result : ExperimentResult
-        With or without finished repeats.
-
-    Returns
-    -------
-    str
-        Some lines without a final newline.
-    """
-    named = facts(result)
-    width = max(9, *map(len, named)) + 1
-    return "\n".join(
-        _wrapped(f"{name:<{width}}{line}", "", " " * width) for name, line in named.items()
-    )
+    """Return what is known before the work begins: data, splits, arms and machine, a line each."""
+    lines = (f"{name:<10}{fact}" for name, fact in facts(result).items())
+    return "\n".join(_wrapped(line, "", " " * 10) for line in lines)
 
 
 def html_table(result: ExperimentResult) -> str:
     """Return scores and verdicts as HTML, for a notebook."""
-    table = score_table(result)
-    contrasts = result.contrasts() if result.repeats else []
+    table, contrasts = score_table(result), result.contrasts() if result.repeats else []
     lines = [*warnings(result), *remarks(result)]
     lines += [f"{c.question} {c.answer}" for c in conclusions(result, contrasts)]
-    rows = [
-        "<tr><th>" + "</th><th>".join(map(html.escape, table.head)) + "</th></tr>",
-        *(
-            "<tr><td>" + "</td><td>".join(map(html.escape, row)) + "</td></tr>"
-            for row in table.rows
-        ),
-    ]
-    return (
-        f"<table><caption>{html.escape(table.caption)}</caption>{''.join(rows)}</table>"
-        + "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>"
+        for row in (table.head, *table.rows)
     )
+    notes = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    return f"<table><caption>{html.escape(table.caption)}</caption>{rows}</table>{notes}"
 
 
 def title(result: ExperimentResult) -> str:
@@ -231,19 +198,18 @@ def _workers(machine: dict[str, Any]) -> str:
 
 def run_line(trial: Trial, result: ExperimentResult) -> str:
     """Return the progress line of one finished run."""
-    arm = result.arms[trial.arm]
+    arm, score = result.arms[trial.arm], f"{result.metric.label} {_score(trial, result)}"
     choice = f", chose {candidate(arm, trial.candidate)}" if len(arm.candidates) > 1 else ""
-    return f"{_of(trial, result)}, {result.label(trial.arm)}: {_score(trial, result)}{choice} ({trial.seconds:.1f} s)"
+    return (
+        f"{_of(trial, result)}, {result.label(arm.name)}: {score}{choice} ({trial.seconds:.1f} s)"
+    )
 
 
 def repeat_line(trials: Sequence[Trial], result: ExperimentResult) -> str:
     """Return the progress line of a repeat whose runs are all finished."""
-    shown = [
-        f"{number(t.scores.get(result.metric.name, math.nan))} {result.label(t.arm)}"
-        for t in trials
-    ]
+    shown = [f"{_score(t, result)} {result.label(t.arm)}" for t in trials]
     if len(shown) > MOST_CURVES:
-        shown = [*shown[: MOST_CURVES - 1], f"{len(shown) - MOST_CURVES + 1} others"]
+        shown[MOST_CURVES - 1 :] = [f"{len(shown) - MOST_CURVES + 1} others"]
     seconds = sum(trial.seconds for trial in trials)
     return f"{_of(trials[0], result)}: {result.metric.label} {', '.join(shown)} ({seconds:.1f} s)"
 
@@ -253,7 +219,7 @@ def _of(trial: Trial, result: ExperimentResult) -> str:
 
 
 def _score(trial: Trial, result: ExperimentResult) -> str:
-    return f"{result.metric.label} {number(trial.scores.get(result.metric.name, math.nan))}"
+    return number(trial.scores.get(result.metric.name, math.nan))
 
 
 def incomplete(result: ExperimentResult) -> str:
@@ -265,9 +231,8 @@ def kept(directory: Path | None, finished: int) -> str | None:
     """Return the heading's line on the directory that records the runs, if there is one."""
     if directory is None:
         return None
-    return f"{'record':<10}{directory}" + (
-        f": {plural(finished, 'run')} finished before" if finished else ""
-    )
+    before = f": {plural(finished, 'run')} finished before" if finished else ""
+    return f"{'record':<10}{directory}{before}"
 
 
 def how_to_resume(directory: Path, finished: int) -> str:
@@ -280,71 +245,44 @@ def how_to_resume(directory: Path, finished: int) -> str:
 
 def score_table(result: ExperimentResult) -> Table:
     """Return mean and spread of each arm's scores, the baseline's, and published ones."""
-    name, published = result.metric.name, result.preset.published
-    others = [
-        other
-        for other in result.metrics
-        if other != name
-        and any(math.isfinite(mean(arm.scores(other))) for arm in result.arms.values())
+    metric, published = result.metric, result.preset.published
+    lines: list[tuple[str, Callable[[str], list[float]]]] = [
+        *((n, a.scores) for n, a in result.arms.items())
     ]
-    head = [
-        "arm",
-        result.metric.label,
-        *([published.source] if published else []),
-        *map(_label, others),
-    ]
+    notes = []
+    if metric.name in result.baseline:
+        lines.append(("(baseline)", lambda name: result.baseline.get(name, [])))
+        notes.append(f"Baseline: ignores the inputs; {BASELINES[result.task]}.")
+    head = ["arm", metric.label]
     rows = [
-        _score_row(result, result.label(arm), result.arms[arm].scores, arm, others)
-        for arm in result.arms
+        [result.label(n), spread(mean(of(metric.name)), standard_deviation(of(metric.name)))]
+        for n, of in lines
     ]
-    if name in result.baseline:
-        rows.append(
-            _score_row(result, "(baseline)", lambda m: result.baseline.get(m, []), "", others)
-        )
-    return Table(
-        f"Test scores {result.condition}: mean +- standard deviation between repeats ({_direction(result)})",
-        head,
-        rows,
-        [f"Baseline: ignores the inputs; {BASELINES[result.task]}."]
-        if name in result.baseline
-        else (),
-    )
-
-
-def _score_row(
-    result: ExperimentResult,
-    name: str,
-    scores: Callable[[str], list[float]],
-    arm: str,
-    others: Sequence[str],
-) -> list[str]:
-    values, published = scores(result.metric.name), result.preset.published
-    theirs = []
     if published:
-        theirs = [spread(*published.score[arm]) if arm in published.score else ""]
-    return [
-        name,
-        spread(mean(values), standard_deviation(values)),
-        *theirs,
-        *(number(mean(scores(other))) for other in others),
-    ]
+        head.append(published.source)
+        for row, (n, _) in zip(rows, lines, strict=True):
+            row.append(spread(*published.score[n]) if n in published.score else "")
+    for other in result.metrics[1:]:
+        column = [number(mean(of(other))) for _, of in lines]
+        if set(column[: len(result.arms)]) != {"-"}:
+            head.append(METRICS[other].label if other in METRICS else other)
+            rows = [[*row, cell] for row, cell in zip(rows, column, strict=True)]
+    better = "higher" if metric.greater_is_better else "lower"
+    caption = f"Test scores {result.condition}: mean +- standard deviation between repeats"
+    return Table(f"{caption} ({metric.label}: {better} is better)", head, rows, notes)
 
 
 def remarks(result: ExperimentResult) -> list[str]:
     """Return which arms do not beat the baseline, and what was chosen among candidates."""
-    lines = []
     floor = mean(result.baseline.get(result.metric.name, []))
     sign = 1 if result.metric.greater_is_better else -1
-    losers = [
-        result.label(n) for n, arm in result.arms.items() if sign * arm.mean_score <= sign * floor
-    ]
+    losers = [n for n, arm in result.arms.items() if sign * arm.mean_score <= sign * floor]
+    lines = []
     if losers and len(losers) == len(result.arms):
-        which = "No arm beats" if len(losers) > 1 else f"{losers[0]} does not beat"
-        lines.append(f"{which} the baseline, which ignores the inputs.")
+        lines.append("No arm beats the baseline, which ignores the inputs.")
     elif losers:
-        lines.append(
-            f"Not better than the baseline, which ignores the inputs: {', '.join(losers)}."
-        )
+        names = ", ".join(map(result.label, losers))
+        lines.append(f"Not better than the baseline, which ignores the inputs: {names}.")
     choices = ((result.label(name), chosen(arm)) for name, arm in result.arms.items())
     return lines + [f"{name}: chose {choice}." for name, choice in choices if choice]
 
@@ -385,9 +323,8 @@ def contrast_table(result: ExperimentResult, contrasts: Sequence[Contrast]) -> T
     rows = [
         [
             result.label(c.second),
-            estimate(c.score),
-            estimate(c.p_better),
-            _bare(c.p_holm),
+            *map(estimate, (c.score, c.p_better)),
+            p_value(c.p_holm),
             c.verdict,
         ]
         for c in contrasts
@@ -420,7 +357,7 @@ def spread_table(result: ExperimentResult, contrasts: Sequence[Contrast]) -> Tab
     rows = []
     for c in contrasts:
         words = SPREADS.get(c.spread.verdict, c.spread.verdict)
-        rows.append([result.label(c.second), estimate(c.spread), _bare(c.spread.p_value), words])
+        rows.append([result.label(c.second), estimate(c.spread), p_value(c.spread.p_value), words])
     first = result.label(contrasts[0].first)
     corrected = ", p for each arm alone" if len(contrasts) > 1 else ""
     caption = (
@@ -433,24 +370,20 @@ def spread_table(result: ExperimentResult, contrasts: Sequence[Contrast]) -> Tab
 
 def needed_table(result: ExperimentResult, contrasts: Sequence[Contrast]) -> Table | None:
     """Return how many repeats detect differences of some sizes; None where that is unknown."""
-    rows = [
-        [result.label(c.second)]
-        + [
-            f"{size:g}: {'never' if n is None else f'{n:,}'}"
-            for size, n in c.repeats_needed.items()
-        ]
-        for c in contrasts
-        if c.repeats_needed
-    ]
-    if not rows:
-        return None
-    columns = max(map(len, rows))
-    never = "never: no number of repeats on these data detects it."
-    return Table(
-        f"Repeats that detect a true difference of the mean {result.metric.label} with a probability of 80 %",
-        ["arm", "difference: repeats", *[""] * (columns - 2)],
-        [row + [""] * (columns - len(row)) for row in rows],
-        [never] if any(n is None for c in contrasts for n in c.repeats_needed.values()) else (),
+    rows, counts = [], [n for c in contrasts for n in c.repeats_needed.values()]
+    for c in contrasts:
+        sizes = c.repeats_needed.items()
+        cells = (f"{size:g}: {'never' if n is None else f'{n:,}'}" for size, n in sizes)
+        rows.append([result.label(c.second), ", ".join(cells)])
+    return (
+        None
+        if not counts
+        else Table(
+            f"Repeats that detect a true difference of the mean {result.metric.label} with a probability of 80 %",
+            ["arm", "difference: repeats"],
+            rows,
+            ["never: no number of repeats on these data detects it."] if None in counts else (),
+        )
     )
 
 
@@ -476,23 +409,23 @@ def curve_table(result: ExperimentResult, name: str, most: int = 40) -> Table | 
 
     Of more than `most` iterations, some are shown, spread evenly; None if no arm has learning curves.
     """
-    columns: dict[str, dict[int, float]] = {}
-    published = result.preset.published
+    columns: list[tuple[str, dict[int, float]]] = []
+    published = result.preset.published.loss if result.preset.published and name == "loss" else {}
     for key, arm in result.arms.items():
         if arm.has_curves:
-            means = arm.curve(name)[0]
-            columns[result.label(key)] = dict(zip(arm.iterations, means, strict=True))
-        if name == "loss" and published and key in published.loss:
-            columns[f"{result.label(key)}, published"] = dict(
-                zip(*published.loss[key], strict=True)
-            )
+            curve = zip(arm.iterations, arm.curve(name)[0], strict=True)
+            columns.append((result.label(key), dict(curve)))
+        if key in published:
+            theirs = dict(zip(*published[key], strict=True))
+            columns.append((f"{result.label(key)}, published", theirs))
     if not columns:
         return None
-    iterations = sorted(set().union(*columns.values()))
+    iterations = sorted(set().union(*(values for _, values in columns)))
     step = math.ceil(len(iterations) / most)
     shown = iterations[::-1][::step][::-1]  # the last is always among them
-    rows = [[f"{t:,}", *(number(c[t]) if t in c else "" for c in columns.values())] for t in shown]
-    return Table(f"{CURVES[name]}, mean over repeats", ["iteration", *columns], rows)
+    rows = [[f"{t:,}", *(number(c[t]) if t in c else "" for _, c in columns)] for t in shown]
+    head = ["iteration", *(label for label, _ in columns)]
+    return Table(f"{CURVES[name]}, mean over repeats", head, rows)
 
 
 def _curves(result: ExperimentResult) -> Table | None:
@@ -518,11 +451,14 @@ def conclusions(result: ExperimentResult, contrasts: Sequence[Contrast]) -> list
     """Return what the experiment found; every verdict names its condition."""
     on = f" on {result.data['name']}" if "name" in result.data else ""
     metric, condition = result.metric.label, f"{result.condition}{level(result)}"
+    asks = len(contrasts) == 1 and result.preset.title.endswith("?")
+    question = result.preset.title if asks else ""
     if len(contrasts) <= MOST_SENTENCES:
         return [
             Conclusion(
                 c.verdict,
-                f"Is {result.label(c.second)} better than {result.label(c.first)}{on}?",
+                question
+                or f'Is "{result.label(c.second)}" better than "{result.label(c.first)}"{on}?',
                 f"{metric} {estimate(c.score)}: {_verdict(c, result)}, {condition}.",
             )
             for c in contrasts
@@ -571,7 +507,7 @@ def grounds(claim: Claim) -> list[str]:
     """Return what a claim's verdict rests on: the estimate, published and here, test, reason and note."""
     e = claim.evidence
     theirs = "" if claim.published is None else f" (published: {quantity(claim.published, e)})"
-    test = f"{e.test}: p {_equals(e.p_value)}" if e.p_value is not None else ""
+    test = f"{e.test}: p = {p_value(e.p_value)}" if e.p_value is not None else ""
     return [*filter(None, [f"{claim.quantity}: {estimate(e)}{theirs}", test, e.reason, claim.note])]
 
 
@@ -611,13 +547,6 @@ def quantity(value: float, evidence: Evidence) -> str:
     return f"{value:.2f}" if evidence.null == 0.5 else f"{value:.3g}"
 
 
-def interval(evidence: Evidence) -> str:
-    """Format a confidence interval; empty where there is none."""
-    if evidence.interval is None:
-        return ""
-    return f"[{', '.join(quantity(end, evidence) for end in evidence.interval)}]"
-
-
 def estimate(evidence: Evidence) -> str:
     """Format an estimate with its interval.
 
@@ -630,7 +559,8 @@ def estimate(evidence: Evidence) -> str:
     """
     if math.isnan(evidence.estimate):
         return "-"
-    return f"{quantity(evidence.estimate, evidence)} {interval(evidence)}".rstrip()
+    ends = ", ".join(quantity(end, evidence) for end in evidence.interval or ())
+    return quantity(evidence.estimate, evidence) + (f" [{ends}]" if ends else "")
 
 
 def spread(center: float, deviation: float) -> str:
@@ -650,20 +580,11 @@ def p_value(p: float | None) -> str:
     Examples
     --------
     >>> p_value(0.0312), p_value(2e-5), p_value(0.0), p_value(None)
-    ('p = 0.031', 'p = 2.0e-05', 'p < 1e-300', '')
+    ('0.031', '2.0e-05', '0 (below 1e-300)', '')
     """
-    return "" if p is None else f"p {_equals(p)}"
-
-
-def _equals(p: float) -> str:
-    if p < 1e-300:
-        return "< 1e-300"
-    return f"= {p:.1e}" if p < 0.001 else f"= {p:.3f}"
-
-
-def _bare(p: float | None) -> str:
-    """Format a p-value under a heading that names it."""
-    return "" if p is None else _equals(p).removeprefix("= ")
+    if p is None:
+        return ""
+    return "0 (below 1e-300)" if p < 1e-300 else f"{p:.1e}" if p < 0.001 else f"{p:.3f}"
 
 
 def plural(count: int, noun: str) -> str:
@@ -675,14 +596,6 @@ def plural(count: int, noun: str) -> str:
     ('1 repeat', '1,000 repeats')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _label(metric: str) -> str:
-    return METRICS[metric].label if metric in METRICS else metric
-
-
-def _direction(result: ExperimentResult) -> str:
-    return f"{result.metric.label}: {'higher' if result.metric.greater_is_better else 'lower'} is better"
 
 
 def _percent(result: ExperimentResult) -> str:

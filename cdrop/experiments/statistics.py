@@ -166,9 +166,9 @@ def standard_deviation(values: ArrayLike) -> float:
     array = np.asarray(values, dtype=np.float64)
     if array.size < 2 or not np.isfinite(array).all():
         return math.nan
-    # Equal values have no spread; their computed mean may differ from them in the last bit.
+    # Equal values have no spread, though their mean, or they themselves, may be rounded.
     with np.errstate(over="ignore"):
-        return 0.0 if np.ptp(array) == 0 else float(array.std(ddof=1))
+        return 0.0 if _constant(array, array) else float(array.std(ddof=1))
 
 
 def mean_interval(
