@@ -9,6 +9,7 @@ from collections import defaultdict
 from functools import partial
 
 import numpy as np
+import pandas
 import pytest
 from comparisons import FakeTrainer, small_dataset
 from conftest import digest
@@ -67,6 +68,9 @@ POSITIVE = [*FRACTION, 0, 0.0]
 BELOW_1 = [*FRACTION, 1.0]
 NO_SHARE = [*POSITIVE, 1, 1.0]
 NO_JOBS = [*[value for value in NO_WHOLE if value is not None], 0, HUGE]
+NO_TASK = [3, b"y", "ranking", ["regression"], ""]
+NO_COLUMN = [1.5, True, b"y", ["y"]]
+NO_PATH_OR_NONE = [value for value in NO_PATH if value is not None]
 NO_MODEL = [None, 3, "model", object(), Network, DropoutMLPClassifier]
 SMALL = small_dataset()
 X, y = np.eye(6), np.arange(6) % 2
@@ -467,25 +471,13 @@ OTHERS = {
     "load_npz": Call(
         datasets.load_npz,
         {"path": "absent.npz"},
-        {
-            "test_share": [value for value in NO_SHARE if value is not None],
-            "validation": [*[value for value in NO_WHOLE if value is not None], -1, HUGE],
-            "seed": NO_KEY,
-        },
+        {"task": NO_TASK, "test": NO_PATH_OR_NONE},
+        "task|PathLike|path",
     ),
     "load_npz-path": Call(
         datasets.load_npz, {"path": "absent.npz"}, {"path": [*NO_PATH, None]}, "PathLike|path"
     ),
-    "load_csv": Call(
-        datasets.load_csv,
-        {"path": "absent.csv", "label": "y"},
-        {
-            "label": [None, 3, b"y", ["y"]],
-            "test_share": NO_SHARE,
-            "validation": [*NO_WHOLE, -1, HUGE],
-            "seed": NO_KEY,
-        },
-    ),
+    "load_csv": Call(datasets.load_csv, {"path": "absent.csv", "label": "y"}, {"label": NO_COLUMN}),
     "load_csv-path": Call(
         partial(datasets.load_csv, label="y"),
         {"path": "absent.csv"},
@@ -496,11 +488,41 @@ OTHERS = {
         datasets.load,
         {"source": "absent.csv", "label": "y"},
         {
-            "label": [None, 3, b"y", ["y"]],
-            "test_share": [value for value in NO_SHARE if value is not None],
+            "label": NO_COLUMN,
+            "task": NO_TASK,
+            **each(("drop", "categories", "missing"), [3, b"y", ["y", 3], 1.5, None]),
+            **each(("group", "time", "sep", "encoding"), [3, b"y", ["y"], 1.5, True]),
+            "decimal": [3, b".", ["."], ";", ""],
+            "header": NO_FLAG,
             "validation": [*[value for value in NO_WHOLE if value is not None], -1, HUGE],
             "seed": NO_KEY,
             "progress": NO_FLAG,
+        },
+    ),
+    "load-test": Call(
+        datasets.load, {"source": "absent.csv"}, {"test": NO_PATH_OR_NONE}, "PathLike|path"
+    ),
+    "from_frame": Call(
+        partial(datasets.from_frame, pandas.DataFrame({"y": [0, 1], "x": [1.5, 2]})),
+        {"label": "y"},
+        {"label": NO_COLUMN},
+    ),
+    "from_frame-frame": Call(
+        datasets.from_frame, {"label": "y"}, {"frame": [3, None, [1], {}, np.eye(2)]}
+    ),
+    "encode_labels": Call(
+        datasets.encode_labels,
+        {"y": [0, 1]},
+        {"y": [3, None, [], [1, None], [1, NAN], np.eye(2), [1j, 2]], "task": NO_TASK},
+    ),
+    "split_rows": Call(
+        partial(datasets.split_rows, np.array([0, 1] * 5)),
+        {"seed": 0, "testing": 2, "validation": 2, "stratify": True},
+        {
+            "seed": NO_KEY,
+            "testing": [*NO_WHOLE, -1, 10],
+            "validation": [*NO_WHOLE, -1, 8],
+            "stratify": NO_FLAG,
         },
     ),
     "load-source": Call(
@@ -656,20 +678,32 @@ MADE_BY_CDROP = {
         "Contrast",
         "ExperimentResult",
         "Trial",
+        "Column",
         "Dataset",
         "Epoch",
         "Evaluation",
     ),
-    *("Features", "History", "Ledger", "RegressionUncertainty", "Subnetworks"),
+    *("Features", "History", "Ledger", "RegressionUncertainty", "Subnetworks", "Table"),
 }
 CALLED_BY_CDROP = {  # Network.load_state_dict is not, and tests/test_arguments.py has states of all kinds
     *("after", "begin", "constants", "on_epoch_end", "on_fit_begin", "on_fit_end", "on_iteration"),
     *("add", "checkpoint", "claim", "among", "finished", "load_state_dict", "state_dict"),
 }
+TRANSFORMERS = ("ImageScaler", "Standardizer", "TableEncoder", "Transformer")
 ANYTHING_GOES = {
     **each(("EpochPrinter.file", "LossPrinter.file", "ProgressBar.file"), "as for print"),
     **each(("Validation.X", "Validation.y"), "the network's score says what is wrong"),
     "simd_paths.built": "a switch",
+    **each(
+        [
+            *(f"{name}.{part}" for name in TRANSFORMERS for part in ("fit.X", "transform.X")),
+            *(f"{name}.fit.y" for name in TRANSFORMERS),
+            *(f"{name}.dtype" for name in TRANSFORMERS[:2]),
+            *(f"{name}.get_feature_names_out.input_features" for name in TRANSFORMERS[1:3]),
+            *("Standardizer.names", "TableEncoder.kinds", "split_rows.y", "from_frame.name"),
+        ],
+        "of a Table, which has checked it",
+    ),
     "describe_data.dataset": "compare has checked it",
 }
 
