@@ -84,7 +84,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
         with suppress(OSError):
             temporary.unlink()
         raise
-    _sync_directory(target.parent)
+    sync_directory(target.parent)
 
 
 def sweep(path: str | os.PathLike[str]) -> None:
@@ -165,7 +165,7 @@ def _hold(stream: BinaryIO) -> bool:
     return held
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Make a rename in `directory` last through a power cut, where the system can."""
     # Windows cannot open a directory, some network file systems cannot sync one: the file is whole
     # and in its place already, so neither is worth failing for. A disk that fails is.

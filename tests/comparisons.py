@@ -1,4 +1,4 @@
-"""What the tests of the comparison share: a small data set, a trainer that does not train."""
+"""What the tests of experiments share: a small dataset, a network that does not train, made-up results."""
 
 import gzip
 import json
@@ -9,11 +9,13 @@ import numpy as np
 
 from cdrop.datasets.dataset import split
 from cdrop.datasets.digits import make_digits
-from cdrop.experiments import Settings, compare
+from cdrop.experiments import Arm, ExperimentResult, Settings, Trial, compare
+from cdrop.experiments.metrics import METRICS
+from cdrop.experiments.statistics import Sampling
 
 
 def small_dataset(name="small (not MNIST)", train=300, validation=20, test=100):
-    """Drawn digits, few enough that a training takes milliseconds."""
+    """Drawn digits, few enough that a run takes milliseconds."""
     images, labels = make_digits(train + validation + test)
     cut = train + validation
     return split(
@@ -39,24 +41,26 @@ def write_idx_folder(folder):
     return folder
 
 
-def timeless(plain):
-    """Return a comparison's result as JSON, without what the clock said."""
-    del plain["time"]
+def timeless(result):
+    """Return a result as JSON, without what depends on the clock and the machine."""
+    plain = result if isinstance(result, dict) else result.to_dict()
+    del plain["time"], plain["machine"]
+    plain["data"].pop("memory_bytes", None)  # depends on the number of runs at a time
     for arm in plain["arms"].values():
         del arm["seconds"]
     return json.dumps(plain)
 
 
 class FakeTrainer:
-    """Stands for `cdrop.Network` and returns what it was told to.
+    """Stands for `cdrop.Network`: its accuracies and losses are made up.
 
-    `accuracy` and `loss` are functions of (seed, dropout) and (seed, dropout, iteration). `calls`
-    records what the experiment asked for. A `fault` is raised in training number `fault_at`;
+    `accuracy` and `loss` are functions of (seed, dropout) and (seed, dropout, iteration); the accuracy is rounded to
+    test rows. `calls` records what the experiment asked for. A `fault` is raised in run number `fault_at`;
     KeyboardInterrupt there makes `fit` return early, as `Network.fit` does.
     """
 
     def __init__(self, accuracy=None, loss=None, fault=None, fault_at=-1):
-        self.accuracy = accuracy or (lambda seed, dropout: 0.9 + 0.001 * seed + 0.01 * dropout)
+        self.accuracy = accuracy or (lambda seed, dropout: 0.9 + 0.01 * seed - 0.04 * dropout)
         self.loss = loss or (
             lambda seed, dropout, t: (1 + dropout) * (100 / (100 + t) + 0.01 * seed)
         )
@@ -65,23 +69,25 @@ class FakeTrainer:
 
     def __call__(self, units, **options):
         self.calls.append({"units": units, **options})
-        return _FakeNet(self, options["seed"], options.get("dropout", 0.0), len(self.calls) - 1)
+        return _FakeNet(self, len(self.calls) - 1)
 
 
 class _FakeNet:
-    def __init__(self, trainer, seed, dropout, number):
-        self.trainer, self.seed, self.dropout, self.number = trainer, seed, dropout, number
+    def __init__(self, trainer, number):
+        self.trainer, self.number = trainer, number
+        self.call = trainer.calls[number]
+        self.key = self.call["seed"], self.call.get("dropout", 0.0)
         self.history = SimpleNamespace(loss=[], interrupted=False, iterations=0)
 
     def fit(self, X, y, *, callbacks, iterations=None, epochs=None, **options):
         iterations = epochs if iterations is None else iterations
-        self.trainer.calls[-1] |= {"X": X, "y": y, "iterations": iterations, **options}
+        self.call |= {"X": X, "y": y, "iterations": iterations, **options}
         faulty = self.number == self.trainer.fault_at
         interrupted = faulty and self.trainer.fault is KeyboardInterrupt
         if faulty and not interrupted:
             raise self.trainer.fault
         steps = range(1, (iterations // 2 if interrupted else iterations) + 1)
-        loss = [self.trainer.loss(self.seed, self.dropout, t) for t in steps]
+        loss = [self.trainer.loss(*self.key, t) for t in steps]
         for callback in callbacks:
             callback.on_fit_begin(self, iterations)
             for t, value in enumerate(loss, start=1):
@@ -91,22 +97,63 @@ class _FakeNet:
         return self.history
 
     def evaluate(self, X, y):
-        self.trainer.calls[self.number] |= {"X_test": X, "y_test": y}
-        accuracy = self.trainer.accuracy(self.seed, self.dropout)
+        self.call |= {"X_test": X, "y_test": y}
+        accuracy = self.trainer.accuracy(*self.key)
         return SimpleNamespace(loss=1 - accuracy, score=accuracy)
+
+    def predict_proba(self, X):
+        """Return 0.9 for the right class of as many rows as the accuracy asks for, which the seed draws."""
+        y, classes = self.call["y_test"], self.call["units"][-1]
+        order = np.random.default_rng([self.key[0], int(1000 * self.key[1])]).permutation(len(y))
+        wrong = order[round(self.trainer.accuracy(*self.key) * len(y)) :]
+        shown = y.copy()
+        shown[wrong] = (y[wrong] + 1) % classes
+        p = np.full((len(y), classes), 0.1 / (classes - 1))
+        p[np.arange(len(y)), shown] = 0.9
+        return p
 
 
 def fake_result(repeats=5, name="MNIST", rng_seed=0, trainer=None, **settings):
     """A finished comparison of made-up numbers, near those of the real one."""
-    rng = np.random.default_rng(rng_seed)
-    noise = rng.standard_normal((2, repeats))
+    noise = np.random.default_rng(rng_seed).standard_normal((2, repeats))
 
     def accuracy(seed, dropout):
         arm = int(dropout > 0)
         return float(0.9695 + (0.0053, 0.0019)[arm] * noise[arm, seed])
 
     return compare(
-        small_dataset(name),
+        small_dataset(name, test=1000),
         Settings(repeats=repeats, **settings),
         network=trainer or FakeTrainer(accuracy=accuracy),
+    )
+
+
+def made_up(metric="accuracy", ratio=None, loss=(), rows=None, alpha=0.05, margin=0.0, **scores):
+    """A result of made-up scores, by arm; `loss` has the learning curves of the arms in order, `rows` values per row."""
+    arms, metric = {}, METRICS[metric]
+    for number, (name, some) in enumerate(scores.items()):
+        trials = []
+        for repeat, score in enumerate(some):
+            curve = list(loss[number][repeat]) if loss else []
+            values = None if rows is None else rows[number][repeat]
+            points = list(range(100, 100 * len(curve) + 1, 100))
+            columns = points, curve, curve, curve
+            trials.append(
+                Trial(repeat, name, 0, {metric.name: score}, {}, 90, 10, values, *columns, 1.0)
+            )
+        arms[name] = Arm(name, metric.name, [{"hidden": [8]}], trials)
+    repeats = len(next(iter(scores.values())))
+    return ExperimentResult(
+        arms=arms,
+        metric=metric,
+        task=metric.tasks[0],
+        sampling=Sampling(ratio),
+        asked=repeats,
+        seed=0,
+        data={},
+        machine={},
+        started="",
+        margin=margin,
+        alpha=alpha,
+        repeats=list(range(repeats)),
     )

@@ -29,7 +29,12 @@ for line in sys.stdin:
         killed_fits.data()
     pid = os.fork()
     if not pid:
-        killed_fits.victim(**trial)
+        try:
+            killed_fits.victim(**trial)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os.write(1, b"broken\\n")
+            os._exit(1)
         os._exit(0)
     os.write(1, b"pid %d\\n" % pid)
     sys.stdin.readline()  # only then may the number be another process's
@@ -92,11 +97,10 @@ data = functools.cache(small_dataset)
 SETTINGS = Settings(repeats=3, iterations=120, hidden=8, batch_size=32, print_every=50)
 
 
-def comparison(folder=None, resume=True, on_trial=None):
-    """Return what a small comparison gives, without times, as JSON."""
-    kept = None if folder is None else open_ledger(folder, resume=resume)
-    result = compare(data(), SETTINGS, ledger=kept, on_trial=on_trial)
-    return timeless(result.to_dict())
+def comparison(directory=None, resume=True, on_trial=None):
+    """Return the result of a small comparison, without times, as JSON."""
+    kept = None if directory is None else open_ledger(directory, resume=resume)
+    return timeless(compare(data(), SETTINGS, ledger=kept, on_trial=on_trial))
 
 
 def careless_write(path, write):
@@ -112,11 +116,24 @@ def careless_write(path, write):
         write(Pieces())
 
 
+def careless_append(self, entry):
+    """Write all lines again for each new one, on a disk that takes its time."""
+    path = self.directory / ledger._FILE
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    with open(path, "wb", buffering=0) as stream:
+        for line in [*lines, ledger._line(entry)]:
+            time.sleep(0.02)
+            stream.write(line)
+
+
 def victim(path, kind, every, threads, simd, careless):
     """What a child does until it is killed."""
     _kernels._select_simd(simd)
     if careless:
-        storage.write_atomically = careless_write
+        if kind == "compare":
+            ledger.Ledger._append = careless_append
+        else:
+            storage.write_atomically = careless_write
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what it says of files that it finds damaged
     if kind == "compare":
         cdrop.set_num_threads(threads)
@@ -150,14 +167,18 @@ class Victims:
         self.server.stdin.write(line + "\n")
         self.server.stdin.flush()
 
-    def kill(self, delay, **trial):
-        """Let a child run, kill it after `delay` seconds; return what it has told."""
+    def kill(self, delay, after=0, **trial):
+        """Let a child run, kill it `delay` seconds after its line number `after`; return its lines."""
         self._say(json.dumps(trial))
-        told = []
-        while not (line := self.server.stdout.readline().strip()).startswith("pid"):
-            told.append(line)
+        told, pid = [], None
+        while pid is None or (len(told) < after and not {"end", "broken"} & set(told)):
+            line = self.server.stdout.readline().strip()
+            if line.startswith("pid"):
+                pid = int(line.split()[1])
+            else:
+                told.append(line)
         time.sleep(delay)
-        os.kill(int(line.split()[1]), signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         self._say("")
         while not (line := self.server.stdout.readline().strip()).startswith("reaped"):
             told.append(line)
@@ -184,7 +205,7 @@ def kill_fit(victims, folder, draw, kind, expected, careless=False):
         told = victims.kill(0.06 * draw.random(), **trial)
         kills += "end" not in told
         torn += any(name.endswith(".tmp") for name in os.listdir(folder))
-        steps = [int(line) for line in told if line != "end"]
+        steps = [int(line) for line in told if line.isdigit()]
         check_kept(path, (steps[-1] - 1) // every * every if steps else 0)
     if Fit(kind, 1).run(checkpoint=path, checkpoint_every=every) != expected:
         raise Lost("the resumed fit has ended elsewhere")
@@ -209,30 +230,42 @@ def check_kept(path, acknowledged):
 
 
 def kill_comparison(victims, folder, draw, expected, careless=False):
-    """The same for a comparison whose trainings are kept."""
-    path, kills, torn = folder / "kept", 0, 0
+    """The same for a comparison with a ledger; torn are kills that left a part of a line or a temporary file."""
+    path, kills, torn, kept = folder / "kept", 0, 0, 0
     for _ in range(draw.randint(1, 3)):
         trial = {"kind": "compare", "every": 30, "careless": careless, "path": str(path)}
         trial |= {"threads": draw.randint(1, 2), "simd": draw.choice(cdrop.kernels.simd_paths())}
-        told = victims.kill(0.12 * draw.random(), **trial)
-        kills += "end" not in told
-        torn += path.exists() and any(name.endswith(".tmp") for name in os.listdir(path))
-        try:
-            kept = len(open_ledger(path, resume=True).trials)
-        except storage.ModelFileError as error:
-            raise Lost(str(error)) from error
-        if kept < told.count("run"):
-            raise Lost(f"{kept} trainings are kept, and {told.count('run')} were acknowledged")
-    try:
-        if comparison(path) != expected:
-            raise Lost("the resumed comparison has other numbers")
-    except storage.ModelFileError as error:
-        raise Lost(str(error)) from error
-    if os.listdir(path) != ["experiment.cdrop"]:
+        said = victims.kill(0.06 * draw.random(), after=draw.randint(0, 3), **trial)
+        kills += "end" not in said
+        torn += is_torn(path)
+        reported, kept = kept + said.count("run"), len(opened(path).trials)
+        if kept < reported:
+            raise Lost(f"{kept} runs are kept, and {reported} were reported")
+    opened(path)
+    if comparison(path) != expected:
+        raise Lost("the resumed comparison has other numbers")
+    if os.listdir(path) != [ledger._FILE]:
         raise Lost(f"stale files: {os.listdir(path)}")
-    (path / "experiment.cdrop").unlink()
+    (path / ledger._FILE).unlink()
     path.rmdir()
     return kills, torn
+
+
+def opened(path):
+    """Open a ledger to resume; `Lost` if it is damaged."""
+    try:
+        return open_ledger(path, resume=True)
+    except ValueError as error:
+        raise Lost(str(error)) from error
+
+
+def is_torn(path):
+    """Return whether a kill came in the middle of a write."""
+    if not path.exists():
+        return False
+    file = path / ledger._FILE
+    partial = file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
+    return partial or any(name.endswith(".tmp") for name in os.listdir(path))
 
 
 def careless_losses(victims, folder, kill, expected, times, seed=0):

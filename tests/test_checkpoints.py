@@ -1,4 +1,4 @@
-"""Checkpoints of fits and comparisons: whatever stops them, they go on to the same bytes; no other file is touched."""
+"""Checkpoints of fits: whatever stops a fit, it resumes to the same bytes; no other file is touched."""
 
 import copy
 import functools
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from comparisons import timeless
 from conftest import digest, problem, run_python
 from killed_fits import (
     Best,
@@ -18,9 +17,6 @@ from killed_fits import (
     Victims,
     careless_losses,
     check_kept,
-    comparison,
-    data,
-    kill_comparison,
     kill_fit,
 )
 from model_files import forged, parts
@@ -29,7 +25,6 @@ import cdrop
 from cdrop import Network, load, storage
 from cdrop.callbacks import Callback, EpochPrinter, LossPrinter, ProgressBar, Validation
 from cdrop.checkpoints import Checkpoint
-from cdrop.experiments import Settings, compare, ledger, open_ledger
 from cdrop.optimizers import Momentum, Optimizer
 from cdrop.schedules import Schedule
 from cdrop.storage import ModelFileError
@@ -520,124 +515,6 @@ def test_hostile_checkpoints_are_refused(tmp_path):
             load(path)
 
 
-# ---- Comparisons -------------------------------------------------------------------------------
-
-TINY = Settings(repeats=3, iterations=30, hidden=4, batch_size=32)
-
-
-def stopped_comparison(folder, after, settings=TINY):
-    """Keep a comparison, and break it off when training number `after` has been told."""
-    told = []
-
-    def stop(run):
-        told.append(run)
-        if len(told) == after:
-            raise RuntimeError("broken off")
-
-    with pytest.raises(RuntimeError, match="broken off"):
-        compare(data(), settings, ledger=open_ledger(folder, resume=True), on_trial=stop)
-
-
-def test_a_comparison_stopped_anywhere_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger, "_LONG", 9)  # so that trainings have checkpoints of their own
-    whole = compare(data(), TINY)
-    for after in (1, 2, 5):
-        folder = tmp_path / f"{after}"
-        stopped_comparison(folder, after)
-        assert len(open_ledger(folder, resume=True).trials) == after
-        (folder / "repeat-1-with.cdrop").write_bytes(b"left by a kill")
-        told, kept = [], open_ledger(folder, resume=True)
-        if after == 1:
-            (folder / "repeat-1-with.cdrop").unlink()
-        result = compare(data(), TINY, ledger=kept, on_trial=told.append)
-        assert [run.repeat for run in told] == [0, 0, 1, 1, 2, 2][after:]
-        assert timeless(result.to_dict()) == timeless(whole.to_dict())
-        assert os.listdir(folder) == ["experiment.cdrop"]
-        assert result.experiment.started == kept.started
-        assert result.experiment.seconds >= sum(trial.seconds for trial in kept.trials)
-
-
-def test_more_repeats_and_threads_go_on_with_those_that_are_kept(tmp_path):
-    stopped_comparison(tmp_path, 4, Settings(**{**vars(TINY), "repeats": 2}))
-    calls = []
-    kept = open_ledger(tmp_path, resume=True)
-    two_threads = Settings(**{**vars(TINY), "threads": 2})
-    result = compare(
-        data(),
-        two_threads,
-        ledger=kept,
-        network=lambda *args, **options: calls.append(options["seed"]) or Network(*args, **options),
-    )
-    assert calls == [2, 2]
-    assert timeless(result.to_dict()) == timeless(compare(data(), two_threads).to_dict())
-    fewer = compare(data(), Settings(**{**vars(TINY), "repeats": 1}), ledger=kept)
-    assert fewer.repeats == 1
-
-
-def test_a_folder_of_another_comparison_is_refused(tmp_path):
-    stopped_comparison(tmp_path, 2)
-    before = (tmp_path / "experiment.cdrop").read_bytes()
-    other = copy.deepcopy(data())
-    other.y_train[0] = (other.y_train[0] + 1) % 10
-    for change in ({"iterations": 31}, {"l2": 0.5}, {"seed": 1}, {"optimizer": "sgd"}):
-        with pytest.raises(ValueError, match=f"another experiment: {next(iter(change))} "):
-            compare(
-                data(),
-                Settings(**{**vars(TINY), **change}),
-                ledger=open_ledger(tmp_path, resume=True),
-            )
-    with pytest.raises(ValueError, match="another experiment: data is "):
-        compare(other, TINY, ledger=open_ledger(tmp_path, resume=True))
-    assert (tmp_path / "experiment.cdrop").read_bytes() == before
-
-
-def test_folders_are_checked(tmp_path):
-    for name in ("file", "damaged/experiment.cdrop", "network/experiment.cdrop", "other/notes"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"notes")
-    Network([2, 2]).save(tmp_path / "network" / "experiment.cdrop")
-    for name, resume, error, told in (
-        ("file", True, NotADirectoryError, "is a file, not a folder"),
-        ("absent/kept", True, FileNotFoundError, "there is no folder"),
-        ("other", False, ValueError, "is not empty; expected a new or empty folder, or resume"),
-        ("other", True, ValueError, "has no experiment in it, but notes"),
-        ("damaged", True, ModelFileError, "is no model file"),
-        ("network", True, ValueError, "is no experiment, but a Network"),
-    ):
-        with pytest.raises(error, match=told):
-            open_ledger(tmp_path / name, resume=resume)
-    assert (tmp_path / "other" / "notes").read_bytes() == b"notes"
-    (tmp_path / "new").mkdir()
-    (tmp_path / "new" / ".experiment.cdrop.0123456789abcdef.tmp").write_bytes(b"half")
-    assert open_ledger(tmp_path / "new").trials == []
-    assert os.listdir(tmp_path / "new") == []
-
-
-def test_hostile_ledgers_are_refused(tmp_path):
-    stopped_comparison(tmp_path, 2)
-    path = tmp_path / "experiment.cdrop"
-    about, arrays = parts(path.read_bytes())
-    del about["sha256"]
-    trial = about["settings"]["trials"][0]
-    for change in (
-        {"trials": None},
-        {"trials": [1]},
-        {"trials": [{}]},
-        *(
-            {"trials": [{**trial, name: value}]}
-            for name in trial
-            for value in (None, [], [None], "x", {})
-        ),
-        {"identity": []},
-        {"configurations": None},
-        {"configurations": {"with": 1}},
-        {"started": 3},
-    ):
-        path.write_bytes(forged({**about, "settings": {**about["settings"], **change}}, arrays))
-        with pytest.raises(ModelFileError, match="holds no model"):
-            open_ledger(tmp_path, resume=True)
-
-
 # ---- Kills -------------------------------------------------------------------------------------
 
 
@@ -650,13 +527,6 @@ def test_kills_lose_nothing_and_a_careless_writer_is_caught(tmp_path):
             kills += kill_fit(victims, tmp_path, draw, kind, expected[kind])[0]
         kill = functools.partial(kill_fit, kind="epochs")
         assert careless_losses(victims, tmp_path, kill, expected["epochs"], 5) > 0
-
-
-def test_kills_of_a_comparison_lose_nothing(tmp_path):
-    kills, draw, expected = 0, random.Random(0), comparison()
-    with Victims() as victims:
-        while kills < 3:
-            kills += kill_comparison(victims, tmp_path, draw, expected)[0]
 
 
 def test_what_is_lost_is_told(tmp_path):

@@ -1,8 +1,7 @@
-"""The comparison: statistics, verdicts, the experiment, its result, its report and its files."""
+"""The comparison: verdicts, the experiment, its result, its report and its files."""
 
 import json
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from cdrop import report
 from cdrop.experiments import Settings, article, compare
 from cdrop.experiments.claims import judge
 from cdrop.experiments.paired import Arm
-from cdrop.experiments.statistics import mean, paired_difference, spread_ratio, standard_deviation
 
 needs_scipy = pytest.mark.usefixtures("scipy_stats")
 
@@ -20,160 +18,6 @@ needs_scipy = pytest.mark.usefixtures("scipy_stats")
 @pytest.fixture
 def scipy_stats():
     return pytest.importorskip("scipy.stats")
-
-
-@pytest.fixture
-def without_scipy(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "scipy", None)
-
-
-def normal(n, scale=1.0, shift=0.0, seed=0):
-    return shift + scale * np.random.default_rng([seed, n]).standard_normal(n)
-
-
-# --- statistics ---
-
-
-def test_mean_and_standard_deviation_by_hand():
-    assert mean([1.0, 2.0, 6.0]) == 3.0
-    assert standard_deviation([1.0, 2.0, 6.0]) == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
-    assert math.isnan(mean([]))
-    assert math.isnan(standard_deviation([5.0]))
-    assert standard_deviation([0.1, 0.1, 0.1]) == 0.0
-    assert math.isnan(mean([1.0, math.inf, -math.inf]))
-
-
-def test_paired_difference_by_hand(scipy_stats):
-    # Differences 1, 2, 3: mean 2, std 1, so t = 2 * sqrt(3) with 2 degrees of freedom.
-    evidence = paired_difference([1.0, 5.0, 2.0], [2.0, 7.0, 5.0])
-    assert evidence.estimate == 2.0
-    t = 2 * math.sqrt(3)
-    assert evidence.p_value == pytest.approx(1 - t / math.sqrt(2 + t * t))  # closed form for 2
-    assert evidence.interval == pytest.approx((2 - 4.302652730 / math.sqrt(3), 2 + 2.484137704))
-    assert evidence.verdict == "not decided"
-    assert evidence.reason == "3 repeats cannot separate the means"
-
-
-@pytest.mark.parametrize("n", [2, 5, 50])
-def test_paired_difference_is_scipys(scipy_stats, n):
-    a, b = normal(n, seed=1), normal(n, seed=2)
-    evidence = paired_difference(a, b)
-    expected = scipy_stats.ttest_rel(b, a)
-    assert evidence.p_value == pytest.approx(expected.pvalue)
-    assert evidence.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
-
-
-@needs_scipy
-@pytest.mark.parametrize(
-    ("shift", "verdict"), [(1.0, "supported"), (-1.0, "contradicted"), (0.01, "not decided")]
-)
-def test_paired_verdicts(shift, verdict):
-    a = normal(20)
-    evidence = paired_difference(a, a + shift + 0.2 * normal(20, seed=3))
-    assert evidence.verdict == verdict
-    assert bool(evidence.reason) == (verdict == "not decided")
-
-
-def test_spread_ratio_is_levenes_test_and_bonetts_interval(scipy_stats):
-    a, b = normal(12, 3.0, seed=4), normal(12, 1.0, seed=5)
-    evidence = spread_ratio(a, b)
-    assert evidence.estimate == pytest.approx(a.std(ddof=1) / b.std(ddof=1))
-    assert evidence.p_value == pytest.approx(scipy_stats.levene(a, b, center="median").pvalue)
-    # Bonett (2006), written out: half of log(s_a^2 / s_b^2) +- t * se.
-    error = 0.0
-    for x in (a, b):
-        kurtosis = 12 * sum((x - np.median(x)) ** 4) / sum((x - x.mean()) ** 2) ** 2
-        error += (kurtosis - 9 / 12) / 11
-    centre = math.log(a.var(ddof=1) / b.var(ddof=1))
-    half = scipy_stats.t.ppf(0.975, 11) * math.sqrt(error)
-    expected = math.exp((centre - half) / 2), math.exp((centre + half) / 2)
-    assert evidence.interval == pytest.approx(expected)
-
-
-@needs_scipy
-def test_swapping_the_arms_inverts_the_ratio():
-    a, b = normal(9, 3.0, seed=6), normal(9, seed=7)
-    there, back = spread_ratio(a, b), spread_ratio(b, a)
-    assert back.estimate == pytest.approx(1 / there.estimate)
-    assert back.interval == pytest.approx(tuple(1 / end for end in reversed(there.interval)))
-    assert back.p_value == pytest.approx(there.p_value)
-
-
-@needs_scipy
-@pytest.mark.parametrize(
-    ("scale", "verdict"), [(6.0, "supported"), (1 / 6, "contradicted"), (1.0, "not decided")]
-)
-def test_spread_verdicts(scale, verdict):
-    assert spread_ratio(normal(20, scale, seed=8), normal(20, seed=9)).verdict == verdict
-
-
-@needs_scipy
-def test_the_interval_of_the_ratio_covers_it_as_promised():
-    # Long lower tail in one arm only, as test accuracies have it; 92 to 99 % is promised at 10.
-    rng, ratio, draws = np.random.default_rng(10), 2.8, 400
-    hits = 0
-    for _ in range(draws):
-        tail = -rng.gumbel(size=10) * math.sqrt(6) / math.pi
-        low, high = spread_ratio(ratio * tail, rng.standard_normal(10)).interval
-        hits += low <= ratio <= high
-    assert 0.91 < hits / draws < 0.995
-
-
-DEGENERATE = {
-    "no repeat": ([], [], "0 repeats"),
-    "one repeat": ([0.9], [0.8], "1 repeat cannot"),
-    "NaN": ([0.9, math.nan, 0.7, 0.8], [0.8, 0.9, 0.7, 0.6], "1 of 4 repeats gave"),
-    "infinity": ([0.9, math.inf, 0.7], [0.8, math.inf, 0.5], "1 of 3 repeats gave"),
-}
-
-
-@pytest.mark.parametrize("case", DEGENERATE)
-@pytest.mark.parametrize("judge_pair", [paired_difference, spread_ratio])
-def test_degenerate_input_is_undecided_without_a_warning(case, judge_pair):
-    a, b, reason = DEGENERATE[case]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        evidence = judge_pair(a, b)
-    assert evidence.verdict == "not decided"
-    assert evidence.reason.startswith(reason)
-    assert evidence.interval is None
-    assert evidence.p_value is None
-
-
-def test_equal_differences_have_no_test():
-    evidence = paired_difference([0.1, 0.2, 0.4], [0.4, 0.5, 0.7])
-    assert evidence.estimate == pytest.approx(0.3)
-    assert evidence.verdict == "not decided"
-    assert evidence.reason.startswith("all 3 differences are equal")
-
-
-@needs_scipy
-def test_spread_of_two_repeats_or_of_none():
-    assert spread_ratio([0.1, 0.5], [0.2, 0.3]).reason.startswith("2 repeats cannot")
-    assert spread_ratio([0.1] * 4, [0.2] * 4).reason == "neither arm varies between repeats"
-    both_ways = spread_ratio([1.0, 2.0, 1.0, 2.0], [1.0, 4.0, 4.0, 1.0])
-    assert both_ways.reason.startswith("all deviations within an arm are equal")
-    one = spread_ratio(normal(20), [0.5] * 20)
-    assert one.estimate == math.inf
-    assert (one.verdict, one.interval) == ("supported", None)
-    assert spread_ratio([0.5] * 20, normal(20)).verdict == "contradicted"
-
-
-def test_arms_of_different_length_are_refused():
-    with pytest.raises(ValueError, match=r"\(2,\) and \(3,\)"):
-        paired_difference([1.0, 2.0], [1.0, 2.0, 3.0])
-
-
-@pytest.mark.usefixtures("without_scipy")
-def test_without_scipy_the_numbers_stay_and_the_extra_is_named():
-    for evidence in (
-        paired_difference([1.0, 2.0, 4.0], [2.0, 4.0, 9.0]),
-        spread_ratio([1, 2, 9], [1, 2, 3]),
-    ):
-        assert math.isfinite(evidence.estimate)
-        assert evidence.p_value is None
-        assert evidence.verdict == "not decided"
-        assert "pip install 'cdrop[stats]'" in evidence.reason
 
 
 # --- claims ---

@@ -127,7 +127,7 @@ def test_files_beside_the_modules_are_packed():
     listed = re.search(r"^recursive-include cdrop (.*)$", read("MANIFEST.in"), flags=re.MULTILINE)
     made = {".py", ".pyc", ".pyx", ".c", ".so"}
     data = [p for p in (ROOT / "cdrop").rglob("*.*") if p.is_file() and p.suffix not in made]
-    assert "report.html" in {path.name for path in data}
+    assert "page.html" in {path.name for path in data}
     for path in data:
         for patterns in (settings["package-data"]["cdrop"], listed[1].split()):
             assert any(path.match(pattern) for pattern in patterns), path

@@ -1,29 +1,259 @@
-"""The report of a comparison: the page of HTML, its pictures, and what text and page both say."""
+"""The text and the page of a result: both are views of `ExperimentResult` and know no arm's name."""
 
 import io
 import math
 import re
 import sys
-from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
-import numpy as np
 import pytest
-from comparisons import FakeTrainer, fake_result, small_dataset
+from made_results import made_result
 
-from cdrop import report
-from cdrop.experiments import Settings, article, compare
+from cdrop.experiments import report
+from cdrop.experiments.results import Claim, Preset, Published
 
-matplotlib = pytest.importorskip("matplotlib")
+NINE = [*(f"rate {rate}" for rate in range(8)), "an arm with a name" + 3 * " that is far too long"]
+RATES = [{"dropout": rate, "l2": 1e-4} for rate in (0.1, 0.2, 0.5)]
+
+
+def claim_of(result):
+    evidence = result.contrasts()[0].score
+    words = {"supported": "The second is better", "not decided": "Nobody knows"}
+    return [
+        Claim("better", "the second is better", "difference", evidence, words, 0.0123, "a note")
+    ]
+
+
+PRESET = Preset(
+    title="Two nets",
+    facts={"network": "two hidden layers"},
+    warnings=("NOT MNIST: made up",),
+    labels={"none": "no dropout"},
+    published=Published(
+        "the article",
+        {"none": (0.964, 0.0071), "dropout": (0.9692, math.nan)},
+        {"none": ((100, 200), (0.7654, 0.6543))},
+    ),
+    notes=("A closing note.",),
+    claims=claim_of,
+    call="compare(dataset)",
+)
+KINDS = {
+    "one arm, one repeat": {"arms": ("only",), "repeats": 1},
+    "two": {"arms": ("none", "dropout"), "preset": PRESET, "repeats": 10},
+    "three, an estimator": {
+        "arms": ("none", "dropout", "forest"),
+        "estimators": ("forest",),
+        "metric": "log_loss",
+        "margin": 0.002,
+        "candidates": {"dropout": RATES},
+    },
+    "nine": {"arms": NINE, "repeats": 6, "splits": False},
+    "estimators alone": {"arms": ("a", "b"), "estimators": ("a", "b"), "metric": "rmse"},
+    "undefined scores": {"arms": ("a", "b"), "scores": {"a": math.nan}},
+}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
+def result(request):
+    return made_result(**request.param)
+
+
+def paragraph(result, start):
+    """The paragraph of the text that starts so, its lines joined."""
+    (found,) = [part for part in report.text(result).split("\n\n") if part.startswith(start)]
+    return " ".join(found.split())
+
+
+# ---- Text ------------------------------------------------------------------------------------------
+
+
+def test_every_arm_and_its_scores_are_in_the_text(result):
+    text = report.text(result)
+    assert str(result) == text
+    joined = " ".join(text.split())
+    for name, arm in result.arms.items():
+        assert result.label(name) in joined
+        assert report.spread(arm.mean_score, arm.std_score) in text
+    assert report.number(result.baseline[result.metric.name][0]) in text
+    assert all(len(line) <= report.WIDTH for line in text.splitlines())
+    assert text.isascii()
+
+
+def test_every_contrast_has_difference_interval_probability_and_verdict(result):
+    contrasts = result.contrasts()
+    if not contrasts:
+        pytest.skip("one arm")
+    table = str(report.contrast_table(result, contrasts))
+    sentences = [f"{c.question} {c.answer}" for c in report.conclusions(result, contrasts)]
+    conclusion = " ".join(" ".join(sentences).split())
+    for c in contrasts:
+        assert report.estimate(c.score) in table
+        assert report.estimate(c.p_better) in table
+        assert c.verdict in table
+        assert result.label(c.second) in conclusion
+        assert re.search(c.verdict, conclusion, flags=re.IGNORECASE)
+    assert result.condition in conclusion
+    assert conclusion in " ".join(report.text(result).split())
+
+
+def test_published_figures_stand_next_to_the_arms():
+    text = report.text(made_result(preset=PRESET))
+    row = next(line for line in text.splitlines() if line.startswith("  no dropout "))
+    assert "0.9640 +- 0.0071" in row
+    assert "0.9692   " in next(x for x in text.splitlines() if x.startswith("  dropout "))
+    curve = paragraph(made_result(preset=PRESET), "Training loss")
+    assert "no dropout, published" in curve
+    assert "0.7654" in curve
+    assert "published" not in report.text(made_result())
+
+
+def test_a_claim_has_its_verdict_and_grounds():
+    result = made_result(preset=PRESET, repeats=10, step=0.05)
+    claims = paragraph(result, "Published claims")
+    (claim,) = result.claims()
+    assert f'"{claim.text}" supported' in claims
+    assert report.estimate(claim.evidence) in claims
+    assert "(published: +0.0123)" in claims
+    assert "a note" in claims
+
+
+def test_warnings_facts_and_notes_have_their_places():
+    result = made_result(preset=PRESET, stopped="interrupted", asked=20)
+    text = report.text(result)
+    assert text.startswith("INCOMPLETE: interrupted after 5 of 20 repeats.\nNOT MNIST: made up\n\n")
+    assert "network   two hidden layers" in report.heading(result)
+    assert report.heading(result) in text
+    assert report.heading(result) not in report.text(result, with_heading=False)
+    assert "A closing note." in text
+
+
+def test_heading_is_known_before_the_work():
+    result = made_result(("a", "b", "c"), 0, asked=20)
+    assert report.text(result) == report.heading(result)
+    lines = report.heading(result)
+    for part in (
+        "wine.csv",
+        "800 rows",
+        "200 for testing",
+        "20, seeds 3 to 22",
+        "a, b, c; all compared with a",
+    ):
+        assert part in lines
+    assert "its own split" in lines
+    assert "one test set" in report.heading(made_result(splits=False))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
+@pytest.mark.parametrize("baseline", [0.5, 0.9025, 0.99])
+def test_arms_that_do_not_beat_the_baseline_are_named(metric, baseline):
+    scores = {"a": 0.9, "b": 0.905}
+    lines = report.remarks(made_result(("a", "b"), metric=metric, scores=scores, baseline=baseline))
+    good = (baseline < 0.9) == (metric == "accuracy")
+    if baseline == 0.9025:
+        loser = "a" if metric == "accuracy" else "b"
+        assert lines == [f"Not better than the baseline, which ignores the inputs: {loser}."]
+    else:
+        assert lines == ([] if good else ["No arm beats the baseline, which ignores the inputs."])
+
+
+def test_choices_among_candidates_are_counted():
+    result = made_result(("none", "dropout"), 7, candidates={"dropout": RATES})
+    assert "dropout: chose dropout 0.1: 3 of 7; dropout 0.2: 2 of 7; dropout 0.5: 2 of 7." in (
+        report.remarks(result)
+    )
+    assert "dropout (best of 3 candidates)" in report.heading(result)
+
+
+def test_verdict_after_a_planned_look_names_it():
+    result = made_result(repeats=20, alpha=0.0125, asked=100, decided_at=20)
+    text = " ".join(report.text(result).split())
+    assert text.count("planned look at 20 of at most 100 repeats, level 0.0125") == 3
+    assert "[98.75 %]" in text
+    assert "planned look" not in report.text(made_result())
+
+
+def test_margin_is_named_with_its_verdict():
+    scores = {"none": [0.9, 0.91, 0.92, 0.9], "dropout": [0.901, 0.911, 0.919, 0.9]}
+    text = " ".join(report.text(made_result(repeats=4, scores=scores, margin=0.05)).split())
+    assert ": no difference that matters (more than 0.05), over 4 splits" in text
+    assert "difference of at most 0.05 does not matter" in text
+
+
+def test_holm_can_undo_a_verdict_and_the_text_says_so():
+    rng = [0.004, -0.002, 0.006, 0.001, 0.005, 0.003, 0.002, 0.004]
+    scores = {"none": 0.9, "b": [0.9 + x for x in rng], "c": [0.9 - x for x in rng]}
+    result = made_result(("none", "b", "c"), 8, scores=scores, splits=True)
+    undone = [c for c in result.contrasts() if c.verdict != c.score.verdict]
+    notes = report.contrast_table(result, result.contrasts()).notes
+    assert bool(undone) == any("Holm" in note for note in notes)
+
+
+def test_sweep_and_repeats_needed():
+    result = made_result(("a", "b", "c"), 6, step=0.01)
+    table = report.sweep_table(result)
+    assert [row[0] for row in table.rows] == ["0", "0.1", "0.2"]
+    assert [row[2] for row in table.rows] == ["", "", "best"]
+    needed = report.needed_table(result, result.contrasts())
+    sizes = result.contrasts()[0].repeats_needed
+    assert needed.rows[0][1] == ", ".join(
+        f"{size:g}: {'never' if n is None else f'{n:,}'}" for size, n in sizes.items()
+    )
+    assert report.sweep_table(made_result()) is None
+
+
+def test_long_curves_are_thinned_and_keep_their_end():
+    result = made_result(curves=1000)
+    table = report.curve_table(result, "loss", most=30)
+    assert len(table.rows) <= 30
+    assert table.rows[-1][0] == "100,000"
+    assert "Training loss" not in report.text(result)
+
+
+def test_progress_lines():
+    result = made_result(("none", "dropout"), 3, candidates={"dropout": RATES}, asked=10)
+    trial = result.arms["dropout"].trials[1]
+    score = report.number(trial.scores["accuracy"])
+    assert report.run_line(trial, result) == (
+        f"repeat 2 of 10, dropout: accuracy {score}, chose dropout 0.2 (1.5 s)"
+    )
+    line = report.repeat_line([arm.trials[1] for arm in result.arms.values()], result)
+    assert line.startswith("repeat 2 of 10: accuracy ")
+    assert f"{score} dropout (2.0 s)" in line
+    nine = made_result(NINE)
+    assert "6 others" in report.repeat_line([a.trials[0] for a in nine.arms.values()], nine)
+
+
+def test_record_directory_and_resuming():
+    assert report.kept(None, 3) is None
+    assert report.kept(Path("runs"), 0) == "record    runs"
+    assert report.kept(Path("runs"), 3) == "record    runs: 3 runs finished before"
+    assert "--resume" in report.how_to_resume(Path("runs"), 1)
+
+
+def test_without_scipy_the_text_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
+    text = report.text(made_result())
+    assert 'pip install "cdrop[stats]"' in text
+
+
+def test_notebook_table_is_escaped_and_has_the_verdict():
+    html = made_result(("<b>none", "a & b"), name="<i>")._repr_html_()
+    assert "<b>" not in html
+    assert "&lt;b&gt;none" in html
+    assert "a &amp; b" in html
+    assert "over 5 splits of these data" in html
+    assert "<table>" in made_result(repeats=0)._repr_html_()
+
+
+# ---- Page ------------------------------------------------------------------------------------------
+
+pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-from matplotlib.figure import Figure  # noqa: E402
-
-from cdrop.html_report import Picture, write_report  # noqa: E402
-from cdrop.plotting import draw_curve, draw_differences, draw_sweep  # noqa: E402
-
-SWEEP = (0.1, 0.25, 0.5, 0.75)
-VOID = {"meta"}
+from cdrop.experiments import page as pages  # noqa: E402
 
 
 class Page(HTMLParser):
@@ -31,13 +261,14 @@ class Page(HTMLParser):
 
     def __init__(self, page):
         super().__init__()
-        self.tags, self.text, self.open = [], [], []
+        self.tags, self.pieces, self.open = [], [], []
         self.feed(page)
         self.close()
+        self.text = " ".join(" ".join(self.pieces).split())
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
+        if tag != "meta":
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
@@ -47,7 +278,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text.append(data)
+        self.pieces.append(data)
 
     def all(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
@@ -55,101 +286,54 @@ class Page(HTMLParser):
 
 def page_of(result, **options):
     out = io.BytesIO()
-    write_report(result, out, **options)
+    result.write_report(out, **options)
     return out.getvalue().decode()
-
-
-def rising(seed, dropout):
-    """Accuracies whose best rate is a quarter."""
-    return 0.95 + 0.01 * dropout - 0.02 * dropout**2 + 1e-4 * (seed * int(1 + 16 * dropout) % 7)
-
-
-def swept(repeats=4, name="MNIST", **settings):
-    return fake_result(repeats, name, trainer=FakeTrainer(rising), sweep=SWEEP, **settings)
-
-
-def curved(without, dropped, repeats=3):
-    """A result whose test accuracies follow two curves, by hundreds of iterations."""
-    result = fake_result(repeats, iterations=100 * len(without))
-    for arm, curve in (("without", without), ("with", dropped)):
-        result.arms[arm].test_score[:] = [list(curve) for _ in range(repeats)]
-    return result
-
-
-@pytest.fixture(scope="module")
-def page():
-    """A page of all that there may be."""
-    return page_of(swept())
 
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Let pages be made without their pictures, which take most of the time."""
-    monkeypatch.setattr(
-        "cdrop.html_report._picture", lambda *told: Picture("", "", *reversed(told[2:]))
-    )
+    """Let pages be made without their figures, which take most of the time."""
+    empty = pages.Picture("", "", "", "")
+    monkeypatch.setattr("cdrop.experiments.page._picture", lambda *arguments: empty)
 
 
-def cut_off(repeats=5, at=4):
-    trainer = FakeTrainer(fault=KeyboardInterrupt, fault_at=at)
-    return compare(small_dataset(), Settings(repeats=repeats), network=trainer)
-
-
-# ---- The page ----------------------------------------------------------------------------------
-
-
-def test_the_page_holds_every_number(page):
-    result = swept()
-    text = " ".join(Page(page).text)
-    for claim in result.claims():
-        assert claim.text in text
-        for line in report.grounds(claim, article.estimates()[claim.name]):
-            assert line in text
-    for name, arm in result.arms.items():
-        assert f"{arm.mean_score:.4f}" in text, name
-        assert f"{arm.std_score:.4f}" in text
-        assert all(f"{score:.4f}" in text for score in arm.score)
-    for contrast in result.experiment.contrasts():
-        for evidence in (contrast.score, contrast.spread):
-            assert report.quantity(evidence.estimate, evidence) in text
-            assert report.interval(evidence) in text
-        assert report.p_value(contrast.p_holm).removeprefix("p = ") in text
-        assert all(f"{n:,}" in text for n in contrast.repeats_needed.values())
-    assert report.overtaking(result) in text
-    for arm in ("without", "with"):
-        for name in ("test_score", "test_loss", "loss"):
-            numbers = [f"{value:.3f}" for value in result.arms[arm].curve(name)[0]]
-            assert [n for n in numbers if n not in text] == []
-    assert f"{article.RESULTS['with'].std_accuracy:.4f}" in text
-
-
-@pytest.mark.parametrize(
-    ("without", "dropped", "expected"),
-    [
-        ((0.90, 0.91, 0.92), (0.95, 0.95, 0.96), "Dropout gives the better mean test accuracy"),
-        ((0.95, 0.95, 0.96), (0.90, 0.91, 0.92), "Dropout gives the worse mean test accuracy"),
-        ((0.90, 0.95, 0.92), (0.95, 0.90, 0.93), "mean test accuracy is not decided"),
-    ],
-)
-@pytest.mark.usefixtures("undrawn")
-def test_verdicts_are_told_in_words(without, dropped, expected):
-    result = fake_result(3)
-    for arm, scores in (("without", without), ("with", dropped)):
-        result.arms[arm].test_score[:] = [[0.5] * 9 + [score] for score in scores]
-    assert f"{expected}</h3>" in page_of(result)
-
-
-def test_the_page_is_well_formed_and_readable_by_all(page):
-    named = re.findall(r'(?:url\(#|href="#)([^)"]+)', page)
-    page = Page(page)
+def test_page_shows_every_arm_in_tables_and_figures(result):
+    source = page_of(result)
+    page = Page(source)
     assert page.open == []
+    svgs = re.findall(r"<svg role.*?</svg>", source, flags=re.DOTALL)
+    kinds = 1 + 2 * (len(result.arms) > 1) + (result.sweep() is not None)
+    curved = [name for name, arm in result.arms.items() if arm.has_curves]
+    assert len(svgs) == kinds + 3 * bool(curved)
+    for name, arm in result.arms.items():
+        label = result.label(name)
+        assert page.text.count(" ".join(label.split())) >= 2
+        assert pages.signs(report.spread(arm.mean_score, arm.std_score)) in page.text
+        start = " ".join(label.split()[:3])
+        shown = [" ".join(" ".join(Page(svg).pieces).split()) for svg in svgs]
+        assert start in shown[0]
+        assert [start in text for text in shown[kinds:]] == 3 * [name in curved] * bool(curved)
+    for c in result.contrasts():
+        assert pages.signs(report.estimate(c.score)) in page.text
+        assert c.verdict in page.text.lower()
+
+
+@pytest.fixture(scope="module")
+def nine():
+    """The page of nine arms."""
+    return page_of(made_result(**KINDS["nine"]))
+
+
+def test_page_is_readable_by_all(nine):
+    named = re.findall(r'(?:url\(#|href="#)([^)"]+)', nine)
+    page = Page(nine)
     assert page.all("html") == [{"lang": "en"}]
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all(
         "meta"
     )
-    pictures = page.all("svg")
-    assert len(pictures) == 6
-    assert all(p["role"] == "img" and re.search(r"\d\.\d{4}", p["aria-label"]) for p in pictures)
+    labels = [svg["aria-label"] for svg in page.all("svg") if "role" in svg]
+    assert len(labels) == 7
+    assert all(re.search(r"\d\.\d", label) for label in labels)
     assert {"col", "row"} == {head["scope"] for head in page.all("th")}
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(set(ids)) == len(ids)
@@ -157,203 +341,70 @@ def test_the_page_is_well_formed_and_readable_by_all(page):
     assert set(named) <= set(ids)
 
 
-def test_nothing_comes_from_elsewhere(page):
-    assert [tag for tag, _ in Page(page).tags if tag in ("script", "link", "img", "iframe")] == []
+def test_page_needs_nothing_from_elsewhere_and_has_its_own_colors(nine):
+    source, page = nine, Page(nine)
+    assert [tag for tag, _ in page.tags if tag in ("script", "link", "img", "iframe")] == []
     for word in ("://", "@import", "src=", "url(h", "font-family: '"):
-        assert word not in page
-
-
-def test_colours_are_the_pages(page):
-    pictures = "".join(re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL))
-    assert re.findall("#[0-9a-f]{6}", pictures) == []
-    assert {"var(--with)", "var(--without)", "currentColor"} <= set(
-        re.findall(r"(?:fill|stroke): ([^;\"]+)", pictures)
-    )
+        assert word not in source
+    figures = "".join(re.findall(r"<svg role.*?</svg>", source, flags=re.DOTALL))
+    assert re.findall("#[0-9a-f]{6}", figures) == []
+    used = set(re.findall(r"(?:fill|stroke): ([^;\"]+)", figures))
+    assert {f"var(--arm{i})" for i in range(7)} | {"currentColor"} <= used
+    defined = re.findall(r"(--\w+): #", source)
+    assert set(re.findall(r"var\((--\w+)\)", source)) <= set(defined)
+    assert all(defined.count(f"--arm{i}") == 2 for i in range(7))  # light and dark
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_what_comes_from_outside_is_escaped():
+def test_page_has_claims_published_figures_notes_and_command():
+    result = made_result(preset=PRESET, repeats=10, step=0.05)
+    page = Page(page_of(result))
+    for part in ("Two nets: wine.csv", "NOT MNIST: made up", "The second is better", "the article"):
+        assert part in page.text
+    assert "0.9640 \N{PLUS-MINUS SIGN} 0.0071" in page.text
+    assert "A closing note." in page.text
+    assert "two hidden layers" in page.text
+    assert {"class": "claim supported"} in page.all("div")
+    assert "compare(dataset)" in page.text
+    assert "<code>cdrop compare --seed 3</code>" in page_of(
+        result, command="cdrop compare --seed 3"
+    )
+    assert all(f'<th scope="row">{seed}</th>' in page_of(result) for seed in range(3, 13))
+    for fact in report.facts(result).values():
+        assert fact in page.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_page_escapes_what_comes_from_outside():
     evil = "<script>alert('&amp;')</script>"
-    text = page_of(fake_result(2, name=evil), command=f"cdrop compare --data {evil}")
-    assert "<script" not in text
-    assert Page(text).open == []
-    assert "".join(Page(text).text).count(evil) >= 4  # title, heading, warning, command
+    preset = Preset(facts={evil: evil}, warnings=(evil,), labels={"b": evil}, notes=(evil,))
+    source = page_of(made_result(("a", "b"), name=evil, preset=preset), command=evil)
+    assert "<script" not in source
+    assert Page(source).open == []
+    assert "".join(Page(source).pieces).count(evil) >= 10
+
+
+def test_names_in_figures_are_escaped():
+    source = page_of(made_result(("a<b>", "$x^2$ & _y"), curves=2))
+    assert "<b>" not in source
+    assert "$x^2$ &amp; _y" in source
 
 
 def test_one_result_is_one_page(tmp_path, monkeypatch):
-    result = fake_result(2)
+    result = made_result(estimators=("none", "dropout"))
     with monkeypatch.context() as context:
-        context.setenv("SOURCE_DATE_EPOCH", "1000")  # a date that a picture had would be this one
-        write_report(result, tmp_path / "out.html")
+        context.setenv("SOURCE_DATE_EPOCH", "1000")  # a date in a figure would be this one
+        result.write_report(tmp_path / "out.html")
     assert (tmp_path / "out.html").read_text(encoding="utf-8") == page_of(result)
     assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_other_data_and_a_cut_are_told_at_the_top():
-    text = page_of(cut_off())
-    warnings = re.findall('<p class="warning">(.*)</p>', text)
-    assert warnings[0] == "INCOMPLETE: interrupted after 2 of 5 repeats."
-    assert warnings[1].startswith("NOT MNIST: the data are small;")
-    assert "article&#39;s mean" not in text
-    assert "small instead of MNIST" in text
-    assert 'class="warning"' not in page_of(swept())
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_how_to_repeat_it():
-    result = swept(seed=3, learning_rate=0.01)
-    assert "<code>cdrop compare --seed 3</code>" in page_of(
-        result, command="cdrop compare --seed 3"
-    )
-    text = "".join(Page(page_of(result)).text)
-    assert all(f'<th scope="row">{seed}</th>' in page_of(result) for seed in (3, 4, 5, 6))
-    for part in ("seeds 3 to 6", result.data["sha256"], *report.facts(result).values()):
-        assert part in text
-    call = re.search(r"compare\(dataset, (Settings\(.*\))\)\n", text)[1]
-    assert eval(call) == result.settings
-
-
-@pytest.mark.parametrize("scores", [[0.9], [0.9, 0.9], [0.9, math.nan, 0.8]])
-def test_results_without_intervals_are_told(scores):
-    result = fake_result(len(scores))
-    for arm in result.arms.values():
-        arm.test_score[:] = [[0.5] * 9 + [score] for score in scores]
-    assert "not decided" in page_of(result)
-
-
-def test_without_scipy_the_page_says_what_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    text = page_of(fake_result(3))
-    assert "the test needs SciPy" in text
-    assert "95 % interval of the mean" not in text
-    assert "1 std between repeats" in text
-
-
-@pytest.mark.usefixtures("undrawn")
 def test_a_path_in_the_command_need_not_be_unicode():
-    assert "<code>cdrop compare --data ?</code>" in page_of(
-        fake_result(2), command="cdrop compare --data \udcff"
-    )
+    assert "<code>cdrop ?</code>" in page_of(made_result(), command="cdrop \udcff")
 
 
-def test_nothing_to_report_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no finished repeat"):
-        write_report(cut_off(at=0), tmp_path / "out.html")
+def test_no_finished_repeat_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="result has 0 finished repeats; expected at least 1"):
+        made_result(repeats=0).write_report(tmp_path / "out.html")
     assert list(tmp_path.iterdir()) == []
-
-
-# ---- The pictures ------------------------------------------------------------------------------
-
-
-def drawn(draw, *arguments):
-    axes = Figure().subplots()
-    draw(axes, *arguments)
-    return axes
-
-
-def legend_of(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
-
-
-def ends_of_bars(axes):
-    """Lower and upper ends of the error bars, container by container."""
-    return [
-        np.array([segment[:, axis] for segment in container.lines[2][0].get_segments()])
-        for container in axes.containers
-        for axis in (1 if container.has_yerr else 0,)
-    ]
-
-
-def test_bands_and_bars_are_those_that_the_legend_names():
-    result = fake_result(5)
-    axes = drawn(draw_curve, result, "loss")
-    without, std = map(np.array, result.arms["without"].curve("loss"))
-    (band, *_) = [c for c in axes.collections if hasattr(c, "get_paths") and c.get_alpha() == 0.18]
-    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx((without + std).max())
-    half = 2.7764 * std / math.sqrt(5)  # Student's quantile at 4 degrees of freedom
-    expected = np.stack([without - half, without + half], axis=1)
-    np.testing.assert_allclose(ends_of_bars(axes)[0], expected, rtol=1e-4)
-    assert {"1 std between repeats", "95 % interval of the mean"} <= set(legend_of(axes))
-    assert legend_of(drawn(draw_curve, fake_result(1), "test_loss")) == [
-        "without dropout",
-        "with dropout",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("dropped", "iteration", "sentence"),
-    [
-        ((0.7, 0.7, 0.9, 0.95), 300, "From iteration 300 on the mean"),
-        ((0.9, 0.7, 0.7, 0.95), 400, "From iteration 400 on the mean"),
-        ((0.9, 0.9, 0.9, 0.95), 100, "From iteration 100, the first noted, on the mean"),
-        ((0.9, 0.9, 0.9, 0.90), None, "Dropout does not overtake: at iteration 400, the last,"),
-    ],
-)
-def test_where_dropout_overtakes_is_marked_and_told(dropped, iteration, sentence):
-    result = curved((0.8, 0.85, 0.88, 0.9), dropped)
-    axes = drawn(draw_curve, result, "test_score")
-    marks = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
-    assert [line.get_xdata()[0] for line in marks] == ([] if iteration is None else [iteration])
-    told = (
-        "dropout does not overtake" if iteration is None else f"dropout ahead from {iteration} on"
-    )
-    assert told in legend_of(axes)
-    assert sentence in report.comparison(result)
-
-
-def test_few_differences_are_points():
-    result = fake_result(6)
-    axes = drawn(draw_differences, result)
-    points = axes.get_lines()[0].get_xdata()
-    a, b = (np.array(result.arms[arm].score) for arm in ("without", "with"))
-    np.testing.assert_allclose(points, 100 * (b - a))
-    low, high = result.claims()[0].evidence.interval
-    np.testing.assert_allclose(ends_of_bars(axes)[0], [[100 * low, 100 * high]])
-
-
-def test_many_differences_are_counted_in_bins_of_equally_many_values():
-    result = fake_result(200)
-    rng = np.random.default_rng(1)
-    for arm in result.arms.values():  # 100 test images: accuracies are hundredths
-        arm.test_score[:] = [[n / 100] for n in rng.integers(85, 99, 200)]
-    bars = drawn(draw_differences, result).patches
-    assert sum(bar.get_height() for bar in bars) == 200
-    for bar in bars:
-        first, width = bar.get_x(), bar.get_width()
-        assert first % 1 == pytest.approx(0.5)
-        assert width == pytest.approx(round(width))
-
-
-def test_the_sweep_shows_every_rate():
-    result = swept()
-    line = drawn(draw_sweep, result).get_lines()[0]
-    assert list(line.get_xdata()) == [0, *SWEEP]
-    assert list(line.get_ydata()) == [arm.mean_score for arm in result.sweep().values()]
-
-
-# ---- The text ----------------------------------------------------------------------------------
-
-
-def test_the_text_tells_the_sweep_and_the_repeats_needed():
-    result = swept()
-    text = report.comparison(result)
-    table = text[text.index("Test accuracy by the probability") :].split("\n\n")[0].splitlines()
-    assert "Holm's method for 4 tests" in table[0]
-    assert [line.split()[0] for line in table[2:]] == ["0", "0.1", "0.25", "0.5", "0.75"]
-    for contrast in result.experiment.contrasts():
-        rate = result.arms[contrast.second].configuration["dropout"]
-        (line,) = [line for line in table[2:] if line.split()[0] == f"{rate:g}"]
-        assert f"{result.arms[contrast.second].mean_score:.4f} +- " in line
-        assert report.interval(contrast.score) in line
-        assert line.endswith(report.p_value(contrast.p_holm))
-    needed = result.experiment.contrasts(sizes=[0.001])[0].repeats_needed[0.001]
-    assert f"80 %, {needed} repeats are needed" in text
-    assert "sweep     dropout 0.1, 0.25, 0.5, 0.75 as well" in report.heading(result)
-    assert "probability of dropping" not in report.comparison(fake_result())
-
-
-def test_rates_near_each_other_have_arms_of_their_own():
-    settings = replace(Settings(), sweep=(0.1, 0.1 + 1e-9))
-    rates = [arm["dropout"] for arm in settings.configurations().values()]
-    assert rates == [0.0, 0.5, *settings.sweep]

@@ -1,423 +1,391 @@
-"""Data of one's own: .npz and .csv files, what standardising does, draws of training rows, and the one door."""
+"""Tables in text files and frames, what becomes of their columns, and the draws of rows."""
 
+import bz2
 import contextlib
-import csv
 import gzip
 import hashlib
-import io
 import itertools
+import json
+import lzma
+import sys
 import tracemalloc
 import zipfile
 from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
 from comparisons import small_dataset, write_idx_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdrop.datasets import DataError, DataNotFoundError, load, load_csv, load_npz, sources, tables
+from cdrop.datasets import (
+    DataError,
+    DataNotFoundError,
+    ImageScaler,
+    Standardizer,
+    TableEncoder,
+    assemble,
+    encode_labels,
+    from_frame,
+    load,
+    load_csv,
+    sources,
+    split_rows,
+    tables,
+)
 from cdrop.datasets.dataset import in_shares
-from cdrop.experiments.compare import describe_data
 
-FINGERPRINT = "5ff2076b7ccfec67deaa08a47ecc96031b55897350d41d3d01c3b33941cb2283"
 PREPARED = "1b10822846c0a7314aa796db59acba19935f40b4ba892d2297bca66cdf713320"
-KINDS = np.array(["oak", "ash", "elm"])[np.arange(60) % 3]
-TABLE = np.random.default_rng(0).standard_normal((60, 4)) * [1, 10, 0.1, 1000] + [0, 5, -1, 1e6]
-IMAGES = np.random.default_rng(1).integers(0, 256, (60, 3, 5), np.uint8)
-PARTS = {
-    "X_train": TABLE[:40],
-    "y_train": KINDS[:40],
-    "X_test": TABLE[40:],
-    "y_test": KINDS[40:],
-}
+RNG = np.random.default_rng(0)
+NOISE = RNG.standard_normal((200, 2)).round(3)
 
 
-def npz(path, save=np.savez_compressed, **arrays):
-    """Write arrays; return the path."""
-    save(path, **arrays)
+def write(path, text, encoding="utf-8"):
+    """Write text as it is; return the path."""
+    path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
     return path
 
 
-def table(path, header=("a", "b", "kind", "c", "d"), rows=None):
-    """Write a .csv file with the kinds in its middle; return the path."""
-    if rows is None:
-        rows = [[*x[:2], kind, *x[2:]] for x, kind in zip(TABLE.tolist(), KINDS, strict=True)]
-    with open(path, "w", newline="") as stream:
-        csv.writer(stream).writerows([header, *rows])
-    return path
+def read(tmp_path, text, label="kind", **options):
+    """Load a table of text."""
+    return load_csv(write(tmp_path / "a.csv", text), label=label, **options)
 
 
-def same(one, other):
-    """Tell whether two data sets hold the same."""
-    return describe_data(one)["sha256"] == describe_data(other)["sha256"]
+def lines(header, *rows, times=1):
+    """Return a table as text."""
+    return "\n".join([header, *list(rows) * times]) + "\n"
 
 
-def taken(function):
-    """Return what a function raises, and the most memory that it took."""
-    tracemalloc.start()
-    try:
-        with pytest.raises(DataError) as caught:
-            function()
-        return str(caught.value), tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+@pytest.fixture(params=["cells", "pandas", "numpy"])
+def way(request, monkeypatch):
+    """Read small tables cell by cell, or as large ones are, with or without pandas."""
+    if request.param != "cells":
+        monkeypatch.setattr(tables, "_LARGE", -1)
+    if request.param == "numpy":
+        for module in (tables, assemble):
+            monkeypatch.setattr(module, "has_extra", lambda: False)
+    return request.param
 
 
-# ---- .npz --------------------------------------------------------------------------------------
+# ---- What was read wrong once: shared/faults ---------------------------------------------------
 
 
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-@pytest.mark.parametrize("keras", [False, True])
-def test_npz_with_parts(tmp_path, save, keras):
-    arrays = {key.lower() if keras else key: value for key, value in PARTS.items()}
-    data = load_npz(npz(tmp_path / "own.npz", save, **arrays))
-    assert (data.name, data.classes) == ("own.npz", ("ash", "elm", "oak"))
-    assert data.n_classes == 3
-    assert not data.has_images
-    np.testing.assert_array_equal(data.X_train, TABLE[:40])
-    np.testing.assert_array_equal(data.X_test, TABLE[40:])
-    np.testing.assert_array_equal(np.array(data.classes)[data.y_train], KINDS[:40])
-    np.testing.assert_array_equal(np.array(data.classes)[data.y_test], KINDS[40:])
-    assert data.X_val.shape == (0, 4)
-    assert {y.dtype.name for y in (data.y_train, data.y_val, data.y_test)} == {"int64"}
+@pytest.mark.parametrize("mark", ["", "NA", "N/A", "NaN", "null", "None", "?", "missing!"])
+def test_rows_without_label_are_left_out_and_counted(tmp_path, way, mark):
+    text = lines("x,y,kind", "5.1,3.5,a", f"4.9,3.0,{mark}", "7.0,3.2,b", times=4)
+    table = read(tmp_path, text, missing=["missing!"])
+    assert table.classes == ("a", "b")
+    assert table.X[:2].tolist() == [[5.1, 3.5], [7.0, 3.2]]
+    assert table.facts()["rows"] == f"4 of 12 without label ({mark!r}), left out"
 
 
-def test_npz_with_a_validation_part(tmp_path):
-    path = npz(tmp_path / "own.npz", **PARTS, X_val=TABLE[:5], y_val=KINDS[:5])
-    data = load_npz(path)
-    np.testing.assert_array_equal(data.X_val, TABLE[:5])
-    np.testing.assert_array_equal(np.array(data.classes)[data.y_val], KINDS[:5])
-    with pytest.raises(ValueError, match="validation is 3; expected None: .*own.npz has val rows"):
-        load_npz(path, validation=3)
-    with pytest.raises(ValueError, match=r"test_share is 0\.5; expected None: .* has test rows"):
-        load_npz(path, test_share=0.5)
+def test_text_is_a_feature(tmp_path):
+    table = read(tmp_path, lines("x,color,kind", "5.1,blue,a", "4.9,red,a", "5,red,b", times=5))
+    assert table.X["color"].tolist()[:3] == ["blue", "red", "red"]
+    assert table.facts()["columns"] == "1 number (x), 1 of text (color 2); none left out"
+    rows = table.transformer().fit(table.X).transform(table.X)
+    np.testing.assert_allclose(rows[:3, 1], [0, 1, 1])
 
 
-@pytest.mark.parametrize("keys", [("X", "y"), ("x", "y"), ("X_train", "y_train")])
-def test_one_part_is_set_apart_each_class_with_its_share(tmp_path, keys):
-    path = npz(tmp_path / "a.npz", **dict(zip(keys, (TABLE, KINDS), strict=True)), else_=np.eye(2))
-    data = load_npz(path, test_share=0.25, validation=9)
-    for part, rows in (("train", 36), ("val", 9), ("test", 15)):
-        assert np.bincount(getattr(data, f"y_{part}")).tolist() == [rows // 3] * 3
-        assert getattr(data, f"X_{part}").shape == (rows, 4)
-    together = np.concatenate([data.X_train, data.X_val, data.X_test])
-    np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(TABLE, axis=0))
-    for X, y in ((data.X_train, data.y_train), (data.X_test, data.y_test)):
-        at = [np.flatnonzero((row == TABLE).all(axis=1))[0] for row in X]
-        assert at == sorted(at)  # the order of the file
-        np.testing.assert_array_equal(np.array(data.classes)[y], KINDS[at])
-    assert same(data, load_npz(path, test_share=0.25, validation=9, seed=0))
-    assert not same(data, load_npz(path, test_share=0.25, validation=9, seed=1))
-    assert len(load_npz(path).y_test) == 12
+def test_missing_cells_take_the_median_and_are_marked(tmp_path, way):
+    text = lines("x,y,kind", "5.1,3.5,a", "4.9,1.0,b", "5.5,,a", "7.0,2.0,b", times=3)
+    table = read(tmp_path, text)
+    rows = table.transformer().fit(table.X[:4]).transform(table.X[:4])
+    assert rows.shape == (4, 3)
+    assert rows[2, 1] == pytest.approx((2.0 - 8.5 / 4) / np.std([3.5, 1, 2, 2]))
+    np.testing.assert_array_equal(rows[:, 2] > 0, [False, False, True, False])
+    assert table.facts()["cells"].startswith("3 missing (y 3)")
 
 
-def test_which_rows_are_set_apart_is_on_record(tmp_path):
-    labels = np.arange(20) % 2
-    path = npz(tmp_path / "a.npz", X=np.arange(20.0)[:, None], y=labels)
-    assert load_npz(path, seed=7).X_test.ravel().tolist() == [7, 10, 14, 19]
+@pytest.mark.parametrize("sep", [",", ";", "\t", "|", " ", "  "])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_separators_are_found(tmp_path, sep, quote):
+    rows = [["x", "long name", "kind"], ["5.1", "3.5", "a"], ["4.9", "3", "b"], ["1", "2", "b"]]
+    rows[0][1] = "y" if sep == " " and not quote else rows[0][1]
+    text = "\n".join(sep.join(f"{quote}{cell}{quote}" for cell in row) for row in rows)
+    table = read(tmp_path, text)
+    assert table.X.tolist() == [[5.1, 3.5], [4.9, 3.0], [1.0, 2.0]]
+    assert [column.name for column in table.columns] == rows[0][:2]
 
 
-def test_validation_rows_come_from_the_training_rows(tmp_path):
-    data = load_npz(npz(tmp_path / "a.npz", **PARTS), validation=10)
-    assert [len(y) for y in (data.y_train, data.y_val, data.y_test)] == [30, 10, 20]
-    np.testing.assert_array_equal(data.X_test, TABLE[40:])
+def test_a_decimal_comma_is_found(tmp_path, way):
+    table = read(tmp_path, lines("x;y;kind", "5,1;3,5;a", "4,9;3,0;b", times=3))
+    assert table.X[0].tolist() == [5.1, 3.5]
+    if way == "numpy":
+        return  # what follows has text
+    thousands = read(tmp_path, lines("x\ty\tkind", "1,200\t1\ta", "1,300\t2\tb", times=3))
+    assert thousands.columns[0].kind == "text"  # not guessed
+    given = read(tmp_path, lines("x\ty\tkind", "1,200\t1\ta", "3\t2\tb", times=3), decimal=",")
+    assert given.X[0].tolist() == [1.2, 1.0]
 
 
-def test_images_of_an_npz(tmp_path):
-    data = load_npz(npz(tmp_path / "a.npz", X=IMAGES, y=np.arange(60) % 3))
-    assert data.has_images
-    assert data.X_train.shape == (48, 3, 5)
-    assert data.X_train.dtype == np.uint8
-    assert data.classes == ("0", "1", "2")
-    features = data.to_features()
-    np.testing.assert_allclose(
-        features.X_test, data.X_test.reshape(12, 15) / 255 - features.mean, atol=1e-6
+@pytest.mark.parametrize("name", ["", "rownames", "id", "index", "Unnamed: 0", "n"])
+@pytest.mark.parametrize("start", [0, 1])
+def test_row_numbers_are_no_feature(tmp_path, way, name, start):
+    order = RNG.permutation(200) if name == "n" else range(200)
+    rows = [f"{i + start},{u},{v},{'ab'[i // 100]}" for i, (u, v) in zip(order, NOISE, strict=True)]
+    table = read(tmp_path, lines(f"{name},u,v,kind", *rows))
+    np.testing.assert_array_equal(table.X, NOISE)
+    assert table.facts()["left out"] == f"{name or 'unnamed 0'} (numbers the rows)"
+    if way != "numpy":
+        kept = read(tmp_path, lines(f"{name or 'id'},u,v,kind", *rows), categories=[name or "id"])
+        assert kept.columns[0].used
+
+
+def test_a_first_line_of_numbers_is_a_row(tmp_path, way):
+    text = lines("5.1,3.5,0", "4.9,3.0,0", "7.0,3.2,1", "6.1,2.0,1", "5.9,3.0,1")
+    with pytest.raises(
+        DataError, match=r"the first line has '0', but looks like a row.*--no-header"
+    ):
+        read(tmp_path, text, label="0")
+    for label in ("last", "2", 2, -1):
+        table = read(tmp_path, text, label=label)
+        assert table.y.tolist() == [0, 0, 1, 1, 1]
+        assert table.X[0].tolist() == [5.1, 3.5]
+    assert table.facts()["header"] == "none found; columns are numbered from 0"
+    assert read(tmp_path, text, label="0", header=False).y[0] == 5.1
+
+
+def test_a_first_line_of_names_is_a_header(tmp_path):
+    assert read(tmp_path, lines("0,1,2,3", "5,3,1,7", "6,4,2,8"), label="3").y.tolist() == [0, 1]
+    years = lines("country,1990,1991,kind", "x,5,3,a", "y,6,4,b", "x,2,3,a", "y,1,1,b", times=3)
+    assert read(tmp_path, years).columns[1].name == "1990"
+    text = lines("p,x", "e,y", "p,y", "e,x", times=3)
+    assert len(read(tmp_path, text, label="last").y) == 10  # its values come again below it
+    with pytest.raises(DataError, match="the first line has 'p', but looks like a row"):
+        read(tmp_path, text, label="p")
+
+
+def test_integers_with_many_values_are_quantities(tmp_path, way):
+    rows = [
+        f"{a},{b},{price}"
+        for (a, b), price in zip(NOISE, [i % 10 * 7 for i in range(20)], strict=False)
+    ]
+    table = read(tmp_path, lines("x,y,price", *rows), label="price")
+    assert table.task == "regression"
+    assert table.y[:3].tolist() == [0.0, 7.0, 14.0]
+    assert "price has 10 distinct integers, taken as a quantity" in table.facts()["task"]
+    assert (
+        read(tmp_path, lines("x,y,price", *rows), label="price", task="classification").n_classes
+        == 10
     )
-    assert features.std is None
+
+
+@pytest.mark.parametrize("code", ["1_1", "\u0663", "\uff10", "0x1F", "1 000", "1,0"])
+def test_what_only_python_takes_for_a_number_is_text(tmp_path, code):
+    table = read(tmp_path, lines("x,code,kind", f'5,"{code}",a', "4,7,b", "6,8,b", times=3))
+    assert table.X["code"][0] == code
+    assert table.columns[1].kind == "text"
+
+
+@pytest.mark.parametrize("as_label", [False, True])
+def test_codes_with_leading_zeros_are_text(tmp_path, way, as_label):
+    if as_label:
+        table = read(tmp_path, lines("x,kind", "5,007", "4,7", "6,12", times=3))
+        assert table.classes == ("007", "12", "7")
+    elif way != "numpy":
+        table = read(tmp_path, lines("x,code,kind", "5,007,a", "4,7,b", "6,12,b", times=3))
+        assert table.X["code"].tolist()[:3] == ["007", "7", "12"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"),
-    [
-        *[(kind, "float32") for kind in ("?", "i1", "u1", "i2", "u2", "f2", "f4", ">f4")],
-        *[(kind, "float64") for kind in ("i4", "u8", "f8", ">f8", np.longdouble)],
-    ],
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252", "latin-1"]
 )
-def test_tables_keep_every_number(tmp_path, kind, expected):
-    rows = (np.arange(60).reshape(20, 3) % 2).astype(kind)
-    data = load_npz(npz(tmp_path / "a.npz", X=rows[:, ::-1], y=np.arange(20) % 2))
-    assert data.X_train.dtype == expected
-    assert data.X_train.flags.c_contiguous
-    assert set(np.unique(data.X_train)) == {0, 1}
+def test_encodings_are_found(tmp_path, encoding):
+    mark = "\x81" if encoding == "latin-1" else "€" if encoding == "cp1252" else "✓"
+    text = lines("größe,kind", f"5.5,{mark}", "4,b", "5.7,b", times=3)
+    table = load_csv(write(tmp_path / "a.csv", text, encoding), label="kind")
+    assert table.columns[0].name == "größe"
+    assert set(table.classes) == {mark, "b"}
+    noted = table.facts().get("encoding")
+    assert noted == (
+        f"not UTF-8, read as {encoding}" if encoding in ("cp1252", "latin-1") else None
+    )
 
 
-def test_arrays_in_fortrans_order(tmp_path):
-    path = npz(tmp_path / "a.npz", **{k: np.asfortranarray(v) for k, v in PARTS.items()})
-    np.testing.assert_array_equal(load_npz(path).X_train, TABLE[:40])
+def test_an_encoding_may_be_named(tmp_path):
+    path = write(tmp_path / "a.csv", lines("größe,kind", "5.5,a", "4,b"), "cp850")
+    assert load_csv(path, label="kind", encoding="cp850").columns[0].name == "größe"
+    with pytest.raises(ValueError, match="encoding is 'klingon'; expected one that Python knows"):
+        load_csv(path, label="kind", encoding="klingon")
+
+
+def test_comment_lines_and_trailing_separators(tmp_path, way):
+    text = "# from the lab\n\n" + lines("x,y,kind", "5.1,3.5,a,", "4.9,3.0,b,", times=3)
+    assert read(tmp_path, text).X[0].tolist() == [5.1, 3.5]
+    text = lines("x,y,kind,", "5.1,3.5,a,", "4.9,3.0,b,", times=3)
+    assert read(tmp_path, text).X[0].tolist() == [5.1, 3.5]
+    text = "# x y kind\n" + "5.1 3.5 0\n4.9 3.0 1\n6 1 1\n"
+    assert [column.name for column in read(tmp_path, text).columns] == ["x", "y"]
+
+
+def test_classes_that_differ_only_in_case_are_named(tmp_path):
+    table = read(tmp_path, lines("x,kind", "1.5,a", "2,A", "3,b", "4,b", times=3))
+    assert table.classes == ("A", "a", "b")
+    assert table.facts()["classes"].startswith("'A', 'a' differ only in case")
 
 
 @pytest.mark.parametrize(
-    ("labels", "classes", "numbers"),
+    ("labels", "task", "classes"),
     [
-        ([7, -1, 100], ("-1", "7", "100"), [1, 0, 2]),
-        ([2.0, 10.0, 1.0], ("1", "2", "10"), [1, 2, 0]),
-        (["2", "10", "1"], ("1", "2", "10"), [1, 2, 0]),
-        (["2", "10", "x"], ("10", "2", "x"), [1, 0, 2]),
-        ([True, False], ("False", "True"), [1, 0]),
-        ([[1], [0]], ("0", "1"), [1, 0]),
-        (np.array([2**63 + 1, 2**63], np.uint64), (str(2**63), str(2**63 + 1)), [1, 0]),
+        ([1, 2, 3, 1], "classification", ("1", "2", "3")),
+        ([1000, 2000, 1000], "classification", ("1000", "2000")),
+        ([2.0, 10.0, 1.0], "classification", ("1", "2", "10")),
+        (["2", "10", "1"], "classification", ("1", "2", "10")),
+        (["2", "10", "x"], "classification", ("10", "2", "x")),
+        (["007", "7", "8"], "classification", ("007", "7", "8")),
+        ([True, False], "classification", ("False", "True")),
+        (np.array([[1], [0]]), "classification", ("0", "1")),
+        (np.array(["b", "a"], object), "classification", ("a", "b")),
+        (np.array([2**63 + 1, 2**63], np.uint64), "classification", (str(2**63), str(2**63 + 1))),
+        (pd.Series(["b", "a"], dtype="category"), "classification", ("a", "b")),
+        (list(range(26)) * 800, "classification", tuple(map(str, range(26)))),
+        ([0.5, 1.0], "regression", ()),
+        (range(1900, 1950), "regression", ()),
     ],
 )
-def test_classes_are_numbered_in_order(tmp_path, labels, classes, numbers):
-    labels, X = np.concatenate([np.array(labels)] * 8), np.arange(8.0 * len(numbers))[:, None]
-    data = load_npz(npz(tmp_path / "a.npz", X=X, y=labels))
-    assert data.classes == classes
-    at = data.X_train[:, 0].astype(int)
-    np.testing.assert_array_equal(data.y_train, np.array(numbers)[at % len(numbers)])
+def test_labels_of_any_kind(labels, task, classes):
+    found, y, names = encode_labels(labels)
+    assert (found, names) == (task, classes)
+    assert y.dtype == (np.int64 if classes else np.float64)
+    texts = [str(v) for v in np.asarray(labels).ravel().tolist()]
+    if classes:
+        assert [float(n) if n[0].isdigit() and n[:1] != "0" else n for n in np.array(names)[y]] == [
+            float(t) if t[0].isdigit() and t[:1] != "0" else t for t in texts
+        ]
 
 
-OBJECTS = np.array([{}] * 40, object)
-MISFITS = {
-    "no y": ({"y_train": None}, ": expected an array y_train or y, found 'X_train', 'X_test'"),
-    "no X": (
-        {"X_train": None},
-        ": expected an array X_train or x_train or X or x, found 'y_train'",
-    ),
-    "no test labels": ({"y_test": None}, ": expected an array y_test, found"),
-    "no test rows": ({"X_test": None}, ": expected an array X_test or x_test, found"),
-    "objects": ({"y_train": OBJECTS}, ": y_train: expected numbers or text, found Python objects"),
-    "text rows": ({"X_train": KINDS[:40]}, ": X_train: expected numbers of shape (rows, features)"),
-    "flat rows": (
-        {"X_train": TABLE[:40, 0]},
-        ": X_train: expected numbers .* float64 of shape (40,)",
-    ),
-    "float images": ({"X_train": IMAGES / 255}, ": X_train: expected numbers .*, or images, uint8"),
-    "complex": ({"X_train": TABLE[:40] * 1j}, ": X_train: expected real numbers or text"),
-    "bytes": ({"y_train": KINDS[:40].astype("S")}, ": y_train: expected real numbers or text"),
-    "records": ({"y_train": np.zeros(40, "i4,i4")}, ": y_train: expected real numbers or text"),
-    "dates": ({"X_train": np.zeros((40, 4), "M8[s]")}, ": X_train: expected real numbers or text"),
-    "empty": ({"X_train": TABLE[:0], "y_train": KINDS[:0]}, ": X_train: expected numbers"),
-    "no images": ({"X_train": IMAGES[:0], "y_train": KINDS[:0]}, ": X_train: expected numbers"),
-    "no columns": ({"X_train": TABLE[:40, :0]}, ": X_train: expected numbers of shape"),
-    "NaN": ({"X_train": np.where(np.eye(40, 4, -3), np.nan, TABLE[:40])}, ": X_train[3, 0] is nan"),
-    "infinite": ({"X_test": TABLE[40:] * np.inf}, ": X_test[0, 0] is"),
-    "too large": ({"X_train": np.full((40, 4), np.longdouble("1e4000"))}, ": X_train[0, 0] is inf"),
-    "fewer labels": ({"y_train": KINDS[:39]}, ": y_train: expected shape (40,), .*, found (39,)"),
-    "one-hot": ({"y_train": np.eye(40)}, ": y_train: expected shape (40,), .*, found (40, 40)"),
-    "unknown": ({"y_test": np.full(20, "fir")}, ": y_test: expected labels that the training rows"),
-    "measured": (
-        {"y_train": TABLE[:40, 0], "y_test": TABLE[40:, 0]},
-        ": y_train: expected whole numbers or text, the names of classes, found",
-    ),
-    "NaN as label": ({"y_train": np.full(40, np.nan), "y_test": np.ones(20)}, "found 'nan'"),
-    "one class": (
-        {"y_train": np.ones(40), "y_test": np.ones(20)},
-        ": y_train: expected labels of at least 2 classes, found '1'",
-    ),
-    "other width": ({"X_test": TABLE[40:, :3]}, "expected test rows like the training rows"),
-    "tables and images": ({"X_test": IMAGES[:20]}, "expected test rows like the training rows"),
-    "part of the validation": ({"X_val": TABLE}, ": expected an array y_val, found"),
-}
+@pytest.mark.parametrize(
+    ("labels", "options", "message"),
+    [
+        ([1.0, np.nan], {}, "y has 1 missing labels; expected none"),
+        (["a", None], {}, "y has 1 missing labels"),
+        (np.array(["a", pd.NA], object), {}, "y has 1 missing labels"),
+        ([1.0, np.inf], {}, "y has 1 infinite labels"),
+        ([1, 1], {}, "y has '1' in each row; expected at least 2 distinct"),
+        ([], {}, "y has no rows"),
+        (np.eye(2), {}, "y has shape"),
+        (np.array([1, "1"], object), {}, "differ only in type"),
+        (["a", "b"], {"task": "regression"}, "y has labels like 'a'; expected numbers"),
+        ([0, 1], {"task": "ranking"}, "task is 'ranking'"),
+    ],
+)
+def test_unfit_labels_are_refused(labels, options, message):
+    with pytest.raises(ValueError, match=message):
+        encode_labels(labels, **options)
 
 
-@pytest.mark.parametrize("case", MISFITS)
-def test_arrays_that_do_not_fit_are_told(tmp_path, case):
-    changed, message = MISFITS[case]
-    arrays = {key: value for key, value in (PARTS | changed).items() if value is not None}
-    path = npz(tmp_path / "own.npz", **arrays)
-    with pytest.raises(DataError) as caught:
-        load_npz(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    for piece in message.split(".*"):
-        assert piece in str(caught.value)
-
-
-def member(shape, kind="<f8", body=b"", head=b"\x93NUMPY\x01\x00"):
-    """Return an array in NumPy's format, with a header of our choice."""
-    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode()
-    header += b" " * (-(len(header) + 11) % 64) + b"\n"
-    return head + len(header).to_bytes(2, "little") + header + body
-
-
-def archive(path, method=zipfile.ZIP_DEFLATED, **members):
-    """Write a .npz file of members as they are."""
-    with zipfile.ZipFile(path, "w", method) as file:
-        for name, content in members.items():
-            file.writestr(f"{name}.npy", content)
-    return path
-
-
-HOSTILE = {
-    "huge sizes": (member((2**40, 2**20)), "expected at most 1073741824 bytes"),
-    "sizes that wrap to 64 bits": (member((2**31, 2**31, 4)), "expected at most"),
-    "zero hides huge": (member((0, 2**60)), "expected at most"),
-    "a gigabyte claimed": (member((2**20, 128)), f"expected {2**30 + 128} bytes"),
-    "truncated": (member((4, 1), body=bytes(24)), "expected 160 bytes"),
-    "trailing": (member((4, 1), body=bytes(40)), "expected 160 bytes"),
-    "negative sizes": (member((-2, -3), body=bytes(48)), "expected real numbers or text"),
-    "text without letters": (member((2**60,), "<U0"), "expected real numbers or text"),
-    "pickled": (member((1,), "|O", body=b"cos\nsystem\n(S'true'\ntR."), "Python objects"),
-    "a long header": (
-        b"\x93NUMPY\x02\x00\xff\xff\xff\x3f" + bytes(1 << 26),
-        "expected NumPy's format 1.0, found 2.0",
-    ),
-    "no array": (b"<html>not found</html>", "expected a whole .npz file, found"),
-    "nested": (member("(" * 5000), "expected a whole .npz file, found"),
-    "an expression": (member("__import__('os').abort()"), "expected a whole .npz file, found"),
-    "empty": (b"", "expected a whole .npz file, found"),
-}
-
-
-@pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_arrays_are_told_before_memory_is_taken(tmp_path, case):
-    content, message = HOSTILE[case]
-    path = archive(tmp_path / "a.npz", X=content, y=member((4,), "<i8", body=bytes(32)))
-    error, memory = taken(lambda: load_npz(path))
-    assert error.startswith(f"{path}: ")
-    assert message in error
-    assert memory < 1 << 22  # Python's parser takes half of it
-
-
-def test_an_array_that_says_it_is_larger_than_the_file_can_hold(tmp_path):
-    body = io.BytesIO()
-    with zipfile.ZipFile(body, "w") as file:
-        file.writestr("X.npy", member((2**20, 100)))
-    forged = body.getvalue()
-    size = len(member((2**20, 100)))
-    claim = (size + 2**20 * 800).to_bytes(4, "little")
-    for before in (b"PK\x03\x04", b"PK\x01\x02"):  # both say how long the member is
-        at = forged.index(size.to_bytes(4, "little") * 2, forged.index(before)) + 4
-        forged = forged[:at] + claim + forged[at + 4 :]
-    (tmp_path / "a.npz").write_bytes(forged)
-    error, memory = taken(lambda: load_npz(tmp_path / "a.npz"))
-    assert f"expected {size + 2**20 * 800} bytes" in error
-    assert memory < 1 << 20
-
-
-def test_all_arrays_together_are_bounded(tmp_path, monkeypatch):
-    path = npz(tmp_path / "a.npz", **PARTS)
-    needed = sum(array.nbytes for array in PARTS.values())
-    monkeypatch.setattr(tables, "MOST_BYTES", needed)
-    assert len(load_npz(path).y_train) == 40
-    monkeypatch.setattr(tables, "MOST_BYTES", needed - 1)
-    with pytest.raises(DataError, match=f"y_test: expected at most {needed - 1} bytes of arrays"):
-        load_npz(path)
-
-
-def test_rows_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_MOST_ROWS", 60)
-    with pytest.raises(DataError, match=r"a\.csv: line 61: expected .* and 60 lines, found more"):
-        load_csv(table(tmp_path / "a.csv"), label="kind")
-    path = npz(tmp_path / "a.npz", X=TABLE, y=KINDS)
-    assert len(load_npz(path).y_train) == 48
-    monkeypatch.setattr(tables, "_MOST_ROWS", 59)
-    with pytest.raises(DataError, match="X: expected at most 59 rows, found"):
-        load_npz(path)
-
-
-def test_other_methods_of_zip_are_refused(tmp_path):
-    path = archive(tmp_path / "a.npz", zipfile.ZIP_LZMA, X=member((1, 1), body=bytes(8)))
-    with pytest.raises(DataError, match="X: expected it stored or deflated, found zip's method 14"):
-        load_npz(path)
-
-
-def test_a_wrong_checksum_is_noticed(tmp_path):
-    path = npz(tmp_path / "a.npz", np.savez, **PARTS)
-    content = bytearray(path.read_bytes())
-    at = content.index(TABLE[39].tobytes())
-    content[at] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(DataError, match="expected a whole .npz file, found: Bad CRC-32"):
-        load_npz(path)
-
-
-SMALL = io.BytesIO()
-np.savez_compressed(SMALL, X=TABLE[:12], y=KINDS[:12])
-
-
-@given(st.data())
-def test_changed_bytes_of_an_npz_never_raise_anything_else(tmp_path, data):
-    content = bytearray(SMALL.getvalue())
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path = tmp_path / "a.npz"
-    path.write_bytes(bytes(content)[: data.draw(st.integers(0, len(content)))])
-    with contextlib.suppress(DataError):
-        assert len(load_npz(path).X_train) == 10
-
-
-# ---- .csv --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_csv(tmp_path, packed):
-    path = table(tmp_path / "trees.csv")
-    if packed:
-        path = tmp_path / "trees.csv.gz"
-        path.write_bytes(gzip.compress((tmp_path / "trees.csv").read_bytes()))
-    data = load_csv(path, label="kind", validation=6)
-    assert data.name == path.name
-    assert data.classes == ("ash", "elm", "oak")
-    assert [len(y) for y in (data.y_train, data.y_val, data.y_test)] == [42, 6, 12]
-    assert data.X_train.dtype == np.float64
-    arrays = load_npz(npz(tmp_path / "a.npz", X=TABLE, y=KINDS), validation=6)
-    assert same(data, arrays)  # every bit of each number, and the same rows
+# ---- Files as programs write them --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "\ufeffkind,a\n" + "x,1\ny,2\n" * 5,
-        '"a", "kind"\r\n' + '"1","x"\r\n2, y \r\n' * 5,
-        "a,kind\r" + "1,x\r2,y\r" * 5,
-        "\na , kind\n\n" + "1.0e0,x\n\n +2 ,y\n" * 5 + "\n  \n",
+        "\ufeffkind,a\n" + "x,1.5\ny,2\n" * 5,
+        '"a", "kind"\r\n' + '"1.5","x"\r\n2, y \r\n' * 5,
+        "a,kind\r" + "1.5,x\r2,y\r" * 5,
+        "\na , kind\n\n" + "1.5e0,x\n\n +2 ,y\n" * 5 + "\n  \n",
     ],
 )
-def test_csv_as_programs_write_it(tmp_path, text):
-    (tmp_path / "a.csv").write_text(text, encoding="utf-8", newline="")
-    data = load_csv(tmp_path / "a.csv", label="kind")
-    assert data.classes == ("x", "y")
-    np.testing.assert_array_equal(data.X_train[:, 0], data.y_train + 1)
+def test_csv_as_programs_write_it(tmp_path, way, text):
+    table = read(tmp_path, text)
+    assert table.classes == ("x", "y")
+    np.testing.assert_array_equal(table.X[:, 0], [1.5, 2] * 5)
 
 
-def test_labels_of_a_csv_may_be_numbers(tmp_path):
-    rows = [[i, 9 + i % 3] for i in range(30)] + [[30, "9.0"]]
-    data = load_csv(table(tmp_path / "a.csv", ("a", "y"), rows), label="y")
-    assert data.classes == ("9", "10", "11")
+def test_row_names_of_r_have_no_name(tmp_path):
+    text = 'a b kind\n"r 1" 1.5 2 x\n"r 2" 2 3 y\n"r 3" 5 1 x\n'
+    table = read(tmp_path, text)
+    assert table.X["a"].tolist() == [1.5, 2, 5]
+    assert table.columns[0].name == "unnamed 0"
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, None])
+def test_compressed_files(tmp_path, pack):
+    text = lines("x,kind", "5.5,a", "4,b", times=3).encode()
+    if pack is None:
+        with zipfile.ZipFile(tmp_path / "a.csv", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("inner.csv", text)
+    else:
+        write(tmp_path / "a.csv", pack(text))
+    assert load(tmp_path / "a.csv", label="kind").X.ravel().tolist() == [5.5, 4] * 3
+
+
+def test_an_archive_of_two_files_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.csv", "w") as archive:
+        archive.writestr("a.csv", "x")
+        archive.writestr("b.csv", "x")
+    with pytest.raises(DataError, match="expected one file in the archive, found 2"):
+        load(tmp_path / "a.csv", label="kind")
+
+
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=3, max_size=30),
+    st.sampled_from([";", ",", "\t"]),
+)
+def test_every_way_gives_the_bits_that_were_written(tmp_path_factory, values, sep):
+    path = tmp_path_factory.mktemp("bits") / "a.csv"
+    rows = [f"{value!r}{sep}{i % 3 + 0.5}{sep}{'ab'[i % 2]}" for i, value in enumerate(values)]
+    write(path, "\n".join([f"x{sep}z{sep}kind", *rows]))
+    with pytest.MonkeyPatch.context() as patch:
+        for large in (1 << 20, -1):
+            patch.setattr(tables, "_LARGE", large)
+            for extra in (True, False):
+                patch.setattr(tables, "has_extra", lambda extra=extra: extra)
+                found = tables.read_text(path, assemble.Options(label="kind"))
+                assert found.pick("x").values.tobytes() == np.array(values).tobytes()
+                assert found.pick("kind").objects().tolist() == list("ab" * 15)[: len(values)]
+
+
+def test_large_tables_are_read_as_arrays(tmp_path, monkeypatch):
+    rows = [f"{u},{v},{'ab'[i % 2]},{i % 7}" for i, (u, v) in enumerate(NOISE)]
+    path = write(tmp_path / "a.csv", lines("u,v,letter,y", *rows))
+    expected = load_csv(path, label="y")
+    monkeypatch.setattr(tables, "_LARGE", -1)
+    monkeypatch.setattr(tables, "_read_cells", None)
+    found = load_csv(path, label="y")
+    pd.testing.assert_frame_equal(found.X, expected.X)
+    assert found.describe() == expected.describe()
+
+
+@pytest.mark.parametrize("last", ["7,oops,a", "7", "7,1,a,9", ",,", "7,1,?"])
+def test_what_the_first_lines_do_not_show_is_read_cell_by_cell(tmp_path, monkeypatch, last):
+    monkeypatch.setattr(tables, "_LARGE", -1)
+    text = lines("x,y,kind", "5.5,1,a", "4,2,b", times=300) + last + "\n"
+    if len(last.split(",")) != 3:
+        with pytest.raises(DataError, match=r"line 602: expected 3 values between ','"):
+            read(tmp_path, text)
+        return
+    table = read(tmp_path, text)
+    assert len(table.y) == 600 + (last[-1] == "a")
+    assert table.columns[1].kind == ("text" if "oops" in last else "number")
 
 
 NO_TABLES = {
-    "empty": ("", ": expected the names of the columns, one of them 'y' .*, found none"),
-    "no label": ("a,b\n1,2\n", ": line 1: expected the names .*'y'.*, found 'a', 'b'"),
-    "two labels": ("y,a,y\n1,2,3\n", ": line 1: expected the names"),
-    "label alone": ("y\n1\n2\n", ": line 1: expected the names"),
+    "empty": ("", ": expected a table, found no lines"),
     "header alone": ("a,y\n", ": expected rows below the names of the columns, found none"),
-    "text": ("a,y\n1,0\n\nx,1\n", ": line 4, column 'a': expected a finite number, found 'x'"),
-    "no number": ("a,b,y\n1,,0\n", ": line 2, column 'b': expected a finite number, found ''"),
-    "NaN": ("a,y\n1,0\nnan,1\n", ": line 3, column 'a': expected a finite number, found 'nan'"),
-    "infinite": ("a,y\n1e999,0\n", ": line 2, column 'a': expected a finite number"),
-    "no name": ("a,y\n1, \n", ": line 2, column 'y': expected a label, found none"),
-    "short row": ("a,b,y\n1,0\n", ": line 2: expected 3 values, as many as names, found 2"),
-    "long row": ("a,y\n1,0,2\n", ": line 2: expected 2 values, as many as names, found 3"),
-    "a quote": ('a,y\n1,0\n2,"0\n3,1\n', ": line 3: expected values between commas, found"),
-    "after a quote": ('a,y\n"1"2,0\n', ": line 2: expected values between commas, found"),
-    "measured": ("a,y\n1,0.5\n2,0.25\n", ", column 'y': expected whole numbers or text"),
-    "one class": ("a,y\n1,0\n2,0\n", ", column 'y': expected labels of at least 2 classes"),
-    "few rows": ("a,y\n1,0\n2,1\n", ": expected at least 3 rows, 1 for testing .*, found 2"),
-    "a long value": (f"a,y\n{'1' * 200_000},0\n", ": line 2: expected values between commas"),
-    "Latin-1": ("a,y\n1,Bär\n".encode("latin-1"), ": expected a readable .csv file in UTF-8"),
-    "truncated": (gzip.compress(b"a,y\n1,0\n2,1\n")[:-9], ": expected a readable .csv file"),
-    "damaged": (gzip.compress(b"a,y\n1,0\n")[:10] + b"\xff" * 30, ": expected a readable .csv"),
-    "wrong checksum": (gzip.compress(b"a,y\n1,0\n")[:-8] + bytes(8), ": expected a readable .csv"),
+    "no label": ("a,b\n1,2\n", ": label is 'y'; expected a column among 'a', 'b', a number from 0"),
+    "near": ("a,yy\n1,2\n3,4\n", "did you mean 'yy'?"),
+    "label alone": ("y\n1\n2\n", ": expected columns other than the label 'y'"),
+    "constant": ("a,b,y\n1,,0\n1,,1\n", "found 'a': constant; 'b': empty"),
+    "short row": ("a,b,y\n1,0\n2,3\n", ": line 2: expected 3 values between ',', .*, found 2"),
+    "long row": ("a,y\n1,0\n1,0\n1,0,2,4\n", ": line 4: expected 2 values .*, found 4"),
+    "a quote": ('a,y\n1,0\n2,"0\n3,1\n', ": line 3: expected values and closed quotes, found"),
+    "after a quote": ('a,y\n1,0\n"1"2,0\n', ": line 3: expected values and closed quotes"),
+    "one class": ("a,y\n1,0\n2,0\n", ": label 'y': has '0.0' in each row; expected at least 2"),
+    "date": ("a,y\n1,2020-01-01\n2,2020-01-02\n", "'y' is a column of dates; expected classes"),
+    "a long value": (f"a,y\n{'1' * 200_000},0\n", "found: field larger"),
+    "truncated": (gzip.compress(b"a,y\n1,0\n2,1\n")[:-9], ": expected a readable text file"),
+    "damaged": (gzip.compress(b"a,y\n1,0\n")[:10] + b"\xff" * 30, ": expected a readable text"),
+    "wrong checksum": (gzip.compress(b"a,y\n1,0\n")[:-8] + bytes(8), ": expected a readable"),
 }
 
 
 @pytest.mark.parametrize("case", NO_TABLES)
-def test_what_is_no_table_is_told(tmp_path, case):
+def test_what_is_not_a_table_is_refused(tmp_path, case):
     content, message = NO_TABLES[case]
-    path = tmp_path / "a.csv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path = write(tmp_path / "a.csv", content)
     with pytest.raises(DataError) as caught:
         load_csv(path, label="y")
     assert str(caught.value).startswith(str(path))
@@ -425,48 +393,361 @@ def test_what_is_no_table_is_told(tmp_path, case):
         assert piece in str(caught.value)
 
 
-def test_finite_numbers_may_have_an_infinite_sum(tmp_path):
-    rows = [[1e308, 1e308, i % 2] for i in range(10)]
-    data = load_csv(table(tmp_path / "a.csv", ("a", "b", "y"), rows), label="y")
-    assert (data.X_train == 1e308).all()
-
-
-def test_csv_bombs_are_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_LONGEST_LINE", 1 << 16)
-    long = tmp_path / "long.csv"
-    long.write_bytes(gzip.compress(b"a,y\n" + b"1" * (1 << 24), 1))
-    error, memory = taken(lambda: load_csv(long, label="y"))
-    assert "line 2: expected at most 65536 characters in a line" in error
-    assert memory < 1 << 20
-    monkeypatch.setattr(tables, "MOST_BYTES", 1000)
-    many = tmp_path / "many.csv"
-    many.write_bytes(gzip.compress(b"a,y\n" + b"1,0\n" * 10_000, 1))
-    error, _ = taken(lambda: load_csv(many, label="y"))
-    assert "line 251: expected at most" in error
-    assert "1000 in all" in error
-
-
-def test_a_long_label_costs_its_length_once(tmp_path):
-    rows = [[i, "x" * 100_000 if i == 5 else i % 2] for i in range(2000)]
-    path = table(tmp_path / "a.csv", ("a", "y"), rows)
+def test_bombs_are_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_LONGEST_LINE", 1 << 17)
+    path = write(tmp_path / "long.csv", gzip.compress(b"a,y\n" + b"1," * (1 << 23), 1))
     tracemalloc.start()
     try:
-        assert load_csv(path, label="y").n_classes == 3
-        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        with pytest.raises(DataError, match="line 2: expected at most 131072 bytes in a line"):
+            load_csv(path, label="y")
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
     finally:
         tracemalloc.stop()
+    monkeypatch.setattr(tables, "MOST_BYTES", 1000)
+    path = write(tmp_path / "many.csv", gzip.compress(b"a,y\n" + b"1,0\n" * 10_000, 1))
+    with pytest.raises(DataError, match="1000 in all"):
+        load_csv(path, label="y")
+    monkeypatch.setattr(tables, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(tables, "MOST_ROWS", 60)
+    with pytest.raises(DataError, match="and 60 lines, found more"):
+        load_csv(path, label="y")
 
 
 @given(st.binary(max_size=60), st.booleans())
-def test_no_bytes_raise_anything_else(tmp_path, content, packed):
-    path = tmp_path / "a.csv"
-    content = b"a,y\n1,0\n2,1\n3,0\n" + content
-    path.write_bytes(gzip.compress(content) if packed else content)
+def test_no_bytes_raise_anything_else(tmp_path_factory, content, packed):
+    content = b"a,y\n1.5,0\n2,1\n3,0\n" + content
+    path = tmp_path_factory.mktemp("bytes") / "a.csv"
+    write(path, gzip.compress(content) if packed else content)
     with contextlib.suppress(DataError):
-        assert load_csv(path, label="y").X_train.shape[1] == 1
+        assert len(load_csv(path, label="y").columns) == 1
+
+
+# ---- Columns -----------------------------------------------------------------------------------
+
+
+def test_columns_that_cannot_help_are_left_out_and_named(tmp_path):
+    rows = [
+        f'{u},{v},name {i},1,,"${i + 1},200",{"ab"[i % 2]}' for i, (u, v) in enumerate(NOISE[:40])
+    ]
+    table = read(tmp_path, lines("u,v,name,one,nothing,price,kind", *rows))
+    np.testing.assert_array_equal(table.X, NOISE[:40])
+    assert table.facts()["columns"] == "2 numbers (u, v); 4 left out"
+    assert table.facts()["left out"] == (
+        "name (text, 40 values in 40 rows), one (constant), nothing (empty), "
+        "price (text like '$1,200' instead of plain numbers, as 1200)"
+    )
+
+
+def test_dropped_group_and_time_columns(tmp_path):
+    rows = [
+        f"{u},{v},p{i % 5},2020-01-{i % 28 + 1:02},{'ab'[i % 2]}" for i, (u, v) in enumerate(NOISE)
+    ]
+    text = lines("u,v,patient,day,kind", *rows)
+    table = read(tmp_path, text, drop=["u"], group="patient", time="day")
+    assert table.X.shape == (200, 1)
+    np.testing.assert_array_equal(table.groups, np.arange(200) % 5)
+    np.testing.assert_array_equal(np.diff(table.times[:3]), [86400, 86400])
+    assert table.facts()["left out"] == "u (dropped), patient (used as group), day (used as time)"
+    with pytest.raises(
+        DataError, match="drop is 'uu'; expected a column among .* did you mean 'u'"
+    ):
+        read(tmp_path, text, drop="uu")
+    with pytest.raises(
+        DataError, match="time 'patient' is text like 'p0'; expected numbers or dates"
+    ):
+        read(tmp_path, text, time="patient")
+
+
+def test_codes_named_as_categories_are_text(tmp_path):
+    text = lines("zip,x,kind", "10,1.5,a", "20,2,b", "10,3,b", times=5)
+    table = read(tmp_path, text, categories=["zip"])
+    assert table.columns[0].kind == "text"
+    rows = table.transformer().fit(table.X).transform(table.X)
+    assert rows[:3, 1].tolist() == [0, 1, 0]
+
+
+def test_dates_become_parts(tmp_path):
+    days = pd.date_range("2021-12-30", periods=60).strftime("%d.%m.%Y")
+    rows = [f"{day},{'ab'[i % 2]},{NOISE[i, 0]}" for i, day in enumerate(days)]
+    table = read(tmp_path, lines("day,kind,x", *rows))
+    assert table.columns[0].kind == "date"
+    assert table.X["day"][2] == pd.Timestamp("2022-01-01")
+    encoder = table.transformer().fit(table.X)
+    names = encoder.get_feature_names_out().tolist()
+    assert names[:5] == [
+        "day (days)",
+        "day (year)",
+        "day (month)",
+        "day (day)",
+        "day (day_of_week)",
+    ]
+    assert np.isfinite(encoder.transform(table.X)).all()
+
+
+def test_infinite_cells_count_as_missing(tmp_path, way):
+    table = read(tmp_path, lines("x,y,kind", "inf,1,a", "1e999,2,b", "3,3,a", "4,4,b", times=3))
+    assert np.isnan(table.X[:2, 0]).all()
+    assert "6 infinite, taken as missing" in table.facts()["cells"]
+
+
+def test_a_dash_among_numbers_is_a_missing_cell_but_may_be_a_class(tmp_path):
+    table = read(tmp_path, lines("x,kind", "1,+", "-,-", "3,+", "2,-", times=3))
+    assert table.classes == ("+", "-")
+    assert table.columns[0].missing == 3
+
+
+def test_a_feature_that_gives_the_answer_away_is_named(tmp_path, way):
+    rows = [f"{u},{i % 3},{i % 3 + 10}" for i, (u, _) in enumerate(NOISE)]
+    table = read(tmp_path, lines("u,code,kind", *rows))
+    assert table.facts()["warning"] == "'code' determines kind: is it known before kind?"
+    rows = [f"{u},{3 * v + 1},{v}" for u, v in NOISE]
+    assert "'twice'" in read(tmp_path, lines("u,twice,kind", *rows)).facts()["warning"]
+
+
+def test_doubled_names_are_numbered(tmp_path):
+    table = read(tmp_path, lines("x,x,kind", "1.5,2,a", "2,7,b", times=3))
+    assert [column.name for column in table.columns] == ["x", "x.1"]
+    assert table.facts()["names"].startswith("'x' more than once")
+
+
+def test_small_classes_are_named(tmp_path):
+    table = read(
+        tmp_path, lines("x,kind", *[f"{i},a" for i in range(9)], "7,rare", "8,b", "9,b", "6,b")
+    )
+    assert table.facts()["classes"] == "fewer than 3 rows in rare 1"
+
+
+def test_all_unfit_columns_are_named_without_the_extra(tmp_path, monkeypatch):
+    for module in (tables, assemble):
+        monkeypatch.setattr(module, "has_extra", lambda: False)
+    text = lines("x,color,ok,kind", "1.5,red,yes,a", "2,blue,no,b", "3,red,no,b", times=3)
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, text)
+    assert "columns 'color', 'ok' are not numbers" in str(caught.value)
+    assert '--drop color,ok), or: pip install "cdrop[table]"' in str(caught.value)
+    assert read(tmp_path, text, drop=["color", "ok"]).X.shape == (9, 1)
+
+
+def test_numbers_need_numpy_alone(tmp_path):
+    write(tmp_path / "a.csv", lines("x;y;kind", "5,1;3,5;a", "4,9;;b", times=20))
+    code = (
+        "import sys; sys.modules |= dict.fromkeys(['pandas', 'sklearn', 'scipy']); "
+        "from cdrop.datasets import load_csv; t = load_csv('a.csv', label='kind'); "
+        "print(t.transformer().fit(t.X).transform(t.X).shape)"
+    )
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "(40, 3)\n"
+
+
+# ---- Rows of a second file, frames, other files ------------------------------------------------
+
+
+def test_rows_of_a_test_file(tmp_path):
+    path = write(tmp_path / "train.csv", lines("x,c,kind", "1.5,red,a", "2,blue,b", times=5))
+    test = write(tmp_path / "test.csv", lines("kind,c,x,more", "b,green,3,1", "a,red,4,2"))
+    table = load(path, label="kind", test=test)
+    assert table.test[0]["x"].tolist() == [3, 4]
+    assert table.test[1].tolist() == [1, 0]
+    rows = table.transformer().fit(table.X).transform(table.test[0])
+    assert np.isfinite(rows).all()
+    write(test, lines("kind,c,x", "z,red,1"))
+    with pytest.raises(DataError, match="test labels 'z'; expected labels of the other rows"):
+        load(path, label="kind", test=test)
+    write(test, lines("kind,c,x", "a,red,tall", "b,red,1"))
+    with pytest.raises(DataError, match="column 'x' has 'tall'; expected a number"):
+        load(path, label="kind", test=test)
+    write(test, lines("kind,x", "a,1", "b,2"))
+    with pytest.raises(DataError, match="test rows have no column 'c'"):
+        load(path, label="kind", test=test)
+
+
+FRAME = pd.DataFrame(
+    {
+        "size": [1.5, None, 3.0, 2.0] * 5,
+        "n": pd.array([1, 2, None, 2] * 5, dtype="Int64"),
+        "color": pd.Categorical(["red", None, "blue", "red"] * 5),
+        "ok": [True, False, True, True] * 5,
+        "when": pd.date_range("2020-01-01", periods=20),
+        "kind": ["oak", "elm", "NA", "oak"] * 5,
+    }
+)
+
+
+def test_a_frame_is_read_as_the_file_with_its_cells(tmp_path):
+    table = from_frame(FRAME, "kind")
+    assert [column.kind for column in table.columns] == [
+        "number",
+        "number",
+        "text",
+        "boolean",
+        "date",
+    ]
+    assert len(table.y) == 15
+    path = tmp_path / "a.csv"
+    FRAME.to_csv(path, index=False)
+    from_file = load(path, label="kind")
+    assert table.columns == from_file.columns
+    a, b = (t.transformer().fit(t.X).transform(t.X) for t in (table, from_file))
+    np.testing.assert_array_equal(a, b)
+    assert table.describe()["sha256"] == from_file.describe()["sha256"]
+
+
+def test_unfit_frames_are_refused():
+    with pytest.raises(TypeError, match="frame is ndarray; expected a DataFrame"):
+        from_frame(np.eye(3), "kind")
+    with pytest.raises(DataError, match="column 'x' has values like .*; expected numbers, text"):
+        from_frame(pd.DataFrame({"x": [[1], [2]], "y": [0, 1]}), "y")
+    with pytest.raises(DataError, match="expected 1 to 16777216 rows"):
+        from_frame(FRAME[:0], "kind")
+
+
+def test_other_files(tmp_path):
+    expected = from_frame(FRAME[["size", "color", "kind"]], "kind").describe()["sha256"]
+    FRAME[["size", "color", "kind"]].to_json(tmp_path / "a.json", orient="records")
+    FRAME[["size", "color", "kind"]].to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    pytest.importorskip("openpyxl")
+    FRAME[["size", "color", "kind"]].to_excel(tmp_path / "a.xlsx", index=False)
+    rows = [
+        f"{'?' if s != s else s},{c if c == c else '?'},{k}"
+        for s, c, k in FRAME[["size", "color", "kind"]].astype(object).values
+    ]
+    header = "@relation t\n@attribute size numeric\n@attribute color {red,blue}\n@attribute kind {oak,elm,NA}\n@data"
+    write(tmp_path / "a.arff", lines(header, *rows))
+    for name in ("a.json", "a.jsonl", "a.xlsx", "a.arff"):
+        assert load(tmp_path / name, label="kind").describe()["sha256"] == expected, name
+
+
+def test_damaged_and_unsupported_files_are_refused(tmp_path, monkeypatch):
+    write(tmp_path / "a.xlsx", b"PK\x03\x04 no workbook")
+    with pytest.raises(DataError, match=r"a\.xlsx: "):
+        load(tmp_path / "a.xlsx", label="y")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    write(tmp_path / "a.parquet", b"PAR1")
+    with pytest.raises(DataError, match=r'pip install "cdrop\[table\]" pyarrow'):
+        load(tmp_path / "a.parquet", label="y")
+
+
+# ---- Transformers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
+def test_columns_are_standardized_by_the_training_rows(dtype, tolerance):
+    scaler = Standardizer(dtype).fit(NOISE[:100])
+    rows = scaler.transform(NOISE[100:])
+    assert rows.dtype == dtype
+    expected = (NOISE[100:] - NOISE[:100].mean(axis=0)) / NOISE[:100].std(axis=0)
+    np.testing.assert_allclose(rows, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("values", [[0.0], [0.1], [1e16], [5e-324], [0.0, 5e-324]])
+def test_a_constant_column_becomes_0(values):
+    rows = np.column_stack([NOISE[:60, 0], np.resize(values, 60)])  # squares of the last are 0
+    scaler = Standardizer().fit(rows)
+    rows[50, 1] = 7  # training knows nothing of it
+    assert (scaler.transform(rows)[:, 1] == 0).all()
+    assert (scaler.transform(rows)[:, 0] != 0).all()
+
+
+@pytest.mark.parametrize(("large", "less", "kind"), [(2**24 - 1, 1, "f4"), (2**52, 2, "f8")])
+def test_small_differences_of_large_numbers_are_kept(large, less, kind):
+    rows = (large - np.arange(20.0) % 2 * less).astype(kind)[:, None]
+    expected = 1 - 2.0 * (np.arange(20) % 2)
+    np.testing.assert_array_equal(Standardizer().fit(rows).transform(rows)[:, 0], expected)
+
+
+@pytest.mark.parametrize("value", [1e308, 1e200])
+def test_numbers_too_large_to_standardize_are_refused(value):
+    rows = NOISE.copy()
+    rows[:9, 1] = value * (-1) ** np.arange(9)
+    for fitted in (rows, NOISE):
+        with pytest.raises(DataError, match="column b cannot be standardized in float32"):
+            Standardizer(names=["a", "b"]).fit(fitted).transform(rows)
+
+
+def test_a_column_without_training_cells_becomes_0():
+    rows = np.array([[1.0, np.nan], [2.0, np.nan], [3.0, 5.0]])
+    assert Standardizer().fit(rows[:2]).transform(rows).tolist()[0] == [-1.0, 0.0, 0.0]
+
+
+def test_rare_unknown_and_missing_texts():
+    frame = pd.DataFrame({"c": ["a"] * 9 + ["b"] * 8 + ["x", "y", "z"] + [None] * 6})
+    encoder = TableEncoder({"c": "text"}).fit(frame)
+    assert encoder.get_feature_names_out().tolist() == [
+        "c_a",
+        "c_b",
+        "c_missing",
+        "c_infrequent_sklearn",
+    ]
+    rows = encoder.transform(pd.DataFrame({"c": ["a", None, "x", "never seen"]}))
+    assert rows.tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]]
+
+
+def test_all_is_fitted_on_training_rows_alone():
+    frame = pd.DataFrame({"x": [1.0, 3.0, np.nan, 2.0] * 5, "c": ["a", "b"] * 10})
+    other = pd.DataFrame({"x": [1e6, np.nan], "c": ["new", "a"]})
+    encoder = TableEncoder({"x": "number", "c": "text"}).fit(frame)
+    before = encoder.transform(frame)
+    encoder.transform(other)
+    np.testing.assert_array_equal(encoder.transform(frame), before)
+    assert (
+        encoder.transform(other)[1, 0] == encoder.transform(frame)[2, 0]
+    )  # the median of training
+
+
+def test_a_pooled_dataset_is_prepared_as_the_article_does():
+    data = small_dataset()
+    table, features = data.pooled(), data.to_features()
+    scaler = table.transformer().fit(table.X[:300])
+    np.testing.assert_array_equal(scaler.transform(table.X[320:]), features.X_test)
+    assert isinstance(scaler, ImageScaler)
+    assert scaler.mean_ == features.mean
+    np.testing.assert_array_equal(table.y[300:320], data.y_val)
+    assert json.dumps(table.describe())
+
+
+def test_images_are_prepared_as_ever():
+    features = small_dataset().to_features()
+    rows = b"".join(x.tobytes() for x in (features.X_train, features.X_val, features.X_test))
+    assert hashlib.sha256(rows).hexdigest() == PREPARED
+
+
+def test_fingerprints_differ_between_tables(tmp_path):
+    def fingerprint(frame, label="kind"):
+        return from_frame(frame, label).describe()["sha256"]
+
+    changed = FRAME.assign(size=FRAME["size"] + 1e-12)
+    prints = {fingerprint(FRAME), fingerprint(changed), fingerprint(FRAME, "ok")}
+    prints |= {fingerprint(FRAME.replace({"kind": {"oak": "fir"}})), fingerprint(FRAME[::-1])}
+    assert len(prints) == 5
 
 
 # ---- Which rows --------------------------------------------------------------------------------
+
+
+def test_split_rows_is_on_record():
+    y = np.arange(20) % 2
+    train, val, test = split_rows(y, 7, 4, 0, stratify=True)
+    assert test.tolist() == [7, 10, 14, 19]
+    assert len(val) == 0
+    assert sorted([*train, *test]) == list(range(20))
+    train, val, test = split_rows(NOISE[:20, 0], 7, 4, 3, stratify=False)
+    order = in_shares(np.zeros(20, int), 7, 1)
+    assert [*train, *val, *test] == [
+        *np.sort(order[:13]),
+        *np.sort(order[13:16]),
+        *np.sort(order[16:]),
+    ]
+    with pytest.raises(ValueError, match="validation is 17; expected"):
+        split_rows(y, 7, 4, 17, stratify=True)
+
+
+def same(one, other):
+    """Return whether two data sets have the same training images."""
+    return np.array_equal(one.X_train, other.X_train)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(0, 2**64 - 1))
@@ -536,142 +817,66 @@ def test_names_of_subsets(name, expected):
     assert not data.is_mnist
 
 
-def test_subset_of_a_table_is_standardised_by_itself(tmp_path):
-    data = load_npz(npz(tmp_path / "a.npz", **PARTS)).subset(10)
-    assert data.name == "a.npz, 10 training rows"
-    np.testing.assert_allclose(data.to_features("float64").X_train.mean(axis=0), 0, atol=1e-12)
-
-
-# ---- Features, fingerprints --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
-def test_columns_are_standardised_by_the_training_rows(tmp_path, dtype, tolerance):
-    data = load_npz(npz(tmp_path / "a.npz", **PARTS), validation=10)
-    features = data.to_features(dtype)
-    mean, std = data.X_train.mean(axis=0), data.X_train.std(axis=0)
-    np.testing.assert_allclose(features.mean, mean)
-    np.testing.assert_allclose(features.std, std)
-    for part in ("train", "val", "test"):
-        values = getattr(features, f"X_{part}")
-        assert values.dtype == dtype
-        expected = (getattr(data, f"X_{part}") - mean) / std
-        np.testing.assert_allclose(values, expected, atol=tolerance)
-        assert getattr(features, f"y_{part}") is getattr(data, f"y_{part}")
-
-
-@pytest.mark.parametrize("values", [[0.0], [0.1], [1e16], [5e-324], [0.0, 5e-324]])
-def test_a_constant_column_becomes_0(tmp_path, values):
-    rows = TABLE.copy()
-    rows[:, 1] = np.resize(values, 60)  # squares of the last ones are 0
-    rows[50, 1] = 7  # a test row: training knows nothing of it
-    arrays = {"X_train": rows[:40], "X_test": rows[40:]}
-    data = load_npz(npz(tmp_path / "a.npz", **(PARTS | arrays)))
-    features = data.to_features()
-    for values in (features.X_train, features.X_test):
-        assert (values[:, 1] == 0).all()
-        assert (values[:, 0] != 0).all()
-
-
-@pytest.mark.parametrize(("large", "less", "kind"), [(2**24 - 1, 1, "f4"), (2**52, 2, "f8")])
-def test_small_differences_of_large_numbers_are_kept(tmp_path, large, less, kind):
-    rows = (large - np.arange(20.0) % 2 * less).astype(kind)[:, None]
-    data = load_npz(npz(tmp_path / "a.npz", X=rows, y=np.arange(20) % 2))
-    np.testing.assert_array_equal(data.to_features().X_train[:, 0], 1 - 2.0 * data.y_train)
-
-
-@pytest.mark.parametrize("value", [1e308, 1e200])
-@pytest.mark.parametrize("part", ["X_train", "X_test"])
-def test_numbers_too_large_to_standardise_are_told(tmp_path, value, part):
-    arrays = {key: array.copy() for key, array in PARTS.items()}
-    arrays[part][:9, 2] = value * (-1) ** np.arange(9)
-    data = load_npz(npz(tmp_path / "a.npz", **arrays))
-    with pytest.raises(DataError, match=r"column 2 of a\.npz cannot be standardised in float32"):
-        data.to_features()
-
-
-def test_images_are_prepared_and_hashed_as_ever():
-    data = small_dataset()
-    assert describe_data(data)["sha256"] == FINGERPRINT
-    features = data.to_features()
-    rows = b"".join(x.tobytes() for x in (features.X_train, features.X_val, features.X_test))
-    assert hashlib.sha256(rows).hexdigest() == PREPARED
-
-
-def test_fingerprints_tell_tables_apart(tmp_path):
-    def fingerprint(X, y):
-        return describe_data(load_npz(npz(tmp_path / "a.npz", X=X, y=y)))["sha256"]
-
-    numbers = np.arange(60) % 3
-    prints = {
-        fingerprint(TABLE, KINDS),
-        fingerprint(TABLE, numbers),
-        fingerprint(TABLE + np.eye(60, 4) * 1e-9, KINDS),
-        fingerprint(TABLE.astype("f4"), KINDS),
-        fingerprint(IMAGES, KINDS),
-        fingerprint(IMAGES, numbers),
-    }
-    assert len(prints) == 6
-    assert fingerprint(TABLE.astype(">f8"), KINDS) == fingerprint(TABLE, KINDS)
-
-
 # ---- The one door ------------------------------------------------------------------------------
 
 
-def test_load_asks_the_loader_of_each_source(tmp_path, monkeypatch):
+def test_load_calls_the_loader_of_each_source(tmp_path, monkeypatch):
     asked = []
     for name in ("load_mnist", "drawn_digits", "load_npz", "load_csv"):
         monkeypatch.setattr(
             sources, name, lambda *a, name=name, **options: asked.append((name, a, options))
         )
     monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.csv", "x")
     for source in ("mnist", "digits", tmp_path, str(tmp_path), "a.npz", "A.NPZ"):
         load(source)
-    load("a.csv", label="y")
-    load("a.csv.gz", label="y", validation=3, test_share=0.1, seed=4)
     load("digits", validation=7, seed=2)
     load("mnist", validation=0, progress=True)
-    held, free = {"validation": 5000, "progress": False}, {"validation": None, "test_share": None}
-    assert asked == [
+    load("a.csv", label="y", drop=["z"], sep=";")
+    held, free = {"validation": 5000, "progress": False}, {"task": None, "test": None}
+    *others, (name, arguments, options) = asked
+    assert others == [
         ("load_mnist", (None,), held),
         ("drawn_digits", (0,), {"validation": 5000}),
         ("load_mnist", (tmp_path,), held),
         ("load_mnist", (str(tmp_path),), held),
-        ("load_npz", ("a.npz",), {**free, "seed": 0}),
-        ("load_npz", ("A.NPZ",), {**free, "seed": 0}),
-        ("load_csv", ("a.csv",), {"label": "y", "validation": 0, "seed": 0}),
-        (
-            "load_csv",
-            ("a.csv.gz",),
-            {"label": "y", "validation": 3, "test_share": 0.1, "seed": 4},
-        ),
+        ("load_npz", ("a.npz",), free),
+        ("load_npz", ("A.NPZ",), free),
         ("drawn_digits", (2,), {"validation": 7}),
         ("load_mnist", (None,), {"validation": 0, "progress": True}),
     ]
+    assert (name, arguments) == ("load_csv", ("a.csv",))
+    assert (options["label"], options["drop"], options["sep"]) == ("y", ["z"], ";")
 
 
-def test_load_reads_each_kind_of_file(tmp_path):
+def test_load_reads_idx_files(tmp_path):
     assert load(write_idx_folder(tmp_path)).X_train.shape == (400, 28, 28)
-    assert load(table(tmp_path / "a.csv"), label="kind").n_classes == 3
-    assert load(str(npz(tmp_path / "a.npz", **PARTS))).n_classes == 3
 
 
-@pytest.mark.parametrize("name", ["none.npz", "none.csv", "none", "some.txt", "MNIST"])
-def test_what_is_not_there_or_no_data_is_told(tmp_path, name):
-    (tmp_path / "some.txt").write_text("a,y")
+@pytest.mark.parametrize("name", ["none.npz", "none.csv", "none", "none.xlsx", "MNIST"])
+def test_what_is_not_there_is_named(tmp_path, name):
     with pytest.raises(DataNotFoundError, match=f"{name}: expected .*, found"):
-        load(tmp_path / name, label="y" if name.endswith("csv") else None)
+        load(tmp_path / name, label=None if name.endswith("npz") else "y")
 
 
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("a.csv", {}, "label is None; expected the name of the column of a.csv"),
-        ("a.npz", {"label": "y"}, "label is 'y'; expected None: only a .csv file"),
-        ("mnist", {"label": "y"}, "label is 'y'; expected None: only a .csv file"),
-        ("digits", {"test_share": 0.5}, r"test_share is 0\.5; expected None: digits has test rows"),
+        ("a.csv", {}, r"label is None; expected the name of the column of .*a\.csv"),
+        ("a.csv", {"label": "y", "validation": 5}, "validation is 5; expected None"),
+        ("a.npz", {"label": "y"}, "label is 'y'; expected None: it has no meaning for .*npz"),
+        ("mnist", {"drop": ["y"]}, r"drop is \['y'\]; expected \(\): it has no meaning for mnist"),
+        ("digits", {"task": "regression"}, "task is 'regression'; expected None"),
+        ("a.csv", {"label": "y", "sep": "ab"}, "sep is 'ab'; expected one character"),
     ],
 )
-def test_arguments_without_a_meaning_are_told(source, options, message):
+def test_options_without_a_meaning_are_refused(tmp_path, source, options, message):
+    write(tmp_path / "a.csv", lines("x,y", "1,2", "2,3"))
     with pytest.raises(ValueError, match=message):
-        load(source, **options)
+        load(tmp_path / source if "." in source else source, **options)
+
+
+@pytest.mark.parametrize("option", [{"label": True}, {"label": 1.5}, {"label": "y", "drop": [1]}])
+def test_options_of_another_type_are_refused(tmp_path, option):
+    with pytest.raises(TypeError, match=f"{list(option)[-1]} is .*; expected"):
+        load(write(tmp_path / "a.csv", lines("x,y", "1,2", "2,3")), **option)

@@ -1,20 +1,25 @@
-"""What the loaders return: `Dataset`, its preparation for a network, and draws in which each class has its share."""
+"""`Dataset`: rows with a fixed split, their preparation for a network, and stratified draws of rows."""
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cdrop._checks import whole_number
 
+if TYPE_CHECKING:
+    from cdrop.datasets.table import Table
+
 __all__ = [
     "DRAWING",
     "MOST_BYTES",
     "MOST_RATIO",
+    "MOST_ROWS",
     "SPLITTING",
     "DataError",
     "DataNotFoundError",
@@ -22,10 +27,12 @@ __all__ = [
     "Features",
     "in_shares",
     "split",
+    "split_rows",
 ]
 
 MOST_BYTES = 1 << 30  # of one unpacked file: EMNIST by class, MNIST's largest relative, has 0.55 GB
 MOST_RATIO = 1032  # deflate's limit: 258 bytes from 2 bits (zlib's technical notes)
+MOST_ROWS = 16 << 20  # each takes some memory of its own, however few bytes it has in the file
 SPLITTING, DRAWING = 1, 2  # purposes of random orders: one seed gives unrelated ones
 
 
@@ -116,8 +123,33 @@ class Dataset:
         """Whether these are MNIST's images, all of them or a subset."""
         return (self.drawn_from or self.name) == "MNIST"
 
+    def describe(self) -> dict[str, Any]:
+        """Return name, source, fingerprint and sizes as plain values for JSON.
+
+        ``sha256`` is taken over the rows and then the labels (as little-endian numbers) of training, validation and
+        test in turn, so it is the same wherever the data came from; and then over the names of the classes, where
+        they are more than numbers.
+        """
+        digest = hashlib.sha256()
+        for part in ("train", "val", "test"):
+            rows = getattr(self, f"X_{part}")
+            digest.update(np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).data)
+            digest.update(np.ascontiguousarray(getattr(self, f"y_{part}"), dtype="<i8").data)
+        if self.classes != tuple(map(str, range(self.n_classes))):
+            digest.update(json.dumps(self.classes).encode())
+        return {
+            "name": self.name,
+            "source": self.source,
+            "sha256": digest.hexdigest(),
+            "is_mnist": self.is_mnist,
+            "row": self.row_name,
+            "train": len(self.y_train),
+            "validation": len(self.y_val),
+            "test": len(self.y_test),
+        }
+
     def to_features(self, dtype: DTypeLike = "float32") -> Features:
-        """Prepare the rows for a network: images as the article does, a table by standardising its columns.
+        """Prepare the rows for a network: images as the article does, a table by standardizing its columns.
 
         Images are flattened, divided by 255, and one scalar is taken off: the mean over all pixels of
         the images in `X_train` (for MNIST the last 55,000 training images: neither the 5,000 for
@@ -158,7 +190,39 @@ class Dataset:
             raise TypeError(f"dtype must be float32 or float64, got {dtype!r}") from None
         if kind not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise ValueError(f"dtype must be float32 or float64, got {kind}")
-        return self._scaled_images(kind) if self.has_images else self._standardised(kind)
+        from cdrop.datasets.transform import array_transformer
+
+        scaler = array_transformer(self.X_train, kind).fit(self.X_train)
+        train, val, test = map(scaler.transform, (self.X_train, self.X_val, self.X_test))
+        y_train, y_val, y_test = self.y_train, self.y_val, self.y_test
+        std = getattr(scaler, "std_", None)
+        return Features(train, y_train, val, y_val, test, y_test, scaler.mean_, std)
+
+    def pooled(self) -> Table:
+        """Return all rows as one table without a split: training, validation, then test rows.
+
+        Returns
+        -------
+        Table
+            New arrays. The task is classification.
+
+        Examples
+        --------
+        >>> from cdrop.datasets import load
+        >>> table = load("digits").pooled()
+        >>> table.X.shape, table.task
+        ((70000, 28, 28), 'classification')
+        """
+        from cdrop.datasets.table import Table
+
+        return Table(
+            self.name,
+            self.source,
+            np.concatenate([self.X_train, self.X_val, self.X_test]),
+            np.concatenate([self.y_train, self.y_val, self.y_test]),
+            task="classification",
+            classes=self.classes,
+        )
 
     def subset(self, train_size: int, seed: int = 0) -> Dataset:
         """Draw some of the training rows, each class with its share; validation and test rows stay as they are.
@@ -207,41 +271,6 @@ class Dataset:
             y_train=self.y_train[drawn],
             drawn_from=whole,
         )
-
-    def _scaled_images(self, kind: np.dtype[Any]) -> Features:
-        """Return images / 255, minus one scalar."""
-        total = int(self.X_train.sum(dtype=np.uint64))
-        mean = total / self.X_train.size / 255
-
-        def prepare(images: NDArray[np.uint8]) -> NDArray[Any]:
-            flat = images.reshape(len(images), math.prod(images.shape[1:])).astype(kind)
-            flat /= 255
-            flat -= mean  # rounded to the array's type
-            return flat
-
-        train, val, test = (prepare(x) for x in (self.X_train, self.X_val, self.X_test))
-        return Features(train, self.y_train, val, self.y_val, test, self.y_test, mean)
-
-    def _standardised(self, kind: np.dtype[Any]) -> Features:
-        """Return the columns of a table, standardised."""
-        with np.errstate(over="ignore", invalid="ignore"):  # told below
-            mean = self.X_train.mean(axis=0, dtype=np.float64)
-            std = self.X_train.std(axis=0, dtype=np.float64)
-            fit = np.isfinite(mean) & np.isfinite(std)
-            # Sums of equal numbers are rounded, so that their deviation need not be 0.
-            std[(self.X_train == self.X_train[0]).all(axis=0) | (std == 0)] = np.inf
-            # Subtracted in float64: of large numbers float32 would lose what distinguishes them.
-            train, val, test = (
-                ((x.astype(np.float64) - mean) / std).astype(kind)
-                for x in (self.X_train, self.X_val, self.X_test)
-            )
-        for part in (train, val, test):
-            fit &= np.isfinite(part).all(axis=0)
-        if not fit.all():
-            raise DataError(
-                f"column {fit.argmin()} of {self.name} cannot be standardised in {kind}: expected smaller numbers"
-            )
-        return Features(train, self.y_train, val, self.y_val, test, self.y_test, mean, std)
 
 
 _Pair = tuple[NDArray[np.uint8], NDArray[Any]]
@@ -334,6 +363,48 @@ def in_shares(labels: NDArray[np.int64], seed: int, purpose: int) -> NDArray[np.
     at = (within + 0.5) / sizes - (within == 0)
     # Classes of one size come at the same places: chance decides which is first.
     return by_class[np.lexsort((words[by_class], at))]
+
+
+def split_rows(
+    y: NDArray[Any], seed: int, testing: int, validation: int, *, stratify: bool
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Draw test and validation rows; the rest are for training.
+
+    Parameters
+    ----------
+    y : ndarray, shape (n,)
+        Labels, int64 from 0; or targets of regression.
+    seed : int
+        Between 0 and 2**64 - 1. The draw is a function of `y`, the seed and the two counts alone.
+    testing, validation : int
+        Number of test and validation rows, together at most n - 1.
+    stratify : bool
+        Whether each class has its share of each part.
+
+    Returns
+    -------
+    train, val, test : ndarray of intp
+        Row numbers in ascending order. Every row is in exactly one of them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a count or the seed is not an integer in range.
+
+    Examples
+    --------
+    >>> train, val, test = split_rows(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 0, 2, 2, stratify=True)
+    >>> len(train), len(val), len(test)
+    (4, 2, 2)
+    """
+    n = len(y)
+    seed = whole_number("seed", seed, 0, 2**64)
+    testing = whole_number("testing", testing, 0, n)
+    validation = whole_number("validation", validation, 0, n - testing)
+    order = in_shares(y if stratify else np.zeros(n, np.int64), seed, SPLITTING)
+    cut = n - testing - validation
+    train, val, test = map(np.sort, np.split(order, [cut, cut + validation]))
+    return train, val, test
 
 
 def _name_subset(whole: str, drawn: str) -> str:

@@ -1,59 +1,96 @@
-"""The one door to all data: a word or a path says which loader is asked."""
+"""`load`: a word or a path decides which loader is called."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from cdrop._checks import truth_value
+from cdrop.datasets.assemble import Options, build
 from cdrop.datasets.dataset import DataNotFoundError, Dataset
 from cdrop.datasets.digits import drawn_digits
+from cdrop.datasets.frames import SUFFIXES, read_file
 from cdrop.datasets.mnist import load_mnist
-from cdrop.datasets.tables import load_csv, load_npz
+from cdrop.datasets.npz import load_npz
+from cdrop.datasets.table import Table
+from cdrop.datasets.tables import load_csv
 
 __all__ = ["load"]
 
-_EXPECTED = "expected 'mnist', 'digits', a folder of IDX files, or a file .npz, .csv or .csv.gz"
-_VALIDATION = 5000  # images, as the article has it
+_VALIDATION = 5000  # images, as in the article
+_DEFAULTS = Options()
 
 
 def load(
     source: str | os.PathLike[str],
     *,
-    label: str | None = None,
+    label: str | int | None = None,
+    task: str | None = None,
+    drop: Any = (),
+    categories: Any = (),
+    test: str | os.PathLike[str] | None = None,
+    group: str | None = None,
+    time: str | None = None,
+    sep: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
+    missing: Any = (),
+    header: bool = True,
     validation: int | None = None,
-    test_share: float | None = None,
     seed: int = 0,
     progress: bool = False,
-) -> Dataset:
+) -> Dataset | Table:
     """Load any data that cdrop can read.
 
     Parameters
     ----------
     source : str or path-like
-        ``"mnist"`` (`load_mnist`), ``"digits"`` (`drawn_digits`), a folder of IDX files (`load_mnist`), a file ``.npz``
-        (`load_npz`), or ``.csv`` or ``.csv.gz`` (`load_csv`).
-    label : str, optional
-        Name of the column with the labels, which a .csv file needs and nothing else takes.
+        ``"mnist"`` (`load_mnist`), ``"digits"`` (`drawn_digits`), a directory of IDX files
+        (`load_mnist`), a file ``.npz`` (`load_npz`), or a table: a text file (`load_csv`),
+        ``.xlsx``, ``.parquet``, ``.feather``, ``.json``, ``.jsonl`` or ``.arff``.
+    label : str or int, optional
+        Column of labels: its name, its number from 0, or "last". Tables need it.
+    task : {"classification", "regression"}, optional
+        What the labels are; found by `encode_labels` by default.
+    drop : sequence of str, default ()
+        Columns that are not features.
+    categories : sequence of str, default ()
+        Columns of numbers that are codes: each value is a category. Columns that would be left out
+        are kept if named here.
+    test : str or path-like, optional
+        A file with the same columns, all rows of which are for testing only.
+    group : str, optional
+        Column whose equal values mark rows that belong on the same side of a split; not a feature.
+    time : str, optional
+        Column of numbers or dates that orders the rows; not a feature.
+    sep, decimal, encoding : str, optional
+        Of a text file: separator (a space for any white space), decimal point and encoding; found
+        from the file by default.
+    missing : sequence of str, default ()
+        Texts that mark a missing cell, in addition to those of pandas (empty, NA, NaN, null, None,
+        N/A and others) and ``?``; and ``-`` and ``.`` among numbers.
+    header : bool, default True
+        Whether the first line of a text file or spreadsheet may hold names. False: it is a row.
     validation : int, optional
-        How many rows are set apart for validation: 5,000 by default of IDX files and drawn digits, none of other files.
-    test_share : float, optional
-        The share of the rows that is set apart for testing, where a file has no test rows of its own; 0.2 by default.
+        How many training rows of IDX files and drawn digits are held out for validation: 5,000 by
+        default.
     seed : int, default 0
-        Which rows of a file are set apart, or which digits are drawn. IDX files have a fixed order.
+        Which digits are drawn.
     progress : bool, default False
         Whether a download may show a progress bar.
 
     Returns
     -------
-    Dataset
+    Dataset or Table
+        A `Dataset` of IDX files and drawn digits, else a `Table`.
 
     Raises
     ------
     DataNotFoundError
         If `source` is none of these, or not there.
     DataError
-        If it is damaged, or not what it should be.
+        If it is damaged, or needs a library that is not installed.
     TypeError, ValueError
         If another argument is unfit, or has no meaning for this source.
 
@@ -63,30 +100,63 @@ def load(
     >>> load("digits").name
     'drawn digits (not MNIST)'
     """
-    progress = truth_value("progress", progress)
+    progress, header = truth_value("progress", progress), truth_value("header", header)
+    options = {
+        "label": label,
+        "task": task,
+        "drop": drop,
+        "categories": categories,
+        "test": test,
+        "group": group,
+        "time": time,
+        "sep": sep,
+        "decimal": decimal,
+        "encoding": encoding,
+        "missing": missing,
+        "header": header,
+    }
     kind = _kind(source)
-    if kind == "csv":
+    if kind in ("text", "frame"):
+        _refuse(source, validation=validation)
         if label is None:
             raise ValueError(
                 f"label is None; expected the name of the column of {source} with the labels"
             )
-        share = {} if test_share is None else {"test_share": test_share}
-        held = 0 if validation is None else validation
-        return load_csv(source, label=label, validation=held, seed=seed, **share)
-    if label is not None:
-        raise ValueError(
-            f"label is {label!r}; expected None: only a .csv file has names of columns"
-        )
+        return load_csv(source, **options) if kind == "text" else _load_frame(Path(source), options)
+    fitting = ("task", "test") if kind == "npz" else ()
+    _refuse(
+        source,
+        **{
+            name: value
+            for name, value in options.items()
+            if name not in fitting and value != getattr(_DEFAULTS, name)
+        },
+    )
     if kind == "npz":
-        return load_npz(source, test_share=test_share, validation=validation, seed=seed)
-    if test_share is not None:
-        raise ValueError(
-            f"test_share is {test_share!r}; expected None: {source} has test rows of its own"
-        )
+        _refuse(source, validation=validation)
+        return load_npz(source, task=task, test=test)
     held = _VALIDATION if validation is None else validation
     if kind == "digits":
         return drawn_digits(seed, validation=held)
     return load_mnist(None if kind == "mnist" else source, validation=held, progress=progress)
+
+
+def _load_frame(path: Path, options: dict[str, Any]) -> Table:
+    """Load a table in a file that pandas reads."""
+    chosen = Options(**options)
+    read = read_file(path, chosen)
+    test = None if chosen.test is None else read_file(Path(chosen.test), chosen, like=read)
+    return build(path.name, f"the file {path}", path, read, chosen, test)
+
+
+def _refuse(source: object, **options: Any) -> None:
+    """Raise ValueError if an option is given that has no meaning for a source."""
+    for name, value in options.items():
+        if value is not None:
+            default = getattr(_DEFAULTS, name, None)
+            raise ValueError(
+                f"{name} is {value!r}; expected {default!r}: it has no meaning for {source}"
+            )
 
 
 def _kind(source: str | os.PathLike[str]) -> str:
@@ -95,12 +165,14 @@ def _kind(source: str | os.PathLike[str]) -> str:
         return str(source)
     path = Path(source)
     if os.path.isdir(path):
-        return "folder"
-    name = path.name.lower()
-    if name.endswith((".csv", ".csv.gz")):
-        return "csv"
-    if name.endswith(".npz"):
+        return "directory"
+    if path.name.lower().endswith(".npz"):
         return "npz"
-    raise DataNotFoundError(
-        f"{source}: {_EXPECTED}, found {'another file' if path.exists() else 'nothing of that name'}"
-    )
+    if path.name.lower().endswith(SUFFIXES):
+        return "frame"
+    if not os.path.exists(path):
+        raise DataNotFoundError(
+            f"{source}: expected 'mnist', 'digits', a directory of IDX files, a file .npz, or a table, found nothing "
+            "of that name"
+        )
+    return "text"

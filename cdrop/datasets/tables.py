@@ -1,308 +1,107 @@
-"""Data of your own: NumPy's .npz files, and tables in .csv files.
+"""Tables in text files.
 
 Design
 ------
-Nothing a file says is believed before it is checked, as with IDX files: the sizes that an array's
-header promises are compared with what the file can hold before memory is taken, pickled objects are
-never read, and what a compressed file unpacks to is bounded. A table is read a line at a time, and
-no line may be long.
-
-Labels become numbers from 0 in the order of their names: as numbers where all of them are whole
-numbers, else as text.
+The first lines decide the separator, the decimal point, whether there is a header, and the kind of
+each column. One pass over the bytes then checks what a file of unknown origin may do: its size when
+unpacked, the number and length of its lines, its encoding. Large tables of numbers are parsed by
+pandas, or by `numpy.loadtxt` without it; everything that these refuse, and every small table, is
+read cell by cell with the standard library, which knows each cell as it was written: a code 007 is
+not 7. All of them round numbers exactly, so that a table has the same bits however it was read.
 """
 
 from __future__ import annotations
 
+import bz2
+import codecs
 import csv
 import gzip
 import io
 import itertools
-import math
+import lzma
 import os
+import re
+import warnings
 import zipfile
 import zlib
-from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from cdrop._checks import finite_number, real_numbers, whole_number
-from cdrop.datasets.dataset import (
-    MOST_BYTES,
-    MOST_RATIO,
-    SPLITTING,
-    DataError,
-    DataNotFoundError,
-    Dataset,
-    in_shares,
+from cdrop.datasets.assemble import Options, Read, assemble, find, listed, unique
+from cdrop.datasets.columns import (
+    AMONG_NUMBERS,
+    MISSING,
+    Cells,
+    drop_infinite,
+    has_extra,
+    is_number,
+    typed,
+)
+from cdrop.datasets.dataset import MOST_BYTES, MOST_ROWS, DataError, DataNotFoundError
+from cdrop.datasets.table import Table
+
+__all__ = ["load_csv", "read_text"]
+
+_LONGEST_LINE = 16 << 20  # bytes: a row of a million numbers
+_HEAD = 1 << 18  # bytes that are looked at first
+_SAMPLE = 200  # lines
+_BLOCK = 1 << 16  # bytes scanned at a time: they stay in the cache
+_LARGE = 1 << 20  # bytes: larger tables of numbers are parsed as arrays
+_MOST_EXACT = 1 << 28  # bytes: cell by cell, a table takes up to 20 times its size
+# Where several fit, the first: a comma may be a decimal point or in a text. The last two stand for
+# any white space, and for at least two blanks, as between columns of fixed width.
+_SEPARATORS = ("\t", ";", "|", ",", " ", "  ")
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_FAULTS = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    UnicodeError,
+    csv.Error,
 )
 
-__all__ = ["load_csv", "load_npz"]
 
-_LONGEST_LINE = 16 << 20  # characters: a row of a million numbers
-_MOST_ROWS = 16 << 20  # each takes some memory of its own, however few bytes it has in the file
-_TEST_SHARE = 0.2
-_KEYS = {  # Keras writes the small ones
-    "train": (("X_train", "x_train", "X", "x"), ("y_train", "y")),
-    "val": (("X_val", "x_val"), ("y_val",)),
-    "test": (("X_test", "x_test"), ("y_test",)),
-}
-
-
-class _Part(NamedTuple):
-    """Rows, and for each row the place of its label in `names`; `where` is for errors."""
-
-    rows: NDArray[Any]
-    labels: NDArray[np.int64]
-    names: Sequence[str]
-    where: str
-
-
-# --- .npz ---
-
-
-def load_npz(
-    path: str | os.PathLike[str],
-    *,
-    test_share: float | None = None,
-    validation: int | None = None,
-    seed: int = 0,
-) -> Dataset:
-    """Load arrays that ``numpy.savez`` or ``numpy.savez_compressed`` has written.
+def load_csv(path: str | os.PathLike[str], *, label: str | int, **options: Any) -> Table:
+    r"""Load a table from a text file.
 
     Parameters
     ----------
     path : str or path-like
-        A file with the arrays ``X_train`` and ``y_train``, or ``X`` and ``y``; and if it has them ``X_test`` and
-        ``y_test``, ``X_val`` and ``y_val`` (Keras's ``x_train`` and so on will do). ``X`` are numbers of shape
-        (rows, features), or images, uint8 of shape (n, height, width); ``y`` are labels of shape (rows,), whole numbers
-        or text. Any other array is left unread.
-    test_share : float, optional
-        The share of the rows that is set apart for testing where the file has no test rows: 0.2 by default.
-    validation : int, optional
-        How many of the rows are set apart for validation where the file has no validation rows: none by default.
-    seed : int, default 0
-        Which rows are set apart, from 0 to 2**64 - 1. Each class has its share of them.
+        A table in lines, plain or compressed (gzip, bzip2, xz, or zip with one file).
+    label : str or int
+        Name of the column of labels; or its number from 0, or "last".
+    **options
+        The options of `load` for tables: ``task``, ``drop``, ``categories``, ``test``, ``group``,
+        ``time``, ``sep``, ``decimal``, ``encoding``, ``missing`` and ``header``.
 
     Returns
     -------
-    Dataset
-        Images as they are; a table as float32 if that holds its type exactly, else as float64. Labels are numbered in
-        the order of their names, which are its ``classes``.
+    Table
+        Its `notes` say what was left out. A table of numbers needs NumPy alone; one with text,
+        booleans or dates needs the extra ``table``.
 
     Raises
     ------
     DataNotFoundError
         If there is no such file.
     DataError
-        If the file is damaged, has pickled objects, lacks an array, or would unpack to more than 1 GiB or than it can
-        hold, or has more than 16 million rows; if the arrays do not fit together, a number is NaN or infinite, or a
-        label unknown to the training rows. The message names file and array, what was found and what was expected.
-    TypeError, ValueError
-        If an argument is unfit, or the file has the rows that were to be set apart.
-
-    Examples
-    --------
-    >>> import numpy as np, tempfile
-    >>> from cdrop.datasets import load_npz
-    >>> with tempfile.NamedTemporaryFile(suffix=".npz") as file:
-    ...     np.savez(file, X=np.eye(10), y=["yes", "no"] * 5)
-    ...     _ = file.seek(0)
-    ...     data = load_npz(file.name)
-    >>> data.X_train.shape, data.X_test.shape, data.classes
-    ((8, 10), (2, 10), ('no', 'yes'))
-    """
-    seed = whole_number("seed", seed, 0, 2**64)
-    share = _check_share(_TEST_SHARE if test_share is None else test_share)
-    held = 0 if validation is None else whole_number("validation", validation, 0, 2**62)
-    place = Path(path)
-    parts = _read_parts(place)
-    for part, name, value in (
-        ("test", "test_share", test_share),
-        ("val", "validation", validation),
-    ):
-        if part in parts and value is not None:
-            raise ValueError(
-                f"{name} is {value!r}; expected None: {place} has {part} rows of its own"
-            )
-    return _assemble(place, parts, share, held, seed)
-
-
-def _read_parts(path: Path) -> dict[str, _Part]:
-    """Read and check the arrays of a .npz file."""
-    if not os.path.isfile(path):
-        raise DataNotFoundError(f"{path}: expected a file, found none")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _read_archive(archive, path)
-    except (DataError, MemoryError):
-        raise
-    except Exception as error:  # whatever zipfile, zlib and NumPy raise at damaged files
-        raise DataError(
-            f"{path}: expected a whole .npz file, found: {error or type(error).__name__}"
-        ) from error
-
-
-def _read_archive(archive: zipfile.ZipFile, path: Path) -> dict[str, _Part]:
-    """Read the arrays of training rows, and of the other parts that are there."""
-    there = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    left = MOST_BYTES
-    parts: dict[str, _Part] = {}
-    for part, pair in _KEYS.items():
-        keys = [next((key for key in keys if key in there), None) for keys in pair]
-        if part != "train" and keys == [None, None]:
-            continue
-        arrays = []
-        for key, wanted in zip(keys, pair, strict=True):
-            if key is None:
-                raise DataError(
-                    f"{path}: expected an array {' or '.join(wanted)}, found {_listed(there)}"
-                )
-            arrays.append(_read_array(archive, there[key], f"{path}: {key}", left))
-            left -= arrays[-1].nbytes
-        rows, where = _check_rows(arrays[0], f"{path}: {keys[0]}"), f"{path}: {keys[1]}"
-        parts[part] = _Part(rows, *_check_labels(arrays[1], len(rows), where), where)
-    _check_alike(parts, path)
-    return parts
-
-
-def _read_array(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str, most: int
-) -> NDArray[Any]:
-    """Read an array of at most so many bytes, once its header is known to promise what the file can hold."""
-    ratios = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MOST_RATIO}
-    if info.compress_type not in ratios:  # NumPy writes no other
-        raise DataError(
-            f"{where}: expected it stored or deflated, found zip's method {info.compress_type}"
-        )
-    with archive.open(info) as stream:
-        shape, dtype = _read_header(stream, where)
-        need = stream.tell() + math.prod(shape) * dtype.itemsize
-    promise = f"{need} bytes for {dtype} of shape {shape}, as its header says"
-    # A dimension of 0 must not hide others that no array can have.
-    if math.prod(max(size, 1) for size in shape) * dtype.itemsize > most:
-        raise DataError(
-            f"{where}: expected at most {MOST_BYTES} bytes of arrays in a file, found {promise}"
-        )
-    if shape and shape[0] > _MOST_ROWS:
-        raise DataError(f"{where}: expected at most {_MOST_ROWS} rows, found {promise}")
-    packed = min(info.compress_size, os.path.getsize(str(archive.filename)))
-    if need != info.file_size or need > packed * ratios[info.compress_type]:
-        raise DataError(
-            f"{where}: expected {promise}, found {info.file_size} bytes, {packed} of them in the file"
-        )
-    with archive.open(info) as stream:  # read to its end, where zipfile compares the checksum
-        return npy.read_array(stream, allow_pickle=False)
-
-
-def _read_header(stream: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return shape and type of an array in NumPy's format."""
-    version = npy.read_magic(stream)
-    # Later ones are for the names of fields; their headers may be of any size.
-    if version != (1, 0):
-        raise DataError(f"{where}: expected NumPy's format 1.0, found {version[0]}.{version[1]}")
-    shape, _, dtype = npy.read_array_header_1_0(stream)
-    if dtype.hasobject:
-        raise DataError(
-            f"{where}: expected numbers or text, found Python objects, which are never unpickled"
-        )
-    if dtype.kind not in "biufU" or dtype.itemsize == 0 or min(shape, default=0) < 0:
-        raise DataError(f"{where}: expected real numbers or text, found {dtype} of shape {shape}")
-    return shape, dtype
-
-
-def _listed(names: Mapping[str, Any] | Sequence[str]) -> str:
-    """Return some names, for an error."""
-    some = [repr(name[:50]) for name in itertools.islice(names, 10)]
-    return ", ".join(some) + (" ..." if len(names) > len(some) else "") if some else "none"
-
-
-def _check_rows(rows: NDArray[Any], where: str) -> NDArray[Any]:
-    """Return images as they are, or a table of finite float32 or float64."""
-    if rows.size and rows.ndim == 3 and rows.dtype == np.uint8:
-        return rows
-    if rows.ndim != 2 or not rows.size or rows.dtype.kind not in "biuf":
-        raise DataError(
-            f"{where}: expected numbers of shape (rows, features), or images, uint8 of shape (n, height, width), "
-            f"found {rows.dtype} of shape {rows.shape}"
-        )
-    kind = np.float32 if np.can_cast(rows.dtype, np.float32) else np.float64
-    try:
-        return real_numbers(where, rows, np.dtype(kind))
-    except ValueError as error:
-        raise DataError(str(error)) from error
-
-
-def _check_labels(
-    labels: NDArray[Any], rows: int, where: str
-) -> tuple[NDArray[np.int64], list[str]]:
-    """Return for each row the place of its label among the names, and the names."""
-    if labels.shape == (rows, 1):
-        labels = labels[:, 0]
-    if labels.shape != (rows,):
-        raise DataError(f"{where}: expected shape ({rows},), one label a row, found {labels.shape}")
-    distinct, places = np.unique(labels, return_inverse=True)
-    # A float that is no whole number is told with the others, by its name.
-    return places.astype(np.int64), [str(label) for label in distinct.tolist()]
-
-
-def _check_alike(parts: Mapping[str, _Part], path: Path) -> None:
-    """Raise DataError unless the rows of all parts have the training rows' type and shape."""
-    train = parts["train"].rows
-    for name, part in parts.items():
-        if part.rows.shape[1:] != train.shape[1:] or (part.rows.dtype == np.uint8) != (
-            train.dtype == np.uint8
-        ):
-            raise DataError(
-                f"{path}: expected {name} rows like the training rows, {train.dtype} of shape {train.shape[1:]}, "
-                f"found {part.rows.dtype} of shape {part.rows.shape[1:]}"
-            )
-
-
-# --- .csv ---
-
-
-def load_csv(
-    path: str | os.PathLike[str],
-    *,
-    label: str,
-    test_share: float = _TEST_SHARE,
-    validation: int = 0,
-    seed: int = 0,
-) -> Dataset:
-    r"""Load a table of numbers with a column of labels.
-
-    Parameters
-    ----------
-    path : str or path-like
-        A file of values between commas, in UTF-8, plain or compressed by gzip. The first line names the columns; every
-        other is a row, each value a finite number but the label. Quotes may be around a value, and lines may be empty.
-    label : str
-        Name of the column with the labels: whole numbers, or text.
-    test_share : float, default 0.2
-        The share of the rows that is set apart for testing.
-    validation : int, default 0
-        How many of the rows are set apart for validation.
-    seed : int, default 0
-        Which rows are set apart, from 0 to 2**64 - 1. Each class has its share of them.
-
-    Returns
-    -------
-    Dataset
-        The table in float64. Labels are numbered in the order of their names, which are its ``classes``.
-
-    Raises
-    ------
-    DataNotFoundError
-        If there is no such file.
-    DataError
-        If the file is no such table, unpacks to more than 1 GiB, or has too few rows or more than 16 million. The
-        message names the file, the line and the column, what was found and what was expected.
+        If the file is not such a table, unpacks to more than 1 GiB, or has more than 16 million
+        lines or one longer than 16 MiB. The message names the line, or all unfit columns.
     TypeError, ValueError
         If an argument is unfit.
 
@@ -310,209 +109,488 @@ def load_csv(
     --------
     >>> import pathlib, tempfile
     >>> from cdrop.datasets import load_csv
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder, "flowers.csv")
-    ...     _ = path.write_text("length,width,kind\n" + "5.1,3.5,setosa\n7.0,3.2,versicolor\n" * 5)
-    ...     data = load_csv(path, label="kind")
-    >>> data.name, data.X_train.shape, data.classes
-    ('flowers.csv', (8, 2), ('setosa', 'versicolor'))
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = pathlib.Path(directory, "flowers.csv")
+    ...     _ = path.write_text("length;width;kind\n" + "5,1;3,5;setosa\n7,0;3,2;versicolor\n" * 5)
+    ...     table = load_csv(path, label="kind")
+    >>> table.X[0].tolist(), table.classes
+    ([5.1, 3.5], ('setosa', 'versicolor'))
     """
-    if not isinstance(label, str):
-        raise TypeError(f"label is {label!r}; expected the name of a column")
-    seed = whole_number("seed", seed, 0, 2**64)
-    share = _check_share(test_share)
-    held = whole_number("validation", validation, 0, 2**62)
+    chosen = Options(label=label, **options)
     place = Path(path)
-    return _assemble(place, {"train": _read_csv(place, label)}, share, held, seed)
+    read = read_text(place, chosen)
+    test = None if chosen.test is None else read_text(Path(chosen.test), chosen, like=read)
+    return assemble(place, read, chosen, test)
 
 
-def _read_csv(path: Path, label: str) -> _Part:
-    """Read and check a .csv file."""
+def read_text(path: Path, options: Options, like: Read | None = None) -> Read:
+    """Read a text file; with `like`, with the kinds that the columns of another table have."""
     if not os.path.isfile(path):
         raise DataNotFoundError(f"{path}: expected a file, found none")
     try:
-        with _opened(path) as stream:
-            return _read_table(_lines(stream, path), path, label)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        return _read(path, options, like)
+    except _FAULTS as error:
+        raise DataError(f"{path}: expected a readable text file, found: {error}") from error
+
+
+def _read(path: Path, options: Options, like: Read | None) -> Read:
+    """Look at the head, scan the bytes, and read."""
+    with _opened(path) as stream:
+        head = stream.read(_HEAD)
+    look = _look(path, head, options)
+    size, look = _scan(path, look, options)
+    if size > _LARGE and like is None and (read := _read_arrays(path, look, options)) is not None:
+        return read
+    if size > _MOST_EXACT:
         raise DataError(
-            f"{path}: expected a readable .csv file in UTF-8, found: {error}"
-        ) from error
+            f"{path}: expected at most {_MOST_EXACT} bytes where columns are not plain numbers, found {size}: "
+            'write it as .parquet or .npz, or pip install "cdrop[table]"'
+        )
+    return _read_cells(path, look, options, like)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """Open a text file, plain or compressed."""
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file's bytes, unpacked; what it is compressed with is told from its first bytes."""
     with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
+        magic = raw.read(6)
         raw.seek(0)
-        content: Any = gzip.GzipFile(fileobj=raw) if packed else raw
-        # Spreadsheets write a mark of byte order, which is no part of the first name.
-        with io.TextIOWrapper(content, encoding="utf-8-sig", newline="") as stream:
-            yield stream
+        if magic.startswith(b"\x1f\x8b"):
+            yield gzip.GzipFile(fileobj=raw)
+        elif magic.startswith(b"BZh"):
+            yield bz2.BZ2File(raw)
+        elif magic == b"\xfd7zXZ\x00":
+            yield lzma.LZMAFile(raw)  # noqa: SIM115
+        elif magic.startswith(b"PK\x03\x04"):
+            with zipfile.ZipFile(raw) as archive:
+                members = [info for info in archive.infolist() if not info.is_dir()]
+                if len(members) != 1:
+                    raise DataError(
+                        f"{path}: expected one file in the archive, found {len(members)}"
+                    )
+                with archive.open(members[0]) as member:
+                    yield member
+        else:
+            yield raw
 
 
-def _lines(stream: TextIO, path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield for each line that is not empty where it is, for errors, and its values."""
-    left = MOST_BYTES
-    for number in itertools.count(1):
-        where = f"{path}: line {number}"
-        line = stream.readline(_LONGEST_LINE + 1)
-        left -= len(line)
-        if len(line) > _LONGEST_LINE or left < 0 or number > _MOST_ROWS:
-            raise DataError(
-                f"{where}: expected at most {_LONGEST_LINE} characters in a line, {MOST_BYTES} in all "
-                f"and {_MOST_ROWS} lines, found more"
-            )
-        if not line:
-            return
-        if not line.isspace():
-            try:  # a reader for each line: a forgotten quote must not swallow the rest of the file
-                yield where, next(csv.reader([line], strict=True, skipinitialspace=True))
-            except csv.Error as error:
-                raise DataError(
-                    f"{where}: expected values between commas, found: {error}"
-                ) from error
+@contextmanager
+def _text(path: Path, look: _Look) -> Iterator[TextIO]:
+    """Open a file as text, at the line below the header."""
+    with _opened(path) as stream, io.TextIOWrapper(stream, look.encoding) as text:
+        for _ in range(look.skip):
+            text.readline()
+        yield text
 
 
-def _read_table(lines: Iterator[tuple[str, list[str]]], path: Path, label: str) -> _Part:
-    """Read the header, and the rows below it."""
-    where, header = next(lines, (str(path), []))
-    header = [name.strip() for name in header]
-    if header.count(label) != 1 or len(header) < 2:
-        raise DataError(
-            f"{where}: expected the names of the columns, one of them {label!r} and others beside it, "
-            f"found {_listed(header)}"
-        )
-    at = header.index(label)
-    columns = header[:at] + header[at + 1 :]
-    numbers, labels = array("d"), array("q")
-    names: dict[str, int] = {}
-    for where, values in lines:
-        if len(values) != len(header):
-            raise DataError(
-                f"{where}: expected {len(header)} values, as many as names, found {len(values)}"
-            )
-        name = values.pop(at).strip()
-        if not name:
-            raise DataError(f"{where}, column {label!r}: expected a label, found none")
-        labels.append(names.setdefault(name, len(names)))
-        numbers.extend(_numbers(values, columns, where))
-    if not labels:
-        raise DataError(f"{path}: expected rows below the names of the columns, found none")
-    rows = np.frombuffer(numbers, np.float64).reshape(len(labels), len(columns))
-    return _Part(rows, np.frombuffer(labels, np.int64), list(names), f"{path}, column {label!r}")
+@contextmanager
+def _bytes(path: Path, look: _Look) -> Iterator[Any]:
+    """Do as `_text`, but yield the bytes of UTF-8, which pandas reads faster."""
+    if look.encoding != "utf-8":
+        with _text(path, look) as text:
+            yield text
+        return
+    with _opened(path) as stream:
+        for _ in range(look.skip):
+            stream.readline()
+        yield stream
 
 
-def _numbers(values: list[str], columns: list[str], where: str) -> list[float]:
-    """Return the numbers of a row, all of them finite."""
+# --- the head ---
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the first lines tell."""
+
+    encoding: str
+    sep: str
+    decimal: str
+    names: list[str]
+    skip: int  # lines before the first row
+    width: int  # cells in a line; one more than names if each line ends in a separator
+    kinds: list[str]
+    notes: tuple[str, ...]
+    spaced: bool = False  # whether blanks come after separators
+    padded: bool = False  # whether some cell has leading zeros
+
+
+def _look(path: Path, head: bytes, options: Options) -> _Look:
+    """Find encoding, separator, header and kinds from the first bytes."""
+    encoding = options.encoding or next((e for mark, e in _MARKS if head.startswith(mark)), "utf-8")
     try:
-        numbers = list(map(float, values))
-    except ValueError:
-        numbers = [math.nan]
-    if not math.isfinite(sum(numbers)):  # or finite ones are so large that their sum is not
-        for column, value in zip(columns, values, strict=True):
-            if not _is_finite(value):
-                raise DataError(
-                    f"{where}, column {column!r}: expected a finite number, found {value[:50]!r}"
-                )
-    return numbers
-
-
-def _is_finite(value: str) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except ValueError:
-        return False
-
-
-# --- both ---
-
-
-def _check_share(share: float) -> float:
-    """Return `test_share` as a float."""
-    number = finite_number("test_share", share, positive=True)
-    if number >= 1:
-        raise ValueError(f"test_share is {share!r}; expected a number above 0 and below 1")
-    return number
-
-
-def _assemble(
-    path: Path, parts: Mapping[str, _Part], share: float, held: int, seed: int
-) -> Dataset:
-    """Build the `Dataset`; what the file has no rows for is set apart from the training rows."""
-    classes, labels = _number_classes(parts)
-    X, y = parts["train"].rows, labels["train"]
-    testing = 0 if "test" in parts else max(1, round(share * len(y)))
-    drawn = _set_apart(y, held, testing, len(classes), seed, path)
-    pairs = {name: (X[rows], y[rows]) for name, rows in drawn.items()}
-    pairs |= {name: (parts[name].rows, labels[name]) for name in parts if name != "train"}
-    arrays: dict[str, Any] = {}
-    for name, (rows, numbers) in pairs.items():
-        arrays |= {f"X_{name}": rows, f"y_{name}": numbers}
-    return Dataset(path.name, f"the file {path}", **arrays, classes=classes)
-
-
-def _set_apart(
-    labels: NDArray[np.int64], validation: int, testing: int, classes: int, seed: int, path: Path
-) -> dict[str, NDArray[np.intp]]:
-    """Return which rows are for what, in the order of the file; each class has its share, and a row for training."""
-    spare = len(labels) - testing - classes
-    if testing and spare < 0:
-        raise DataError(
-            f"{path}: expected at least {testing + classes} rows, {testing} for testing and one of each class for "
-            f"training, found {len(labels)}"
+        text = head.decode(encoding, "replace")
+    except LookupError:
+        raise ValueError(
+            f"encoding is {encoding!r}; expected one that Python knows, as 'latin-1'"
+        ) from None
+    lines = io.StringIO(text, newline=None).readlines()
+    if len(head) == _HEAD and len(lines) > 1:
+        lines.pop()  # cut off
+    skip, comment = 0, ""
+    while skip < len(lines) and (not lines[skip].strip() or lines[skip].lstrip().startswith("#")):
+        comment = lines[skip].strip(" \t#\r\n") or comment
+        skip += 1
+    sample = [line for line in lines[skip : skip + _SAMPLE] if line.strip()]
+    if not sample:
+        raise DataError(f"{path}: expected a table, found no lines")
+    sep = options.sep or _separator(sample)
+    if len(sep) != 1 and sep != "  ":
+        raise ValueError(
+            f"sep is {sep!r}; expected one character (a space for any white space), or two spaces"
         )
-    validation = whole_number("validation", validation, 0, max(spare, 0) + 1)
-    order = in_shares(labels, seed, SPLITTING)
-    cut = len(labels) - testing - validation
-    rows = np.split(order, [cut, cut + validation])
-    return dict(zip(("train", "val", "test"), map(np.sort, rows), strict=True))
-
-
-def _number_classes(
-    parts: Mapping[str, _Part],
-) -> tuple[tuple[str, ...], dict[str, NDArray[np.int64]]]:
-    """Return the names of the classes in order, and each part's labels as their numbers."""
-    kinds = _order_of(
-        {name for part in parts.values() for name in part.names}, parts["train"].where
+    rows = _sampled(sample, sep)
+    width = Counter(map(len, rows[1:] or rows)).most_common(1)[0][0]
+    decimal = options.decimal or _decimal(rows, sep)
+    header, names = _header(
+        path, rows, width, decimal, options, comment and _sampled([comment], sep)[0]
     )
-    ordered = sorted({kinds[name] for name in parts["train"].names})
-    number = {kind: place for place, kind in enumerate(ordered)}
-    if len(number) < 2:
-        raise DataError(
-            f"{parts['train'].where}: expected labels of at least 2 classes, found {_listed(list(map(str, ordered)))}"
-        )
-    labels = {}
-    for name, part in parts.items():
-        unknown = [text for text in part.names if kinds[text] not in number]
-        if unknown:
-            raise DataError(
-                f"{part.where}: expected labels that the training rows have, found {_listed(unknown)}"
-            )
-        labels[name] = np.array([number[kinds[text]] for text in part.names], np.int64)[part.labels]
-    return tuple(map(str, ordered)), labels
+    if not width - 1 <= len(names) <= width:
+        width = len(names)  # the first line that differs is an error
+    trailing = width > 1 and not any(row[-1] for row in rows[header:] if len(row) == width)
+    trailing = trailing and (len(names) < width or not names[-1])
+    if len(names) < width - trailing:
+        width, trailing = len(names), False
+    names = names[: width - trailing]
+    cells = list(itertools.zip_longest(*(row[:width] for row in rows[header:]), fillvalue=""))
+    kinds = [_kind(column, decimal, options) for column in cells] or ["text"] * width
+    notes = (
+        []
+        if header or names != list(map(str, range(len(names))))
+        else ["header: none found; columns are numbered from 0"]
+    )
+    names, more = unique(names)
+    skip += next(i for i, line in enumerate(lines[skip:], 1) if line.strip()) if header else 0
+    spaced = any(f"{sep} " in line for line in sample)
+    return _Look(encoding, sep, decimal, names, skip, width, kinds, tuple(notes + more), spaced)
 
 
-def _order_of(names: Collection[str], where: str) -> dict[str, Any]:
-    """Return for each name of a label what it is ordered by: a whole number if all are numbers, else itself."""
-    numbers = {name: _number(name) for name in names}
-    if None in numbers.values():
-        return {name: name for name in names}
-    broken = [
-        n for n, number in numbers.items() if isinstance(number, float) and not number.is_integer()
-    ]
-    if broken:
-        raise DataError(
-            f"{where}: expected whole numbers or text, the names of classes, found {_listed(broken)}"
-        )
-    return {name: int(number) for name, number in numbers.items() if number is not None}
-
-
-def _number(text: str) -> int | float | None:
-    """Return what number a text is, if it is one."""
-    for kind in (int, float):  # large whole numbers are different as int only
+def _separator(lines: list[str]) -> str:
+    """Return the separator that cuts the most lines into equally many cells."""
+    best, found = 0.0, " "
+    for sep in _SEPARATORS:
         try:
-            return kind(text)
-        except ValueError:
-            pass
-    return None
+            widths = Counter(map(len, _sampled(lines, sep)))
+        except csv.Error:
+            continue
+        width, count = widths.most_common(1)[0]
+        share = count / widths.total()
+        if width > 1 and share > best:
+            best, found = share, sep
+    return found
+
+
+def _split(lines: Iterable[str], sep: str) -> Iterator[list[str]]:
+    """Cut lines into cells."""
+    if sep.isspace() and sep != "\t":
+        gap, sep = (r"\s+", " ") if sep == " " else (r"\s\s+|\t", "\t")
+        lines = (re.sub(gap, sep, line.strip()) for line in lines)
+    return csv.reader(lines, delimiter=sep, skipinitialspace=True, strict=True)
+
+
+def _sampled(lines: Sequence[str], sep: str) -> list[list[str]]:
+    """Return the cells of the first lines; a quote that the last one opens is not closed there."""
+    rows: list[list[str]] = []
+    with_faults = _split(lines, sep)
+    while True:
+        try:
+            rows.append([cell.strip() for cell in next(with_faults)])
+        except StopIteration:
+            return rows
+        except csv.Error:
+            if not rows:
+                raise
+            return rows
+
+
+def _decimal(rows: list[list[str]], sep: str) -> str:
+    """Return the decimal point: a comma if cells have one, and none has a point."""
+    if sep == ",":
+        return "."
+    cells = [cell for row in rows[:50] for cell in row]
+    commas = [cell for cell in cells if re.fullmatch(r"[+-]?[0-9]+,[0-9]+", cell)]
+    # 1,200 has a comma between thousands, in all but the countries that separate by semicolons.
+    sure = sep == ";" or any(not re.fullmatch(r".*,[0-9]{3}", cell) for cell in commas)
+    points = any(re.fullmatch(r"[+-]?[0-9]*\.[0-9]+", cell) for cell in cells)
+    return "," if commas and sure and not points else "."
+
+
+def _header(
+    path: Path, rows: list[list[str]], width: int, decimal: str, options: Options, comment: Any
+) -> tuple[int, list[str]]:
+    """Return how many lines the header takes, 0 or 1, and the names of the columns."""
+    numbered = list(map(str, range(width)))
+    if not options.header or _is_data(path, rows, decimal, options):
+        if options.header and comment and len(comment) == width:
+            return 0, comment
+        return 0, numbered
+    names = rows[0]
+    if all(re.fullmatch(r"'.*'", name) for name in names):
+        names = [name[1:-1] for name in names]
+    if len(names) == width - 1 and _names_rows(rows[1:]):
+        names = ["", *names]  # R's write.table gives row names no name
+    return 1, names
+
+
+def _names_rows(rows: list[list[str]]) -> bool:
+    """Return whether the first cells are all different, and the last ones not all empty."""
+    first = {row[0] for row in rows}
+    return len(first) == len(rows) and any(row[-1] for row in rows)
+
+
+def _is_data(path: Path, rows: list[list[str]], decimal: str, options: Options) -> bool:
+    """Return whether the first line is a row, no header. An error if it could be either."""
+    first, below = rows[0], rows[1:]
+    gaps = MISSING | set(options.missing)
+    if len(first) > 2 and first[first[0] == "" :] == list(
+        map(str, range(len(first) - (first[0] == "")))
+    ):
+        return False  # the names that pandas gives
+    named = numeric = again = 0
+    for place, cell in enumerate(first):
+        column = [row[place] for row in below if place < len(row) and row[place] not in gaps]
+        numbers = bool(column) and all(is_number(other, decimal) for other in column)
+        if is_number(cell, decimal):
+            numeric += numbers or not column
+        elif cell not in gaps:
+            named += numbers
+            again += cell in column
+    if named or not (numeric or again):
+        return False
+    label = str(options.label)
+    if label in first and (is_number(label) or not numeric):
+        raise DataError(
+            f"{path}: the first line has {label!r}, but looks like a row: {listed(first)}. If it is one, say "
+            f"header=False (--no-header), and the label by its number from 0 to {len(first) - 1} or 'last'"
+        )
+    return label not in first
+
+
+def _kind(column: Sequence[str], decimal: str, options: Options) -> str:
+    """Return what the first cells of a column are: "number", "fraction", or "text"."""
+    gaps = MISSING | AMONG_NUMBERS | set(options.missing)
+    cells = [cell for cell in column if cell not in gaps]
+    if not all(is_number(cell, decimal) for cell in cells):
+        return "text"
+    return "number" if all(cell.lstrip("+-").isdigit() for cell in cells) else "fraction"
+
+
+# --- the bytes ---
+
+
+def _scan(path: Path, look: _Look, options: Options) -> tuple[int, _Look]:
+    """Check the bounds of a file and its encoding; return its size unpacked, and what is known now."""
+    size = lines = line = 0
+    decoder = codecs.getincrementaldecoder("utf-8")() if look.encoding == "utf-8" else None
+    padded, before, notes = False, b"", list(look.notes)
+    with _opened(path) as stream:
+        while block := stream.read(_BLOCK):
+            size += len(block)
+            lines += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))  # SIMD
+            line = len(block) - block.rfind(b"\n") - 1 if b"\n" in block else line + len(block)
+            if line > _LONGEST_LINE or size > MOST_BYTES or lines > MOST_ROWS:
+                raise DataError(
+                    f"{path}: line {lines + 1}: expected at most {_LONGEST_LINE} bytes in a line, {MOST_BYTES} in all "
+                    f"and {MOST_ROWS} lines, found more"
+                )
+            padded = padded or _has_padded(before + block, look.sep)
+            before = block[-3:]
+            if decoder is not None and not (block.isascii() and not decoder.getstate()[0]):
+                try:
+                    decoder.decode(block)
+                except UnicodeDecodeError:
+                    decoder = None
+    encoding = look.encoding
+    if decoder is None and encoding == "utf-8" and options.encoding is None:
+        encoding = _single_byte(path)
+        notes.append(f"encoding: not UTF-8, read as {encoding}")
+        with _opened(path) as stream:
+            look = _look(path, stream.read(_HEAD), replace(options, encoding=encoding))
+    return size, replace(look, encoding=encoding, padded=padded, notes=tuple(notes))
+
+
+def _single_byte(path: Path) -> str:
+    """Return cp1252 if a file can be that, else latin-1, which any file can."""
+    unused = (b"\x81", b"\x8d", b"\x8f", b"\x90", b"\x9d")
+    with _opened(path) as stream:
+        while block := stream.read(_BLOCK):
+            if any(byte in block for byte in unused):
+                return "latin-1"
+    return "cp1252"
+
+
+def _has_padded(block: bytes, sep: str) -> bool:
+    """Return whether a cell in a block begins with 0 and another digit."""
+    codes = np.frombuffer(block, np.uint8)
+    before = codes[:-2]
+    here = codes[1:-1] == ord("0")
+    here &= codes[2:] - np.uint8(ord("0")) < 10
+    # Blanks, quotes and ends of lines come before the plus sign, which an exponent may have.
+    here &= (before < ord("+")) | (before == ord(sep[0]))
+    return bool(here.any())
+
+
+# --- cell by cell ---
+
+
+def _read_cells(path: Path, look: _Look, options: Options, like: Read | None) -> Read:
+    """Read a table with the standard library; each cell is known as it was written."""
+    with _text(path, look) as text:
+        columns = list(zip(*_checked(path, look, text), strict=True))
+    if not columns:
+        raise DataError(f"{path}: expected rows below the names of the columns, found none")
+    forced = {find(look.names, name, "categories", path): "text" for name in options.categories}
+    if like is not None:
+        forced = dict.fromkeys(like.numbers, "number")
+        forced |= {name: cells.kind for name, cells in like.others.items()}
+    cells = {}
+    for name, column in zip(look.names, columns, strict=False):
+        levels: dict[str, int] = {}
+        codes = np.array([levels.setdefault(cell.strip(), len(levels)) for cell in column])
+        try:
+            cells[name] = typed(
+                list(levels),
+                codes,
+                decimal=look.decimal,
+                missing=options.missing,
+                kind=forced.get(name),
+            )
+        except ValueError as error:
+            raise DataError(f"{path}: column {name!r} has {error}") from error
+    return Read.of(cells, look.notes)
+
+
+def _checked(path: Path, look: _Look, text: TextIO) -> Iterator[list[str]]:
+    """Yield the rows, each with a cell for each name."""
+    reader = _split(text, look.sep)
+    line = look.skip
+    try:
+        for row in reader:
+            line = look.skip + reader.line_num  # type: ignore[attr-defined]
+            if len(row) == look.width:
+                yield row
+            elif any(cell.strip() for cell in row):
+                raise DataError(
+                    f"{path}: line {line}: expected {look.width} values between {look.sep!r}, as in the other lines, "
+                    f"found {len(row)}; another separator is named by sep (--sep)"
+                )
+    except csv.Error as error:  # of a quote that is not closed, only the end of the file is known
+        raise DataError(
+            f"{path}: line {line + 1}: expected values and closed quotes, found: {error}"
+        ) from error
+
+
+# --- large tables ---
+
+
+def _read_arrays(path: Path, look: _Look, options: Options) -> Read | None:
+    """Read a large table column by column, or return None if it must be read cell by cell."""
+    if look.padded or options.categories or len(look.names) != look.width or len(look.sep) > 1:
+        return None
+    label = find(look.names, "last" if options.label is None else options.label, "label", path)
+    numbers = [n for n, kind in zip(look.names, look.kinds, strict=True) if kind != "text"]
+    read = _read_pandas if has_extra() else _read_numpy
+    try:
+        return read(path, look, options, numbers, label)
+    except (ValueError, UserWarning):  # the cells below the head are of another kind
+        return None
+
+
+def _read_pandas(
+    path: Path, look: _Look, options: Options, numbers: list[str], label: str
+) -> Read | None:
+    """Read with pandas: numbers as such, everything else as categories."""
+    import pandas as pd
+
+    exact = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
+    with _bytes(path, look) as stream, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frame = pd.read_csv(
+            stream,
+            sep=r"\s+" if look.sep == " " else look.sep,
+            decimal=look.decimal,
+            header=None,
+            names=look.names,
+            index_col=False,
+            dtype={name: "category" for name in look.names if name not in numbers},
+            na_values=[*MISSING, *options.missing],
+            keep_default_na=False,
+            skipinitialspace=look.spaced,
+            **exact,
+        )
+    if any(frame[name].dtype.kind not in "iuf" for name in numbers):
+        return None
+    if frame[look.names[-1]].isna().any():
+        return None  # a line may have been too short, which pandas does not say
+    others = {}
+    for name in look.names:
+        if name not in numbers:
+            values = frame.pop(name).cat
+            levels = [str(level).strip() for level in values.categories]
+            if len(set(levels)) < len(levels):
+                return None
+            others[name] = typed(levels, values.codes.to_numpy(np.intp), decimal=look.decimal)
+    target = {label: _floats(frame.pop(label).to_numpy(np.float64))} if label in numbers else {}
+    return _as_read(look, frame.to_numpy(np.float64), list(frame.columns), others, target)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version."""
+    return tuple(int(part) for part in re.findall(r"[0-9]+", text)[:2])
+
+
+def _read_numpy(
+    path: Path, look: _Look, options: Options, numbers: list[str], label: str
+) -> Read | None:
+    """Read with NumPy alone: numbers, and other columns by their distinct texts."""
+    if look.decimal != ".":
+        return None
+    levels: dict[int, dict[str, int]] = {}
+    converters: dict[int | str, Any] = {}
+    for place, name in enumerate(look.names):
+        if name not in numbers:
+            seen = levels[place] = {}
+            converters[place] = lambda cell, seen=seen: seen.setdefault(cell.strip(), len(seen))
+    with _text(path, look) as text:
+        X = np.loadtxt(
+            text,
+            delimiter=None if look.sep == " " else look.sep,
+            converters=converters,
+            comments=None,
+            quotechar='"',
+            ndmin=2,
+            encoding=None,
+        )
+    if X.shape[1] != look.width:
+        return None
+    others = {
+        look.names[place]: typed(list(seen), X[:, place].astype(np.intp), missing=options.missing)
+        for place, seen in levels.items()
+    }
+    at = look.names.index(label)
+    target = {label: _floats(X[:, at].copy())} if label in numbers else {}
+    rest = [n for n in numbers if n != label]
+    return _as_read(look, np.delete(X, [*levels, at], axis=1), rest, others, target)
+
+
+def _floats(values: NDArray[Any]) -> Cells:
+    """Return a column of numbers; infinite ones are missing."""
+    infinite = np.isinf(values)
+    return Cells("number", np.where(infinite, np.nan, values), infinite=int(infinite.sum()))
+
+
+def _as_read(
+    look: _Look,
+    X: NDArray[Any],
+    numbers: list[str],
+    others: dict[str, Cells],
+    target: dict[str, Cells],
+) -> Read:
+    """Return what was read. Columns that looked like text in the first lines may be numbers."""
+    infinite = sum(cells.infinite for cells in target.values())
+    infinite += drop_infinite(X)
+    more = {name: cells for name, cells in others.items() if cells.kind == "number"}
+    if more:
+        X = np.column_stack([X, *(cells.values for cells in more.values())])
+    rest = {name: cells for name, cells in (others | target).items() if name not in more}
+    return Read(look.names, X, [*numbers, *more], rest, list(look.notes), infinite)

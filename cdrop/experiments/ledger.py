@@ -1,224 +1,249 @@
-"""The finished trainings of an experiment, kept in a folder, from which one that was killed goes on."""
+"""The finished runs of an experiment, kept in a directory, from which one that was killed resumes.
+
+``experiment.jsonl`` holds a line of JSON for the experiment, one for each arm and one for each run. Lines are
+appended and synced to disk one by one, so a run costs its own line, however many there are. Each line carries a
+checksum. Only the last one can be torn by a crash; it is dropped then.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdrop import storage
-from cdrop._checks import choice, truth_value, whole_number
-from cdrop._files import check_writable, sweep
+from cdrop._checks import truth_value
+from cdrop._files import check_writable, sweep, sync_directory
 from cdrop._version import __version__
 from cdrop.checkpoints import digest
 from cdrop.experiments.trials import Trial
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable
-
-    from numpy.typing import NDArray
 
 __all__ = ["Ledger", "OtherExperimentError", "open_ledger"]
 
-_FILE = "experiment.cdrop"
-_LONG = 1000  # iterations from which a training is worth checkpoints of its own
+_FILE = "experiment.jsonl"
+_LONG = 1000  # iterations from which a run is worth checkpoints of its own
+_MOST_BYTES = 1 << 30  # of a line: the values of 200 million test rows
 
 
 class OtherExperimentError(ValueError):
-    """A folder has the trainings of another experiment."""
+    """A directory holds the runs of another experiment."""
 
 
 class Ledger:
-    """What is kept of an experiment; `open_ledger` makes it.
+    """What is kept of an experiment; `open_ledger` opens it.
 
     Attributes
     ----------
-    folder : Path or None
-        Where it is kept.
+    directory : Path
     identity : dict or None
-        What all trainings share, once `claim` has been told it.
-    configurations : dict of str to dict
-        The settings of each arm.
+        What all runs share; None before `claim`.
+    arms : dict of str to list of dict
+        The settings of each arm's candidates.
     started : str
-        Time of the beginning, as in `ExperimentResult`.
+        Start time, as in `ExperimentResult`.
     trials : list of Trial
-        The finished trainings.
+        The finished runs.
     """
 
-    def __init__(
-        self,
-        identity: dict[str, Any] | None = None,
-        configurations: dict[str, dict[str, Any]] | None = None,
-        started: str = "",
-        trials: list[Trial] | None = None,
-    ) -> None:
-        self.folder: Path | None = None
-        self.identity = identity
-        self.configurations = configurations or {}
-        self.started = started
-        self.trials = trials or []
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.identity: dict[str, Any] | None = None
+        self.arms: dict[str, list[dict[str, Any]]] = {}
+        self.started = ""
+        self.trials: list[Trial] = []
 
     def claim(
-        self, identity: dict[str, Any], configurations: dict[str, dict[str, Any]], started: str
+        self, identity: dict[str, Any], arms: dict[str, list[dict[str, Any]]], started: str
     ) -> str:
-        """Keep this experiment from now on, or go on with it; more configurations may join.
+        """Record this experiment, or check that it is the one recorded; more arms may join.
 
         Parameters
         ----------
         identity : dict
-            What its trainings share, in values that JSON can carry.
-        configurations : dict of str to dict
-            The settings of each arm.
+            What its runs share, in values that JSON can carry.
+        arms : dict of str to list of dict
+            The settings of each arm's candidates.
         started : str
-            Time, if this is the beginning.
+            Time, if this is the start.
 
         Returns
         -------
         str
-            The time of the beginning.
+            The start time.
 
         Raises
         ------
         OtherExperimentError
-            If the folder has the trainings of another experiment.
+            If the directory holds the runs of another experiment.
         OSError
             If it cannot be written.
         """
-        asked = {"cdrop": __version__, **identity}
+        asked = json.loads(json.dumps({"cdrop": __version__, **identity}))
         if self.identity is None:
+            self._append({"experiment": asked, "started": started})
+            sync_directory(self.directory)
             self.identity, self.started = asked, started
         self._check(self.identity, asked)
-        for name, settings in configurations.items():
-            had = self.configurations.setdefault(name, settings)
-            self._check(had, settings, f" of {name!r}")
-        self._save()
-        for trial in self.trials:  # a kill may have come between the two
+        for name, candidates in json.loads(json.dumps(arms)).items():
+            if name not in self.arms:
+                self._append({"arm": name, "candidates": candidates})
+                self.arms[name] = candidates
+            self._check_arm(name, candidates)
+        for trial in self.trials:  # a crash may have come between the two
             self._forget(trial)
         return self.started
 
+    def _check_arm(self, name: str, asked: list[dict[str, Any]]) -> None:
+        """Raise if the recorded candidates of an arm differ from those asked for."""
+        had = self.arms[name]
+        self._check({"candidates": len(had)}, {"candidates": len(asked)}, f" of {name!r}")
+        for i, (one, other) in enumerate(zip(had, asked, strict=True)):
+            self._check(one, other, f" of {name!r}" + (f"[{i}]" if len(had) > 1 else ""))
+
     def _check(self, had: dict[str, Any], asked: dict[str, Any], of: str = "") -> None:
-        """Raise if what is kept differs from what is asked for."""
+        """Raise if what is recorded differs from what is asked for."""
         for name in {**had, **asked}:
-            was, value = had.get(name), asked.get(name)
-            if json.dumps(was) != json.dumps(value):
+            # As text, because NaN, which scikit-learn's imputers have as a parameter, is not equal to itself.
+            if json.dumps(had.get(name)) != json.dumps(asked.get(name)):
                 raise OtherExperimentError(
-                    f"{self.folder} has another experiment: {name.replace('_', ' ')}{of} is {was} there, and {value} "
-                    "here. Expected the same data and settings (but repeats and threads), or another folder"
+                    f"{self.directory} holds another experiment: {name.replace('_', ' ')}{of} is {had.get(name)} there "
+                    f"and {asked.get(name)} here; expected the same data and settings (repeats and threads may "
+                    "differ), or another directory"
                 )
 
-    def among(self, repeats: int, configurations: Iterable[str]) -> list[Trial]:
-        """Return what is kept of the first `repeats` repeats of some configurations."""
-        names = set(configurations)
-        return [t for t in self.trials if t.repeat < repeats and t.configuration in names]
+    def among(self, repeats: int, arms: Iterable[str]) -> list[Trial]:
+        """Return the recorded runs of the first `repeats` repeats of some arms."""
+        names = set(arms)
+        return [t for t in self.trials if t.repeat < repeats and t.arm in names]
 
     def add(self, trial: Trial) -> None:
-        """Keep a training; it is on the disk then."""
+        """Record a run; it is on the disk when this returns."""
+        self._append({"run": trial.to_json()})
         self.trials.append(trial)
-        self._save()
         self._forget(trial)
 
-    def checkpoint(self, repeat: int, configuration: str) -> dict[str, Any]:
-        """Return what `Network.fit` needs to keep a training under way, if that is long enough to be worth it."""
-        settings = self.configurations[configuration]
-        if "epochs" not in settings and settings.get("iterations", 1000) <= _LONG:
+    def checkpoint(self, repeat: int, arm: str) -> dict[str, Any]:
+        """Return the arguments of `Network.fit` that save a run in progress, if it is long enough to be worth it."""
+        candidates = self.arms[arm]
+        settings = candidates[0]
+        short = "epochs" not in settings and settings.get("iterations", 1000) <= _LONG
+        if short or len(candidates) > 1 or find_spec("safetensors") is None:
             return {}
-        return {"checkpoint": self._path(repeat, configuration), "checkpoint_every": _LONG}
+        return {"checkpoint": self._path(repeat, arm), "checkpoint_every": _LONG}
 
     def _forget(self, trial: Trial) -> None:
-        """Remove a training's own checkpoint."""
-        path = self._path(trial.repeat, trial.configuration)
+        """Remove a run's own checkpoint."""
+        path = self._path(trial.repeat, trial.arm)
         sweep(path)
         path.unlink(missing_ok=True)
 
-    def _path(self, repeat: int, configuration: str) -> Path:
-        """Return where a training's checkpoint is; names may have in them what those of files may not."""
-        assert self.folder is not None
-        name = configuration if configuration.isidentifier() else digest(configuration)[:12]
-        return self.folder / f"repeat-{repeat + 1}-{name}.cdrop"
+    def _path(self, repeat: int, arm: str) -> Path:
+        """Return where a run's checkpoint is; names of arms may hold what names of files may not."""
+        name = arm if arm.isidentifier() else digest(arm)[:12]
+        return self.directory / f"repeat-{repeat + 1}-{name}.cdrop"
 
-    def _save(self) -> None:
-        assert self.folder is not None
-        storage.save(self, self.folder / _FILE)
+    def _append(self, entry: dict[str, Any]) -> None:
+        """Append a line and sync it to disk; a failure leaves the file as it was."""
+        # Without a buffer: closing the file would write the rest of a line that the disk had no space for.
+        with open(self.directory / _FILE, "ab", buffering=0) as file:
+            end, line = file.tell(), memoryview(_line(entry))
+            try:
+                while line:
+                    line = line[file.write(line) :]
+                os.fsync(file.fileno())
+            except BaseException:
+                os.ftruncate(file.fileno(), end)
+                raise
 
-    def _to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Give what `cdrop.storage` writes."""
-        told = {name: getattr(self, name) for name in ("identity", "configurations", "started")}
-        return {**told, "trials": [trial._asdict() for trial in self.trials]}, {}
+    def _read(self) -> None:
+        """Read the lines; drop a torn last one."""
+        path = self.directory / _FILE
+        with open(path, "r+b") as file:
+            number, end = 0, 0
+            while line := file.readline(_MOST_BYTES):
+                number += 1
+                if len(line) < _MOST_BYTES and not line.endswith(b"\n"):
+                    file.truncate(end)
+                    return
+                end += len(line)
+                try:
+                    self._take(_entry(line))
+                except (KeyError, TypeError, ValueError, RecursionError) as error:
+                    raise ValueError(f"{path}, line {number}, is damaged: {error}") from None
 
-    @classmethod
-    def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Ledger:
-        """Take what `cdrop.storage` has read, which may be anything; see there."""
-        identity, configurations = settings["identity"], settings["configurations"]
-        kinds = isinstance(identity, dict) and isinstance(configurations, dict)
-        if not kinds or not all(isinstance(arm, dict) for arm in configurations.values()):
-            raise TypeError("it does not say of which experiment it is")
-        if not isinstance(settings["started"], str):
-            raise TypeError("it does not say when it began")
-        trials = [Trial(**trial) for trial in settings["trials"]]
-        for trial in trials:
-            _check_trial(trial, tuple(configurations))
-        return cls(identity, configurations, settings["started"], trials)
-
-
-def _check_trial(trial: Trial, names: tuple[str, ...]) -> None:
-    """Raise unless a training that was read is one."""
-    whole_number("repeat", trial.repeat, 0, 2**62)
-    choice("configuration", trial.configuration, names)
-    columns = (trial.iterations, trial.loss, trial.test_loss, trial.test_score)
-    lists = all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns)
-    if not lists or not columns[0] or not isinstance(trial.seconds, float):
-        raise TypeError(f"{trial} is no training")
-    for iteration in trial.iterations:
-        whole_number("iteration", iteration, 1, 2**62)
-    if not all(isinstance(number, float) for column in columns[1:] for number in column):
-        raise TypeError(f"{trial} is no training")
+    def _take(self, entry: dict[str, Any]) -> None:
+        """Take one line."""
+        if "experiment" in entry:
+            self.identity, self.started = dict(entry["experiment"]), str(entry["started"])
+        elif "arm" in entry:
+            self.arms[str(entry["arm"])] = [dict(candidate) for candidate in entry["candidates"]]
+        else:
+            trial = Trial.from_json(entry["run"])
+            if trial.arm not in self.arms:
+                raise ValueError(f"a run of {trial.arm!r}, which is not one of its arms")
+            self.trials.append(trial)
 
 
-def open_ledger(folder: str | os.PathLike[str], *, resume: bool = False) -> Ledger:
-    """Open a folder to keep an experiment in.
+def _line(entry: dict[str, Any]) -> bytes:
+    """Return an entry with the checksum of its text."""
+    text = json.dumps(entry)
+    return f'{{"sha256": "{sha256(text.encode()).hexdigest()[:32]}", "entry": {text}}}\n'.encode()
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    """Return the entry of a line whose checksum is right."""
+    entry = json.loads(line)["entry"]
+    if _line(entry) != line:
+        raise ValueError("its checksum does not fit")
+    return dict(entry)
+
+
+def open_ledger(directory: str | os.PathLike[str], *, resume: bool = False) -> Ledger:
+    """Open a directory to keep an experiment in.
 
     Parameters
     ----------
-    folder : path
-        It may be new; the folder above it must be there.
+    directory : path
+        It may be new; its parent must exist.
     resume : bool, default False
-        Go on with the experiment that is there, if there is one. Without it the folder must be empty.
+        Resume the experiment in it, if there is one. Without it the directory must be empty.
 
     Returns
     -------
     Ledger
-        To be given to `paired_experiment` or `compare`.
+        For the argument ``ledger`` of `paired_experiment` and `compare`.
 
     Raises
     ------
-    ImportError
-        If safetensors is not installed.
     TypeError, ValueError
-        If an argument is not as above, or the folder has something else in it, or a damaged file.
+        If an argument is not as above, or the directory holds something else, or a damaged file.
     OSError
         If it cannot be made or written.
     """
-    path, resume = Path(folder), truth_value("resume", resume)
-    storage._safetensors()
+    path, resume = Path(directory), truth_value("resume", resume)
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no folder {path.parent}")
+        raise FileNotFoundError(f"{directory}: there is no directory {path.parent}")
     if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{folder} is a file, not a folder")
+        raise NotADirectoryError(f"{directory} is a file; expected a directory")
     path.mkdir(exist_ok=True)
     check_writable(path / _FILE)
-    sweep(path / _FILE)  # what an experiment killed at its very beginning has left
+    sweep(path / _FILE)
     there = sorted(entry.name for entry in path.iterdir())
     if there and not resume:
         raise ValueError(
-            f"{folder} is not empty; expected a new or empty folder, or resume, to go on with the experiment in it"
+            f"{directory} is not empty; expected a new or empty directory, or resume=True to resume the experiment "
+            "in it"
         )
     if there and _FILE not in there:
         raise ValueError(
-            f"{folder} has no experiment in it, but {there[0]}; expected a new or empty folder, or an experiment's"
+            f"{directory} holds {there[0]} and no experiment; expected a new or empty directory, or an experiment's"
         )
-    ledger = storage.load(path / _FILE) if there else Ledger()
-    if not isinstance(ledger, Ledger):
-        raise ValueError(f"{path / _FILE} is no experiment, but a {type(ledger).__name__}")
-    ledger.folder = path
+    ledger = Ledger(path)
+    if there:
+        ledger._read()
     return ledger

@@ -1,10 +1,10 @@
-"""Paired experiments: configurations trained from the same initial weights on the same minibatches, many times.
+"""Paired experiments: arms trained and tested on the same rows with the same seeds, in many repeats.
 
-Repeat r gives every configuration the seed ``seed + r``, hence, where the units agree, the same initial weights, and
-the same order of minibatches: within a repeat only what the configurations say differs.
+Repeat r gives every arm the seed ``seed + r``, and with it the same split of the data, the same initial weights where
+the units agree, and the same order of minibatches: within a repeat only the settings of the arms differ.
 
-A training is a pure function of configuration, data and seed. So it does not matter where it runs: here, in other
-processes, or on other machines, and one whose worker was lost is simply made again.
+A run is a pure function of arm, data and seed. So it does not matter where it takes place: here, in other processes,
+or on other machines; and one whose worker was lost is made again.
 """
 
 from __future__ import annotations
@@ -13,315 +13,161 @@ import itertools
 import math
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
+from numpy.typing import ArrayLike
 
-from cdrop._checks import as_array, choice, finite_number, whole_number
+from cdrop._checks import finite_number, truth_value, whole_number
 from cdrop.callbacks import Callback, check_callbacks
-from cdrop.checkpoints import digest
-from cdrop.experiments import machine
+from cdrop.experiments import machine, statistics
+from cdrop.experiments.arms import Candidate, NetworkFactory, Options, parse_arms, run
+from cdrop.experiments.data import Problem
 from cdrop.experiments.ledger import Ledger
-from cdrop.experiments.statistics import (
-    Evidence,
-    mean,
-    paired_difference,
-    repeats_needed,
-    spread_ratio,
-    standard_deviation,
-)
-from cdrop.experiments.trials import Configuration, Data, Trial, train
+from cdrop.experiments.metrics import metric_for
+from cdrop.experiments.problem import make_problem
+from cdrop.experiments.results import INTERRUPTED, OUT_OF_TIME, Arm, ExperimentResult, Preset
+from cdrop.experiments.statistics import Look, Sampling
+from cdrop.experiments.trials import Trial
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+__all__ = ["paired_experiment", "runs_left"]
 
-    from numpy.typing import ArrayLike
-
-    from cdrop.experiments.trials import NetworkFactory
-
-__all__ = ["Arm", "Contrast", "ExperimentResult", "paired_experiment"]
-
-INTERRUPTED = "interrupted"  # `ExperimentResult.stopped` after Ctrl-C
-OUT_OF_TIME = "the time limit"  # and after `time_limit`
-CURVES = ("loss", "test_loss", "test_score")
-SIZES = (0.01, 0.005, 0.002, 0.001)  # of differences for which the repeats needed are told
-
-
-@dataclass
-class Arm:
-    """Results of one configuration, one entry per finished repeat.
-
-    Attributes
-    ----------
-    configuration : dict
-        Its settings, as JSON can carry them.
-    iterations : list of int
-        The iterations after which something was noted.
-    loss, test_loss, test_score : list of list of float
-        As in `Trial`, over repeats and iterations.
-    seconds : list of float
-        Time of each training.
-    """
-
-    configuration: dict[str, Any]
-    iterations: list[int] = field(default_factory=list)
-    loss: list[list[float]] = field(default_factory=list)
-    test_loss: list[list[float]] = field(default_factory=list)
-    test_score: list[list[float]] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def score(self) -> list[float]:
-        """The test score after the last iteration, over repeats."""
-        return [scores[-1] for scores in self.test_score]
-
-    @property
-    def mean_score(self) -> float:
-        """Mean of `score`; NaN without any."""
-        return mean(self.score)
-
-    @property
-    def std_score(self) -> float:
-        """Standard deviation of `score` between repeats, divisor n - 1."""
-        return standard_deviation(self.score)
-
-    def curve(self, name: str) -> tuple[list[float], list[float]]:
-        """Return mean and standard deviation over repeats of ``loss``, ``test_loss`` or ``test_score``."""
-        choice("name", name, CURVES)
-        columns = list(zip(*getattr(self, name), strict=True))
-        return [mean(column) for column in columns], [standard_deviation(c) for c in columns]
-
-    def add(self, trial: Trial) -> None:
-        """Append one training."""
-        self.iterations = trial.iterations
-        for name in (*CURVES, "seconds"):
-            getattr(self, name).append(getattr(trial, name))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything, with mean and standard deviation."""
-        return asdict(self) | {
-            "score": self.score,
-            "mean_score": self.mean_score,
-            "std_score": self.std_score,
-        }
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """What the repeats say about two configurations.
-
-    Attributes
-    ----------
-    first, second : str
-        Their names; differences are second minus first, ratios first over second.
-    score : Evidence
-        Difference of the mean test scores, with the paired t-test.
-    spread : Evidence
-        Ratio of their standard deviations between repeats, with Levene's test.
-    p_holm : float or None
-        The p-value of `score`, corrected by Holm's method for the number of contrasts it was told with.
-    repeats_needed : dict of float to int or None
-        For some sizes of a difference: the repeats that see it with a probability of 80 %, at the spread of these.
-    """
-
-    first: str
-    second: str
-    score: Evidence
-    spread: Evidence
-    p_holm: float | None
-    repeats_needed: dict[float, int | None]
-
-
-@dataclass
-class ExperimentResult:
-    """What an experiment found.
-
-    Attributes
-    ----------
-    arms : dict of str to Arm
-        Keyed by the configurations' names; all hold the same repeats.
-    repeats : list of int
-        The finished repeats, in order: those whose trainings are all done.
-    asked : int
-        Repeats asked for.
-    seed : int
-        Of repeat 0.
-    data : dict
-        Sizes of the data, and what the caller said of them.
-    machine : dict
-        Processor, SIMD path, threads, versions, and ``jobs``, the trainings at a time.
-    started : str
-        Time of the beginning, ISO 8601, UTC.
-    seconds : float
-        Time it took, with the trainings that a ledger had.
-    stopped : str or None
-        Why it ended before all repeats were done; None if they were.
-    trials : list of Trial
-        All finished trainings, those of unfinished repeats too.
-    """
-
-    arms: dict[str, Arm]
-    asked: int
-    seed: int
-    data: dict[str, Any]
-    machine: dict[str, Any]
-    started: str
-    repeats: list[int] = field(default_factory=list)
-    seconds: float = 0.0
-    stopped: str | None = None
-    trials: list[Trial] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all repeats were done."""
-        return self.stopped is None
-
-    def contrasts(
-        self, baseline: str | None = None, *, sizes: Sequence[float] = SIZES
-    ) -> list[Contrast]:
-        """Set every configuration against one of them.
-
-        Parameters
-        ----------
-        baseline : str, optional
-            The first configuration by default.
-        sizes : sequence of float
-            Differences of the score for which the repeats needed are told.
-
-        Returns
-        -------
-        list of Contrast
-
-        Raises
-        ------
-        TypeError, ValueError
-            If there is no such configuration, or a size is not above 0.
-
-        References
-        ----------
-        Holm: A simple sequentially rejective multiple test procedure. Scand. J. Statist. 6 (1979) 65-70.
-        """
-        first = next(iter(self.arms)) if baseline is None else baseline
-        choice("baseline", first, tuple(self.arms))
-        if not isinstance(sizes, (tuple, list)):
-            raise TypeError(f"sizes is {sizes!r}; expected a sequence of numbers")
-        for i, size in enumerate(sizes):
-            finite_number(f"sizes[{i}]", size, positive=True)
-        others = [name for name in self.arms if name != first]
-        a = self.arms[first].score
-        scores = [paired_difference(a, self.arms[name].score) for name in others]
-        corrected = _holm([evidence.p_value for evidence in scores])
-        return [
-            Contrast(
-                first,
-                name,
-                score,
-                spread_ratio(a, self.arms[name].score),
-                p,
-                {size: repeats_needed(a, self.arms[name].score, size) for size in sizes},
-            )
-            for name, score, p in zip(others, scores, corrected, strict=True)
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain lists, numbers and strings, ready for JSON.
-
-        Returns
-        -------
-        dict
-            ``arms.NAME.score`` is a list over repeats, ``arms.NAME.loss`` and the other curves lists over repeats of
-            lists over ``arms.NAME.iterations``. A number that is not finite is None.
-        """
-        plain: dict[str, Any] = {
-            "format": "cdrop-experiment",
-            "version": 1,
-            "complete": self.complete,
-            "stopped": self.stopped,
-            "repeats_asked": self.asked,
-            "repeats": self.repeats,
-            "seeds": [self.seed + repeat for repeat in self.repeats],
-            "data": self.data,
-            "machine": self.machine,
-            "time": {"started": self.started, "seconds": self.seconds},
-            "arms": {name: arm.to_dict() for name, arm in self.arms.items()},
-            "contrasts": [asdict(contrast) for contrast in self.contrasts()],
-        }
-        result: dict[str, Any] = finite(plain)
-        return result
+_REPEATS, _MOST_REPEATS = 20, 100  # without a number, and until decided
+_PER_BATCH = 2  # runs per worker that a backend without a generator makes before it reports
 
 
 def paired_experiment(
-    configurations: Mapping[str, Mapping[str, Any]],
-    train_data: tuple[ArrayLike, ArrayLike],
-    test_data: tuple[ArrayLike, ArrayLike],
+    arms: Mapping[str, Any],
+    X: Any,
+    y: ArrayLike | None = None,
     *,
-    repeats: int = 5,
+    test_data: tuple[Any, ArrayLike] | None = None,
+    repeats: int | None = None,
     seed: int = 0,
-    note_every: int | None = None,
+    task: str | None = None,
+    metric: Any = None,
+    margin: float = 0.0,
+    until_decided: bool = False,
+    test_size: float = 0.2,
+    validation_size: float = 0.2,
+    train_size: int | None = None,
+    stratify: bool = True,
+    groups: ArrayLike | None = None,
+    times: ArrayLike | None = None,
+    cv: Any = None,
+    transformer: Any = None,
+    curve_every: int | None = None,
     n_jobs: int | None = None,
     threads: int | None = None,
     ledger: Ledger | None = None,
     time_limit: float | None = None,
     about: Mapping[str, Any] | None = None,
+    preset: Preset | None = None,
     callbacks: Sequence[Callback] = (),
     on_begin: Callable[[ExperimentResult], None] | None = None,
     on_trial: Callable[[Trial], None] | None = None,
     network: NetworkFactory | None = None,
 ) -> ExperimentResult:
-    """Train configurations in repeats that share initial weights and the order of minibatches.
+    """Train and test arms in repeats that share splits, initial weights and the order of minibatches.
+
+    Without `test_data` every repeat splits the data with its own seed, and the intervals are those of the corrected
+    resampled t-test. With it, they cover seeds and test rows, for this training set.
 
     Parameters
     ----------
-    configurations : mapping of str to mapping
-        For each name its settings: ``hidden``, the widths of the hidden layers, and arguments of `Network`
-        (``dropout``, ``input_dropout``, ``activation``, ``loss``, ...) and of `Network.fit` (``optimizer``,
-        ``learning_rate``, ``l2``, ``max_norm``, ``batch_size``, ``iterations`` or ``epochs``, ...).
-    train_data, test_data : tuple (X, y)
-        As `Network.fit` and `Network.score` take them.
-    repeats : int, default 5
+    arms : mapping of str
+        By name: settings of a network (``hidden``, the widths of the hidden layers; ``patience``, epochs without a
+        better validation loss after which training stops and the best weights are kept; arguments of `Network` such
+        as ``dropout``, and of `Network.fit` such as ``l2`` and ``epochs``), a scikit-learn estimator or Pipeline, or
+        a list of these. Of a list, the candidate that is best on validation rows is tested in each repeat. The first
+        arm is what the others are compared with.
+    X : array_like, sparse matrix or DataFrame, shape (n, features); or Table or Dataset of `cdrop.datasets`
+        Networks need numbers, see `transformer`; estimators get the rows as they are.
+    y : array_like, shape (n,) or (n, outputs)
+        Classes of any kind (text, integers, booleans), or numbers; None with a Table or Dataset. A matrix of 0 and 1
+        with arms of ``loss="sigmoid_cross_entropy"`` stands for several labels at once.
+    test_data : tuple (X, y), optional
+        A given test set.
+    repeats : int, optional
+        Default: 20, or the number of folds of `cv`. With `until_decided` the most repeats, 100 by default.
     seed : int, default 0
         Repeat r has ``seed + r``.
-    note_every : int, optional
-        Note losses and test scores after each iteration that is a multiple of this, for learning curves. By default
-        only the last.
+    task : {"classification", "regression"}, optional
+        By default `y` decides; see `cdrop.datasets.encode_labels`.
+    metric : str or scorer, optional
+        "log_loss" (default for classes), "accuracy", "balanced_accuracy", "roc_auc" (two classes); "rmse" (default for
+        numbers), "mae", "r2"; or a scikit-learn scorer or its name, where greater is better.
+    margin : float, default 0.0
+        The largest difference of the metric that does not matter.
+    until_decided : bool, default False
+        Stop at the first planned look at which every contrast is decided; see
+        `cdrop.experiments.statistics.plan_looks`.
+    test_size : float, default 0.2
+        Share of the rows that each repeat holds out for testing.
+    validation_size : float, default 0.2
+        Share of the other rows that early stopping and the choice among candidates use. Arms without these train on
+        them.
+    train_size : int, optional
+        Rows to train on, validation rows included; all that are left by default.
+    stratify : bool, default True
+        Whether each class has its share of every part.
+    groups : array_like, shape (n,), optional
+        Rows of a group stay on one side of every split.
+    times : array_like, shape (n,), optional
+        Numbers or datetimes: every repeat tests on rows later than those it trains on.
+    cv : splitter of scikit-learn, or iterable of (train, test), optional
+        Its folds, one per repeat, instead of random splits.
+    transformer : object, optional
+        With ``fit(X, y)`` and ``transform(X)``; copied and fitted on the training rows of each repeat, in front of
+        networks. By default that of the Table, or for DataFrames `cdrop.datasets.TableEncoder`; arrays are used as
+        they are.
+    curve_every : int, optional
+        Add a point to the learning curves of networks after each iteration that is a multiple of this; by default only
+        the last.
     n_jobs : int, optional
-        Trainings at a time, as joblib has it: -1 for all cores. By default one, here, or what a surrounding
+        Runs at a time, as in joblib: -1 for all cores. By default one, here, or what a surrounding
         ``joblib.parallel_config`` says, such as a Dask cluster. The numbers are the same.
     threads : int, optional
-        Of each training. By default one if several run at a time, else what `cdrop.get_num_threads` says.
+        Threads of each run. By default one if several run at a time, else `cdrop.get_num_threads()`.
     ledger : Ledger, optional
-        Keeps every training, so that an experiment that was killed goes on with the same numbers; see
+        Records every run, so that an experiment that was killed resumes with the same numbers; see
         `cdrop.experiments.open_ledger`.
     time_limit : float, optional
         Seconds after which the experiment stops, as after Ctrl-C.
     about : mapping, optional
-        What else the result shall say of the data.
+        More entries for `ExperimentResult.data`.
+    preset : Preset, optional
+        What the views show in addition.
     callbacks : sequence of Callback
-        Handed to every ``fit``; only where one training runs at a time.
+        Passed to every ``Network.fit``; only where one run takes place at a time.
     on_begin : callable, optional
-        Called before the first training with the result, as yet without repeats.
+        Called before the first run with the result, which has no repeats yet.
     on_trial : callable, optional
-        Called with a `Trial` after each training.
+        Called with a `Trial` after each run.
     network : callable, optional
-        Called as `cdrop.Network`, which it is by default; it must be picklable if trainings run elsewhere.
+        Called as `cdrop.Network`, which it is by default; it must be picklable if runs take place elsewhere.
 
     Returns
     -------
     ExperimentResult
-        With the repeats whose trainings were all finished: after Ctrl-C, the time limit, or a training that broke down,
-        there are fewer than asked for, and `stopped` says why.
+        With the repeats whose runs were all finished: after Ctrl-C, the time limit, or training that diverged, there
+        are fewer than asked for, and `stopped` says why.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above, the network refuses a setting or the data, or the ledger is another
+        If an argument is not as above, a network or estimator refuses a setting or the data, or the ledger is another
         experiment's.
     ImportError
-        If ``n_jobs`` asks for joblib, which is not installed (extra ``parallel``).
+        If an argument needs a package that is not installed: the message names the extra.
     OSError
         If the ledger cannot be written.
+
+    References
+    ----------
+    Nadeau and Bengio: Inference for the generalization error. Machine Learning 52 (2003) 239-281.
 
     Examples
     --------
@@ -329,91 +175,178 @@ def paired_experiment(
     >>> from cdrop.experiments import paired_experiment
     >>> rng = np.random.default_rng(0)
     >>> X = rng.standard_normal((300, 20)).astype("float32")
-    >>> y = (X[:, 0] * X[:, 1] > 0).astype(int)
+    >>> y = np.where(X[:, 0] * X[:, 1] > 0, "same sign", "other sign")
     >>> shared = {"hidden": (64, 64), "iterations": 50}
-    >>> result = paired_experiment(
-    ...     {"without": shared, "with": {**shared, "dropout": 0.5}},
-    ...     (X[:200], y[:200]),
-    ...     (X[200:], y[200:]),
-    ...     repeats=3,
-    ... )
-    >>> result.repeats, list(result.arms), result.arms["with"].iterations
-    ([0, 1, 2], ['without', 'with'], [50])
+    >>> result = paired_experiment({"none": shared, "half": {**shared, "dropout": 0.5}}, X, y, repeats=3)
+    >>> result.repeats, list(result.arms), result.condition
+    ([0, 1, 2], ['none', 'half'], 'over 3 splits of these data')
     """
-    repeats = whole_number("repeats", repeats, 1, 2**62)
-    seed = whole_number("seed", seed, 0, 2**64 + 1 - repeats)
-    if note_every is not None:
-        note_every = whole_number("note_every", note_every, 1, 2**62)
-    callbacks = check_callbacks(callbacks)
     check_called(on_begin=on_begin, on_trial=on_trial, network=network)
-    _check_kinds(ledger, about)
-    arms = _configurations(configurations)
-    data = Data(*_pair("train_data", train_data), *_pair("test_data", test_data))
-    jobs, deadline = _jobs(n_jobs), _Deadline(time_limit)
-    if jobs > 1 and callbacks:
-        raise ValueError(
-            f"callbacks is not empty, and {jobs} trainings run at a time; expected none, or n_jobs=1"
-        )
-    if jobs > 1 and threads is None:
-        threads = 1
-    result = ExperimentResult(
-        arms={name: Arm(c.to_dict()) for name, c in arms.items()},
-        asked=repeats,
-        seed=seed,
-        data={"train": len(data.y_train), "test": len(data.y_test), **(about or {})},
-        machine={**machine.describe(threads), "jobs": jobs},
-        started=now(),
+    _check_kinds(ledger, about, preset)
+    looks, deadline = truth_value("until_decided", until_decided), _Deadline(time_limit)
+    if repeats is None and cv is None:
+        repeats = _MOST_REPEATS if looks else _REPEATS
+    candidates = parse_arms(arms)
+    problem = make_problem(
+        X,
+        y,
+        test_data=test_data,
+        task=task,
+        repeats=repeats,
+        test_size=test_size,
+        validation_size=validation_size,
+        train_size=train_size,
+        stratify=stratify,
+        groups=groups,
+        times=times,
+        cv=cv,
+        transformer=transformer,
+        arms=candidates,
     )
-    if ledger is not None:
-        identity = {"seed": seed, "note_every": note_every, "data": digest(list(data))}
-        settings = {name: arm.configuration for name, arm in result.arms.items()}
-        result.started = ledger.claim(identity, settings, result.started)
-    work = _Work(data, arms, repeats, seed, threads, note_every, network, ledger)
+    repeats, jobs = problem.splitter.repeats, _jobs(n_jobs)
+    seed = whole_number("seed", seed, 0, 2**64 + 1 - repeats)
+    options = Options(
+        metric_for(metric, problem.task, len(problem.classes)),
+        None if curve_every is None else whole_number("curve_every", curve_every, 1, 2**62),
+        1 if jobs > 1 and threads is None else threads,
+        network,
+        _callbacks(callbacks, deadline, jobs),
+    )
+    result = _result(problem, candidates, options, seed, jobs)
+    result.margin, result.preset = finite_number("margin", margin), preset or Preset()
+    result.data = {**(about or {}), **result.data}  # the sizes are those of the repeats
+    _claim(ledger, result, problem, options)
+    work = _Work(problem, candidates, repeats, seed, options, ledger, n_jobs, jobs)
     begin, earlier = time.perf_counter(), sum(trial.seconds for trial in work.done)
-    trials = work.here([deadline, *callbacks]) if jobs == 1 else work.elsewhere(n_jobs)
-
-    def run() -> None:
-        if on_begin is not None:
-            on_begin(result)
-        for trial in trials:
-            if on_trial is not None:
-                on_trial(trial)
-            if work.left:
-                deadline.check()
-
-    result.stopped = _stopped_by(run)
-    _collect(result, work.done)
+    plan = _looks(problem, repeats, looks)
+    result.stopped = _stopped_by(
+        lambda: _perform(result, work, plan, deadline, on_begin or _ignore, on_trial or _ignore)
+    )
+    if result.stopped is not None:
+        _collect(result, work.done)
     result.seconds = time.perf_counter() - begin + earlier
     return result
 
 
-def trainings_left(
-    repeats: int, configurations: Iterable[str], done: Iterable[Trial]
-) -> list[tuple[int, str]]:
-    """Return repeat and configuration of each training still to be made, in the order of the making."""
-    finished = {(trial.repeat, trial.configuration) for trial in done}
-    asked = itertools.product(range(repeats), configurations)
-    return [which for which in asked if which not in finished]
+def _ignore(event: Any) -> None:
+    """Take no notice."""
+
+
+def _perform(
+    result: ExperimentResult,
+    work: _Work,
+    plan: Sequence[Look],
+    deadline: _Deadline,
+    on_begin: Callable[[ExperimentResult], None],
+    on_trial: Callable[[Trial], None],
+) -> None:
+    """Make the runs before each look, until one decides or all are made."""
+    on_begin(result)
+    for look in plan:
+        result.alpha = look.alpha
+        for trial in work.before(look):
+            on_trial(trial)
+            if work.left:
+                deadline.check()
+        _collect(result, [trial for trial in work.done if trial.repeat < look.repeats])
+        verdicts = [c.verdict for c in result.contrasts(sizes=())] if len(plan) > 1 else []
+        if verdicts and "not decided" not in verdicts:
+            result.decided_at = look.repeats
+            return
+
+
+def runs_left(repeats: int, arms: Iterable[str], done: Iterable[Trial]) -> list[tuple[int, str]]:
+    """Return repeat and arm of each run still to be made, in order."""
+    finished = {(trial.repeat, trial.arm) for trial in done}
+    return [pair for pair in itertools.product(range(repeats), arms) if pair not in finished]
 
 
 def now() -> str:
-    """Return the time as results tell it: ISO 8601, UTC."""
+    """Return the time as results have it: ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def finite(value: Any) -> Any:
-    """Replace numbers that JSON cannot hold by None, at any depth."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _looks(problem: Problem, repeats: int, several: bool) -> list[Look]:
+    """Return when the verdicts are looked at, and at which level."""
+    if several and problem.splitter.times is not None:
+        raise ValueError(
+            "until_decided is True; expected False with times, which need a fixed number of repeats"
+        )
+    return statistics.plan_looks(repeats) if several else [Look(repeats, 1 - statistics.LEVEL)]
 
 
-def _stopped_by(run: Callable[[], None]) -> str | None:
-    """Return why a run ended before all was done, or None; an error of the caller's is raised."""
+def _callbacks(callbacks: Any, deadline: _Deadline, jobs: int) -> tuple[Callback, ...]:
+    """Return what every fit is to call; in other processes nothing can be called."""
+    callbacks = check_callbacks(callbacks)
+    if jobs == 1:
+        return (deadline, *callbacks)
+    if callbacks:
+        raise ValueError(
+            f"callbacks is not empty, and {jobs} runs take place at a time; expected none, or n_jobs=1"
+        )
+    return ()
+
+
+def _result(
+    problem: Problem,
+    arms: Mapping[str, Sequence[Candidate]],
+    options: Options,
+    seed: int,
+    jobs: int,
+) -> ExperimentResult:
+    """Return the result of an experiment that has not begun."""
+    train, test = problem.sizes(0, seed)
+    metric, repeats = options.metric, problem.splitter.repeats
+    memory = problem.memory(jobs, repeats * len(arms), 1 if metric.name == "accuracy" else 4)
+    return ExperimentResult(
+        arms={n: Arm(n, metric.name, [c.describe() for c in some]) for n, some in arms.items()},
+        metric=metric,
+        task=problem.task,
+        sampling=Sampling(test / train if problem.tests_on_splits else None),
+        asked=repeats,
+        seed=seed,
+        data={"train": train, "test": test, "memory_bytes": memory},
+        machine={**machine.describe(options.threads), "jobs": jobs},
+        started=now(),
+    )
+
+
+def _claim(
+    ledger: Ledger | None, result: ExperimentResult, problem: Problem, options: Options
+) -> None:
+    """Record the experiment in its ledger, if there is one, which knows when it began."""
+    if ledger is None:
+        return
+    identity = {
+        "seed": result.seed,
+        "metric": options.metric.name,
+        "curve_every": options.curve_every,
+        "data": problem.digest(),
+    }
+    arms = {name: arm.candidates for name, arm in result.arms.items()}
+    result.started = ledger.claim(identity, arms, result.started)
+
+
+def _collect(result: ExperimentResult, trials: Iterable[Trial]) -> None:
+    """Put the runs of the finished repeats into the result, in order, with the baseline's scores there."""
+    by_repeat: dict[int, dict[str, Trial]] = {}
+    result.trials = list(trials)
+    for trial in result.trials:
+        by_repeat.setdefault(trial.repeat, {})[trial.arm] = trial
+    result.repeats = [r for r in sorted(by_repeat) if len(by_repeat[r]) == len(result.arms)]
+    for name, arm in result.arms.items():
+        arm.trials = [by_repeat[repeat][name] for repeat in result.repeats]
+    firsts = next(iter(result.arms.values())).trials
+    names = firsts[0].baseline if firsts else ()
+    result.baseline = {name: [trial.baseline[name] for trial in firsts] for name in names}
+    if result.sampling.ratio is not None and firsts:
+        result.sampling = Sampling(statistics.mean([trial.test / trial.train for trial in firsts]))
+
+
+def _stopped_by(go: Callable[[], None]) -> str | None:
+    """Return why an experiment ended before all was done, or None; an error of the caller's is raised."""
     try:
-        run()
+        go()
     except KeyboardInterrupt:
         return INTERRUPTED
     except _OutOfTimeError:
@@ -428,7 +361,7 @@ class _OutOfTimeError(Exception):
 
 
 class _Deadline(Callback):
-    """Ends an experiment when its time is over, within a training too."""
+    """Ends an experiment when its time is over, within a run too."""
 
     def __init__(self, limit: float | None) -> None:
         if limit is not None:
@@ -447,86 +380,81 @@ class _Deadline(Callback):
 
 
 class _Work:
-    """The trainings of an experiment: those that are done, and what makes the others."""
+    """The runs of an experiment: those that are done, and what makes the others."""
 
     def __init__(
         self,
-        data: Data,
-        arms: dict[str, Configuration],
+        problem: Problem,
+        arms: dict[str, list[Candidate]],
         repeats: int,
         seed: int,
-        threads: int | None,
-        note_every: int | None,
-        network: NetworkFactory | None,
+        options: Options,
         ledger: Ledger | None,
+        n_jobs: int | None,
+        jobs: int,
     ) -> None:
-        self.data, self.arms, self.seed, self.ledger = data, arms, seed, ledger
-        self.options: dict[str, Any] = {
-            "threads": threads,
-            "note_every": note_every,
-            "network": network,
-        }
+        self.problem, self.arms, self.seed, self.ledger = problem, arms, seed, ledger
+        self.options, self.n_jobs, self.jobs = options, n_jobs, jobs
         self.done = [] if ledger is None else ledger.among(repeats, arms)
-        self.left = trainings_left(repeats, arms, self.done)
+        self.left = runs_left(repeats, arms, self.done)
 
-    def here(self, callbacks: Sequence[Callback]) -> Iterator[Trial]:
-        """Make what is left, one after the other; a long training has a checkpoint of its own."""
-        for which in list(self.left):
-            options = {**self.options, "callbacks": callbacks}
+    def before(self, look: Look) -> Iterator[Trial]:
+        """Make what is left before a look, and yield each run as it is finished."""
+        left = [which for which in self.left if which[0] < look.repeats]
+        return self._here(left) if self.jobs == 1 else self._elsewhere(left)
+
+    def _here(self, left: list[tuple[int, str]]) -> Iterator[Trial]:
+        """Make runs one after the other; a long one has a checkpoint of its own."""
+        for which in left:
+            options = self.options
             if self.ledger is not None:
-                options["checkpoint"] = self.ledger.checkpoint(*which)
-            yield self._keep(train(*self._arguments(which), **options))
+                options = replace(options, checkpoint=self.ledger.checkpoint(*which))
+            yield self._keep(run(*self._arguments(which), options))
 
-    def elsewhere(self, n_jobs: int | None) -> Iterator[Trial]:
-        """Make what is left by joblib, several at a time, and give them as they are finished."""
+    def _elsewhere(self, left: list[tuple[int, str]]) -> Iterator[Trial]:
+        """Make runs by joblib, several at a time."""
         from joblib import Parallel, delayed
 
-        # One at a time goes to a worker: a batch of them would be lost, and told, together.
-        run = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered")
-        tasks = (delayed(train)(*self._arguments(which), **self.options) for which in self.left[:])
-        for trial in run(tasks):
-            yield self._keep(trial)
+        tasks = [delayed(run)(*self._arguments(which), self.options) for which in left]
+        # One at a time goes to a worker: a batch of them would be lost, and reported, together.
+        try:
+            parallel = Parallel(n_jobs=self.n_jobs, batch_size=1, return_as="generator_unordered")
+            batches = [tasks]
+        except ValueError:  # a backend that returns lists only, such as multiprocessing and Ray
+            parallel = Parallel(n_jobs=self.n_jobs, batch_size=1)
+            size = _PER_BATCH * self.jobs
+            batches = [tasks[i : i + size] for i in range(0, len(tasks), size)]
+        for batch in batches:
+            for trial in parallel(batch):
+                yield self._keep(trial)
 
-    def _arguments(self, which: tuple[int, str]) -> tuple[Any, ...]:
-        """Return the positional arguments of `train`."""
+    def _arguments(self, which: tuple[int, str]) -> tuple[Problem, str, list[Candidate], int, int]:
+        """Return the positional arguments of `run`, except for the options."""
         repeat, name = which
-        return self.data, self.arms[name], name, repeat, self.seed + repeat
+        return self.problem, name, self.arms[name], repeat, self.seed + repeat
 
     def _keep(self, trial: Trial) -> Trial:
-        """Keep a training before it is told: Ctrl-C in the telling must not cost what was told."""
+        """Record a run before it is reported: Ctrl-C in the reporting must not cost what was reported."""
         if self.ledger is not None:
             self.ledger.add(trial)
-        self.left.remove((trial.repeat, trial.configuration))
+        self.left.remove((trial.repeat, trial.arm))
         self.done.append(trial)
         return trial
 
 
-def _collect(result: ExperimentResult, trials: Iterable[Trial]) -> None:
-    """Put the trainings of the finished repeats into the result, in order."""
-    by_repeat: dict[int, dict[str, Trial]] = {}
-    result.trials = list(trials)
-    for trial in result.trials:
-        by_repeat.setdefault(trial.repeat, {})[trial.configuration] = trial
-    for repeat in sorted(by_repeat):
-        if len(by_repeat[repeat]) == len(result.arms):
-            result.repeats.append(repeat)
-            for name, arm in result.arms.items():
-                arm.add(by_repeat[repeat][name])
-
-
 def _jobs(n_jobs: int | None) -> int:
-    """Return how many trainings run at a time, as joblib and what surrounds the call have it."""
+    """Return how many runs take place at a time, as joblib and what surrounds the call have it."""
     if n_jobs is not None:
         n_jobs = whole_number("n_jobs", n_jobs, -(2**31), 2**31)
         if n_jobs == 0:
-            raise ValueError("n_jobs is 0; expected a number of trainings, or -1 for all cores")
+            raise ValueError("n_jobs is 0; expected a number of runs, or -1 for all cores")
     if n_jobs == 1 or (n_jobs is None and "joblib" not in sys.modules):
         return 1  # without joblib loaded no surrounding call can say otherwise
     try:
         import joblib
     except ImportError as error:
         raise ImportError(
-            f"n_jobs is {n_jobs}, for which joblib is needed: pip install 'cdrop[parallel]'"
+            f"n_jobs is {n_jobs}, which needs joblib: pip install 'cdrop[parallel]'"
         ) from error
     return int(joblib.effective_n_jobs(n_jobs))
 
@@ -535,51 +463,14 @@ def check_called(**called: Any) -> None:
     """Raise unless these arguments can be called, or are None."""
     for name, value in called.items():
         if value is not None and not callable(value):
-            raise TypeError(f"{name} is {value!r}; expected something to call, or None")
+            raise TypeError(f"{name} is {value!r}; expected a callable, or None")
 
 
-def _check_kinds(ledger: Any, about: Any) -> None:
-    """Raise unless these arguments are what they must be, or None."""
+def _check_kinds(ledger: Any, about: Any, preset: Any) -> None:
+    """Raise unless these arguments are of their types, or None."""
     if about is not None and not hasattr(about, "keys"):
         raise TypeError(f"about is {about!r}; expected a mapping, or None")
     if ledger is not None and not isinstance(ledger, Ledger):
-        raise TypeError(f"ledger is {ledger!r}; expected what open_ledger gives, or None")
-
-
-def _configurations(given: Any) -> dict[str, Configuration]:
-    """Check the configurations."""
-    if not hasattr(given, "items") or not len(given):
-        raise ValueError(f"configurations is {given!r}; expected a mapping of one or more")
-    arms = {}
-    for name, settings in given.items():
-        if not isinstance(name, str) or not hasattr(settings, "items"):
-            raise TypeError(
-                f"configurations has {name!r}: {settings!r}; expected a name and a mapping of settings"
-            )
-        arms[name] = Configuration.from_settings(name, settings)
-    return arms
-
-
-def _pair(name: str, pair: Any) -> tuple[Any, Any]:
-    """Check that something is X and y; what they hold is for the network to check."""
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise TypeError(f"{name} is a {type(pair).__name__}; expected a pair (X, y)")
-    X, y = as_array(f"{name}[0]", pair[0]), as_array(f"{name}[1]", pair[1])
-    if X.ndim != 2 or not len(X) or len(X) != len(y):
-        raise ValueError(
-            f"{name} has shapes {X.shape} and {y.shape}; expected (n, features) and n targets, n at least 1"
-        )
-    return X, y
-
-
-def _holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Correct p-values for their number, by Holm's method; all or none, for a missing one may be the smallest."""
-    there = [p for p in p_values if p is not None]
-    if len(there) < len(p_values):
-        return [None] * len(p_values)
-    corrected: list[float | None] = [None] * len(there)
-    largest = 0.0
-    for rank, index in enumerate(np.argsort(there, kind="stable")):
-        largest = max(largest, min(1.0, (len(there) - rank) * there[index]))
-        corrected[index] = largest
-    return corrected
+        raise TypeError(f"ledger is {ledger!r}; expected the result of open_ledger, or None")
+    if preset is not None and not isinstance(preset, Preset):
+        raise TypeError(f"preset is {preset!r}; expected a Preset, or None")

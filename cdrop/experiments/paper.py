@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cdrop._checks import choice, whole_number
-from cdrop.experiments.compare import describe_data
-from cdrop.experiments.paired import ExperimentResult, paired_experiment
+from cdrop.experiments.paired import paired_experiment
+from cdrop.experiments.results import ExperimentResult, Preset, Published
 from cdrop.experiments.statistics import mean
 from cdrop.optimizers import Adam, Momentum, Optimizer
 from cdrop.schedules import Cosine
@@ -265,18 +265,18 @@ def train_rows(
     dataset : Dataset
         Images and labels: for a search with ``HELD_OUT`` images for validation, else with none, so that all train.
     plan : mapping of str to Planned
-        As `plan` gives it.
+        As `plan` returns it.
     search : bool, default False
         Test on the images for validation: no test image is looked at.
     repeats : int, default 3
-        Trainings of each; repeat r has the seed ``seed + r``.
+        Runs of each; repeat r has the seed ``seed + r``.
     **options
-        As `paired_experiment` has them: ``seed``, ``n_jobs``, ``threads``, ``ledger``, ``time_limit``, ...
+        As in `paired_experiment`: ``seed``, ``n_jobs``, ``threads``, ``ledger``, ``time_limit``, ...
 
     Returns
     -------
     ExperimentResult
-        Its arms are called as in the plan.
+        Its arms have the names of the plan.
 
     Raises
     ------
@@ -287,20 +287,37 @@ def train_rows(
     test = (held_out, dataset.y_val) if search else (tested, dataset.y_test)
     return paired_experiment(
         {name: planned.configuration() for name, planned in plan.items()},
-        (X, dataset.y_train),
-        test,
+        X,
+        dataset.y_train,
+        test_data=test,
         repeats=repeats,
-        about=describe_data(dataset),
+        metric="accuracy",
+        about=dataset.describe(),
+        preset=preset(plan, search=search),
         **options,
     )
 
 
+def preset(plan: Mapping[str, Planned], *, search: bool) -> Preset:
+    """Return what the views show in addition: recipes, and the paper's accuracies."""
+    rows = {name: planned.row for name, planned in plan.items()}
+    published = Published(
+        "the paper", {name: (1 - row.error / 100, math.nan) for name, row in rows.items()}
+    )
+    return Preset(
+        title="Candidates, by images held out" if search else "Srivastava et al. (2014), table 2",
+        facts={} if search else {name: str(planned.recipe) for name, planned in plan.items()},
+        labels={} if search else {name: row.about for name, row in rows.items()},
+        published=None if search else published,
+    )
+
+
 def outcomes(result: ExperimentResult, plan: Mapping[str, Planned]) -> list[Outcome]:
-    """Return what each row came to, over all trainings that were finished, those of unfinished repeats too."""
+    """Return the outcome of each row, over all finished runs, including those of unfinished repeats."""
     found = []
     for name, planned in plan.items():
-        trials = sorted(trial for trial in result.trials if trial.configuration == name)
-        errors = [100 * (1 - trial.score) for trial in trials]
+        trials = sorted((t for t in result.trials if t.arm == name), key=lambda t: t.repeat)
+        errors = [100 * (1 - trial.scores["accuracy"]) for trial in trials]
         found.append(Outcome(name, planned, errors, mean([trial.seconds for trial in trials])))
     return found
 

@@ -56,7 +56,7 @@ def fit_kills(run: Run):
 
 @campaign(18, 21)
 def compare_kills(run: Run):
-    """Kill comparisons whose trainings are kept; all must end with the same numbers."""
+    """Kill comparisons whose runs are kept; all must end with the same numbers."""
     draw, expected, kills, torn = random.Random(run.seed), comparison(), 0, 0
     start = time.monotonic()
     with Victims() as victims:
@@ -101,8 +101,8 @@ def command_kills(run: Run):
                 kills += 1
         assert ended == 0
         assert result(out) == expected
-        assert os.listdir(kept) == ["experiment.cdrop"]
-        (kept / "experiment.cdrop").unlink()
+        assert os.listdir(kept) == ["experiment.jsonl"]
+        (kept / "experiment.jsonl").unlink()
     run.figure(
         21,
         f"{kills} kills of cdrop compare --resume: every JSON as of one never stopped, times apart",

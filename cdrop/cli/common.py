@@ -1,0 +1,225 @@
+"""What the commands share: exit codes, errors, output files, the ledger's directory, the data."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+    from cdrop.datasets import Dataset, Table
+    from cdrop.experiments import ExperimentResult, Ledger
+
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "REFUSED",
+    "CommandError",
+    "check_outputs",
+    "load_data",
+    "open_directory",
+    "plain_errors",
+    "save",
+    "say",
+    "uninterrupted",
+]
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+_TABLE_OPTIONS = (  # of `cdrop.datasets.load`, and of the command line
+    "label",
+    "task",
+    "drop",
+    "categories",
+    "test",
+    "group",
+    "time",
+    "sep",
+    "decimal",
+    "encoding",
+    "missing",
+)
+
+
+class CommandError(Exception):
+    """A command cannot continue: the message is for the user, the code for the shell."""
+
+    def __init__(self, message: str, code: int = FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def say(*paragraphs: str | None) -> None:
+    """Print what is not None at once: progress goes to another stream and must not overtake it."""
+    try:
+        for paragraph in paragraphs:
+            if paragraph is not None:
+                print(paragraph)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`head`, a pager) has left; the work continues, for the sake of the files.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse now what would fail after the work."""
+    from cdrop._files import check_writable
+
+    given = vars(args)
+    if given.get("plot") is not None:
+        _check_picture(args.plot)
+    if given.get("report") is not None:
+        _check_report()
+    seen: dict[Path, str] = {}
+    for option in ("json", "plot", "report"):
+        path: Path | None = given.get(option)
+        if path is None:
+            continue
+        other = seen.setdefault(path.resolve(), option)
+        if other != option:
+            raise CommandError(f"--{other} and --{option} name the same file, {path}", REFUSED)
+        try:
+            check_writable(path)
+        except OSError as error:
+            raise CommandError(f"--{option}: {error}", REFUSED) from error
+
+
+def _check_picture(path: Path) -> None:
+    """Refuse a picture that cannot be drawn."""
+    from cdrop.plotting import check_format
+
+    try:
+        check_format(path)
+    except ImportError as error:
+        raise CommandError("--plot needs matplotlib: pip install 'cdrop[plot]'", REFUSED) from error
+    except ValueError as error:
+        raise CommandError(f"--plot {path}: {error}", REFUSED) from error
+
+
+def _check_report() -> None:
+    """Refuse a page that cannot be made."""
+    from importlib import import_module
+
+    for name in ("jinja2", "matplotlib"):
+        try:
+            import_module(name)
+        except ImportError as error:
+            message = f"--report needs {name}: pip install 'cdrop[report]'"
+            raise CommandError(message, REFUSED) from error
+
+
+def open_directory(args: argparse.Namespace) -> Ledger | None:
+    """Open the directory that keeps the runs, if one is named."""
+    from cdrop.experiments import open_ledger
+
+    if args.checkpoint is None:
+        if args.resume:
+            raise CommandError("--resume needs --checkpoint DIR, the directory to resume", REFUSED)
+        return None
+    try:
+        return open_ledger(args.checkpoint, resume=args.resume)
+    except (ImportError, ValueError, OSError) as error:
+        raise CommandError(f"--checkpoint: {error}", REFUSED) from error
+
+
+def load_data(args: argparse.Namespace, **more: Any) -> tuple[Dataset | Table, str | None]:
+    """Return the data asked for, and why they are not MNIST where MNIST was hoped for."""
+    from cdrop.datasets import DataError, DataNotFoundError, load
+
+    given = vars(args)
+    options = {name: given[name] for name in _TABLE_OPTIONS if given.get(name)}
+    if given.get("header") is False:
+        options["header"] = False
+    choice = args.data or "mnist"
+    try:
+        return load(choice, progress=True, **options, **more), None
+    except DataError as error:
+        # Files that are there but damaged are reported, never passed over.
+        if args.data is not None or not isinstance(error, DataNotFoundError):
+            example = f"\nWithout any file: cdrop {args.command} --data digits"
+            missing = isinstance(error, DataNotFoundError)
+            raise CommandError(f"--data {choice}: {error}{example * missing}") from error
+        return load("digits", **more), f"{error}\nDrawn digits take MNIST's place.\n"
+    except ImportError as error:
+        raise CommandError(f"--data {choice}: {error}", REFUSED) from error
+    except (TypeError, ValueError) as error:  # an option that these data have no meaning for
+        raise CommandError(f"--data {choice}: {error}", REFUSED) from error
+
+
+@contextmanager
+def plain_errors(args: argparse.Namespace, ended: Callable[[], None]) -> Iterator[None]:
+    """Turn the errors of an experiment into a command's, and end the display of its progress."""
+    from cdrop.datasets import DataError
+    from cdrop.experiments import OtherExperimentError
+
+    try:
+        yield
+    except OtherExperimentError as error:
+        raise CommandError(f"--checkpoint: {error}", REFUSED) from error
+    except DataError as error:
+        raise CommandError(f"--data {args.data}: {error}") from error
+    except (ImportError, ValueError, OSError) as error:
+        raise CommandError(str(error)) from error
+    finally:
+        ended()
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let no second Ctrl-C come between finished repeats and their file."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def save(
+    args: argparse.Namespace, result: ExperimentResult, more: dict[str, Any] | None = None
+) -> tuple[list[str], list[str]]:
+    """Write the files asked for; return a line about each, and the errors.
+
+    After long work no failure may lose results: if the JSON cannot be written, it is among the lines to be printed,
+    and the report is printed in any case.
+    """
+    from cdrop._files import write_atomically
+
+    plain = result.to_dict() | (more or {})
+    text = json.dumps(plain, indent=2, allow_nan=False) + "\n"
+
+    def write_plot(path: Path) -> None:
+        kind = path.suffix.lower().lstrip(".")
+        write_atomically(path, lambda stream: result.plot(stream, format=kind))
+
+    outputs: dict[str, Callable[[Path], object]] = {
+        "json": lambda path: write_atomically(path, lambda f: f.write(text.encode())),
+        "plot": write_plot,
+        "report": lambda path: result.write_report(path, command=args.command_line),
+    }
+    lines: list[str] = []
+    errors: list[str] = []
+    for option, write in outputs.items():
+        path: Path | None = getattr(args, option)
+        if path is None:
+            continue
+        if not (result.repeats or (option == "json" and result.trials)):
+            lines.append(f"{path} was not written: no repeat was finished.")
+            continue
+        try:
+            write(path)
+            lines.append(f"Written: {path}")
+        except Exception as error:  # the writers are matplotlib's, too: nothing is known of them
+            errors.append(f"{path} was not written: {error}")
+            if option == "json":
+                lines.append(text)
+    return lines, errors

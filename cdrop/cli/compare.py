@@ -1,0 +1,200 @@
+"""``cdrop compare``: options -> preset -> experiment -> views."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Any
+
+from cdrop.cli import common
+from cdrop.cli.common import FAILED, INTERRUPTED, REFUSED, CommandError, say
+
+if TYPE_CHECKING:
+    from cdrop.datasets import Dataset, Table
+    from cdrop.experiments import ExperimentResult, Settings
+
+__all__ = ["run"]
+
+WORTH_JOBS = 20  # runs: below that, starting processes takes what they save
+MOST_REPEATS = 100  # of --until-decided
+_ARTICLE = ("iterations", "batch_size", "dropout", "optimizer", "sweep")
+_TUNED = ("rates", "epochs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, report and save."""
+    from cdrop.cli.progress import Progress
+    from cdrop.experiments import report
+    from cdrop.experiments.results import INTERRUPTED as STOPPED_BY_USER
+
+    _check_options(args)
+    common.check_outputs(args)
+    ledger = common.open_directory(args)
+    data, fallback = common.load_data(args)
+    say(fallback)
+    experiment, arms, repeats = _experiment(args, data)
+    jobs = _jobs(args, repeats * len(arms))
+    kept = [] if ledger is None else ledger.among(repeats, arms)
+    progress = Progress([1.0] * (repeats * len(arms) - len(kept)), len(kept))
+
+    def begin(result: ExperimentResult) -> None:
+        progress.on_begin(result)
+        say(report.heading(result), report.kept(args.checkpoint, len(kept)), "")
+
+    with common.plain_errors(args, ended=progress.close):
+        result = experiment(
+            n_jobs=jobs,
+            ledger=ledger,
+            on_begin=begin,
+            on_trial=progress.on_trial,
+            callbacks=[progress] if jobs == 1 else [],
+        )
+    with common.uninterrupted():
+        lines, errors = common.save(args, result)
+        if ledger is not None and not result.complete:
+            lines.append(report.how_to_resume(args.checkpoint, len(result.trials)))
+        say(report.text(result, with_heading=False), *lines)
+        for problem in errors:
+            print(f"cdrop compare: error: {problem}", file=sys.stderr, flush=True)
+        say(*result.preset.warnings)
+    if result.stopped == STOPPED_BY_USER:
+        return INTERRUPTED
+    return 0 if result.complete and not errors else FAILED
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse options that do not fit together."""
+    if args.splits is not None and args.repeats is not None:
+        raise CommandError("--splits and --repeats are given; expected one of them", REFUSED)
+    last = args.seed + (args.splits or args.repeats or MOST_REPEATS)
+    if last > 2**64:
+        raise CommandError(
+            f"--seed {args.seed}: expected a smaller one: repeat r uses the seed plus r", REFUSED
+        )
+
+
+def _experiment(args: argparse.Namespace, data: Dataset | Table) -> tuple[Any, Any, int]:
+    """Return the preset's function with its arguments, its arms, and the most repeats."""
+    protocol = args.protocol or ("article" if data.has_images else "tuned")
+    foreign = _TUNED if protocol == "article" else _ARTICLE
+    for name in foreign:
+        if getattr(args, name) is not None:
+            other = "tuned" if protocol == "article" else "article"
+            option = name.replace("_", "-")
+            raise CommandError(
+                f"--{option} is given with the protocol {protocol}; expected it with --protocol {other}",
+                REFUSED,
+            )
+    try:
+        return _article(args, data) if protocol == "article" else _tuned(args, data)
+    except ValueError as error:
+        raise CommandError(str(error), REFUSED) from error
+
+
+def _article(args: argparse.Namespace, data: Dataset | Table) -> tuple[Any, Any, int]:
+    """Return the article's comparison."""
+    from functools import partial
+
+    from cdrop.datasets import Dataset
+    from cdrop.experiments import compare
+
+    settings = _settings(args, data)
+    options: dict[str, Any] = {"until_decided": args.until_decided, "metric": args.metric}
+    if isinstance(data, Dataset):
+        data = _subset(args, data)
+        options["splits"] = args.splits is not None
+    else:
+        options |= _sizes(args)
+    return partial(compare, data, settings, **options), settings.arms(), settings.repeats
+
+
+def _settings(args: argparse.Namespace, data: Dataset | Table) -> Settings:
+    """Return the settings of the article's comparison."""
+    from cdrop.datasets import Dataset
+    from cdrop.experiments import Settings
+
+    if args.optimizer == "adamw" and (args.l2 is None or args.l2[0] != 0):
+        raise CommandError(
+            "--optimizer adamw has a weight decay of its own; expected --l2 0 with it", REFUSED
+        )
+    for name in ("hidden", "l2"):
+        if getattr(args, name) is not None and len(getattr(args, name)) > 1:
+            raise CommandError(
+                f"--{name} has several values; expected one with the protocol article", REFUSED
+            )
+    usual = 5 if isinstance(data, Dataset) else 20
+    repeats = args.splits or args.repeats or (MOST_REPEATS if args.until_decided else usual)
+    given: dict[str, Any] = {
+        **{name: getattr(args, name) for name in _ARTICLE},
+        "learning_rate": args.learning_rate,
+        "hidden": args.hidden and args.hidden[0],
+        "l2": None if args.l2 is None else args.l2[0],
+        "threads": args.threads,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return Settings(repeats=repeats, seed=args.seed, margin=args.margin, **chosen)
+
+
+def _tuned(args: argparse.Namespace, data: Dataset | Table) -> tuple[Any, Any, int]:
+    """Return the comparison of both arms at their best settings."""
+    from functools import partial
+
+    from cdrop.datasets import Dataset
+    from cdrop.experiments import does_dropout_help
+    from cdrop.experiments.advice import default_arms
+
+    if isinstance(data, Dataset):
+        data = _subset(args, data) if args.splits is None else data.pooled()
+    sizes = _sizes(args) if not isinstance(data, Dataset) else {}
+    chosen = {"rates": args.rates, "l2": args.l2, "hidden": args.hidden, "epochs": args.epochs}
+    chosen["learning_rate"] = args.learning_rate
+    arms = default_arms(
+        data,
+        sizes.get("test_size", 0.2),
+        **{name: value for name, value in chosen.items() if value is not None},
+    )
+    repeats = args.splits or args.repeats or (MOST_REPEATS if args.until_decided else 20)
+    experiment = partial(
+        does_dropout_help,
+        data,
+        arms=arms,
+        repeats=repeats,
+        seed=args.seed,
+        metric=args.metric,
+        margin=args.margin,
+        until_decided=args.until_decided,
+        threads=args.threads,
+        **sizes,
+    )
+    return experiment, arms, repeats
+
+
+def _sizes(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the sizes of a split."""
+    given = {"test_size": args.test_share, "train_size": args.train_size}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _subset(args: argparse.Namespace, data: Dataset) -> Dataset:
+    """Draw training rows, if asked for."""
+    if args.test_share is not None:
+        raise CommandError(
+            f"--test-share: {data.name} has test rows of its own; expected --splits N to mix them in",
+            REFUSED,
+        )
+    try:
+        return data if args.train_size is None else data.subset(args.train_size)
+    except ValueError as error:
+        raise CommandError(f"--train-size: {error}", REFUSED) from error
+
+
+def _jobs(args: argparse.Namespace, runs: int) -> int:
+    """Return how many runs take place at a time: one per core, if there are enough for that to be worth it."""
+    from cdrop.experiments.machine import package_version
+
+    there = package_version("joblib") is not None
+    if args.jobs is not None:
+        if args.jobs != 1 and not there:
+            raise CommandError("--jobs needs joblib: pip install 'cdrop[parallel]'", REFUSED)
+        return int(args.jobs)
+    return -1 if runs >= WORTH_JOBS and args.threads is None and there else 1

@@ -1,0 +1,147 @@
+"""Does dropout help on a table of one's own? A preset: both arms at their best, chosen inside each split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cdrop._checks import finite_number, whole_number
+from cdrop.datasets import Dataset, Table
+from cdrop.experiments.paired import paired_experiment
+from cdrop.experiments.results import ExperimentResult, Preset
+
+__all__ = ["RATES", "arms_for", "default_arms", "does_dropout_help"]
+
+RATES = (0.1, 0.2, 0.3, 0.5)
+L2 = (0.0, 1e-4, 1e-3)
+HIDDEN = (128, 128)
+EPOCHS, PATIENCE = 200, 10
+
+
+def arms_for(
+    rows: int,
+    *,
+    rates: tuple[float, ...] = RATES,
+    l2: tuple[float, ...] = L2,
+    hidden: tuple[int, ...] = HIDDEN,
+    epochs: int = EPOCHS,
+    patience: int = PATIENCE,
+    learning_rate: float = 1e-3,
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the two arms: no dropout, and dropout; each with its candidates.
+
+    Parameters
+    ----------
+    rows : int
+        Training rows, from which the batch size follows: a fiftieth, but 16 to 512.
+    rates : tuple of float
+        Probabilities of dropping a hidden unit that the second arm chooses from.
+    l2 : tuple of float
+        What both arms choose from.
+    hidden : tuple of int
+        Widths of the hidden layers.
+    epochs, patience : int
+        The most epochs, and those without a better validation loss after which training stops.
+    learning_rate : float
+        Of Adam.
+
+    Examples
+    --------
+    >>> {name: len(candidates) for name, candidates in arms_for(1000).items()}
+    {'no dropout': 3, 'dropout': 12}
+    """
+    rows = whole_number("rows", rows, 1, 2**62)
+    shared = {
+        "hidden": hidden,
+        "optimizer": "adam",
+        "learning_rate": learning_rate,
+        "batch_size": min(512, max(16, rows // 50)),
+        "epochs": epochs,
+        "patience": patience,
+    }
+    plain = [{**shared, "l2": value} for value in l2]
+    dropped = [{**one, "dropout": rate} for rate in rates for one in plain]
+    return {"no dropout": plain, "dropout": dropped}
+
+
+def default_arms(data: Dataset | Table, test_size: float, **settings: Any) -> dict[str, Any]:
+    """Return `arms_for` the rows that a split of `data` trains on."""
+    rows = len(data.y_train) if isinstance(data, Dataset) else len(data.y)
+    if isinstance(data, Table) and data.test is None:
+        rows -= round(finite_number("test_size", test_size) * rows)
+    return arms_for(rows, **settings)
+
+
+def does_dropout_help(
+    data: Dataset | Table, *, test_size: float = 0.2, arms: Any = None, **options: Any
+) -> ExperimentResult:
+    """Compare networks with dropout and without on own data, both with early stopping and at their best settings.
+
+    Each repeat splits the rows with its own seed. Rate and L2 are chosen on validation rows inside the split; the
+    test rows choose nothing.
+
+    Parameters
+    ----------
+    data : Table or Dataset
+        Such as `cdrop.datasets.load` returns.
+    test_size : float, default 0.2
+        Share of the rows that each repeat holds out for testing; of no meaning with a given test set.
+    arms : mapping, optional
+        By default `arms_for` the number of training rows.
+    **options
+        As in `paired_experiment`: ``repeats``, ``metric``, ``margin``, ``until_decided``, ``n_jobs``, ``ledger``, ...
+
+    Returns
+    -------
+    ExperimentResult
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or as `paired_experiment` raises them.
+
+    Examples
+    --------
+    >>> from cdrop.datasets import load
+    >>> from cdrop.experiments import does_dropout_help
+    >>> print(does_dropout_help(load("titanic.csv", label="survived")))  # doctest: +SKIP
+    """
+    if not isinstance(data, (Dataset, Table)):
+        raise TypeError(f"data is a {type(data).__name__}; expected a Dataset or a Table")
+    if arms is None:
+        arms = default_arms(data, test_size)
+    return paired_experiment(
+        arms,
+        data,
+        test_size=test_size,
+        about=data.describe(),
+        preset=_preset(data, arms),
+        **options,
+    )
+
+
+def _preset(data: Dataset | Table, arms: Any) -> Preset:
+    """Return what the views show in addition."""
+    facts = data.facts() if isinstance(data, Table) else {}
+    some = next(iter(arms.values()))
+    if isinstance(some, list) and isinstance(some[0], dict):
+        rates = [one["dropout"] for several in arms.values() for one in several if "dropout" in one]
+        l2 = [one.get("l2", 0.0) for one in some]
+        facts["arms"] = (
+            f"no dropout, and dropout {_either(rates)}; both with early stopping and L2 of {_either(l2)}, chosen on "
+            "validation rows"
+        )
+        facts["network"] = (
+            f"hidden layers of {' and '.join(map(str, some[0]['hidden']))} ReLU units; Adam, minibatches of "
+            f"{some[0]['batch_size']}, at most {some[0]['epochs']} epochs"
+        )
+    return Preset(
+        title=f"Does dropout help on {data.name}?",
+        facts=facts,
+        call=f"does_dropout_help(load({data.source!r}, ...))",
+    )
+
+
+def _either(values: Any) -> str:
+    """Return distinct numbers in words: ``0.1, 0.2 or 0.5``."""
+    *first, last = dict.fromkeys(f"{value:g}" for value in values)
+    return f"{', '.join(first)} or {last}" if first else last

@@ -1,0 +1,280 @@
+"""From what a caller passes as data to a checked `Problem`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cdrop._checks import as_array, finite_number, truth_value, whole_number
+from cdrop.datasets import Dataset, Table, encode_labels
+from cdrop.experiments.arms import Candidate, Configuration
+from cdrop.experiments.data import Problem, Splitter
+
+__all__ = ["make_problem"]
+
+
+def make_problem(
+    X: Any,
+    y: Any,
+    *,
+    test_data: Any,
+    task: str | None,
+    repeats: int | None,
+    test_size: Any,
+    validation_size: Any,
+    train_size: Any,
+    stratify: Any,
+    groups: Any,
+    times: Any,
+    cv: Any,
+    transformer: Any,
+    arms: Mapping[str, Sequence[Candidate]],
+) -> Problem:
+    """Check the data and the split rule of `paired_experiment`; see there for the arguments."""
+    multilabel = any(
+        isinstance(c, Configuration) and c.network.get("loss") == "sigmoid_cross_entropy"
+        for several in arms.values()
+        for c in several
+    )
+    problem, rule = _data(X, y, test_data, task, multilabel)
+    n = len(problem.y)
+    problem.transformer = _transformer(transformer, problem)
+    given = problem.y_test is not None
+    if cv is not None and given:
+        raise ValueError("cv is given with a test set; expected one of them")
+    groups = rule.get("groups") if groups is None else _group_codes(groups, n)
+    times = rule.get("times") if times is None else _time_numbers(times, n)
+    folds = None if cv is None else _folds(cv, problem, groups)
+    if repeats is None:
+        repeats = len(folds) if folds is not None else 1
+    repeats = whole_number("repeats", repeats, 1, 2**62)
+    if folds is not None and repeats > len(folds):
+        raise ValueError(f"repeats is {repeats}; expected at most {len(folds)}, the folds of cv")
+    testing = 0 if given or folds is not None else _test_rows(test_size, n)
+    if times is not None and testing and n // (repeats + 1) < 1:
+        raise ValueError(f"repeats is {repeats} with times; expected fewer than the {n} rows")
+    if train_size is not None:
+        train_size = whole_number("train_size", train_size, 2, n - testing + 1)
+    problem.splitter = Splitter(
+        problem.y,
+        truth_value("stratify", stratify) and problem.task == "classification",
+        testing,
+        _share("validation_size", validation_size),
+        train_size,
+        groups,
+        times,
+        folds,
+        repeats,
+    )
+    if times is not None and testing:
+        _check_earliest(problem.splitter)
+    return problem
+
+
+def _transformer(given: Any, problem: Problem) -> Any:
+    """Return the given transformer, the table's, or one for a frame; None for arrays."""
+    for method in ("fit", "transform") if given is not None else ():
+        if not callable(getattr(given, method, None)):
+            raise TypeError(f"transformer is {given!r}; expected an object with fit and transform")
+    if given is None and problem.transformer is None and hasattr(problem.X, "iloc"):
+        return _encoder(problem.X)
+    return problem.transformer if given is None else given
+
+
+def _encoder(frame: Any) -> Any:
+    """Return the unfitted transformer of a pandas DataFrame, by the dtypes of its columns."""
+    from cdrop.datasets import TableEncoder
+
+    kinds = {"b": "boolean", "M": "date", **dict.fromkeys("iuf", "number")}
+    return TableEncoder({name: kinds.get(frame[name].dtype.kind, "text") for name in frame})
+
+
+def _check_earliest(splitter: Splitter) -> None:
+    """Raise if the first repeat, which trains on the fewest rows, has too few rows before its test rows."""
+    train, validation, _ = splitter.split(0, 0)
+    if not len(train) or not len(validation):
+        raise ValueError(
+            f"times leaves {len(train) + len(validation)} rows before the test rows of the first of {splitter.repeats} "
+            "repeats; expected at least 2: fewer repeats, or more distinct times"
+        )
+
+
+def _data(
+    X: Any, y: Any, test_data: Any, task: str | None, multilabel: bool
+) -> tuple[Problem, dict[str, Any]]:
+    """Return the data without a split rule, and what a table knows of that."""
+    empty: Any = None  # the splitter follows
+    if not isinstance(X, (Dataset, Table)):
+        if y is None:
+            raise TypeError("y is None; expected targets, unless X is a Table or Dataset")
+        return _arrays(X, y, test_data, task, multilabel), {}
+    if y is not None or test_data is not None:
+        raise ValueError(
+            f"X is a {type(X).__name__}, which has its own y and test rows; expected None for both"
+        )
+    if isinstance(X, Dataset):
+        f = X.to_features("float32")
+        rows = f.X_train, f.y_train, "classification", X.classes, empty, f.X_test, f.y_test
+        return Problem(*rows), {}
+    X_test, y_test = X.test or (None, None)
+    problem = Problem(X.X, X.y, X.task, X.classes, empty, X_test, y_test, X.transformer())
+    return problem, {"groups": X.groups, "times": X.times}
+
+
+def _arrays(X: Any, y: Any, test_data: Any, task: str | None, multilabel: bool) -> Problem:
+    """Return arrays, matrices and frames without a split rule."""
+    empty: Any = None
+    rows = _rows("X", X)
+    targets = _targets("y", y, rows)
+    if test_data is None:
+        kind, encoded, classes = _encode(targets, task, multilabel)
+        return Problem(rows, encoded, kind, classes, empty)
+    if not isinstance(test_data, (tuple, list)) or len(test_data) != 2:
+        raise TypeError(f"test_data is a {type(test_data).__name__}; expected a pair (X, y)")
+    X_test = _rows("test_data[0]", test_data[0])
+    y_test = _targets("test_data[1]", test_data[1], X_test)
+    if X_test.shape[1] != rows.shape[1]:
+        raise ValueError(
+            f"test_data[0] has {X_test.shape[1]} columns; expected {rows.shape[1]}, as X has"
+        )
+    kind, both, classes = _encode(_joined(targets, y_test), task, multilabel)
+    encoded, tested = both[: len(targets)], both[len(targets) :]
+    if kind == "classification":
+        unseen = sorted(set(np.unique(tested)) - set(np.unique(encoded)))
+        if unseen:
+            names = ", ".join(repr(classes[i]) for i in unseen[:10])
+            raise ValueError(f"test_data[1] has labels that y lacks: {names}; expected labels of y")
+    return Problem(rows, encoded, kind, classes, empty, X_test, tested)
+
+
+def _encode(
+    y: NDArray[Any], task: str | None, multilabel: bool
+) -> tuple[str, NDArray[Any], tuple[Any, ...]]:
+    """Return the task, the targets as numbers, and the classes."""
+    if multilabel:
+        return "multilabel", y if y.ndim == 2 else y[:, None], ()
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim == 2:
+        if task == "classification":
+            raise ValueError(
+                "task is 'classification', and y has several columns; expected one label a row"
+            )
+        return "regression", y.astype(np.float64), ()
+    return encode_labels(y, task)
+
+
+def _joined(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+    """Return both targets as one array; numbers and text are not mixed."""
+    texts = [a.dtype.kind in "US" for a in (first, second)]
+    if texts[0] != texts[1] and "O" not in (first.dtype.kind, second.dtype.kind):
+        raise TypeError(
+            f"test_data[1] has dtype {second.dtype}, and y has {first.dtype}; expected labels of one kind"
+        )
+    return np.concatenate([first, second])
+
+
+def _rows(name: str, value: Any) -> Any:
+    """Return an array, a CSR matrix or a pandas DataFrame of at least one row."""
+    if hasattr(value, "to_pandas") and not hasattr(value, "iloc"):
+        value = value.to_pandas()
+    if hasattr(value, "tocsr"):
+        value = value.tocsr()
+    elif not hasattr(value, "iloc"):
+        value = as_array(name, value)
+    if value.ndim != 2 or not value.shape[0]:
+        raise ValueError(f"{name} has shape {value.shape}; expected (n, features), n at least 1")
+    return value
+
+
+def _targets(name: str, value: Any, rows: Any) -> NDArray[Any]:
+    """Return targets, one for each row."""
+    array = as_array(name, value)
+    if array.ndim not in (1, 2) or len(array) != rows.shape[0]:
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected {rows.shape[0]} targets, one for each row"
+        )
+    return array
+
+
+def _share(name: str, value: Any) -> float:
+    """Return a share between 0 and 1."""
+    number = finite_number(name, value, positive=True)
+    if number >= 1:
+        raise ValueError(f"{name} is {value!r}; expected a number above 0 and below 1")
+    return number
+
+
+def _test_rows(test_size: Any, n: int) -> int:
+    """Return the number of test rows for a share, or for a number of rows."""
+    if isinstance(test_size, (int, np.integer)) and not isinstance(test_size, bool):
+        return whole_number("test_size", test_size, 1, n - 1)
+    rows = max(1, round(_share("test_size", test_size) * n))
+    if n - rows < 2:
+        raise ValueError(
+            f"X has {n} rows, of which test_size holds out {rows}; expected at least 2 others"
+        )
+    return rows
+
+
+def _group_codes(groups: ArrayLike, n: int) -> NDArray[np.int64]:
+    array = as_array("groups", groups)
+    if array.shape != (n,):
+        raise ValueError(f"groups has shape {array.shape}; expected ({n},), one group a row")
+    codes = np.unique(array, return_inverse=True)[1].astype(np.int64)
+    if codes.max() < 2:
+        raise ValueError(f"groups has {codes.max() + 1} groups; expected at least 3")
+    return codes
+
+
+def _time_numbers(times: ArrayLike, n: int) -> NDArray[Any]:
+    array = as_array("times", times)
+    if array.shape != (n,) or array.dtype.kind not in "iufM":
+        raise ValueError(
+            f"times has shape {array.shape} and dtype {array.dtype}; expected ({n},) numbers or datetimes"
+        )
+    if array.dtype.kind == "M":
+        array = array.astype("datetime64[ns]").astype(np.int64)
+    if not np.isfinite(array).all():
+        raise ValueError("times has a value that is NaN or infinite; expected finite numbers")
+    return array
+
+
+def _folds(
+    cv: Any, problem: Problem, groups: NDArray[Any] | None
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Return the row numbers of each fold."""
+    folds = []
+    try:
+        with (
+            warnings.catch_warnings()
+        ):  # a splitter that ignores groups is refused below if that matters
+            warnings.filterwarnings("ignore", "The groups parameter is ignored", UserWarning)
+            made = cv.split(problem.X, problem.y, groups) if hasattr(cv, "split") else cv
+            for train, test in made:
+                folds.append((np.asarray(train, np.intp), np.asarray(test, np.intp)))
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"cv is {cv!r}; expected a splitter of scikit-learn or pairs of row numbers: {error}"
+        ) from error
+    n = len(problem.y)
+    for i, (train, test) in enumerate(folds):
+        both = np.concatenate([train, test])
+        fits = (
+            both.ndim == 1 and len(train) > 1 and len(test) and both.min() >= 0 and both.max() < n
+        )
+        if not fits or len(np.intersect1d(train, test)):
+            raise ValueError(
+                f"cv fold {i} is not two disjoint sets of row numbers below {n}, with 2 to train on"
+            )
+        if groups is not None and len(np.intersect1d(groups[train], groups[test])):
+            raise ValueError(
+                f"cv fold {i} has rows of one group on both sides; expected a splitter such as GroupKFold"
+            )
+    if not folds:
+        raise ValueError("cv has no folds; expected at least one")
+    return folds
