@@ -1,4 +1,4 @@
-"""What the inputs mostly are: their background, which the first layer carries once instead of row by row.
+"""The background of the inputs: their most common values, which the first layer handles once instead of row by row.
 
 Inputs that are mostly one value (ink on paper, counts, one-hot columns, all of these minus a mean) are sparse once that
 value is subtracted. With background c, ``x @ w + b = (x - c) @ w + (b + c @ w)``, and the gradient by w gains
@@ -41,7 +41,7 @@ def find_background(x: NDArray[Any]) -> NDArray[Any] | None:
     sample = x[:: -(-len(x) // _SAMPLE)]
     zeros = (sample == 0).mean()
     if zeros > 1 - _WORTH:
-        return None  # the kernels skip zeros as it is
+        return None  # the kernels skip zeros in any case
     background = _most_common(sample)
     spread = np.abs(sample - background).max(axis=0)
     background[(np.abs(background) > _CANCELS * spread) & (spread > 0)] = 0

@@ -1,4 +1,4 @@
-"""Which rows make up each minibatch: from cdrop's own keyed streams, the same on every machine and with every NumPy."""
+"""The rows of each minibatch, from cdrop's own keyed streams: the same on every machine and with every NumPy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OF_EPOCHS = 1  # their layer number; 0 is the one shuffle and the draws of `dra
 
 
 def _shuffled(n: int, seed: int, step: int, layer: int) -> NDArray[np.int64]:
-    """Sorting random 64-bit keys shuffles; a stable sort decides the (2**-64 n**2 / 2 rare) ties alike everywhere."""
+    """Sorting random 64-bit keys shuffles; a stable sort decides ties (2**-64 n**2 / 2 rare) identically everywhere."""
     keys = random_words(n, seed, step, _PURPOSE, layer, 0)
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
 

@@ -34,6 +34,7 @@ __all__ = [
     "real_numbers",
     "row_numbers",
     "row_weights",
+    "state_arrays",
     "target_matrix",
     "thread_count",
     "truth_value",
@@ -140,7 +141,7 @@ def drop_rate(name: str, value: Any) -> float:
     rate = finite_number(name, value)
     if not rate < 1 or keep_units(rate) == 0:
         raise ValueError(
-            f"{name} is {rate!r}; expected a probability of dropping from 0 to below 1 (to within 2**-32)"
+            f"{name} is {rate!r}; expected a probability of dropping of at least 0 and below 1 (to within 2**-32)"
         )
     return rate
 
@@ -356,6 +357,21 @@ def updated_array(
     if not (value.flags.c_contiguous and value.flags.writeable and value.flags.aligned):
         raise ValueError(f"{name} is updated in place; expected a C-contiguous, writeable array")
     return value
+
+
+def state_arrays(
+    state: Any, weight: NDArray[Any], count: int, rule: str
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an update rule's state by name."""
+    expected = f"a list of {count} arrays for {rule}"
+    if not isinstance(state, (list, tuple)):
+        raise TypeError(f"state is a {type(state).__name__}; expected {expected}")
+    if len(state) != count:
+        raise ValueError(f"state has {len(state)} arrays; expected {expected}")
+    names = [f"state[{i}]" for i in range(count)]
+    return {
+        name: updated_array(name, array, weight) for name, array in zip(names, state, strict=True)
+    }
 
 
 def check_apart(arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -121,7 +121,7 @@ def _canonical(
     rows, indices = rows[order], indices[order]
     first = np.ones(len(rows), bool)
     first[1:] = (rows[1:] != rows[:-1]) | (indices[1:] != indices[:-1])
-    with np.errstate(all="ignore"):  # infinity and NaN are told by the caller
+    with np.errstate(all="ignore"):  # the caller reports infinity and NaN
         data = np.add.reduceat(data[order], np.flatnonzero(first))
     counts = np.bincount(rows[first], minlength=len(indptr) - 1)
     return data, indices[first], np.concatenate([[0], np.cumsum(counts)])

@@ -1,4 +1,4 @@
-"""Files on the way out: refused before the work when they cannot be written, whole or absent after it."""
+"""Output files: checked before the work whether they can be written, and complete or absent after it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     OSError
-        If its folder is absent or closed to us, or if `path` is anything but a regular file.
+        If its directory does not exist or is not writable, or if `path` is not a regular file.
     """
     target = _resolve(path)
     temporary, stream = _create_beside(target)
@@ -44,7 +44,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that is either there in full or not at all, whatever happens meanwhile.
+    """Write a file atomically: afterwards it is complete or unchanged, whatever happens.
 
     Parameters
     ----------
@@ -56,14 +56,14 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
     Raises
     ------
     OSError
-        If the file cannot be written; what was there before is still there. Only if the folder cannot be synced, the
-        new file has its name already, and may lose it in a power cut.
+        If the file cannot be written. An existing file is still there, unless only the directory could not be synced:
+        then the new file has replaced it, and a power cut may undo that.
 
     Notes
     -----
-    The bytes go to a new file in the same folder, reach the disk, and then take the name. The
-    temporary file is removed on every error, including Ctrl-C; one that a killed process left goes with the next write
-    of the same file, or with `sweep`.
+    The bytes go to a temporary file in the same directory, which is synced and then renamed. It
+    is removed on every error, including Ctrl-C; one that a killed process left is removed by the next write of the same
+    file, or by `sweep`.
     """
     target = _resolve(path)
     sweep(target)
@@ -93,7 +93,7 @@ def sweep(path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     path : path
-        The file that was to be written. A folder that cannot be read or changed is left as it is.
+        The file that was to be written. A directory that cannot be read or changed is left as it is.
     """
     if sys.platform == "win32":
         return  # no lock tells there whether a writer lives
@@ -119,9 +119,9 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
     """Return the file behind `path`, once it is known to be one that may be replaced."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, not a file")
+        raise IsADirectoryError(f"{path} is a directory, not a file")
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {target.parent}")
+        raise FileNotFoundError(f"{path}: there is no directory {target.parent}")
     if target.exists():
         if not target.is_file():
             raise OSError(f"{path} is not a regular file")
@@ -135,7 +135,7 @@ def _prefix(target: Path) -> str:
 
 
 def _create_beside(target: Path) -> tuple[Path, BinaryIO]:
-    """Create a new file in the folder of `target`, with the rights any new file would get, and hold it."""
+    """Create and lock a new file in the directory of `target`, with the permissions of any new file."""
     while True:
         temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}.tmp")
         try:
@@ -165,12 +165,12 @@ def _hold(stream: BinaryIO) -> bool:
     return held
 
 
-def sync_directory(folder: Path) -> None:
-    """Make a rename in `folder` last through a power cut, where the system can."""
-    # Windows cannot open a folder, some network file systems cannot sync one: the file is whole
+def sync_directory(directory: Path) -> None:
+    """Make a rename in `directory` last through a power cut, where the system can."""
+    # Windows cannot open a directory, some network file systems cannot sync one: the file is whole
     # and in its place already, so neither is worth failing for. A disk that fails is.
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

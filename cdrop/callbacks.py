@@ -1,8 +1,8 @@
-"""Callbacks: what `Network.fit` tells a listener, and the listeners that ship with cdrop.
+"""Callbacks: objects that `Network.fit` calls as it proceeds, and the ones that come with cdrop.
 
 A callback watches a fit and never changes it: the weights are byte for byte the same with and
-without one, except that a callback may ask the fit to stop early. What it remembers is kept in
-the fit's checkpoints, so that it goes on after a crash as if there had been none.
+without one, except that a callback may ask the fit to stop early. Its state is part of the fit's
+checkpoints, so that it resumes after a crash as if there had been none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Callback", "EpochPrinter", "LossPrinter", "ProgressBar", "Validation"]
 
-_MOMENTS = ("fit_begin", "iteration", "epoch_end", "fit_end")  # that callbacks are told of
+_MOMENTS = ("fit_begin", "iteration", "epoch_end", "fit_end")  # at which callbacks are called
 
 
 class Callback:
@@ -43,7 +43,7 @@ class Callback:
     """
 
     def on_fit_begin(self, net: Network, total: int) -> None:
-        """Hear that a fit of `total` iterations begins.
+        """Handle the start of a fit of `total` iterations.
 
         Parameters
         ----------
@@ -54,7 +54,7 @@ class Callback:
         """
 
     def on_iteration(self, net: Network, iteration: int, loss: float) -> bool | None:
-        """Hear that an iteration is done.
+        """Handle the end of an iteration.
 
         Parameters
         ----------
@@ -68,29 +68,29 @@ class Callback:
         Returns
         -------
         bool or None
-            True asks ``fit`` to stop after this iteration; anything else lets it go on.
+            True asks ``fit`` to stop after this iteration; with any other value it continues.
         """
         return None
 
     def on_epoch_end(self, net: Network, epoch: Epoch) -> bool | None:
-        """Hear that an epoch is done; not told in a fit by iterations.
+        """Handle the end of an epoch; not called in a fit by iterations.
 
         Parameters
         ----------
         net : Network
             The network, after the epoch's last update.
         epoch : cdrop.schedules.Epoch
-            Its number, loss, and what the validation rows gave.
+            Its number, loss, and results on the validation rows.
 
         Returns
         -------
         bool or None
-            True asks ``fit`` to stop after this epoch; anything else lets it go on.
+            True asks ``fit`` to stop after this epoch; with any other value it continues.
         """
         return None
 
     def on_fit_end(self, net: Network) -> None:
-        """Hear that the fit is over, finished or stopped.
+        """Handle the end of the fit, completed or stopped.
 
         Parameters
         ----------
@@ -99,38 +99,38 @@ class Callback:
         """
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Tell what it must remember when ``fit(checkpoint=...)`` goes on after a crash.
+        """Return the state to restore when ``fit(checkpoint=...)`` resumes after a crash.
 
         Returns
         -------
         dict or None
             All attributes, unless overridden. A checkpoint can hold numbers, strings, None, arrays,
-            and lists and dicts of these; anything else is an error. None says that there is never
-            anything to remember, as of a printer, which may be another one when the fit goes on.
+            and lists and dicts of these; anything else is an error. None means that there never is
+            any state, as with a printer, which may be a different one when the fit resumes.
         """
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Remember what `state_dict` told; called after `on_fit_begin`.
+        """Restore a state that `state_dict` returned; called after `on_fit_begin`.
 
         Parameters
         ----------
         state : dict
-            It may be kept.
+            The callback may keep it: it is not used again.
         """
         vars(self).clear()
         vars(self).update(state)
 
 
 class _Forgetful(Callback):
-    """Shows, and remembers nothing."""
+    """A callback that only shows something and has no state."""
 
     def state_dict(self) -> None:
-        """As `Callback.state_dict`: nothing."""
+        """Return None: there is no state."""
 
 
 class LossPrinter(_Forgetful):
-    """Print the loss every so many iterations, as the article does.
+    """Print the loss every N iterations, as the article does.
 
     Parameters
     ----------
@@ -297,7 +297,7 @@ class ProgressBar(_Forgetful):
         return stream.isatty() and _tqdm() is not None
 
     def on_fit_begin(self, net: Network, total: int) -> None:
-        """Open the bar, or go on with the one that spans several fits."""
+        """Open the bar, or continue the one that spans several fits."""
         self._open(self.total or total)
 
     def _open(self, total: int | None) -> None:
@@ -311,18 +311,18 @@ class ProgressBar(_Forgetful):
             )
 
     def on_iteration(self, net: Network, iteration: int, loss: float) -> None:
-        """Move on by one iteration."""
+        """Advance by one iteration."""
         self.advance()
 
     def advance(self, amount: int = 1) -> None:
-        """Move on by a whole number from 0, where no fit here tells of it; opens the bar if need be."""
+        """Advance by an integer of at least 0, for work that no fit here reports; opens the bar if needed."""
         amount = whole_number("amount", amount, 0, 2**62)
         self._open(self.total)
         if self._bar is not None:
             self._bar.update(amount)
 
     def on_epoch_end(self, net: Network, epoch: Epoch) -> None:
-        """Show the epoch's loss, and the validation score if there is one, beside the bar."""
+        """Show the epoch's loss, and the validation score if there is one, next to the bar."""
         if self._bar is not None:
             shown = {"epoch": epoch.number, "loss": f"{epoch.loss:.4g}"}
             if not math.isnan(epoch.validation_score):
@@ -351,7 +351,7 @@ def _tqdm() -> Any:
 
 
 def check_callbacks(callbacks: Sequence[Any]) -> tuple[Any, ...]:
-    """Return callbacks as a tuple, once they are known to be some."""
+    """Return callbacks as a tuple; raise if one is not a callback."""
     expected = "expected a sequence of cdrop.callbacks.Callback objects"
     if not isinstance(callbacks, Sequence):
         raise TypeError(f"callbacks is {callbacks!r}; {expected}")

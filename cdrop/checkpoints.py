@@ -1,15 +1,15 @@
-"""Checkpoints: a fit on its way as a file, from which the same call goes on after a crash.
+"""Checkpoints: files from which the same call of `Network.fit` resumes after a crash.
 
-Going on from a file
+Resuming from a file
 --------------------
-A checkpoint is a file of `cdrop.storage`: all that `Network.save` holds, where the fit is, what its callbacks remember,
-and what the fit was called with, arrays as SHA-256. Batch order and masks are functions of the seed and of counters, so
-that no generator is in it. Each one replaces the last, whole or not at all, and is on the disk before the next step
-begins.
+A checkpoint is a file of `cdrop.storage`. It holds everything that `Network.save` writes, the place of the fit, the
+state of its callbacks, and the arguments of the fit, with arrays as SHA-256. Batch order and masks are functions of the
+seed and of counters, so it needs no generator state. Each checkpoint replaces the last one atomically and is on disk
+before the next step begins.
 
-One seed gives the same weights, byte for byte. So a file whose fit began with the same network, data and arguments can
-only be on the way to where a new beginning would end, and going on from it needs no switch. Any other file is refused:
-nothing is ever overwritten but an earlier moment of the same fit.
+The same seed gives the same weights, byte for byte. So a file whose fit began with the same network, data and arguments
+leads to the same result as a new start, and resuming needs no switch. Any other file is refused: a fit overwrites
+nothing but its own earlier checkpoints.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Keeper:
     ImportError
         If safetensors is not installed.
     TypeError, ValueError
-        If an argument is not as above, or the file is another fit's, or damaged.
+        If an argument is invalid, or the file is damaged or of another fit.
     OSError
         If checkpoints cannot be written there.
     """
@@ -212,31 +212,31 @@ class Keeper:
 
     def _other(self, what: str) -> ValueError:
         return ValueError(
-            f"checkpoint is {self.path!r}, which is of a fit {what}; expected the same call on the same network, to go "
-            "on with that fit, or another path"
+            f"checkpoint is {self.path!r}, which is of a fit {what}; expected the same call on the same network, to "
+            "resume that fit, or another path"
         )
 
     def restore_network(self, net: Network) -> None:
-        """Bring a network to where the checkpoint was made, if there is one."""
+        """Restore the network from the checkpoint, if there is one."""
         if self._found is not None:
             net.load_state_dict(self._found.network.state_dict())
 
     def begin(self, net: Network) -> None:
-        """Bring the callbacks there, which have heard that the fit begins; or write the first checkpoint."""
+        """Restore the callbacks, whose `on_fit_begin` has been called; or write the first checkpoint."""
         if self._found is None:
-            self.write(net)  # an error can now come at any time, and the same call go on
+            self.write(net)  # from now on the same call can resume after any error
             return
         for name, state in self._found._remembered.items():
             self._callbacks[name].load_state_dict(state)
         self._found = None  # and its memory
 
     def after_step(self, net: Network) -> None:
-        """Write a checkpoint when its turn has come."""
+        """Write a checkpoint after every step whose number is a multiple of `every`."""
         if net.history.iterations % self.every == 0:
             self.write(net)
 
     def write(self, net: Network) -> None:
-        """Write a checkpoint; it is on the disk then."""
+        """Write a checkpoint to disk."""
         storage.save(Checkpoint(net, self.place, self._run, self._remembered()), self.path)
 
     def _remembered(self) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def _feed(sha: Any, value: Any) -> None:
 
 
 def _network_digest(net: Network) -> str:
-    """Of all that training goes on from; neither threads nor who has pressed Ctrl-C belong to it."""
+    """Digest everything that training depends on, which excludes the number of threads and an interruption."""
     settings, arrays = net._to_parts()
     del settings["threads"], settings["interrupted"]
     return digest([settings, arrays])
@@ -281,7 +281,7 @@ def _named(callbacks: Sequence[Any]) -> dict[str, Any]:
         for method in ("state_dict", "load_state_dict"):
             if not callable(getattr(callback, method, None)):
                 raise TypeError(
-                    f"callbacks[{i}] is {callback!r}; expected, beside checkpoint, one with {method}, such as a "
+                    f"callbacks[{i}] is {callback!r}; expected, with checkpoint, one that has {method}, such as a "
                     "cdrop.callbacks.Callback"
                 )
         if callback.state_dict() is not None:

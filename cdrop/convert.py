@@ -1,4 +1,4 @@
-"""Models for and from other libraries: to ONNX, whose files run without Python or cdrop; from scikit-learn.
+"""Conversion to ONNX, whose files run without Python or cdrop, and from scikit-learn.
 
 Needs onnx, ``pip install 'cdrop[onnx]'``, or scikit-learn, ``pip install 'cdrop[sklearn]'``.
 """
@@ -28,7 +28,7 @@ _BINARY = 2
 
 
 def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
-    """Convert a network, or a fitted estimator, to an ONNX model that predicts alike.
+    """Convert a network, or a fitted estimator, to an ONNX model with the same predictions.
 
     Parameters
     ----------
@@ -234,7 +234,7 @@ def _onnx() -> Any:
 
 
 def from_sklearn(model: Any) -> Any:
-    """Convert a fitted perceptron of scikit-learn to an estimator that predicts alike, and can be trained on.
+    """Convert a fitted perceptron of scikit-learn to an estimator with the same predictions, for further training.
 
     Parameters
     ----------
@@ -245,8 +245,8 @@ def from_sklearn(model: Any) -> Any:
     -------
     DropoutMLPClassifier or DropoutMLPRegressor
         With the same parameters, and no dropout. Solver "lbfgs", which cdrop lacks, becomes "adam". Weights are of the
-        same dtype and bits; a binary classifier has one output in both libraries. Training goes on from them with
-        ``partial_fit`` or ``warm_start=True``; the optimiser begins anew.
+        same dtype and bits; a binary classifier has one output in both libraries. Training continues from them with
+        ``partial_fit`` or ``warm_start=True``; the optimizer starts with a fresh state.
 
     Raises
     ------

@@ -51,7 +51,7 @@ def initial_weight(
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above.
+        If an argument is invalid.
 
     References
     ----------

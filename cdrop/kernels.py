@@ -25,6 +25,7 @@ from cdrop._checks import (
     mask_words,
     probabilities,
     row_weights,
+    state_arrays,
     thread_count,
     unit_flags,
     updated_array,
@@ -576,21 +577,9 @@ def update(
     updated_array("weight", weight)
     gradient = float_array("gradient", gradient, weight.ndim, weight.dtype)
     check_shape("gradient", gradient, weight.shape, "like weight")
-    needed = _kernels.rule_states(constants[0])
-    if not isinstance(state, (list, tuple)) or len(state) != needed:
-        raise _wrong_state(state, needed, constants[0])
-    arrays = {"weight": weight, "gradient": gradient}
-    for i, array in enumerate(state):
-        arrays[f"state[{i}]"] = updated_array(f"state[{i}]", array, weight)
-    check_apart(arrays)
+    states = state_arrays(state, weight, _kernels.rule_states(constants[0]), constants[0])
+    check_apart({"weight": weight, "gradient": gradient, **states})
     _kernels.update(weight, gradient, state, constants)
-
-
-def _wrong_state(state: Any, needed: int, rule: str) -> Exception:
-    expected = f"a list of {needed} arrays for {rule}"
-    if isinstance(state, (list, tuple)):
-        return ValueError(f"state has {len(state)} arrays; expected {expected}")
-    return TypeError(f"state is a {type(state).__name__}; expected {expected}")
 
 
 def limit_norms(weight: NDArray[Any], max_norm: float) -> None:

@@ -32,7 +32,7 @@ Constants = tuple[str, float, float, float, float, float, float, float, float]
 
 
 def _check(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    expected = f"a number {'above' if open_low else 'from'} {low:g} to below {high:g}"
+    expected = f"a number {'above' if open_low else 'of at least'} {low:g} and below {high:g}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is {value!r}; expected {expected}")
     if not (low < value if open_low else low <= value) or not value < high:
@@ -124,7 +124,7 @@ class Momentum(Optimizer):
     Polyak, "Some methods of speeding up the convergence of iteration methods" (1964).
     Hinton et al., "Improving neural networks by preventing co-adaptation of feature detectors", arXiv:1207.0580 (2012),
     appendix A: the ramp, from 0.5 to 0.99 over 500 epochs, and the dampened form.
-    Srivastava et al., "Dropout", JMLR 15 (2014), appendix A.2: 0.95 to 0.99 beside dropout.
+    Srivastava et al., "Dropout", JMLR 15 (2014), appendix A.2: 0.95 to 0.99 with dropout.
 
     Examples
     --------

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
     from numpy.typing import NDArray
 
     from cdrop.experiments.results import Contrast, ExperimentResult
@@ -547,9 +546,14 @@ class LossCurveDisplay:
         curves = {"training": self.loss}
         if self.validation_loss is not None:
             curves["validation"] = self.validation_loss
-        self.ax_, self.lines_ = ax, []
+        self.ax_: Axes = ax
+        self.lines_: list[Any] = []
         for place, (label, losses) in enumerate(curves.items()):
-            self.lines_ += self._draw(ax, label, arm_style(place), np.asarray(losses))
+            epochs = np.flatnonzero(np.isfinite(losses)) + 1
+            style = arm_style(place) | {"lw": 2, "label": label}
+            if len(epochs) != 1:  # a line needs two points
+                style["marker"] = None
+            self.lines_ += ax.plot(epochs, np.asarray(losses)[epochs - 1], **style)
         ax.set(xlabel="epoch", ylabel="loss")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if self.name is not None:
@@ -557,17 +561,3 @@ class LossCurveDisplay:
         ax.legend(frameon=False)
         tidy(ax)
         return self
-
-    @staticmethod
-    def _draw(ax: Axes, label: str, style: dict[str, Any], losses: NDArray[Any]) -> list[Line2D]:
-        epochs = np.arange(1, len(losses) + 1)
-        there = np.isfinite(losses)
-        return ax.plot(
-            epochs[there],
-            losses[there],
-            label=label,
-            color=style["color"],
-            lw=2,
-            ls="-" if label == "training" else "--",
-            marker=style["marker"] if there.sum() == 1 else None,  # a line needs two points
-        )

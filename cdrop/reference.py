@@ -46,10 +46,12 @@ from cdrop._checks import (
     mask_words,
     probabilities,
     row_weights,
+    state_arrays,
     unit_flags,
     updated_array,
     whole_number,
 )
+from cdrop.optimizers import get_optimizer
 
 Array = NDArray[Any]
 Params = tuple[list[Array], list[Array]]
@@ -514,7 +516,7 @@ LOSSES = {
 
 @dataclass
 class _Step:
-    """What an update rule may read beside weight, gradient and state."""
+    """What an update rule may read in addition to weight, gradient and state."""
 
     lr: float
     t: int
@@ -646,30 +648,22 @@ def update(
     >>> weight
     array([0.95, 2.  ])
     """
-    rule, slots, names = OPTIMIZERS[choice("optimizer", optimizer, OPTIMIZERS)]
-    for name, value in {"learning_rate": learning_rate, "l2": l2, **hyper}.items():
-        if name in hyper and name not in names.split():
-            expected = ", ".join(names.split()) or "no settings"
-            raise TypeError(f"{name} is not a setting of {optimizer}; expected {expected}")
-        if name != "dampened":  # the one that is a bool
-            finite_number(name, value)
-    whole_number("step", step, 1, 2**64)
+    get_optimizer(optimizer, **hyper)  # which checks them
+    rule, slots, _ = OPTIMIZERS[choice("optimizer", optimizer, OPTIMIZERS)]
+    learning_rate, l2 = finite_number("learning_rate", learning_rate), finite_number("l2", l2)
+    step = whole_number("step", step, 1, 2**64)
     if optimizer == "adamw" and l2 != 0:
         raise ValueError(f"l2 is {l2!r}; expected 0 with adamw, whose weight_decay takes its place")
-    if len(state) != slots:
-        expected = f"a list of {slots} arrays for {optimizer}"
-        raise ValueError(f"state has {len(state)} arrays; expected {expected}")
     updated_array("weight", weight)
     gradient = float_array("gradient", gradient, weight.ndim, weight.dtype)
     check_shape("gradient", gradient, weight.shape, "like weight")
-    for i, array in enumerate(state):
-        updated_array(f"state[{i}]", array, weight)
-    g = gradient + float(l2) * weight
+    state_arrays(state, weight, slots, optimizer)
+    g = gradient + l2 * weight
     rule(
         weight,
         g,
         state,
-        _Step(float(learning_rate), step, **{k: float(v) for k, v in hyper.items()}),
+        _Step(learning_rate, step, **{k: float(v) for k, v in hyper.items()}),
     )
 
 
@@ -710,7 +704,7 @@ def limit_norms(weight: Array, max_norm: float) -> None:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A fully connected net: what a training step needs beside weights, batch and optimiser.
+    """A fully connected net: what a training step needs in addition to weights, batch and optimizer.
 
     Parameters
     ----------
@@ -900,10 +894,10 @@ def uncertainty(
     else:
         p = _sigmoid(z)
         predictive, each = (_p_log_p(q) + _p_log_p(1 - q) for q in (p.mean(axis=0), p))
-    told = {"mean": p.mean(axis=0), "predictive_entropy": predictive}
-    told["expected_entropy"] = each.mean(axis=0)
-    told["mutual_information"] = np.maximum(predictive - told["expected_entropy"], 0)
-    return {name: array.astype(dtype) for name, array in told.items()}
+    result = {"mean": p.mean(axis=0), "predictive_entropy": predictive}
+    result["expected_entropy"] = each.mean(axis=0)
+    result["mutual_information"] = np.maximum(predictive - result["expected_entropy"], 0)
+    return {name: array.astype(dtype) for name, array in result.items()}
 
 
 def _p_log_p(p: Array) -> Array:
@@ -945,7 +939,7 @@ def loss_and_gradients(
 
 @dataclass
 class OptimizerState:
-    """State of one optimiser: for weights and biases, per layer, the arrays of `update`."""
+    """State of one optimizer: for weights and biases, per layer, the arrays of `update`."""
 
     optimizer: str
     weights: list[list[Array]]
@@ -954,7 +948,7 @@ class OptimizerState:
 
 
 def initial_state(params: Params, optimizer: str) -> OptimizerState:
-    """Return the state of an optimiser that has made no update: zeros."""
+    """Return the state of an optimizer that has made no update: zeros."""
     slots = OPTIMIZERS[choice("optimizer", optimizer, OPTIMIZERS)][1]
     weights, biases = ([[np.zeros_like(a) for _ in range(slots)] for a in part] for part in params)
     return OptimizerState(optimizer, weights, biases)

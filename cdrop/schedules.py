@@ -1,7 +1,7 @@
 """Learning rates that change from epoch to epoch.
 
 A schedule is settings alone. What it remembers is a tuple of numbers, the rate of the next epoch first, which
-`cdrop.Network` keeps with its state: a resumed training goes on bit for bit. It counts the epochs of the network's
+`cdrop.Network` keeps with its state: a resumed fit continues bit for bit. It counts the epochs of the network's
 life, so that many short fits are one long one. No function of the C library that rounds differently elsewhere is used.
 """
 

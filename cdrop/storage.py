@@ -1,4 +1,4 @@
-"""Models as files: all of a model in one safetensors file, checked before any of it is believed.
+"""Model files: the complete model in one safetensors file, verified by SHA-256 on load.
 
 Needs safetensors: ``pip install 'cdrop[io]'``.
 
@@ -6,25 +6,25 @@ Design
 ------
 A file is an ordinary safetensors file: a length, a header of JSON, the arrays' bytes. The header's metadata has one
 entry, ``cdrop``: JSON with the file's SHA-256, the number of the format, cdrop's version, the kind of the model and its
-settings. The digest comes first in it, so that every model file begins alike and the 64 hex digits stand at one place,
-found without parsing anything. It is taken over the whole file, these digits written as zeros. One entry, because
+settings. The digest comes first in it, so that every model file begins identically and the 64 hex digits are at a fixed
+position, found without parsing. It is computed over the whole file, with these digits as zeros. One entry, because
 safetensors writes several in random order: the same model gives the same bytes.
 
-The digest tells accidents, not attacks: whoever can change a file can also change its digest. So nothing in a file can
-run code, memory is taken in proportion to what the file really holds, and a model's class checks each setting and array
-as it checks its arguments. Then the model is taken apart again, and must give what the file says: nothing in a file is
-passed over, and nothing that it lacks is made up.
+The digest detects accidents, not attacks: whoever can change a file can also change its digest. So nothing in a file
+can run code, memory is taken in proportion to the size of the file, and a model checks each setting and array as it
+checks its arguments. Then the model is taken apart again, and the result must equal the file: nothing in a file is
+ignored, and nothing that it lacks is made up.
 
 A class that can be stored is listed in ``_KINDS``, with its module, and has
 
 - ``_to_parts(self) -> tuple[dict, dict[str, ndarray]]``: settings that JSON can carry (plain dicts with str keys,
   lists, str, int, float, bool, None; no NumPy scalars) and arrays of numbers or bools;
-- ``_from_parts(cls, settings, arrays)``, a class method: the model again, of which ``_to_parts`` gives the same. Its
+- ``_from_parts(cls, settings, arrays)``, a class method: the model again, whose ``_to_parts`` returns the same. Its
   arguments come from a file and may be anything of these types: what does not fit raises TypeError, ValueError or,
-  where something is missing, KeyError, before memory is taken by what a setting claims.
+  where something is missing, KeyError, before a setting can cause memory to be taken.
 
-Strings, such as the names of classes, belong into the settings; a vector of numbers that grows, such as losses, is an
-array. Numbers, infinite ones and NaN included, come back bit for bit.
+Strings, such as the names of classes, belong in the settings; a vector of numbers that grows, such as losses, is an
+array. Numbers, including infinite ones and NaN, are restored bit for bit.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ _NO_DIGITS = b"0" * 64
 
 
 class ModelFileError(ValueError):
-    """A file that is there but holds no model: damaged, truncated, foreign, or of a newer cdrop."""
+    """An existing file that cannot be loaded: damaged, truncated, not a model, or written by a newer cdrop."""
 
 
 def save(model: Any, path: str | os.PathLike[str]) -> None:
-    """Write a model to one file, whole or not at all; ``model.save(path)`` is the same.
+    """Write a model to one file, atomically; ``model.save(path)`` does the same.
 
     Parameters
     ----------
@@ -78,9 +78,9 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     ImportError
         If safetensors is not installed.
     TypeError
-        If `model` is of another class; a subclass is another.
+        If `model` is of another class; subclasses are not accepted.
     OSError
-        If the file cannot be written; what was there before is still there.
+        If the file cannot be written. An existing file is still there.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Read a model that `save` wrote; what it goes on to do is byte for byte what it would have done.
+    """Load a model that `save` wrote. Its predictions and further training are the same, byte for byte.
 
     Parameters
     ----------
@@ -106,22 +106,22 @@ def load(path: str | os.PathLike[str]) -> Any:
     Returns
     -------
     Network, estimator of cdrop, or Checkpoint
-        As saved, or as ``Network.fit(checkpoint=...)`` wrote it. Weights that are not finite, of a model that diverged,
-        are loaded as they are.
+        As saved, or as ``Network.fit(checkpoint=...)`` wrote it. The weights of a model that diverged may be NaN or
+        infinite.
 
     Raises
     ------
     ImportError
         If safetensors is not installed.
     ModelFileError
-        A ValueError, if the file is damaged, truncated, of another kind, or written by a newer cdrop.
+        If the file is damaged, truncated, not a model, or written by a newer cdrop. It is a ValueError.
     OSError
-        If there is no such file, or it cannot be read.
+        If the file does not exist or cannot be read.
 
     Notes
     -----
-    Nothing in a file can run code, so that one of unknown origin costs at most memory in proportion to its size. What
-    a killed `save` to this path left beside it is removed.
+    Nothing in a file can run code: one of unknown origin costs at most memory in proportion to its size. Temporary
+    files that a killed `save` to this path left are removed.
     """
     path = os.fspath(path)
     try:

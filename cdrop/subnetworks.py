@@ -1,4 +1,4 @@
-"""Thinned networks that stay: masks drawn once, used in many calls, and each of them a smaller network of its own."""
+"""Thinned networks with fixed masks: drawn once, used in many calls, each extractable as a smaller network."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Subnetworks:
         return self._mean(X)
 
     def predict_uncertainty(self, X: ArrayLike) -> Uncertainty:
-        """Tell how far the subnetworks agree, as `Network.predict_uncertainty` does; all rows see the same masks.
+        """Measure how far the subnetworks agree, as `Network.predict_uncertainty` does; all rows see the same masks.
 
         Parameters
         ----------
@@ -147,7 +147,7 @@ class Subnetworks:
         return self.extract(at % self._count)
 
     def extract(self, index: int) -> Network:
-        """Make one subnetwork a network of its own: smaller, dense, without dropout, untrained as to its optimiser.
+        """Copy one subnetwork into a smaller network without dropout, whose optimizer has a fresh state.
 
         Parameters
         ----------
@@ -164,7 +164,7 @@ class Subnetworks:
         Raises
         ------
         TypeError, ValueError
-            If `index` is not as above.
+            If `index` is invalid.
         """
         index = whole_number("index", index, 0, self._count)
         whole, kept = self._network, self._kept(index)

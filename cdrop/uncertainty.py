@@ -1,4 +1,4 @@
-"""What predictions under dropout tell of their own uncertainty (Monte Carlo dropout).
+"""Uncertainty of predictions, estimated by predicting under many dropout masks (Monte Carlo dropout).
 
 A network with dropout stands for many thinned ones. Where they agree, the network is sure of itself; where each gives
 an answer of its own, it has seen too little of such inputs, and mutual information or standard deviation say so.
@@ -67,7 +67,7 @@ Uncertainty = ClassificationUncertainty | RegressionUncertainty
 
 
 def kind_of(loss: str) -> type[Uncertainty]:
-    """Return what the uncertainty of a network of that loss is told in."""
+    """Return the class of result for a network with that loss."""
     return RegressionUncertainty if loss == "squared_error" else ClassificationUncertainty
 
 

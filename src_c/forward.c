@@ -24,6 +24,8 @@ cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows)
     n->rows = n->training_rows = 0;
     for (size_t i = 0; i < n->layers; i++) {
         layer *l = &n->layer[i];
+        /* The data is listed row by row, so its lists can follow each other without gaps. A hidden layer's are
+         * filled panel by panel, by several threads, and need slots of fixed size. */
         l->inputs = cdrop_take_lists(&n->batch, n->k, rows, l->n_in, i == 0);
         l->dense_inputs = cdrop_take_panels(&n->batch, n->k, rows, l->n_in);
         l->out = i + 1 < n->layers ? cdrop_take_panels(&n->batch, n->k, rows, l->n_out)
@@ -77,6 +79,7 @@ static cdrop_source input_source(const pass *s, size_t i, const void *data, size
     };
 }
 
+/* Only the first layer's lists can be kept ones. */
 static cdrop_left left_of(const pass *s, const layer *l)
 {
     const cdrop_lists *lists = s->kept && l == s->n->layer ? &s->kept->inputs : &l->inputs;
@@ -143,6 +146,8 @@ static void list_hidden(const pass *s, size_t i, size_t p, size_t l0, size_t l1)
     const cdrop_kernels *k = s->n->k;
     const cdrop_panels *a = &s->n->layer[i - 1].out;
     layer *l = &s->n->layer[i];
+    /* A panel is whole blocks wide, so each list and each word of live bits is written by the one thread that has
+     * completed the panel's rows. */
     const size_t b0 = p * k->panel / CDROP_BLOCK, b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, l->inputs.blocks);
     cdrop_source source = input_source(s, i, cdrop_panel_at(a, k, p, 0), cdrop_panel_pitch(a, p));
     source.first_block = b0;
@@ -167,6 +172,7 @@ static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
     if (s->n->activation != CDROP_RELU && s->n->activation != CDROP_IDENTITY) /* the ReLU is the rule of the lists */
         k->activate(cdrop_panel_at(&l->out, k, p, l0), cdrop_panel_pitch(&l->out, p), columns, l1 - l0,
                     s->n->activation);
+    /* In sampling the lists of this one layer differ from pass to pass: cdrop_forward_above makes them. */
     if (s->index + 1 != s->relisted)
         list_hidden(s, s->index + 1, p, l0, l1);
     cdrop_lap(s->watch, CDROP_TIME_LISTS);
@@ -216,11 +222,13 @@ void cdrop_forward(pass *s, cdrop_team team)
 {
     size_t from, to;
     if (s->masks) {
+        /* The masks of all layers at once: they depend on the key alone, so no later layer has to wait for its own. */
         cdrop_share_blocks(s, team, &from, &to);
         draw_masks(s, from, to);
         if (s->masks[0]) /* the input's lists read masks that other threads draw */
             cdrop_meet(s, team);
     }
+    /* Single rows, which divide more evenly than the blocks that masks need. */
     cdrop_share(team, s->batch->n, &from, &to);
     if (!s->kept)
         cdrop_list_input(s, from, to);
@@ -249,6 +257,8 @@ static void list_again(const pass *s, size_t from, size_t to)
     cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
+/* No barrier from here on: the rows are this thread's own, up to the outputs. That lets each thread run through all
+ * passes at its own pace, with its rows' activations in its cache. */
 void cdrop_forward_above(pass *s, size_t from, size_t to)
 {
     if (!s->given)

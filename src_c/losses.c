@@ -17,6 +17,7 @@ double cdrop_weight_sum(const double *weights, const int64_t *rows, size_t n)
 
 double cdrop_row_loss(const cdrop_kernels *k, const cdrop_loss_rows *l, void *doutputs, const void *outputs, size_t i)
 {
+    /* Outputs are those of the batch; labels, targets and weights those of all the data. */
     const size_t row = l->rows ? (size_t)l->rows[i] : i;
     const double share = (l->weights ? l->weights[row] : 1) / l->weight_sum;
     const void *targets = l->targets ? (const char *)l->targets + row * l->n * k->size : NULL;

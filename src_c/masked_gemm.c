@@ -41,10 +41,13 @@ static void gemm_job(void *argument, cdrop_team team)
     /* Dense rows without mask and scale are multiplied where they are. */
     if (g->left.dense != &g->as_it_stands)
         cdrop_list_rows(g->k, &g->left, &g->lists, &g->dense, &g->source, from, to);
+    /* A product reads the weights and rows that all threads have prepared. */
     cdrop_barrier(team);
     cdrop_product_rows(g->k, &g->result, g->start, &g->panels, &g->left, g->rows, team, finish_rows, g);
 }
 
+/* Called twice, to measure and then to take (CDROP_MEASURE), so that the two cannot differ. Room for lists and for a
+ * dense copy is taken alike: which one is needed shows only in a sample, and the sample is listed. */
 static void take_gemm(gemm *g, cdrop_workspace *space, int with_bias)
 {
     g->panels = cdrop_take_panels(space, g->k, g->source.columns, g->n_out);
@@ -64,7 +67,7 @@ cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, cons
     g.source = (cdrop_source){.data = x,
                               .pitch = n_in,
                               .columns = n_in,
-                              .mask = n_in ? mask : NULL,
+                              .mask = n_in ? mask : NULL, /* no word to read where there are no units */
                               .words = cdrop_words(n_in),
                               .scale = scale,
                               .rule = CDROP_LIVE_NONZERO};

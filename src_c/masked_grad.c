@@ -20,6 +20,7 @@ typedef struct {
     char *scratch, *bias; /* the first a piece for each thread */
 } gradients;
 
+/* Where the training step updates weights with the gradient of 64 units, this kernel hands it to the caller. */
 static void copy_dweight(void *context, size_t p, size_t u0, size_t u1, const void *gradient)
 {
     const gradients *g = context;
@@ -55,6 +56,7 @@ static void prepare(gradients *g, cdrop_team team)
         g->k->compress(&g->outputs, &g->output_source, 0, g->outputs.blocks, from, to);
     cdrop_share(team, g->dinput ? g->n_in : 0, &from, &to);
     cdrop_pack(&g->weight, g->k, g->w, g->n_out, from, to);
+    /* From here on threads read what others have packed and listed. */
     cdrop_barrier(team);
     if (g->dinput) {
         cdrop_share(team, cdrop_blocks(g->n_out), &from, &to);
@@ -62,6 +64,8 @@ static void prepare(gradients *g, cdrop_team team)
     }
     if (g->dweight && !g->by_unit.dense) {
         cdrop_share(team, cdrop_blocks(g->n_in), &from, &to);
+        /* Each thread fills the lists of its own units, block of rows by block of rows: in ascending order, as
+         * chains need. */
         for (size_t rows = 0; rows < cdrop_blocks(g->rows); rows++)
             g->k->scatter(&g->columns, &g->inputs, from, to, rows, g->rows);
     }
@@ -105,7 +109,9 @@ static void take_memory(gradients *g, cdrop_workspace *space, size_t threads)
     }
 }
 
-/* Lists or dense, for each of the two products, from a sample of its left side. */
+/* Lists or dense, for each of the two products, from a sample of its left side. x is the output of the activation
+ * below: where that is the ReLU, an entry that is not positive is dead. The gradient by output lies in panels
+ * already, so its dense form costs no copy. */
 static void choose_sides(gradients *g)
 {
     const cdrop_kernels *k = g->k;

@@ -10,6 +10,8 @@
 
 /* ---- Making a network, its state in and out ---- */
 
+/* The transposed copy costs as much memory again, but it makes the gradient by input the same product as forward,
+ * over lines that lie one after the other. */
 static void take_state(cdrop_network *n, size_t i)
 {
     layer *l = &n->layer[i];
@@ -28,6 +30,7 @@ static void take_state(cdrop_network *n, size_t i)
         l->transposed = cdrop_take_panels(&n->state, n->k, l->n_out, l->n_in);
 }
 
+/* Scales use the keep probability that masks are drawn with, a multiple of 2^-32, so that expectations are exact. */
 static void describe_layer(layer *l, const cdrop_design *d, size_t i)
 {
     const double kept = (double)d->keep[i] * 0x1p-32;
@@ -53,6 +56,7 @@ static void take_background(cdrop_network *n, size_t n_in, size_t n_out)
 
 cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d)
 {
+    /* Everything begins as zeros, so cdrop_network_free can also take a network whose making has failed. */
     cdrop_workspace own = {0};
     cdrop_network *n = calloc(1, sizeof *n);
     *network = NULL;
@@ -117,6 +121,7 @@ void cdrop_refresh_block(const cdrop_kernels *k, const layer *l, size_t line_blo
         cdrop_transpose_block(&l->transposed, &l->weight, k, l->n_in, l->n_out, line_block, column_block);
 }
 
+/* The bias is copied without its padding, which stays the zeros that it was made with. */
 void cdrop_network_set(cdrop_network *n, size_t index, cdrop_part part, const void *weight, const void *bias)
 {
     const layer *l = &n->layer[index];

@@ -38,6 +38,8 @@ double *cdrop_take_squares(cdrop_workspace *w, size_t lines, size_t columns)
     return cdrop_take(w, cdrop_blocks(lines) * cdrop_pad(columns), sizeof(double));
 }
 
+/* Block by block, because different threads update the blocks of one column; each column of a block is one ascending
+ * chain. */
 void cdrop_note_norms(const cdrop_kernels *k, const cdrop_norms *n, size_t line_block, size_t column_block)
 {
     const cdrop_tile tile = cdrop_tile_at(n->weight, k, line_block, column_block);
@@ -69,6 +71,7 @@ void cdrop_limit_blocks(const cdrop_kernels *k, const cdrop_norms *n, double lim
     }
 }
 
+/* A single matrix has no transposed copy that would have to follow. */
 static void ignore_block(void *context, size_t line_block, size_t column_block)
 {
     (void)context, (void)line_block, (void)column_block;

@@ -4,7 +4,8 @@
 
 #include "pass.h"
 
-/* One row's answer from its outputs, at `out`, where answers of `units` numbers lie one after the other. */
+/* One row's answer from its outputs. Labels need no exponential: the largest logit is the largest probability, and a
+ * positive one a probability above 1/2. */
 static void answer_row(const pass *s, size_t row, const void *outputs, size_t units)
 {
     const cdrop_kernels *k = s->n->k;
@@ -34,6 +35,7 @@ static void predict_job(void *argument, cdrop_team team)
         answer_row(s, i, cdrop_panel_at(&last->out, s->n->k, 0, i), last->n_out);
 }
 
+/* The offsets of sparse rows count from the first entry of all, so only the pointer to them moves. */
 cdrop_batch cdrop_part_of(const cdrop_network *net, const cdrop_batch *batch, size_t first, size_t n)
 {
     cdrop_batch part = {.x = batch->x, .indptr = batch->indptr, .indices = batch->indices, .n = n};

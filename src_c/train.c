@@ -87,6 +87,7 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
 /* Max-norm limits hidden units, so the last layer has none (Srivastava et al. 2014, section 5.1). */
 static int limited(const pass *s) { return s->max_norm > 0 && s->index + 1 < s->n->layers; }
 
+/* A view, made where it is needed: the layer owns the memory. */
 static cdrop_norms norms_of(const layer *l)
 {
     return (cdrop_norms){.weight = &l->weight, .lines = l->n_in, .columns = l->n_out, .squares = l->column_squares};
@@ -114,6 +115,7 @@ static void update_units(void *context, size_t p, size_t u0, size_t u1, const vo
     cdrop_lap(s->watch, CDROP_TIME_UPDATE);
 }
 
+/* The limit has scaled this block's weights: squares and transposed copy must follow, as after an update. */
 static void refresh_limited(void *context, size_t line_block, size_t column_block)
 {
     const pass *s = context;
@@ -311,6 +313,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
                  .n = n->layer[n->layers - 1].n_out,
                  .weight_sum = cdrop_weight_sum(batch->weights, batch->rows, batch->n)},
     };
+    /* Decided once, before the job: all threads must agree on it. */
     cdrop_choose_products(n, batch, s.kept);
     cdrop_parallel(step_job, &s, threads);
     measure_density(n, batch->n, s.kept);

@@ -469,6 +469,31 @@ def test_bad_arguments_are_told(name, argument, value):
     check_told(CALLS[name], argument, value)
 
 
+TWINS = {name: call for name, call in KERNELS.items() if hasattr(reference, name.split("-")[0])}
+
+
+def raised(function, arguments):
+    try:
+        function(**copy.deepcopy(arguments))
+    except (TypeError, ValueError) as error:
+        return type(error), str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_kernel_and_its_twin_report_a_mistake_identically(name):
+    """The twin may accept more: it has no threads, and copies what shares memory."""
+    call, function, compared = TWINS[name], name.split("-")[0], 0
+    for argument, values in call.bad.items():
+        for value in values:
+            arguments = {**call.good, argument: value}
+            twins = raised(getattr(reference, function), arguments)
+            if twins and argument not in ("threads", "first_row"):
+                assert raised(getattr(kernels, function), arguments) == twins
+                compared += 1
+    assert compared
+
+
 def check_told(call, argument, value):
     with pytest.raises((TypeError, ValueError)) as caught:
         call.function(**{**copy_of(call.good), argument: value})

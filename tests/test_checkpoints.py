@@ -443,8 +443,8 @@ def test_wrong_arguments_change_nothing(tmp_path, monkeypatch):
         ({"checkpoint_every": 5}, ValueError, "checkpoint_every is 5 without checkpoint"),
         ({"checkpoint": tmp_path / "m", "checkpoint_every": 0}, ValueError, "checkpoint_every is"),
         ({"checkpoint": tmp_path / "m", "checkpoint_every": 1.5}, TypeError, "checkpoint_every is"),
-        ({"checkpoint": tmp_path / "a" / "m"}, FileNotFoundError, "there is no folder"),
-        ({"checkpoint": tmp_path / "folder"}, IsADirectoryError, "is a folder"),
+        ({"checkpoint": tmp_path / "a" / "m"}, FileNotFoundError, "there is no directory"),
+        ({"checkpoint": tmp_path / "folder"}, IsADirectoryError, "is a directory"),
     ):
         with pytest.raises(error, match=told):
             net.fit(x, y, iterations=2, **settings)

@@ -150,7 +150,7 @@ def test_what_cannot_be_exported_is_told(tmp_path, monkeypatch):
         to_onnx(Estimator(Network([2, 2]), np.array([0.5, 1.5])))
     with pytest.raises(ValueError, match="at least two classes"):
         to_onnx(Estimator(Network([2, 1]), np.array(["a"])))
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="there is no directory"):
         to_onnx(Network([2, 2]), tmp_path / "absent" / "m")
     monkeypatch.setitem(sys.modules, "onnx.checker", None)
     with pytest.raises(ImportError, match=r"pip install 'cdrop\[onnx\]'"):

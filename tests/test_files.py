@@ -43,7 +43,7 @@ def test_a_write_replaces_follows_links_and_keeps_rights(tmp_path):
 def test_check_writable_leaves_no_trace(tmp_path):
     check_writable(tmp_path / "new.json")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="there is no directory"):
         check_writable(tmp_path / "absent" / "new.json")
     with pytest.raises(IsADirectoryError):
         check_writable(tmp_path)

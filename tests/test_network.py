@@ -944,7 +944,7 @@ def test_make_network_is_the_articles():
 @pytest.mark.parametrize("name", ["dropout", "input_dropout"])
 def test_rates_that_would_keep_nothing_are_refused(name, scaling):
     for rate in (1 - 2.0**-34, 1.0):
-        with pytest.raises(ValueError, match=rf"^{name} is .*to below 1"):
+        with pytest.raises(ValueError, match=rf"^{name} is .*below 1"):
             Network([3, 4, 2], **{name: rate}, scaling=scaling)
     net = Network([3, 4, 2], **{name: 1 - 2.0**-32}, scaling=scaling)  # keeps next to nothing
     assert math.isfinite(net.train_step(*problem(net.units)))

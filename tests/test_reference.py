@@ -328,7 +328,7 @@ def test_a_row_of_weight_two_counts_as_two_rows(name):
 
 # ---- Updates -------------------------------------------------------------------------------
 
-# Weight 1, learning rate 0.1, gradients 0.5 and -0.25, epsilon 0: the weight after each update.
+# Weight 1, learning rate 0.1, gradients 0.5 and -0.25, epsilon as good as 0: the weight after each update.
 UPDATES = [
     ("sgd", {}, 0.95, 0.975),
     ("momentum", {}, 0.95, 0.93),
@@ -360,7 +360,7 @@ UPDATES = [
 @pytest.mark.parametrize(("optimizer", "hyper", "first", "second"), UPDATES, ids=str)
 def test_updates_by_hand(optimizer, hyper, first, second, dtype):
     slots, names = ref.OPTIMIZERS[optimizer][1:]
-    hyper = {**hyper, "epsilon": 0.0} if "epsilon" in names else hyper
+    hyper = {**hyper, "epsilon": 1e-30} if "epsilon" in names else hyper
     weight = np.ones((2, 1), dtype)
     state = [np.zeros_like(weight) for _ in range(slots)]
     for step, (g, expected) in enumerate([(0.5, first), (-0.25, second)], 1):

@@ -296,6 +296,7 @@ DEGENERATE = {
     "no repeat": ([], [], "0 repeats"),
     "one repeat": ([0.9], [0.8], "1 repeat cannot"),
     "NaN": ([0.9, math.nan, 0.7, 0.8], [0.8, 0.9, 0.7, 0.6], "1 of 4 repeats gave"),
+    "huge": ([0.9, -1e300, 0.7], [0.8, 1e300, 0.5], "1 of 3 repeats gave"),
     "infinity": ([0.9, math.inf, 0.7], [0.8, math.inf, 0.5], "1 of 3 repeats gave"),
 }
 
@@ -307,8 +308,7 @@ DEGENERATE = {
 def test_degenerate_input_is_undecided_without_a_warning(case, quantity, sampling, with_rows):
     a, b, reason = DEGENERATE[case]
     first, second = (
-        Scores(np.array(x), np.tile(np.array(x, "f4")[:, None], 5) if with_rows else None)
-        for x in (a, b)
+        Scores(np.array(x), np.tile(np.array(x)[:, None], 5) if with_rows else None) for x in (a, b)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -330,6 +330,9 @@ def test_equal_differences_have_no_scale_unless_the_rows_differ():
             assert evidence.estimate == pytest.approx(estimate)
             assert evidence.verdict == "not decided"
             assert evidence.reason.startswith("all 3 differences are equal")
+    for quantity in QUANTITIES:
+        tiny = quantity(scores([1e-200, 2e-200, 4e-200]), scores([2e-200, 1e-200, 1e-200]), SPLITS)
+        assert tiny.reason.endswith("the test has no scale")
     cells = np.tile(normal(40, shift=2.0), (3, 1))
     assert difference(nothing(rows(cells)), rows(cells), SEEDS).verdict == "better"
     assert probability_better(nothing(rows(cells)), rows(cells), SEEDS).verdict == "not decided"

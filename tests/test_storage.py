@@ -222,7 +222,7 @@ def test_other_models_and_paths_are_refused(tmp_path, monkeypatch):
             storage.save(model, tmp_path / "m")
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "absent")
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="there is no directory"):
         trained().save(tmp_path / "absent" / "m")
     for path in (3, None, [], object()):
         with pytest.raises(TypeError):

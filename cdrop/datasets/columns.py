@@ -194,14 +194,15 @@ def _dates(texts: list[str]) -> NDArray[Any] | None:
         return None
     import pandas as pd
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # of an ambiguous or mixed format
-        for options in ({}, {"dayfirst": True}, {"format": "ISO8601"}):
+    for options in ({}, {"dayfirst": True}, {"format": "ISO8601"}):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             try:
                 dates = pd.to_datetime(pd.Series(texts, dtype=object), utc=True, **options)
-            except (ValueError, TypeError, OverflowError, UserWarning):
+            except (ValueError, TypeError, OverflowError):
                 continue
-            return dates.dt.tz_localize(None).to_numpy("datetime64[s]")  # type: ignore[no-any-return]
+        if not any("Could not infer format" in str(warning.message) for warning in caught):
+            return np.asarray(dates.dt.tz_localize(None).to_numpy("datetime64[s]"))
     return None
 
 

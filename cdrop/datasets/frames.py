@@ -118,7 +118,7 @@ def _frame(path: Path, suffix: str, options: Options) -> Any:
     if suffix == ".feather":
         return pd.read_feather(path)
     if suffix.startswith(".json"):
-        return pd.read_json(path, lines=suffix == ".jsonl", convert_dates=False, dtype=False)
+        return pd.read_json(path, lines=suffix == ".jsonl", dtype=False)
     header = 0 if options.header else None
     return pd.read_excel(path, header=header, dtype=object, keep_default_na=False, na_values=[""])
 

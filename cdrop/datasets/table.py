@@ -283,11 +283,11 @@ def encode_labels(
         raise ValueError(
             f"y has {(~np.isfinite(labels)).sum()} infinite labels; expected finite ones"
         )
-    task = task or _guess_task(labels)
     distinct, places = np.unique(labels, return_inverse=True)
     if len(distinct) < 2:
         some = f"{str(distinct[0])[:50]!r} in each row" if len(distinct) else "no rows"
         raise ValueError(f"y has {some}; expected at least 2 distinct labels")
+    task = task or _guess_task(distinct, len(labels))
     if task == "classification":
         return task, *_in_order(distinct.tolist(), places)
     if labels.dtype.kind not in "iuf":
@@ -329,15 +329,14 @@ def _unboxed(values: list[Any]) -> NDArray[Any]:
     return np.array([names[value] for value in values])
 
 
-def _guess_task(labels: NDArray[Any]) -> str:
-    """Return the task that labels suggest."""
-    if labels.dtype.kind not in "iuf":
+def _guess_task(values: NDArray[Any], rows: int) -> str:
+    """Return the task that the distinct labels of some rows suggest."""
+    if values.dtype.kind not in "iuf":
         return "classification"
-    if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
+    if values.dtype.kind == "f" and (values != np.floor(values)).any():
         return "regression"
-    values = np.unique(labels)
-    distinct, rows = len(values), len(labels)
-    reach = float(values[-1]) - float(values[0]) + 1  # a row of classes has few gaps
+    distinct = len(values)
+    reach = float(values[-1]) - float(values[0]) + 1  # the numbers of classes have few gaps
     wide = distinct > _CLASS_SHARE * rows or reach > _MOST_GAPS * distinct
     many = distinct > _MOST_CLASSES and wide
     counted = values[0] in (0, 1) and reach == distinct

@@ -386,7 +386,7 @@ def _scan(path: Path, look: _Look, options: Options) -> tuple[int, _Look]:
     with _opened(path) as stream:
         while block := stream.read(_BLOCK):
             size += len(block)
-            lines += np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n"))  # SIMD
+            lines += int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n")))  # SIMD
             line = len(block) - block.rfind(b"\n") - 1 if b"\n" in block else line + len(block)
             if line > _LONGEST_LINE or size > MOST_BYTES or lines > MOST_ROWS:
                 raise DataError(

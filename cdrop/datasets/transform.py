@@ -18,7 +18,7 @@ __all__ = ["ImageScaler", "Standardizer", "TableEncoder", "Transformer", "array_
 
 _MOST_CATEGORIES = 64  # of one column; beyond, the rarest share one
 _RARE = 5  # training rows: a value with fewer shares a column with other rare ones
-_PARTS = ("year", "month", "day", "weekday", "hour")
+_PARTS = ("year", "month", "day", "day_of_week", "hour")
 
 
 class Transformer(Protocol):
@@ -183,7 +183,7 @@ class TableEncoder:
     that marks them. Text and booleans become a column of 0 and 1 for each value; values in fewer
     than 5 training rows share one, and so do those beyond the 64 most frequent. An unknown value
     counts as rare, a missing one is a value of its own. Dates become days, and the parts (year,
-    month, day, weekday, hour) that vary over the training rows. Needs the extra ``table``.
+    month, day, day of the week, hour) that vary over the training rows. Needs the extra ``table``.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ import os
 import re
 from functools import partial
 from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cdrop import plotting
 from cdrop._files import write_atomically
@@ -154,7 +154,7 @@ def _repeats(
     """Draw scores, differences and spreads, a row for each row of their tables, and the sweep."""
     split = "split, " if result.sampling.ratio is not None else ""
     shared = f"The arms of a repeat share {split}initial weights and minibatches."
-    both = {"result": result, "contrasts": contrasts}
+    both: dict[str, Any] = {"result": result, "contrasts": contrasts}
     parts = [
         ("scores", partial(plotting.draw_scores, result=result), shared),
         ("differences", partial(plotting.draw_differences, **both), ""),
@@ -205,8 +205,8 @@ def _picture(
     box = head.partition('viewBox="')[2].partition('"')[0]
     svg = content.removesuffix("\n").removesuffix("</svg>")
     cells = (zip(table.head, row, strict=True) for row in table.rows[:MOST_READ])
-    told = ("; ".join(f"{h} {cell}".strip() for h, cell in row if cell) for row in cells)
-    return Picture(box, svg, signs(f"{axes.get_title()}. {'. '.join(told)}"), caption)
+    spoken = ("; ".join(f"{h} {cell}".strip() for h, cell in row if cell) for row in cells)
+    return Picture(box, svg, signs(f"{axes.get_title()}. {'. '.join(spoken)}"), caption)
 
 
 def signs(text: str) -> str:

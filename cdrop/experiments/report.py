@@ -117,18 +117,7 @@ def _findings(result: ExperimentResult) -> list[Table | str]:
 
 
 def heading(result: ExperimentResult) -> str:
-    """Return what is known before the work begins: data, splits, arms and machine.
-
-    Parameters
-    ----------
-    result : ExperimentResult
-        With or without finished repeats.
-
-    Returns
-    -------
-    str
-        Some lines without a final newline.
-    """
+    """Return what is known before the work begins: data, splits, arms and machine, a line each."""
     lines = (f"{name:<10}{fact}" for name, fact in facts(result).items())
     return "\n".join(_wrapped(line, "", " " * 10) for line in lines)
 

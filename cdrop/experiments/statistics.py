@@ -50,6 +50,7 @@ POWER = 0.8
 NEEDS_SCIPY = 'the test needs SciPy: pip install "cdrop[stats]"'
 CHUNK = 1 << 20  # cells of repeats x test rows converted to float64 at a time, 8 MiB
 MOST_REPEATS = 10**7
+LARGEST = 1e150  # score whose square is finite
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,8 @@ def standard_deviation(values: ArrayLike) -> float:
     if array.size < 2 or not np.isfinite(array).all():
         return math.nan
     # Equal values have no spread, though their mean, or they themselves, may be rounded.
-    return 0.0 if _constant(array, array) else float(array.std(ddof=1))
+    with np.errstate(over="ignore"):
+        return 0.0 if _constant(array, array) else float(array.std(ddof=1))
 
 
 def mean_interval(
@@ -272,7 +274,7 @@ def difference(
     level, margin = _between_0_and_1("level", level), finite_number("margin", margin)
     a, b = _paired(first, second)
     test = _name(first, second, sampling, "corrected resampled t-test", "t-test")
-    with np.errstate(invalid="ignore"):  # infinity minus infinity
+    with np.errstate(over="ignore", invalid="ignore"):  # see `_obstacle`
         unknown = _unknown(mean(b - a), 0.0, test)
     if obstacle := _obstacle(first, second, least=2):
         return replace(unknown, reason=obstacle)
@@ -790,17 +792,19 @@ def _obstacle(first: Scores, second: Scores, *, least: int) -> str:
     if a.size < least:
         noun = "repeat" if a.size == 1 else "repeats"
         return f"{a.size} {noun} cannot separate the arms; the test needs at least {least}"
-    if bad := int(np.count_nonzero(~(np.isfinite(a) & np.isfinite(b)))):
-        return f"{bad} of {a.size} repeats gave a value that is not finite"
+    if bad := int(np.count_nonzero(~((np.abs(a) < LARGEST) & (np.abs(b) < LARGEST)))):
+        return f"{bad} of {a.size} repeats gave a value that is not finite, or is too large"
     few = [s.rows.shape[1] for s in (first, second) if s.rows is not None and s.rows.shape[1] < 2]
     return "1 test row cannot separate the arms; the test needs at least 2" if few else ""
 
 
 def _constant(values: NDArray[np.float64], *computed_from: NDArray[np.float64]) -> bool:
     """Return whether `values` are all equal, up to the rounding of what they were computed from."""
-    # Differences of values near 1 differ by some 1e-16 when they should be equal.
+    # Differences of values near 1 differ by some 1e-16 when they should be equal; squares of
+    # differences below 1 / LARGEST are 0.
     scale = max(float(np.abs(source).max()) for source in computed_from)
-    return bool(np.ptp(values) <= 64 * np.finfo(np.float64).eps * scale)
+    limit = max(64 * np.finfo(np.float64).eps * scale, 1 / LARGEST)
+    return bool(np.ptp(values) <= limit)
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -31,7 +31,7 @@ with atheris.instrument_imports(include=["cdrop"]):
 
     from cdrop import Network, load, network, storage
     from cdrop.callbacks import Callback, Validation
-    from cdrop.datasets import DataError, load_csv, load_npz, mnist, read_idx, tables
+    from cdrop.datasets import DataError, assemble, load_csv, load_npz, mnist, npz, read_idx
     from cdrop.estimators import DropoutMLPClassifier, DropoutMLPRegressor
     from cdrop.experiments import Ledger, Trial
 
@@ -310,31 +310,32 @@ def arrays_of_rows():
     """Read the rows of each part of an archive; np.load would refuse one whose first bytes are no zip file's."""
     with zipfile.ZipFile(PATH) as archive:
         there = {name.removesuffix(".npy"): name for name in archive.namelist()}
-        keys = [[key for key in names if key in there] for names, _ in tables._KEYS.values()]
+        keys = [[key for key in names if key in there] for names, _ in npz._KEYS.values()]
         streams = [archive.open(there[some[0]]) for some in keys if some]
         return [np.lib.format.read_array(stream, allow_pickle=False) for stream in streams]
 
 
 def reads_table(content):
-    """Read; what comes of it must be finite, whole, and the numbers that another reader finds."""
+    """Read; the result must be finite or missing, complete, and the numbers that another reader finds."""
     archive = content[:2] == b"PK"
     try:
-        data = load_npz(PATH) if archive else load_csv(PATH, label="kind")
+        table = load_npz(PATH) if archive else load_csv(PATH, label="kind")
     except DataError as error:
         assert str(PATH) in str(error)
         return "refused"
-    rows = [getattr(data, f"X_{part}") for part in ("train", "val", "test")]
-    labels = np.concatenate([getattr(data, f"y_{part}") for part in ("train", "val", "test")])
-    numbers = np.sort(np.concatenate([part.ravel() for part in rows]).astype(float))
-    if archive:
-        found = arrays_of_rows()
-        expected = np.sort(np.concatenate([array.ravel() for array in found]).astype(float))
-        if not np.array_equal(numbers, expected):
+    parts = [(table.X, table.y), *([table.test] if table.test else [])]
+    for X, y in parts:
+        if len(X) != len(y):
+            raise WrongResult("a table has other rows than labels")
+        if isinstance(X, np.ndarray) and np.isinf(X).any():
+            raise WrongResult("an infinite number was read")
+        if table.classes and (y.min() < 0 or y.max() >= len(table.classes)):
+            raise WrongResult("a label is not a class")
+    if archive and not table.notes:
+        numbers = np.sort(np.concatenate([X.ravel() for X, _ in parts]).astype(float))
+        found = np.sort(np.concatenate([array.ravel() for array in arrays_of_rows()]).astype(float))
+        if not np.array_equal(numbers, found):
             raise WrongResult("a table was read that the file does not hold")
-    if not np.isfinite(numbers).all() or sum(map(len, rows)) != len(labels):
-        raise WrongResult("a table was read that is none")
-    if labels.min() < 0 or labels.max() >= len(data.classes):
-        raise WrongResult("a label is no class")
     return "read"
 
 
@@ -376,7 +377,7 @@ def promise(stream, where):
     return shape, dtype
 
 
-TABLE_HEADER = tables._read_header
+TABLE_HEADER = npz._read_header
 CHECK, READ_HEADER, READ_PLAIN = storage._check_about, mnist._read_header, mnist._read_plain
 PLANTS = {
     "digest not checked": (storage, "_read", lambda path: Path(path).read_bytes()),
@@ -386,8 +387,8 @@ PLANTS = {
     "crash": (storage, "_check_about", crash),
     "header believed": (mnist, "_read_header", believe),
     "rest not read": (mnist, "_read_plain", cut),
-    "table header believed": (tables, "_read_header", promise),
-    "numbers not checked": (tables, "_check_rows", lambda rows, where: rows),
+    "table header believed": (npz, "_read_header", promise),
+    "numbers not checked": (assemble, "drop_infinite", lambda rows: 0),
 }
 
 
