@@ -10,6 +10,7 @@ from collections import defaultdict
 from functools import partial
 
 import numpy as np
+import pandas
 import pytest
 from comparisons import FakeTrainer, small_dataset
 from conftest import digest
@@ -498,7 +499,7 @@ OTHERS = {
     "load_csv": Call(
         datasets.load_csv,
         {"path": CSV, "label": "y"},
-        {"label": [None, b"y", ["y"], 1.5]},
+        {"label": [b"y", ["y"], 1.5]},
     ),
     "load_csv-path": Call(
         partial(datasets.load_csv, label="y"),
@@ -534,6 +535,11 @@ OTHERS = {
         {"source": CSV, "label": "y"},
         {"test": [value for value in NO_PATH if value is not None]},
         "PathLike|path|test",
+    ),
+    "from_frame": Call(
+        datasets.from_frame,
+        {"frame": pandas.DataFrame({"a": ROWS[:, 0], "y": CLASSES}), "label": "y"},
+        {"frame": [None, 3, "a", [], {}, np.eye(3)], "label": [b"y", ["y"], 1.5, "z"]},
     ),
     "encode_labels": Call(
         datasets.encode_labels,
@@ -674,6 +680,10 @@ OTHERS = {
         {
             **each(("repeats", "iterations", "hidden", "batch_size"), ["0", "-1", "1.5", "a", ""]),
             "threads": ["0", "257", "a"],
+            "margin": ["-0.1", "nan", "inf", "a", ""],
+            **each(("splits", "epochs"), ["0", "-1", "1.5", "a", ""]),
+            "rates": ["1", "-0.1", "0.1,nan", "inf", "a", "", "0.1,,0.2"],
+            **each(("task", "protocol"), ["", "nonsense"]),
             "jobs": ["0", "-1", "1.5", "a"],
             "seed": ["-1", "0.5", "a", ""],
             "dropout": ["1", "-0.1", "nan", "inf", "a", ""],
@@ -757,6 +767,28 @@ ANYTHING_GOES = {
     **each(("EpochPrinter.file", "LossPrinter.file", "ProgressBar.file"), "as for print"),
     **each(("Validation.X", "Validation.y"), "the network's score says what is wrong"),
     "simd_paths.built": "a switch",
+    "from_frame.name": "any heading",
+    **each(
+        ("ExperimentResult.plot.file", "ExperimentResult.plot.format"), "tests/test_plotting.py"
+    ),
+    **each(
+        ("ExperimentResult.write_report.file", "ExperimentResult.write_report.command"),
+        "tests/test_report.py",
+    ),
+    **{
+        f"{kind}.{argument}": "the experiment has checked the rows"
+        for kind, more in (
+            ("ImageScaler", ["dtype"]),
+            ("Standardizer", ["dtype", "names", "get_feature_names_out.input_features"]),
+            ("TableEncoder", ["kinds", "get_feature_names_out.input_features"]),
+            ("Transformer", []),
+        )
+        for argument in ("fit.X", "fit.y", "transform.X", *more)
+    },
+    **{
+        f"split_rows.{argument}": "whoever splits has checked the sizes"
+        for argument in ("y", "seed", "testing", "validation", "stratify")
+    },
     "Arm.scores.metric": "NaN where there is none",
     "Arm.to_dict.names": "the result's metrics",
     "ExperimentResult.label.arm": "a name without a longer one is its own",
@@ -819,5 +851,7 @@ def test_the_tables_have_bad_values_for_each_option():
         "checkpoint",
         "resume",
     }  # tests/test_cli.py
-    elsewhere |= {"rows", "search", "epochs", "time_limit"}  # tests/test_paper.py
+    elsewhere |= {"drop", "categories", "test", "group", "time", "sep", "decimal", "encoding", "missing"}
+    elsewhere |= {"header", "metric", "until_decided"}  # tests/test_tables.py and tests/test_cli.py
+    elsewhere |= {"rows", "search", "time_limit"}  # tests/test_paper.py
     assert options - elsewhere == set(CALLS_HERE["cli"].bad)

@@ -55,8 +55,11 @@ class Options:
             value = getattr(self, name)
             if isinstance(value, str):
                 object.__setattr__(self, name, (value,))
-            elif not all(isinstance(item, str) for item in value):
+            elif not isinstance(value, Collection) or not all(isinstance(v, str) for v in value):
                 raise TypeError(f"{name} is {value!r}; expected strings")
+        for name in ("sep", "decimal", "encoding", "group", "time"):
+            if not isinstance(getattr(self, name), str | None):
+                raise TypeError(f"{name} is {getattr(self, name)!r}; expected a string, or None")
         if isinstance(self.label, bool) or not isinstance(self.label, str | int | None):
             raise TypeError(f"label is {self.label!r}; expected the name or number of a column")
 
