@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 import re
+import tempfile
 import warnings
 from collections import defaultdict
 from functools import partial
@@ -58,7 +59,16 @@ from cdrop import (
     storage,
 )
 from cdrop.cli import build_parser, main
-from cdrop.experiments import Ledger, Settings, compare, open_ledger, paired_experiment
+from cdrop.experiments import (
+    Ledger,
+    Preset,
+    Settings,
+    arms_for,
+    compare,
+    does_dropout_help,
+    open_ledger,
+    paired_experiment,
+)
 
 pytestmark = pytest.mark.usefixtures("another_folder")
 
@@ -74,6 +84,15 @@ NO_PATH_OR_NONE = [value for value in NO_PATH if value is not None]
 NO_MODEL = [None, 3, "model", object(), Network, DropoutMLPClassifier]
 SMALL = small_dataset()
 X, y = np.eye(6), np.arange(6) % 2
+
+
+KEPT = tempfile.TemporaryDirectory()  # removed at the end of the process
+CSV, NPZ = (os.path.join(KEPT.name, name) for name in ("table.csv", "table.npz"))
+with open(CSV, "w") as stream:
+    stream.write(
+        "a,b,y\n" + "".join(f"{i},{i % 3 / 2},{'no' if i % 2 else 'yes'}\n" for i in range(12))
+    )
+np.savez(NPZ, X=np.random.default_rng(0).random((12, 2)), y=np.arange(12) % 2)
 
 
 def each(names, values):
@@ -300,6 +319,7 @@ ADAM = {"beta1": BELOW_1, "beta2": BELOW_1, **OPTIMIZER}
 SETTINGS = {
     **each(("repeats", "iterations", "hidden", "print_every"), COUNT),
     "seed": [*NO_KEY, 2**64 - 1],
+    "margin": FRACTION,
     "sweep": [None, 3, 0.5, "0.5", (1.0,), (-0.1,), (NAN,), ("0.5",), (0.1, None), {0.5}],
 }
 
@@ -308,29 +328,34 @@ def made(kind, bad):
     return Call(kind, {}, bad)
 
 
-def compared(
-    dataset=SMALL,
-    settings=None,
-    callbacks=(),
-    on_begin=None,
-    on_trial=None,
-    network=None,
-    ledger=None,
-    n_jobs=None,
-    **rest,
-):
-    """Compare, and stop as soon as the first fit would begin: all must be checked by then."""
-    settings = Settings(repeats=1, iterations=1, **rest) if settings is None else settings
-    told = {"on_begin": on_begin, "on_trial": on_trial}
-    options = {"callbacks": callbacks, "network": network, "ledger": ledger, "n_jobs": n_jobs}
-    return compare(dataset, settings, **options, **told)
+def compared(data=SMALL, settings=None, *, network=None, **rest):
+    """Compare few iterations."""
+    names = inspect.signature(Settings).parameters
+    own = {name: rest.pop(name) for name in list(rest) if name in names}
+    settings = Settings(**{"repeats": 1, "iterations": 1, **own}) if settings is None else settings
+    return compare(data, settings, network=network, **rest)
 
 
-def tried(train_data=(X, y), test_data=(X, y), **rest):
-    """The same for an experiment of any configurations."""
-    arms = {"plain": {"iterations": 1}, "other": {"iterations": 1, "dropout": 0.5, "hidden": 2}}
-    options = {"configurations": arms, "repeats": 1, **rest}
-    return paired_experiment(train_data=train_data, test_data=test_data, **options)
+def tried(arms=None, X=X, y=y, test_data=(X, y), **rest):
+    """The same for an experiment of any arms on a given test set."""
+    some = {"plain": {"iterations": 1}, "other": {"iterations": 1, "dropout": 0.5, "hidden": 2}}
+    return paired_experiment(arms or some, X, y, test_data=test_data, **{"repeats": 1, **rest})
+
+
+def split(**rest):
+    """The same with a split in each repeat."""
+    return tried(X=np.eye(30), y=np.arange(30) % 2, test_data=None, **rest)
+
+
+def helped(data=None, **rest):
+    """Whether dropout helps on a small table."""
+    table = datasets.Table(
+        "t", "made here", np.eye(30), np.arange(30) % 2, "classification", ("a", "b")
+    )
+    arms = {"no dropout": {"iterations": 1}, "dropout": {"iterations": 1, "dropout": 0.5}}
+    return does_dropout_help(
+        table if data is None else data, **{"arms": arms, "repeats": 1, **rest}
+    )
 
 
 def subnetworks(method, **arguments):
@@ -486,17 +511,22 @@ OTHERS = {
     ),
     "load": Call(
         datasets.load,
-        {"source": "absent.csv", "label": "y"},
+        {"source": CSV, "label": "y"},
         {
-            "label": NO_COLUMN,
-            "task": NO_TASK,
-            **each(("drop", "categories", "missing"), [3, b"y", ["y", 3], 1.5, None]),
-            **each(("group", "time", "sep", "encoding"), [3, b"y", ["y"], 1.5, True]),
-            "decimal": [3, b".", ["."], ";", ""],
+            "label": [None, b"y", ["y"], 1.5],
+            "task": [3, "", "nonsense", b"a"],
+            **each(("drop", "categories", "missing"), [3, [3], [None], {1: 2}]),
+            **each(("group", "time", "sep", "decimal", "encoding"), [b"a", [], {}]),
             "header": NO_FLAG,
+            "progress": NO_FLAG,
+        },
+    ),
+    "load-digits": Call(
+        datasets.load,
+        {"source": "digits"},
+        {
             "validation": [*[value for value in NO_WHOLE if value is not None], -1, HUGE],
             "seed": NO_KEY,
-            "progress": NO_FLAG,
         },
     ),
     "load-test": Call(
@@ -528,6 +558,36 @@ OTHERS = {
     "load-source": Call(
         datasets.load, {"source": "absent"}, {"source": [*NO_PATH, None]}, "PathLike|path"
     ),
+    "load-test": Call(
+        datasets.load,
+        {"source": CSV, "label": "y"},
+        {"test": [value for value in NO_PATH if value is not None]},
+        "PathLike|path|test",
+    ),
+    "from_frame": Call(
+        datasets.from_frame,
+        {"frame": pandas.DataFrame({"a": ROWS[:, 0], "y": CLASSES}), "label": "y"},
+        {"frame": [None, 3, "a", [], {}, np.eye(3)], "label": [b"y", ["y"], 1.5, "z"]},
+    ),
+    "encode_labels": Call(
+        datasets.encode_labels,
+        {"y": ["a", "b"]},
+        {
+            "y": [
+                3,
+                "a",
+                None,
+                [],
+                [1, 1],
+                [NAN, 1],
+                [None, "a"],
+                [INF, 1],
+                np.ones((2, 2)),
+                RAGGED,
+            ],
+            "task": [3, "", "nonsense", b"classification"],
+        },
+    ),
     "Dataset.subset": Call(
         SMALL.subset,
         {"train_size": 10},
@@ -541,32 +601,67 @@ OTHERS = {
         compared,
         {"network": FakeTrainer()},
         {
-            "dataset": [None, 3, "mnist", SMALL.to_features(), object()],
+            "data": [None, 3, "mnist", SMALL.to_features(), object()],
             "settings": [3, "small", {}, object(), Settings],
-            **each(("on_begin", "on_trial", "network"), [3, "print", [], {}]),
-            "ledger": [3, "kept", {}, object(), Ledger],
-            "n_jobs": NO_JOBS,
+            "splits": NO_FLAG,
         },
     ),
     "paired_experiment": Call(
         tried,
         {},
         {
-            "configurations": [None, 3, [], {}, {"a": {}, 3: {}}, {"a": {}, "b": 3}]
+            "arms": [3, [3], {"a": {}, 3: {}}, {"a": {}, "b": 3}, {"a": {}, "b": []}, {"a": [None]}]
             + [{"a": {}, "b": {setting: 1}} for setting in ("width", "seed", "units", "callbacks")]
-            + [{"a": {}, "b": {"hidden": hidden}} for hidden in (0, -1, 1.5, "2", (2, 0), None)],
-            **each(
-                ("train_data", "test_data"),
-                [None, 3, [], (X,), (X, y, y), (X, y[1:]), (X[:0], y[:0]), (X[0], y[0]), {1: 2}],
-            ),
-            **each(("repeats", "note_every"), [value for value in COUNT if value is not None]),
+            + [{"a": {}, "b": {"hidden": hidden}} for hidden in (0, -1, 1.5, "2", (2, 0), None)]
+            + [{"a": {"epochs": 2, "patience": bad}} for bad in (0, -1, 1.5, "2", True)],
+            "test_data": [3, [], (X,), (X, y, y), (X, y[1:]), (X[:0], y[:0]), (X[0], y[0]), {1: 2}]
+            + [(X, y + 1), (X[:, 1:], y), (X, np.full(6, "a")), (X, None)],
+            **each(("repeats", "curve_every"), [value for value in COUNT if value is not None]),
             "seed": [*NO_KEY, 2**64],
+            "task": [value for value in NO_NAME if value is not None],
+            "metric": [3, "", "nonsense", "rmse", b"accuracy", [], {}, object()],
+            "margin": FRACTION,
+            **each(("until_decided", "stratify"), NO_FLAG),
+            **each(("validation_size",), NO_SHARE),
             "n_jobs": NO_JOBS,
             "threads": COUNT,
             "time_limit": [value for value in POSITIVE if value is not None],
             **each(("on_begin", "on_trial", "network"), [3, "print", [], {}]),
             "ledger": [3, "kept", {}, object(), Ledger],
+            "preset": [3, "article", {}, object(), Preset],
+            "transformer": [3, "scale", [], {}, object()],
+            "cv": [3, "kfold", [3], [([0, 1], [2])], object()],
         },
+    ),
+    "paired_experiment-splits": Call(
+        split,
+        {},
+        {
+            "test_size": [*NO_NUMBER, *(0, -1, 0.0, 1.0, 1.5, -0.1, NAN, INF, 29, 30, HUGE)],
+            "train_size": [*[v for v in NO_WHOLE if v is not None], 0, -1, 1, 25, HUGE],
+            "groups": [3, "a", [1, 2], np.ones(30), np.ones((30, 1)), RAGGED],
+            "times": [3, "a", [1, 2], np.full(30, NAN), np.full(30, "a"), np.ones((30, 1)), RAGGED],
+            "cv": [3, "kfold", [], [3], [([0], [2])], [([0, 1], [1])], [([0, 1], [30])]],
+        },
+    ),
+    "paired_experiment-data": Call(
+        partial(tried, test_data=None),
+        {"X": np.eye(8), "y": np.arange(8) % 2},
+        {
+            "X": ["a", None, 1.0, np.ones(8), np.ones((8, 3, 1)), np.ones((0, 3)), RAGGED],
+            "y": [
+                "a",
+                1,
+                None,
+                [0, 1],
+                np.zeros((2, 3, 4)),
+                np.full(8, NAN),
+                np.full(8, None),
+                RAGGED,
+            ]
+            + [np.ones(8), np.full(8, 1j), np.full(8, INF)],
+        },
+        "X|y",
     ),
     "paired_experiment-callbacks": Call(
         tried, {"callbacks": ()}, {"callbacks": [None, 3, "ab", [3], [None]]}
@@ -574,23 +669,46 @@ OTHERS = {
     "paired_experiment-about": Call(
         tried, {"about": {}}, {"about": [3, "MNIST", [1], object()]}, "about|mapping"
     ),
-    "compare-callbacks": Call(
-        compared, {"callbacks": ()}, {"callbacks": [None, 3, "ab", [3], [None]]}
+    "does_dropout_help": Call(
+        helped,
+        {},
+        {
+            "data": [3, "titanic.csv", SMALL.to_features(), object()],
+            "test_size": [*NO_NUMBER, *(0, -1, 1.0, -0.1, NAN, INF, 29, HUGE)],
+            "arms": [3, [3], {}, {"a": 3}, {"a": []}],
+        },
+    ),
+    "arms_for": Call(
+        arms_for,
+        {"rows": 100},
+        {
+            "rows": COUNT,
+            **each(("rates", "l2", "hidden"), [3, "ab", None, (), [], {0.1}, ("a",), (None,)]),
+            **each(("epochs", "patience"), COUNT),
+            "learning_rate": POSITIVE,
+        },
     ),
     "Arm.curve": Call(
         RESULT.arms["plain"].curve, {"name": "loss"}, {"name": [*NO_NAME, "seconds"]}
     ),
+    "Arm.curves": Call(
+        RESULT.arms["plain"].curves, {"name": "loss"}, {"name": [*NO_NAME, "seconds"]}
+    ),
+    "ExperimentResult.scores": Call(RESULT.scores, {"arm": "plain"}, {"arm": NO_NAME}),
     "ExperimentResult.contrasts": Call(
         RESULT.contrasts,
         {},
         {
             "baseline": [value for value in NO_NAME if value is not None],
-            "sizes": [3, "ab", None, {0.1}, (0,), (-0.1,), ("0.1",), (NAN,), (None,), (1j,)],
+            "sizes": [3, "ab", {0.1}, (0,), (-0.1,), ("0.1",), (NAN,), (None,), (1j,)],
         },
     ),
-    "open_ledger": Call(open_ledger, {"folder": "absent/kept"}, {"resume": NO_FLAG}),
-    "open_ledger-folder": Call(
-        open_ledger, {"folder": "absent/kept"}, {"folder": [*NO_PATH, None]}, "PathLike|path"
+    "open_ledger": Call(open_ledger, {"directory": "absent/kept"}, {"resume": NO_FLAG}),
+    "open_ledger-directory": Call(
+        open_ledger,
+        {"directory": "absent/kept"},
+        {"directory": [*NO_PATH, None]},
+        "PathLike|path",
     ),
     "Settings-compared": Call(
         compared,
@@ -610,6 +728,10 @@ OTHERS = {
         {
             **each(("repeats", "iterations", "hidden", "batch_size"), ["0", "-1", "1.5", "a", ""]),
             "threads": ["0", "257", "a"],
+            "margin": ["-0.1", "nan", "inf", "a", ""],
+            **each(("splits", "epochs"), ["0", "-1", "1.5", "a", ""]),
+            "rates": ["1", "-0.1", "0.1,nan", "inf", "a", "", "0.1,,0.2"],
+            **each(("task", "protocol"), ["", "nonsense"]),
             "jobs": ["0", "-1", "1.5", "a"],
             "seed": ["-1", "0.5", "a", ""],
             "dropout": ["1", "-0.1", "nan", "inf", "a", ""],
@@ -663,9 +785,7 @@ MODULES = (
         "convert",
         "datasets",
         "estimators",
-        "experiments.compare",
-        "experiments.ledger",
-        "experiments.paired",
+        "experiments",
         "initializers",
     ),
     *("kernels", "network", "optimizers", "schedules", "storage", "subnetworks", "uncertainty"),
@@ -674,8 +794,10 @@ MADE_BY_CDROP = {
     *(
         "Arm",
         "ClassificationUncertainty",
-        "ComparisonResult",
+        "Claim",
+        "Column",
         "Contrast",
+        "Evidence",
         "ExperimentResult",
         "Trial",
         "Column",
@@ -683,7 +805,8 @@ MADE_BY_CDROP = {
         "Epoch",
         "Evaluation",
     ),
-    *("Features", "History", "Ledger", "RegressionUncertainty", "Subnetworks", "Table"),
+    *("Preset", "Published", "Table", "Transformer"),
+    *("Features", "History", "Ledger", "RegressionUncertainty", "Subnetworks"),
 }
 CALLED_BY_CDROP = {  # Network.load_state_dict is not, and tests/test_arguments.py has states of all kinds
     *("after", "begin", "constants", "on_epoch_end", "on_fit_begin", "on_fit_end", "on_iteration"),
@@ -694,17 +817,28 @@ ANYTHING_GOES = {
     **each(("EpochPrinter.file", "LossPrinter.file", "ProgressBar.file"), "as for print"),
     **each(("Validation.X", "Validation.y"), "the network's score says what is wrong"),
     "simd_paths.built": "a switch",
+    "from_frame.name": "any heading",
     **each(
-        [
-            *(f"{name}.{part}" for name in TRANSFORMERS for part in ("fit.X", "transform.X")),
-            *(f"{name}.fit.y" for name in TRANSFORMERS),
-            *(f"{name}.dtype" for name in TRANSFORMERS[:2]),
-            *(f"{name}.get_feature_names_out.input_features" for name in TRANSFORMERS[1:3]),
-            *("Standardizer.names", "TableEncoder.kinds", "split_rows.y", "from_frame.name"),
-        ],
-        "of a Table, which has checked it",
+        ("ExperimentResult.plot.file", "ExperimentResult.plot.format"), "tests/test_plotting.py"
     ),
-    "describe_data.dataset": "compare has checked it",
+    **each(
+        ("ExperimentResult.write_report.file", "ExperimentResult.write_report.command"),
+        "tests/test_report.py",
+    ),
+    **{
+        f"{kind}.{argument}": "the experiment has checked the rows"
+        for kind, more in (
+            ("ImageScaler", ["dtype"]),
+            ("Standardizer", ["dtype", "names", "get_feature_names_out.input_features"]),
+            ("TableEncoder", ["kinds", "get_feature_names_out.input_features"]),
+            ("Transformer", []),
+        )
+        for argument in ("fit.X", "fit.y", "transform.X", *more)
+    },
+    "split_rows.y": "whoever splits has checked the targets",
+    "Arm.scores.metric": "NaN where there is none",
+    "Arm.to_dict.names": "the result's metrics",
+    "ExperimentResult.label.arm": "a name without a longer one is its own",
 }
 
 
@@ -764,5 +898,17 @@ def test_the_tables_have_bad_values_for_each_option():
         "checkpoint",
         "resume",
     }  # tests/test_cli.py
-    elsewhere |= {"rows", "search", "epochs", "time_limit"}  # tests/test_paper.py
+    elsewhere |= {
+        "drop",
+        "categories",
+        "test",
+        "group",
+        "time",
+        "sep",
+        "decimal",
+        "encoding",
+        "missing",
+    }
+    elsewhere |= {"header", "metric", "until_decided"}  # tests/test_tables.py and tests/test_cli.py
+    elsewhere |= {"rows", "search", "time_limit"}  # tests/test_paper.py
     assert options - elsewhere == set(CALLS_HERE["cli"].bad)
