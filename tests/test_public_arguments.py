@@ -4,11 +4,13 @@ import importlib
 import inspect
 import os
 import re
+import tempfile
 import warnings
 from collections import defaultdict
 from functools import partial
 
 import numpy as np
+import pandas
 import pytest
 from comparisons import FakeTrainer, small_dataset
 from conftest import digest
@@ -57,7 +59,16 @@ from cdrop import (
     storage,
 )
 from cdrop.cli import build_parser, main
-from cdrop.experiments import Ledger, Settings, compare, open_ledger, paired_experiment
+from cdrop.experiments import (
+    Ledger,
+    Preset,
+    Settings,
+    arms_for,
+    compare,
+    does_dropout_help,
+    open_ledger,
+    paired_experiment,
+)
 
 pytestmark = pytest.mark.usefixtures("another_folder")
 
@@ -67,9 +78,21 @@ POSITIVE = [*FRACTION, 0, 0.0]
 BELOW_1 = [*FRACTION, 1.0]
 NO_SHARE = [*POSITIVE, 1, 1.0]
 NO_JOBS = [*[value for value in NO_WHOLE if value is not None], 0, HUGE]
+NO_TASK = [3, b"y", "ranking", ["regression"], ""]
+NO_COLUMN = [1.5, True, b"y", ["y"]]
+NO_PATH_OR_NONE = [value for value in NO_PATH if value is not None]
 NO_MODEL = [None, 3, "model", object(), Network, DropoutMLPClassifier]
 SMALL = small_dataset()
 X, y = np.eye(6), np.arange(6) % 2
+
+
+KEPT = tempfile.TemporaryDirectory()  # removed at the end of the process
+CSV, NPZ = (os.path.join(KEPT.name, name) for name in ("table.csv", "table.npz"))
+with open(CSV, "w") as stream:
+    stream.write(
+        "a,b,y\n" + "".join(f"{i},{i % 3 / 2},{'no' if i % 2 else 'yes'}\n" for i in range(12))
+    )
+np.savez(NPZ, X=np.random.default_rng(0).random((12, 2)), y=np.arange(12) % 2)
 
 
 def each(names, values):
@@ -296,6 +319,7 @@ ADAM = {"beta1": BELOW_1, "beta2": BELOW_1, **OPTIMIZER}
 SETTINGS = {
     **each(("repeats", "iterations", "hidden", "print_every"), COUNT),
     "seed": [*NO_KEY, 2**64 - 1],
+    "margin": FRACTION,
     "sweep": [None, 3, 0.5, "0.5", (1.0,), (-0.1,), (NAN,), ("0.5",), (0.1, None), {0.5}],
 }
 
@@ -304,29 +328,34 @@ def made(kind, bad):
     return Call(kind, {}, bad)
 
 
-def compared(
-    dataset=SMALL,
-    settings=None,
-    callbacks=(),
-    on_begin=None,
-    on_trial=None,
-    network=None,
-    ledger=None,
-    n_jobs=None,
-    **rest,
-):
-    """Compare, and stop as soon as the first fit would begin: all must be checked by then."""
-    settings = Settings(repeats=1, iterations=1, **rest) if settings is None else settings
-    told = {"on_begin": on_begin, "on_trial": on_trial}
-    options = {"callbacks": callbacks, "network": network, "ledger": ledger, "n_jobs": n_jobs}
-    return compare(dataset, settings, **options, **told)
+def compared(data=SMALL, settings=None, *, network=None, **rest):
+    """Compare few iterations."""
+    names = inspect.signature(Settings).parameters
+    own = {name: rest.pop(name) for name in list(rest) if name in names}
+    settings = Settings(**{"repeats": 1, "iterations": 1, **own}) if settings is None else settings
+    return compare(data, settings, network=network, **rest)
 
 
-def tried(train_data=(X, y), test_data=(X, y), **rest):
-    """The same for an experiment of any configurations."""
-    arms = {"plain": {"iterations": 1}, "other": {"iterations": 1, "dropout": 0.5, "hidden": 2}}
-    options = {"configurations": arms, "repeats": 1, **rest}
-    return paired_experiment(train_data=train_data, test_data=test_data, **options)
+def tried(arms=None, X=X, y=y, test_data=(X, y), **rest):
+    """The same for an experiment of any arms on a given test set."""
+    some = {"plain": {"iterations": 1}, "other": {"iterations": 1, "dropout": 0.5, "hidden": 2}}
+    return paired_experiment(arms or some, X, y, test_data=test_data, **{"repeats": 1, **rest})
+
+
+def split(**rest):
+    """The same with a split in each repeat."""
+    return tried(X=np.eye(30), y=np.arange(30) % 2, test_data=None, **rest)
+
+
+def helped(data=None, **rest):
+    """Whether dropout helps on a small table."""
+    table = datasets.Table(
+        "t", "made here", np.eye(30), np.arange(30) % 2, "classification", ("a", "b")
+    )
+    arms = {"no dropout": {"iterations": 1}, "dropout": {"iterations": 1, "dropout": 0.5}}
+    return does_dropout_help(
+        table if data is None else data, **{"arms": arms, "repeats": 1, **rest}
+    )
 
 
 def subnetworks(method, **arguments):
@@ -467,25 +496,13 @@ OTHERS = {
     "load_npz": Call(
         datasets.load_npz,
         {"path": "absent.npz"},
-        {
-            "test_share": [value for value in NO_SHARE if value is not None],
-            "validation": [*[value for value in NO_WHOLE if value is not None], -1, HUGE],
-            "seed": NO_KEY,
-        },
+        {"task": NO_TASK, "test": NO_PATH_OR_NONE},
+        "task|PathLike|path",
     ),
     "load_npz-path": Call(
         datasets.load_npz, {"path": "absent.npz"}, {"path": [*NO_PATH, None]}, "PathLike|path"
     ),
-    "load_csv": Call(
-        datasets.load_csv,
-        {"path": "absent.csv", "label": "y"},
-        {
-            "label": [None, 3, b"y", ["y"]],
-            "test_share": NO_SHARE,
-            "validation": [*NO_WHOLE, -1, HUGE],
-            "seed": NO_KEY,
-        },
-    ),
+    "load_csv": Call(datasets.load_csv, {"path": "absent.csv", "label": "y"}, {"label": NO_COLUMN}),
     "load_csv-path": Call(
         partial(datasets.load_csv, label="y"),
         {"path": "absent.csv"},
@@ -494,17 +511,82 @@ OTHERS = {
     ),
     "load": Call(
         datasets.load,
-        {"source": "absent.csv", "label": "y"},
+        {"source": CSV, "label": "y"},
         {
-            "label": [None, 3, b"y", ["y"]],
-            "test_share": [value for value in NO_SHARE if value is not None],
+            "label": [None, b"y", ["y"], 1.5],
+            "task": [3, "", "nonsense", b"a"],
+            **each(("drop", "categories", "missing"), [3, [3], [None], {1: 2}]),
+            **each(("group", "time", "sep", "decimal", "encoding"), [b"a", [], {}]),
+            "header": NO_FLAG,
+            "progress": NO_FLAG,
+        },
+    ),
+    "load-digits": Call(
+        datasets.load,
+        {"source": "digits"},
+        {
             "validation": [*[value for value in NO_WHOLE if value is not None], -1, HUGE],
             "seed": NO_KEY,
-            "progress": NO_FLAG,
+        },
+    ),
+    "load-test": Call(
+        datasets.load, {"source": "absent.csv"}, {"test": NO_PATH_OR_NONE}, "PathLike|path"
+    ),
+    "from_frame": Call(
+        partial(datasets.from_frame, pandas.DataFrame({"y": [0, 1], "x": [1.5, 2]})),
+        {"label": "y"},
+        {"label": NO_COLUMN},
+    ),
+    "from_frame-frame": Call(
+        datasets.from_frame, {"label": "y"}, {"frame": [3, None, [1], {}, np.eye(2)]}
+    ),
+    "encode_labels": Call(
+        datasets.encode_labels,
+        {"y": [0, 1]},
+        {"y": [3, None, [], [1, None], [1, NAN], np.eye(2), [1j, 2]], "task": NO_TASK},
+    ),
+    "split_rows": Call(
+        partial(datasets.split_rows, np.array([0, 1] * 5)),
+        {"seed": 0, "testing": 2, "validation": 2, "stratify": True},
+        {
+            "seed": NO_KEY,
+            "testing": [*NO_WHOLE, -1, 10],
+            "validation": [*NO_WHOLE, -1, 8],
+            "stratify": NO_FLAG,
         },
     ),
     "load-source": Call(
         datasets.load, {"source": "absent"}, {"source": [*NO_PATH, None]}, "PathLike|path"
+    ),
+    "load-test": Call(
+        datasets.load,
+        {"source": CSV, "label": "y"},
+        {"test": [value for value in NO_PATH if value is not None]},
+        "PathLike|path|test",
+    ),
+    "from_frame": Call(
+        datasets.from_frame,
+        {"frame": pandas.DataFrame({"a": ROWS[:, 0], "y": CLASSES}), "label": "y"},
+        {"frame": [None, 3, "a", [], {}, np.eye(3)], "label": [b"y", ["y"], 1.5, "z"]},
+    ),
+    "encode_labels": Call(
+        datasets.encode_labels,
+        {"y": ["a", "b"]},
+        {
+            "y": [
+                3,
+                "a",
+                None,
+                [],
+                [1, 1],
+                [NAN, 1],
+                [None, "a"],
+                [INF, 1],
+                np.ones((2, 2)),
+                RAGGED,
+            ],
+            "task": [3, "", "nonsense", b"classification"],
+        },
     ),
     "Dataset.subset": Call(
         SMALL.subset,
@@ -519,32 +601,67 @@ OTHERS = {
         compared,
         {"network": FakeTrainer()},
         {
-            "dataset": [None, 3, "mnist", SMALL.to_features(), object()],
+            "data": [None, 3, "mnist", SMALL.to_features(), object()],
             "settings": [3, "small", {}, object(), Settings],
-            **each(("on_begin", "on_trial", "network"), [3, "print", [], {}]),
-            "ledger": [3, "kept", {}, object(), Ledger],
-            "n_jobs": NO_JOBS,
+            "splits": NO_FLAG,
         },
     ),
     "paired_experiment": Call(
         tried,
         {},
         {
-            "configurations": [None, 3, [], {}, {"a": {}, 3: {}}, {"a": {}, "b": 3}]
+            "arms": [3, [3], {"a": {}, 3: {}}, {"a": {}, "b": 3}, {"a": {}, "b": []}, {"a": [None]}]
             + [{"a": {}, "b": {setting: 1}} for setting in ("width", "seed", "units", "callbacks")]
-            + [{"a": {}, "b": {"hidden": hidden}} for hidden in (0, -1, 1.5, "2", (2, 0), None)],
-            **each(
-                ("train_data", "test_data"),
-                [None, 3, [], (X,), (X, y, y), (X, y[1:]), (X[:0], y[:0]), (X[0], y[0]), {1: 2}],
-            ),
-            **each(("repeats", "note_every"), [value for value in COUNT if value is not None]),
+            + [{"a": {}, "b": {"hidden": hidden}} for hidden in (0, -1, 1.5, "2", (2, 0), None)]
+            + [{"a": {"epochs": 2, "patience": bad}} for bad in (0, -1, 1.5, "2", True)],
+            "test_data": [3, [], (X,), (X, y, y), (X, y[1:]), (X[:0], y[:0]), (X[0], y[0]), {1: 2}]
+            + [(X, y + 1), (X[:, 1:], y), (X, np.full(6, "a")), (X, None)],
+            **each(("repeats", "curve_every"), [value for value in COUNT if value is not None]),
             "seed": [*NO_KEY, 2**64],
+            "task": [value for value in NO_NAME if value is not None],
+            "metric": [3, "", "nonsense", "rmse", b"accuracy", [], {}, object()],
+            "margin": FRACTION,
+            **each(("until_decided", "stratify"), NO_FLAG),
+            **each(("validation_size",), NO_SHARE),
             "n_jobs": NO_JOBS,
             "threads": COUNT,
             "time_limit": [value for value in POSITIVE if value is not None],
             **each(("on_begin", "on_trial", "network"), [3, "print", [], {}]),
             "ledger": [3, "kept", {}, object(), Ledger],
+            "preset": [3, "article", {}, object(), Preset],
+            "transformer": [3, "scale", [], {}, object()],
+            "cv": [3, "kfold", [3], [([0, 1], [2])], object()],
         },
+    ),
+    "paired_experiment-splits": Call(
+        split,
+        {},
+        {
+            "test_size": [*NO_NUMBER, *(0, -1, 0.0, 1.0, 1.5, -0.1, NAN, INF, 29, 30, HUGE)],
+            "train_size": [*[v for v in NO_WHOLE if v is not None], 0, -1, 1, 25, HUGE],
+            "groups": [3, "a", [1, 2], np.ones(30), np.ones((30, 1)), RAGGED],
+            "times": [3, "a", [1, 2], np.full(30, NAN), np.full(30, "a"), np.ones((30, 1)), RAGGED],
+            "cv": [3, "kfold", [], [3], [([0], [2])], [([0, 1], [1])], [([0, 1], [30])]],
+        },
+    ),
+    "paired_experiment-data": Call(
+        partial(tried, test_data=None),
+        {"X": np.eye(8), "y": np.arange(8) % 2},
+        {
+            "X": ["a", None, 1.0, np.ones(8), np.ones((8, 3, 1)), np.ones((0, 3)), RAGGED],
+            "y": [
+                "a",
+                1,
+                None,
+                [0, 1],
+                np.zeros((2, 3, 4)),
+                np.full(8, NAN),
+                np.full(8, None),
+                RAGGED,
+            ]
+            + [np.ones(8), np.full(8, 1j), np.full(8, INF)],
+        },
+        "X|y",
     ),
     "paired_experiment-callbacks": Call(
         tried, {"callbacks": ()}, {"callbacks": [None, 3, "ab", [3], [None]]}
@@ -552,23 +669,46 @@ OTHERS = {
     "paired_experiment-about": Call(
         tried, {"about": {}}, {"about": [3, "MNIST", [1], object()]}, "about|mapping"
     ),
-    "compare-callbacks": Call(
-        compared, {"callbacks": ()}, {"callbacks": [None, 3, "ab", [3], [None]]}
+    "does_dropout_help": Call(
+        helped,
+        {},
+        {
+            "data": [3, "titanic.csv", SMALL.to_features(), object()],
+            "test_size": [*NO_NUMBER, *(0, -1, 1.0, -0.1, NAN, INF, 29, HUGE)],
+            "arms": [3, [3], {}, {"a": 3}, {"a": []}],
+        },
+    ),
+    "arms_for": Call(
+        arms_for,
+        {"rows": 100},
+        {
+            "rows": COUNT,
+            **each(("rates", "l2", "hidden"), [3, "ab", None, (), [], {0.1}, ("a",), (None,)]),
+            **each(("epochs", "patience"), COUNT),
+            "learning_rate": POSITIVE,
+        },
     ),
     "Arm.curve": Call(
         RESULT.arms["plain"].curve, {"name": "loss"}, {"name": [*NO_NAME, "seconds"]}
     ),
+    "Arm.curves": Call(
+        RESULT.arms["plain"].curves, {"name": "loss"}, {"name": [*NO_NAME, "seconds"]}
+    ),
+    "ExperimentResult.scores": Call(RESULT.scores, {"arm": "plain"}, {"arm": NO_NAME}),
     "ExperimentResult.contrasts": Call(
         RESULT.contrasts,
         {},
         {
             "baseline": [value for value in NO_NAME if value is not None],
-            "sizes": [3, "ab", None, {0.1}, (0,), (-0.1,), ("0.1",), (NAN,), (None,), (1j,)],
+            "sizes": [3, "ab", {0.1}, (0,), (-0.1,), ("0.1",), (NAN,), (None,), (1j,)],
         },
     ),
-    "open_ledger": Call(open_ledger, {"folder": "absent/kept"}, {"resume": NO_FLAG}),
-    "open_ledger-folder": Call(
-        open_ledger, {"folder": "absent/kept"}, {"folder": [*NO_PATH, None]}, "PathLike|path"
+    "open_ledger": Call(open_ledger, {"directory": "absent/kept"}, {"resume": NO_FLAG}),
+    "open_ledger-directory": Call(
+        open_ledger,
+        {"directory": "absent/kept"},
+        {"directory": [*NO_PATH, None]},
+        "PathLike|path",
     ),
     "Settings-compared": Call(
         compared,
@@ -588,6 +728,10 @@ OTHERS = {
         {
             **each(("repeats", "iterations", "hidden", "batch_size"), ["0", "-1", "1.5", "a", ""]),
             "threads": ["0", "257", "a"],
+            "margin": ["-0.1", "nan", "inf", "a", ""],
+            **each(("splits", "epochs"), ["0", "-1", "1.5", "a", ""]),
+            "rates": ["1", "-0.1", "0.1,nan", "inf", "a", "", "0.1,,0.2"],
+            **each(("task", "protocol"), ["", "nonsense"]),
             "jobs": ["0", "-1", "1.5", "a"],
             "seed": ["-1", "0.5", "a", ""],
             "dropout": ["1", "-0.1", "nan", "inf", "a", ""],
@@ -641,9 +785,7 @@ MODULES = (
         "convert",
         "datasets",
         "estimators",
-        "experiments.compare",
-        "experiments.ledger",
-        "experiments.paired",
+        "experiments",
         "initializers",
     ),
     *("kernels", "network", "optimizers", "schedules", "storage", "subnetworks", "uncertainty"),
@@ -652,25 +794,51 @@ MADE_BY_CDROP = {
     *(
         "Arm",
         "ClassificationUncertainty",
-        "ComparisonResult",
+        "Claim",
+        "Column",
         "Contrast",
+        "Evidence",
         "ExperimentResult",
         "Trial",
+        "Column",
         "Dataset",
         "Epoch",
         "Evaluation",
     ),
+    *("Preset", "Published", "Table", "Transformer"),
     *("Features", "History", "Ledger", "RegressionUncertainty", "Subnetworks"),
 }
 CALLED_BY_CDROP = {  # Network.load_state_dict is not, and tests/test_arguments.py has states of all kinds
     *("after", "begin", "constants", "on_epoch_end", "on_fit_begin", "on_fit_end", "on_iteration"),
     *("add", "checkpoint", "claim", "among", "finished", "load_state_dict", "state_dict"),
 }
+TRANSFORMERS = ("ImageScaler", "Standardizer", "TableEncoder", "Transformer")
 ANYTHING_GOES = {
     **each(("EpochPrinter.file", "LossPrinter.file", "ProgressBar.file"), "as for print"),
     **each(("Validation.X", "Validation.y"), "the network's score says what is wrong"),
     "simd_paths.built": "a switch",
-    "describe_data.dataset": "compare has checked it",
+    "from_frame.name": "any heading",
+    **each(
+        ("ExperimentResult.plot.file", "ExperimentResult.plot.format"), "tests/test_plotting.py"
+    ),
+    **each(
+        ("ExperimentResult.write_report.file", "ExperimentResult.write_report.command"),
+        "tests/test_report.py",
+    ),
+    **{
+        f"{kind}.{argument}": "the experiment has checked the rows"
+        for kind, more in (
+            ("ImageScaler", ["dtype"]),
+            ("Standardizer", ["dtype", "names", "get_feature_names_out.input_features"]),
+            ("TableEncoder", ["kinds", "get_feature_names_out.input_features"]),
+            ("Transformer", []),
+        )
+        for argument in ("fit.X", "fit.y", "transform.X", *more)
+    },
+    "split_rows.y": "whoever splits has checked the targets",
+    "Arm.scores.metric": "NaN where there is none",
+    "Arm.to_dict.names": "the result's metrics",
+    "ExperimentResult.label.arm": "a name without a longer one is its own",
 }
 
 
@@ -730,5 +898,17 @@ def test_the_tables_have_bad_values_for_each_option():
         "checkpoint",
         "resume",
     }  # tests/test_cli.py
-    elsewhere |= {"rows", "search", "epochs", "time_limit"}  # tests/test_paper.py
+    elsewhere |= {
+        "drop",
+        "categories",
+        "test",
+        "group",
+        "time",
+        "sep",
+        "decimal",
+        "encoding",
+        "missing",
+    }
+    elsewhere |= {"header", "metric", "until_decided"}  # tests/test_tables.py and tests/test_cli.py
+    elsewhere |= {"rows", "search", "time_limit"}  # tests/test_paper.py
     assert options - elsewhere == set(CALLS_HERE["cli"].bad)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cdrop._checks import as_array, choice
 from cdrop.datasets.transform import TableEncoder, Transformer, array_transformer
 
 __all__ = ["Column", "Table", "encode_labels", "is_missing"]
@@ -276,8 +277,7 @@ def encode_labels(
     >>> encode_labels([1000, 2000, 1000])[2]
     ('1000', '2000')
     """
-    if task not in (None, "classification", "regression"):
-        raise ValueError(f"task is {task!r}; expected 'classification', 'regression' or None")
+    check_task(task)
     labels = _label_array(y)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError(
@@ -297,12 +297,18 @@ def encode_labels(
     return task, labels.astype(np.float64), ()
 
 
+def check_task(task: Any) -> None:
+    """Raise ValueError unless `task` is one, or None."""
+    if task is not None:
+        choice("task", task, ("classification", "regression"))
+
+
 def _label_array(y: ArrayLike) -> NDArray[Any]:
     """Return labels as a vector of numbers, booleans or text, none of them missing."""
-    labels = np.asarray(y)
+    labels = as_array("y", y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1:
+    if labels.ndim != 1 or not len(labels):
         raise ValueError(f"y has shape {labels.shape}; expected (n,), one label for each row")
     if labels.dtype.kind not in "biufUTO":
         raise TypeError(f"y has dtype {labels.dtype}; expected numbers, booleans or text")

@@ -89,16 +89,19 @@ class Settings:
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("repeats", "iterations", "print_every"):
+        for name in ("repeats", "iterations", "print_every", "batch_size"):
             whole_number(name, getattr(self, name), 1, 2**62)
         whole_number("hidden", self.hidden, 1, 2**32)
         whole_number("seed", self.seed, 0, 2**64 + 1 - self.repeats)
-        finite_number("margin", self.margin)
+        finite_number("learning_rate", self.learning_rate, positive=True)
+        for name in ("l2", "margin"):
+            finite_number(name, getattr(self, name))
         if not isinstance(self.sweep, (tuple, list)):
             raise TypeError(f"sweep is {self.sweep!r}; expected probabilities of dropping")
-        for i, rate in enumerate(self.sweep):
-            if not 0 <= finite_number(f"sweep[{i}]", rate) < 1:
-                raise ValueError(f"sweep[{i}] is {rate!r}; expected a number from 0 to below 1")
+        rates = {"dropout": self.dropout, **{f"sweep[{i}]": r for i, r in enumerate(self.sweep)}}
+        for name, rate in rates.items():
+            if not 0 <= finite_number(name, rate) < 1:
+                raise ValueError(f"{name} is {rate!r}; expected a number from 0 to below 1")
 
     def arms(self) -> dict[str, dict[str, Any]]:
         """Return the arms as `paired_experiment` takes them.

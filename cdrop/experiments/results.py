@@ -94,13 +94,13 @@ class Arm:
 
         Both have an entry for each of `iterations`.
         """
-        choice("name", name, CURVES)
         columns = list(zip(*self.curves(name), strict=True))
         means = [statistics.mean(column) for column in columns]
         return means, [statistics.standard_deviation(column) for column in columns]
 
     def curves(self, name: str) -> list[list[float]]:
         """Return ``loss``, ``test_loss`` or ``test_score``, over repeats and `iterations`."""
+        choice("name", name, CURVES)
         common = self.iterations
         rows = []
         for trial in self.trials:
@@ -360,7 +360,7 @@ class ExperimentResult:
 
     def scores(self, arm: str) -> Scores:
         """Return what the statistics need of an arm."""
-        trials = self.arms[arm].trials
+        trials = self.arms[choice("arm", arm, tuple(self.arms))].trials
         values = np.array([trial.scores[self.metric.name] for trial in trials])
         if self.sampling.ratio is not None or not trials or trials[0].rows is None:
             return Scores(values)
