@@ -495,6 +495,36 @@ def test_options_of_a_table_reach_its_loader(here, spy):
     assert by_name["old"].missing == sum(1 for i in range(60) if i % 9)
 
 
+def test_each_option_of_a_table_is_passed_on(monkeypatch):
+    seen = {}
+
+    def record(source, **options):
+        seen.update(source=source, **options)
+        raise datasets.DataError("enough")
+
+    monkeypatch.setattr("cdrop.datasets.load", record)
+    line = (
+        "--data d --label l --task regression --drop a,b --categories c --test t --group g --time w"
+    )
+    assert compare(f"{line} --sep '|' --decimal , --encoding e --missing=-9,x --no-header") == 1
+    assert seen == {
+        "source": "d",
+        "label": "l",
+        "task": "regression",
+        "drop": ("a", "b"),
+        "categories": ("c",),
+        "test": "t",
+        "group": "g",
+        "time": "w",
+        "sep": "|",
+        "decimal": ",",
+        "encoding": "e",
+        "missing": ("-9", "x"),
+        "header": False,
+        "progress": True,
+    }
+
+
 def test_task_overrides_what_the_labels_look_like(here, spy):
     data, _ = read("--data numbers.csv --label patient", spy)
     assert data.task == "classification"
@@ -647,6 +677,15 @@ def test_a_bad_table_is_an_error(here, capsys):
     assert f"--data {here / 'own.csv'}: line 3: expected 2 values between ','" in captured.err
     assert captured.err.count("own.csv") == 1
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("protocol", ["tuned", "article"])
+def test_numbers_too_large_to_standardize_are_an_error_of_the_data(protocol, here, capsys):
+    write_table("large.csv", "x,kind", lambda i: f"{(-1) ** i}e308,{i % 2}")
+    options = f"--label kind --protocol {protocol} --splits 2 --jobs 1 --checkpoint kept"
+    assert compare(f"--data large.csv {options}") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("cdrop compare: error: --data large.csv: column x cannot be standard")
 
 
 @pytest.mark.parametrize(
