@@ -104,7 +104,12 @@ def test_published_estimates_stand_next_to_the_same_setting_only():
     for other, words in (
         (fake_result(name="KMNIST"), "KMNIST instead of MNIST"),
         (fake_result(hidden=8), "hidden 8 instead of 256"),
-        (compare(small_dataset("MNIST"), Settings(repeats=2), splits=True, network=FakeTrainer()), "other splits"),
+        (
+            compare(
+                small_dataset("MNIST"), Settings(repeats=2), splits=True, network=FakeTrainer()
+            ),
+            "other splits",
+        ),
     ):
         assert other.preset.published is None
         assert [claim.published for claim in other.claims()] == [None] * 3
@@ -129,10 +134,16 @@ def test_pairs_share_seed_and_data_and_differ_in_dropout():
         np.testing.assert_array_equal(call["X"], features.X_train)
         np.testing.assert_array_equal(call["X_test"], features.X_test)
         np.testing.assert_array_equal(call["y_test"], dataset.y_test)
-    assert [(run.repeat, run.arm) for run in runs[:3]] == [(0, "without"), (0, "with"), (1, "without")]
+    assert [(run.repeat, run.arm) for run in runs[:3]] == [
+        (0, "without"),
+        (0, "with"),
+        (1, "without"),
+    ]
     assert result.complete
     # Entry t of the history is iteration t + 1: the loss printed at 100 is the 100th.
-    assert result.arms["without"].curves("loss")[0][:2] == pytest.approx([100 / 200 + 0.4, 100 / 300 + 0.4])
+    assert result.arms["without"].curves("loss")[0][:2] == pytest.approx(
+        [100 / 200 + 0.4, 100 / 300 + 0.4]
+    )
     assert result.arms["with"].curve("loss")[0][0] == pytest.approx(1.25 * (0.5 + 0.41))
     assert result.arms["without"].iterations == list(range(100, 1001, 100))
 
@@ -161,12 +172,17 @@ def test_accuracies_are_those_of_network_and_fit():
                 features.X_train, dataset.y_train,
                 optimizer="rmsprop", learning_rate=1e-3, l2=1e-3, batch_size=32, iterations=30,
             )  # fmt: skip
-            assert result.arms[name].score[repeat] == net.evaluate(features.X_test, dataset.y_test).score
+            assert (
+                result.arms[name].score[repeat]
+                == net.evaluate(features.X_test, dataset.y_test).score
+            )
             assert result.arms[name].curves("loss")[repeat][-1] == net.history.loss[-1]
 
 
 def test_runs_repeat_and_do_not_depend_on_threads():
-    first, again = (compare(small_dataset(), Settings(repeats=2, threads=n, **TINY)) for n in (1, 2))
+    first, again = (
+        compare(small_dataset(), Settings(repeats=2, threads=n, **TINY)) for n in (1, 2)
+    )
     for arm in ("without", "with"):
         assert first.arms[arm].curves("loss") == again.arms[arm].curves("loss")
         assert first.arms[arm].score == again.arms[arm].score
@@ -224,12 +240,18 @@ def test_json_keeps_the_articles_keys():
     assert (plain["data"]["name"], plain["data"]["train"]) == ("small (not MNIST)", 300)
     assert plain["machine"]["simd"]
     assert plain["machine"]["threads"] >= 1
-    assert [claim["name"] for claim in plain["claims"]] == ["accuracy", "consistency", "convergence"]
+    assert [claim["name"] for claim in plain["claims"]] == [
+        "accuracy",
+        "consistency",
+        "convergence",
+    ]
 
 
 def test_the_digest_identifies_the_data():
     def digest(**options):
-        return compare(small_dataset(**options), Settings(repeats=1), network=FakeTrainer()).data["sha256"]
+        return compare(small_dataset(**options), Settings(repeats=1), network=FakeTrainer()).data[
+            "sha256"
+        ]
 
     assert digest() == digest() != digest(test=101)
     assert len(digest()) == 64
@@ -271,7 +293,11 @@ def test_both_arms_choose_among_the_same_l2():
     shared = ("hidden", "optimizer", "learning_rate", "batch_size", "epochs", "patience")
     for key in shared:
         assert len({one[key] for several in arms.values() for one in several}) == 1
-    assert [arms_for(rows)["dropout"][0]["batch_size"] for rows in (10, 1000, 10**6)] == [16, 20, 512]
+    assert [arms_for(rows)["dropout"][0]["batch_size"] for rows in (10, 1000, 10**6)] == [
+        16,
+        20,
+        512,
+    ]
 
 
 def test_dropout_at_its_best_against_none_at_its_best():
@@ -299,7 +325,10 @@ def test_arms_of_ones_own_need_not_be_like_the_default_ones():
     arms = {"a": {"hidden": 4, "iterations": 5}, "b": [{"hidden": 4, "epochs": 2, "dropout": 0.5}]}
     result = does_dropout_help(table(), arms=arms, repeats=1)
     assert result.complete
-    one = {"no dropout": [{"hidden": 4, "epochs": 2}], "dropout": [{"hidden": 4, "epochs": 2, "dropout": 0.5}]}
+    one = {
+        "no dropout": [{"hidden": 4, "epochs": 2}],
+        "dropout": [{"hidden": 4, "epochs": 2, "dropout": 0.5}],
+    }
     assert does_dropout_help(table(), arms=one, repeats=1).complete
     assert does_dropout_help(table(), arms=iter_free(one), repeats=1).complete
     with pytest.raises((TypeError, ValueError), match="arms is 3; expected a mapping"):

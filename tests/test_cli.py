@@ -124,7 +124,7 @@ def test_bad_values_name_option_value_and_what_is_expected(option, value, expect
         (["--optimizer", "adamw"], "expected --l2 0, got 0.001"),
         (["--seed", str(2**64 - 4)], "expected at most 2**64 - 5"),
         (["--resume"], "--resume needs --checkpoint DIR"),
-        (["--checkpoint", "absent/kept"], "--checkpoint: absent/kept: there is no folder"),
+        (["--checkpoint", "absent/kept"], "--checkpoint: absent/kept: there is no directory"),
         (["--json", "absent/out.json"], "--json: absent/out.json: there is no directory"),
         (["--json", "."], "--json: . is a directory"),
         (["--plot", "out.docx"], "--plot out.docx: expected a name that ends in"),

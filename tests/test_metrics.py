@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from cdrop.experiments.metrics import METRICS, Prediction, baseline, metric_for, metrics_of, score_all
+from cdrop.experiments.metrics import (
+    METRICS,
+    Prediction,
+    baseline,
+    metric_for,
+    metrics_of,
+    score_all,
+)
 
 RNG = np.random.default_rng(0)
 N = 400
@@ -65,21 +72,19 @@ def test_values_per_row_average_to_the_score(name):
 def test_values_per_row_vary_as_the_jackknife_does(name):
     y, prediction = case(name)
     _, rows = METRICS[name].measure(y, None, prediction)
-    left_out = [
-        score(name, np.delete(y, i), part(prediction, np.arange(N) != i)) for i in range(N)
-    ]
+    left_out = [score(name, np.delete(y, i), part(prediction, np.arange(N) != i)) for i in range(N)]
     jackknife = (N - 1) / N * np.square(left_out - np.mean(left_out)).sum()
     assert rows.astype(float).var(ddof=1) / N == pytest.approx(jackknife, rel=0.02)
 
 
 def test_values_per_row_of_two_classifiers_covary_as_the_jackknife_says():
     other = Prediction(BINARY.values, BINARY.probability[:, ::-1] * 0.3 + 0.7 * BINARY.probability)
-    pair = [
-        (METRICS["roc_auc"].measure(TWO, None, p)[1], p) for p in (BINARY, other)
-    ]
+    pair = [(METRICS["roc_auc"].measure(TWO, None, p)[1], p) for p in (BINARY, other)]
     difference = pair[0][0] - pair[1][0]
     left_out = [
-        np.subtract(*(score("roc_auc", np.delete(TWO, i), part(p, np.arange(N) != i)) for _, p in pair))
+        np.subtract(
+            *(score("roc_auc", np.delete(TWO, i), part(p, np.arange(N) != i)) for _, p in pair)
+        )
         for i in range(N)
     ]
     jackknife = (N - 1) / N * np.square(left_out - np.mean(left_out)).sum()
@@ -116,7 +121,10 @@ def test_several_labels():
     eps = np.finfo(float).eps
     q = np.clip(np.where(y > 0.5, p, 1 - p), eps, 1)
     assert score("log_loss", y, prediction) == pytest.approx(-np.log(q).sum(axis=1).mean())
-    assert set(score_all(metrics_of("multilabel", 0), y, None, prediction)) == {"log_loss", "accuracy"}
+    assert set(score_all(metrics_of("multilabel", 0), y, None, prediction)) == {
+        "log_loss",
+        "accuracy",
+    }
 
 
 def test_undefined_scores_are_nan_without_a_warning():
@@ -213,9 +221,13 @@ def test_scorers_see_the_predictions():
         value, rows = metric.measure(TRUTH, np.zeros((N, 1)), CLASSES)
         assert (metric.name, metric.greater_is_better, rows) == (name, True, None)
         assert value == pytest.approx(expected)
-    brier = metric_for("neg_brier_score", "classification", 2).measure(TWO, np.zeros((N, 1)), BINARY)
+    brier = metric_for("neg_brier_score", "classification", 2).measure(
+        TWO, np.zeros((N, 1)), BINARY
+    )
     assert brier[0] == pytest.approx(-np.square(TIED - TWO).mean())
-    error = metric_for("neg_median_absolute_error", "regression", 0).measure(NUMBERS, None, FORECAST)
+    error = metric_for("neg_median_absolute_error", "regression", 0).measure(
+        NUMBERS, None, FORECAST
+    )
     assert error[0] == pytest.approx(-np.median(np.abs(FORECAST.values - NUMBERS)))
 
 

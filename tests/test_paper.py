@@ -87,7 +87,12 @@ def test_outcomes_include_runs_of_unfinished_repeats():
     assert (result.stopped, result.repeats) == ("interrupted", [0])
     standard, relu = outcomes(result, planned)
     assert (len(standard.errors), len(relu.errors)) == (2, 1)
-    none = outcomes(train_rows(WHOLE, planned, repeats=1, network=FakeTrainer(fault=KeyboardInterrupt, fault_at=0)), planned)
+    none = outcomes(
+        train_rows(
+            WHOLE, planned, repeats=1, network=FakeTrainer(fault=KeyboardInterrupt, fault_at=0)
+        ),
+        planned,
+    )
     assert [outcome.to_dict()["mean_error_percent"] for outcome in none] == [None, None]
 
 

@@ -78,6 +78,9 @@ POSITIVE = [*FRACTION, 0, 0.0]
 BELOW_1 = [*FRACTION, 1.0]
 NO_SHARE = [*POSITIVE, 1, 1.0]
 NO_JOBS = [*[value for value in NO_WHOLE if value is not None], 0, HUGE]
+NO_TASK = [3, b"y", "ranking", ["regression"], ""]
+NO_COLUMN = [1.5, True, b"y", ["y"]]
+NO_PATH_OR_NONE = [value for value in NO_PATH if value is not None]
 NO_MODEL = [None, 3, "model", object(), Network, DropoutMLPClassifier]
 SMALL = small_dataset()
 X, y = np.eye(6), np.arange(6) % 2
@@ -86,7 +89,9 @@ X, y = np.eye(6), np.arange(6) % 2
 KEPT = tempfile.TemporaryDirectory()  # removed at the end of the process
 CSV, NPZ = (os.path.join(KEPT.name, name) for name in ("table.csv", "table.npz"))
 with open(CSV, "w") as stream:
-    stream.write("a,b,y\n" + "".join(f"{i},{i % 3 / 2},{'no' if i % 2 else 'yes'}\n" for i in range(12)))
+    stream.write(
+        "a,b,y\n" + "".join(f"{i},{i % 3 / 2},{'no' if i % 2 else 'yes'}\n" for i in range(12))
+    )
 np.savez(NPZ, X=np.random.default_rng(0).random((12, 2)), y=np.arange(12) % 2)
 
 
@@ -344,9 +349,13 @@ def split(**rest):
 
 def helped(data=None, **rest):
     """Whether dropout helps on a small table."""
-    table = datasets.Table("t", "made here", np.eye(30), np.arange(30) % 2, "classification", ("a", "b"))
+    table = datasets.Table(
+        "t", "made here", np.eye(30), np.arange(30) % 2, "classification", ("a", "b")
+    )
     arms = {"no dropout": {"iterations": 1}, "dropout": {"iterations": 1, "dropout": 0.5}}
-    return does_dropout_help(table if data is None else data, **{"arms": arms, "repeats": 1, **rest})
+    return does_dropout_help(
+        table if data is None else data, **{"arms": arms, "repeats": 1, **rest}
+    )
 
 
 def subnetworks(method, **arguments):
@@ -485,22 +494,15 @@ OTHERS = {
         "PathLike|path",
     ),
     "load_npz": Call(
-        datasets.load_npz, {"path": NPZ}, {"task": [3, "", "nonsense", b"a"]}
+        datasets.load_npz,
+        {"path": "absent.npz"},
+        {"task": NO_TASK, "test": NO_PATH_OR_NONE},
+        "task|PathLike|path",
     ),
     "load_npz-path": Call(
         datasets.load_npz, {"path": "absent.npz"}, {"path": [*NO_PATH, None]}, "PathLike|path"
     ),
-    "load_npz-test": Call(
-        datasets.load_npz,
-        {"path": NPZ},
-        {"test": [value for value in NO_PATH if value is not None]},
-        "PathLike|path|test",
-    ),
-    "load_csv": Call(
-        datasets.load_csv,
-        {"path": CSV, "label": "y"},
-        {"label": [b"y", ["y"], 1.5]},
-    ),
+    "load_csv": Call(datasets.load_csv, {"path": "absent.csv", "label": "y"}, {"label": NO_COLUMN}),
     "load_csv-path": Call(
         partial(datasets.load_csv, label="y"),
         {"path": "absent.csv"},
@@ -527,6 +529,32 @@ OTHERS = {
             "seed": NO_KEY,
         },
     ),
+    "load-test": Call(
+        datasets.load, {"source": "absent.csv"}, {"test": NO_PATH_OR_NONE}, "PathLike|path"
+    ),
+    "from_frame": Call(
+        partial(datasets.from_frame, pandas.DataFrame({"y": [0, 1], "x": [1.5, 2]})),
+        {"label": "y"},
+        {"label": NO_COLUMN},
+    ),
+    "from_frame-frame": Call(
+        datasets.from_frame, {"label": "y"}, {"frame": [3, None, [1], {}, np.eye(2)]}
+    ),
+    "encode_labels": Call(
+        datasets.encode_labels,
+        {"y": [0, 1]},
+        {"y": [3, None, [], [1, None], [1, NAN], np.eye(2), [1j, 2]], "task": NO_TASK},
+    ),
+    "split_rows": Call(
+        partial(datasets.split_rows, np.array([0, 1] * 5)),
+        {"seed": 0, "testing": 2, "validation": 2, "stratify": True},
+        {
+            "seed": NO_KEY,
+            "testing": [*NO_WHOLE, -1, 10],
+            "validation": [*NO_WHOLE, -1, 8],
+            "stratify": NO_FLAG,
+        },
+    ),
     "load-source": Call(
         datasets.load, {"source": "absent"}, {"source": [*NO_PATH, None]}, "PathLike|path"
     ),
@@ -545,7 +573,18 @@ OTHERS = {
         datasets.encode_labels,
         {"y": ["a", "b"]},
         {
-            "y": [3, "a", None, [], [1, 1], [NAN, 1], [None, "a"], [INF, 1], np.ones((2, 2)), RAGGED],
+            "y": [
+                3,
+                "a",
+                None,
+                [],
+                [1, 1],
+                [NAN, 1],
+                [None, "a"],
+                [INF, 1],
+                np.ones((2, 2)),
+                RAGGED,
+            ],
             "task": [3, "", "nonsense", b"classification"],
         },
     ),
@@ -610,7 +649,16 @@ OTHERS = {
         {"X": np.eye(8), "y": np.arange(8) % 2},
         {
             "X": ["a", None, 1.0, np.ones(8), np.ones((8, 3, 1)), np.ones((0, 3)), RAGGED],
-            "y": ["a", 1, None, [0, 1], np.zeros((2, 3, 4)), np.full(8, NAN), np.full(8, None), RAGGED]
+            "y": [
+                "a",
+                1,
+                None,
+                [0, 1],
+                np.zeros((2, 3, 4)),
+                np.full(8, NAN),
+                np.full(8, None),
+                RAGGED,
+            ]
             + [np.ones(8), np.full(8, 1j), np.full(8, INF)],
         },
         "X|y",
@@ -752,6 +800,7 @@ MADE_BY_CDROP = {
         "Evidence",
         "ExperimentResult",
         "Trial",
+        "Column",
         "Dataset",
         "Epoch",
         "Evaluation",
@@ -763,6 +812,7 @@ CALLED_BY_CDROP = {  # Network.load_state_dict is not, and tests/test_arguments.
     *("after", "begin", "constants", "on_epoch_end", "on_fit_begin", "on_fit_end", "on_iteration"),
     *("add", "checkpoint", "claim", "among", "finished", "load_state_dict", "state_dict"),
 }
+TRANSFORMERS = ("ImageScaler", "Standardizer", "TableEncoder", "Transformer")
 ANYTHING_GOES = {
     **each(("EpochPrinter.file", "LossPrinter.file", "ProgressBar.file"), "as for print"),
     **each(("Validation.X", "Validation.y"), "the network's score says what is wrong"),
@@ -785,10 +835,7 @@ ANYTHING_GOES = {
         )
         for argument in ("fit.X", "fit.y", "transform.X", *more)
     },
-    **{
-        f"split_rows.{argument}": "whoever splits has checked the sizes"
-        for argument in ("y", "seed", "testing", "validation", "stratify")
-    },
+    "split_rows.y": "whoever splits has checked the targets",
     "Arm.scores.metric": "NaN where there is none",
     "Arm.to_dict.names": "the result's metrics",
     "ExperimentResult.label.arm": "a name without a longer one is its own",
@@ -851,7 +898,17 @@ def test_the_tables_have_bad_values_for_each_option():
         "checkpoint",
         "resume",
     }  # tests/test_cli.py
-    elsewhere |= {"drop", "categories", "test", "group", "time", "sep", "decimal", "encoding", "missing"}
+    elsewhere |= {
+        "drop",
+        "categories",
+        "test",
+        "group",
+        "time",
+        "sep",
+        "decimal",
+        "encoding",
+        "missing",
+    }
     elsewhere |= {"header", "metric", "until_decided"}  # tests/test_tables.py and tests/test_cli.py
     elsewhere |= {"rows", "search", "time_limit"}  # tests/test_paper.py
     assert options - elsewhere == set(CALLS_HERE["cli"].bad)

@@ -377,7 +377,9 @@ def test_page_has_claims_published_figures_notes_and_command():
 @pytest.mark.usefixtures("undrawn")
 def test_page_escapes_what_comes_from_outside():
     evil = "<script>alert('&amp;')</script>"
-    preset = Preset(facts={evil: evil}, warnings=(evil,), labels={"b": evil}, notes=(evil,))
+    preset = Preset(
+        facts={evil: evil}, warnings=(evil,), labels={"a": evil, "b": evil}, notes=(evil,)
+    )
     source = page_of(made_result(("a", "b"), name=evil, preset=preset), command=evil)
     assert "<script" not in source
     assert Page(source).open == []

@@ -138,7 +138,11 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 def _add_table_options(group: argparse._ArgumentGroup) -> None:
     """Add the options that say how a table is read."""
     add = group.add_argument
-    add("--label", metavar="COLUMN", help="column to predict; without a header its number from 0, or 'last'")
+    add(
+        "--label",
+        metavar="COLUMN",
+        help="column to predict; without a header its number from 0, or 'last'",
+    )
     add("--task", choices=("classification", "regression"), help="default: decided by the column")
     add("--drop", type=_names, metavar="COL,...", help="columns to leave out")
     add(

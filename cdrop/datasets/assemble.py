@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cdrop._checks import truth_value
 from cdrop.datasets.columns import Cells, drop_infinite, has_extra, number_reasons
 from cdrop.datasets.dataset import DataError
-from cdrop.datasets.table import Column, Table, encode_labels, is_missing
+from cdrop.datasets.table import Column, Table, check_task, encode_labels, is_missing
 
 __all__ = [
     "Options",
@@ -53,15 +54,19 @@ class Options:
     def __post_init__(self) -> None:
         for name in ("drop", "categories", "missing"):
             value = getattr(self, name)
-            if isinstance(value, str):
-                object.__setattr__(self, name, (value,))
-            elif not isinstance(value, Collection) or not all(isinstance(v, str) for v in value):
+            value = (value,) if isinstance(value, str) else value
+            if not isinstance(value, Collection) or not all(isinstance(v, str) for v in value):
                 raise TypeError(f"{name} is {value!r}; expected strings")
-        for name in ("sep", "decimal", "encoding", "group", "time"):
-            if not isinstance(getattr(self, name), str | None):
-                raise TypeError(f"{name} is {getattr(self, name)!r}; expected a string, or None")
+            object.__setattr__(self, name, tuple(value))
         if isinstance(self.label, bool) or not isinstance(self.label, str | int | None):
             raise TypeError(f"label is {self.label!r}; expected the name or number of a column")
+        for name in ("group", "time", "sep", "decimal", "encoding"):
+            if not isinstance(value := getattr(self, name), str | None):
+                raise TypeError(f"{name} is {value!r}; expected a string or None")
+        if self.decimal not in (None, ".", ","):
+            raise ValueError(f"decimal is {self.decimal!r}; expected '.', ',' or None")
+        truth_value("header", self.header)
+        check_task(self.task)
 
 
 @dataclass

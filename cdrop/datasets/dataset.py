@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cdrop._checks import whole_number
+from cdrop._checks import truth_value, whole_number
 
 if TYPE_CHECKING:
     from cdrop.datasets.table import Table
@@ -401,6 +401,7 @@ def split_rows(
     seed = whole_number("seed", seed, 0, 2**64)
     testing = whole_number("testing", testing, 0, n)
     validation = whole_number("validation", validation, 0, n - testing)
+    stratify = truth_value("stratify", stratify)
     order = in_shares(y if stratify else np.zeros(n, np.int64), seed, SPLITTING)
     cut = n - testing - validation
     train, val, test = map(np.sort, np.split(order, [cut, cut + validation]))

@@ -27,7 +27,7 @@ from cdrop.datasets.dataset import (
     DataError,
     DataNotFoundError,
 )
-from cdrop.datasets.table import Table
+from cdrop.datasets.table import Table, check_task
 
 __all__ = ["load_npz"]
 
@@ -88,14 +88,16 @@ def load_npz(
     ((10, 3), ('no', 'yes'))
     """
     place = Path(path)
+    other = None if test is None else Path(test)
+    check_task(task)
     parts = _read_parts(place)
-    if test is not None:
+    if other is not None:
         if "test" in parts:
             raise ValueError(
                 f"test is {str(test)!r}; expected None: {place} has test rows of its own"
             )
-        parts["test"] = _joined(_read_parts(Path(test)).values())
-        _check_alike(parts, Path(test))
+        parts["test"] = _joined(_read_parts(other).values())
+        _check_alike(parts, other)
     held_out = parts.pop("test", None)
     rows = _joined(parts.values())
     return finish_arrays(place.name, f"the file {place}", place, rows, held_out, task)

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cdrop._checks import truth_value
+from cdrop._checks import truth_value, whole_number
 from cdrop.datasets.assemble import Options, build
 from cdrop.datasets.dataset import DataNotFoundError, Dataset
 from cdrop.datasets.digits import drawn_digits
@@ -100,7 +100,7 @@ def load(
     >>> load("digits").name
     'drawn digits (not MNIST)'
     """
-    progress, header = truth_value("progress", progress), truth_value("header", header)
+    progress = truth_value("progress", progress)
     options = {
         "label": label,
         "task": task,
@@ -115,6 +115,12 @@ def load(
         "missing": missing,
         "header": header,
     }
+    Options(**options)
+    seed = whole_number("seed", seed, 0, 2**64)
+    if validation is not None:
+        validation = whole_number("validation", validation, 0, 2**62)
+    if test is not None:
+        test = Path(test)
     kind = _kind(source)
     if kind in ("text", "frame"):
         _refuse(source, validation=validation)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop._checks import as_array
+from cdrop._checks import as_array, choice
 from cdrop.datasets.transform import TableEncoder, Transformer, array_transformer
 
 __all__ = ["Column", "Table", "encode_labels", "is_missing"]
@@ -277,8 +277,7 @@ def encode_labels(
     >>> encode_labels([1000, 2000, 1000])[2]
     ('1000', '2000')
     """
-    if task not in (None, "classification", "regression"):
-        raise ValueError(f"task is {task!r}; expected 'classification', 'regression' or None")
+    check_task(task)
     labels = _label_array(y)
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise ValueError(
@@ -296,6 +295,12 @@ def encode_labels(
             f"y has labels like {str(labels[0])[:50]!r}; expected numbers for task='regression'"
         )
     return task, labels.astype(np.float64), ()
+
+
+def check_task(task: Any) -> None:
+    """Raise ValueError unless `task` is one, or None."""
+    if task is not None:
+        choice("task", task, ("classification", "regression"))
 
 
 def _label_array(y: ArrayLike) -> NDArray[Any]:

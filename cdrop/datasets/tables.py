@@ -117,9 +117,9 @@ def load_csv(path: str | os.PathLike[str], *, label: str | int, **options: Any) 
     ([5.1, 3.5], ('setosa', 'versicolor'))
     """
     chosen = Options(label=label, **options)
-    place = Path(path)
+    place, other = Path(path), None if chosen.test is None else Path(chosen.test)
     read = read_text(place, chosen)
-    test = None if chosen.test is None else read_text(Path(chosen.test), chosen, like=read)
+    test = None if other is None else read_text(other, chosen, like=read)
     return assemble(place, read, chosen, test)
 
 

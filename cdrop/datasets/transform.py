@@ -180,7 +180,8 @@ class TableEncoder:
     """Turn a frame with text, booleans and dates into numbers.
 
     Numbers are standardized, and missing ones take the median of the training rows, with a column
-    that marks them. Text and booleans become a column of 0 and 1 for each value; values in fewer
+    that marks them. Text and booleans become a column of 0 and 1 for each value (one column where
+    there are two values); values in fewer
     than 5 training rows share one, and so do those beyond the 64 most frequent. An unknown value
     counts as rare, a missing one is a value of its own. Dates become days, and the parts (year,
     month, day, day of the week, hour) that vary over the training rows. Needs the extra ``table``.
@@ -194,12 +195,12 @@ class TableEncoder:
     --------
     >>> import pandas as pd
     >>> from cdrop.datasets import TableEncoder
-    >>> frame = pd.DataFrame({"size": [1.0, 3.0] * 5, "color": ["red", "blue"] * 5})
+    >>> frame = pd.DataFrame({"size": [1.0, 3.0] * 9, "color": ["red", "blue", "green"] * 6})
     >>> encoder = TableEncoder({"size": "number", "color": "text"}).fit(frame)
     >>> encoder.get_feature_names_out().tolist()
-    ['size', 'color_blue', 'color_red']
+    ['size', 'color_blue', 'color_green', 'color_red']
     >>> encoder.transform(frame[:2]).tolist()
-    [[-1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
+    [[-1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.0]]
     """
 
     def __init__(self, kinds: Mapping[str, str]) -> None:
