@@ -49,7 +49,6 @@ _FORMAT = 1  # one more with every change that an older cdrop would misread
 _KINDS = {
     "Network": "cdrop.network",
     "Checkpoint": "cdrop.checkpoints",
-    "Ledger": "cdrop.experiments.ledger",
     "DropoutMLPClassifier": "cdrop.estimators",
     "DropoutMLPRegressor": "cdrop.estimators",
 }

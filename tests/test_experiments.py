@@ -240,9 +240,10 @@ def test_an_estimator_scores_as_by_hand():
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.metrics import balanced_accuracy_score, log_loss
 
-    model = HistGradientBoostingClassifier(max_iter=5, min_samples_leaf=5)
+    model = HistGradientBoostingClassifier(max_iter=2, min_samples_leaf=5)
     trainer = FakeTrainer()
-    result = on_splits({"trees": model, "net": TINY}, network=trainer, seed=3)
+    options = {"network": trainer, "seed": 3, "repeats": 2}
+    result = on_splits({"trees": model, "net": TINY}, **options)
     codes = np.unique(Y, return_inverse=True)[1]
     for repeat, call in enumerate(trainer.calls):
         model.set_params(random_state=3 + repeat).fit(call["X"], call["y"])

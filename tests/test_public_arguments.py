@@ -529,22 +529,6 @@ OTHERS = {
             "seed": NO_KEY,
         },
     ),
-    "load-test": Call(
-        datasets.load, {"source": "absent.csv"}, {"test": NO_PATH_OR_NONE}, "PathLike|path"
-    ),
-    "from_frame": Call(
-        partial(datasets.from_frame, pandas.DataFrame({"y": [0, 1], "x": [1.5, 2]})),
-        {"label": "y"},
-        {"label": NO_COLUMN},
-    ),
-    "from_frame-frame": Call(
-        datasets.from_frame, {"label": "y"}, {"frame": [3, None, [1], {}, np.eye(2)]}
-    ),
-    "encode_labels": Call(
-        datasets.encode_labels,
-        {"y": [0, 1]},
-        {"y": [3, None, [], [1, None], [1, NAN], np.eye(2), [1j, 2]], "task": NO_TASK},
-    ),
     "split_rows": Call(
         partial(datasets.split_rows, np.array([0, 1] * 5)),
         {"seed": 0, "testing": 2, "validation": 2, "stratify": True},
@@ -812,7 +796,6 @@ CALLED_BY_CDROP = {  # Network.load_state_dict is not, and tests/test_arguments.
     *("after", "begin", "constants", "on_epoch_end", "on_fit_begin", "on_fit_end", "on_iteration"),
     *("add", "checkpoint", "claim", "among", "finished", "load_state_dict", "state_dict"),
 }
-TRANSFORMERS = ("ImageScaler", "Standardizer", "TableEncoder", "Transformer")
 ANYTHING_GOES = {
     **each(("EpochPrinter.file", "LossPrinter.file", "ProgressBar.file"), "as for print"),
     **each(("Validation.X", "Validation.y"), "the network's score says what is wrong"),

@@ -268,7 +268,7 @@ class Problem:
         s = self.splitter
         if self.y_test is not None:
             return min(len(self.y), s.train_size or len(self.y)), len(self.y_test)
-        if all(rule is None for rule in (s.folds, s.groups, s.times)):
+        if all(given is None for given in (s.folds, s.groups, s.times)):
             return min(len(self.y) - s.test_size, s.train_size or len(self.y)), s.test_size
         split = s.split(repeat, seed)
         assert split.test is not None

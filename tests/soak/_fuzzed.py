@@ -33,7 +33,6 @@ with atheris.instrument_imports(include=["cdrop"]):
     from cdrop.callbacks import Callback, Validation
     from cdrop.datasets import DataError, assemble, load_csv, load_npz, mnist, npz, read_idx
     from cdrop.estimators import DropoutMLPClassifier, DropoutMLPRegressor
-    from cdrop.experiments import Ledger, Trial
 
 # Bytes that may be taken beyond what the process has when it has read good files.
 MEMORY = 128 << 20
@@ -144,8 +143,6 @@ def reads_model(content):
 def works(model):
     """Predict and train with a model, on one thread and in silence."""
     model = getattr(model, "network", model)  # a checkpoint's
-    if isinstance(model, Ledger):
-        return
     if isinstance(model, Network):
         model.threads = 1
         x = np.zeros((2, model.units[0]))
@@ -187,12 +184,6 @@ def models():
     made = [
         *(net, load(path), behind, Network([1, 1]), small),
         DropoutMLPRegressor(random_state=np.random.RandomState(1)),
-        Ledger(
-            {"seed": 2},
-            {"a": {"hidden": 2}},
-            "2026-01-01",
-            [Trial(0, "a", [1, 2], *[[1.5, 0.25]] * 3, 0.125)],
-        ),
         DropoutMLPClassifier((2,), solver="sgd", **quick, **stopping).fit(x, words),
         DropoutMLPClassifier((2,), **quick, class_weight={0: 1.0, 1: 2.5}).fit(x, numbers % 2),
         DropoutMLPRegressor((2,), dropout=(0.5,), **quick).fit(x, x[:, :2]),
