@@ -25,11 +25,13 @@ __all__ = [
     "INTERRUPTED",
     "REFUSED",
     "CommandError",
+    "begin",
     "check_outputs",
+    "explained",
+    "finish",
     "load_data",
     "open_directory",
     "plain_errors",
-    "save",
     "say",
     "uninterrupted",
 ]
@@ -205,8 +207,41 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def save(
-    args: argparse.Namespace, result: ExperimentResult, more: dict[str, Any] | None = None
+def begin(
+    args: argparse.Namespace, result: ExperimentResult, finished: int, fallback: str | None
+) -> None:
+    """Print what is known before the work: warnings, data, arms, and the runs that were finished before."""
+    from cdrop.experiments import report
+
+    say(*result.preset.warnings, fallback, report.heading(result))
+    say(report.kept(args.checkpoint, finished), "")
+
+
+def finish(
+    args: argparse.Namespace,
+    result: ExperimentResult,
+    text: Callable[[], str],
+    more: dict[str, Any] | None = None,
+) -> int:
+    """Save a result, with `more` in its JSON, and print its text; return the exit code."""
+    from cdrop.experiments import report, results
+
+    with uninterrupted():
+        lines, errors = _save(args, result, more or {})
+        if args.checkpoint is not None and not result.complete:
+            lines.append(report.how_to_resume(args.checkpoint, len(result.trials)))
+        say(text(), *lines)
+        for problem in errors:
+            print(f"cdrop {args.command}: error: {problem}", file=sys.stderr, flush=True)
+        say(*result.preset.warnings)
+    if result.stopped == results.INTERRUPTED:
+        return INTERRUPTED
+    done = result.complete or result.stopped == results.OUT_OF_TIME
+    return 0 if done and not errors else FAILED
+
+
+def _save(
+    args: argparse.Namespace, result: ExperimentResult, more: dict[str, Any]
 ) -> tuple[list[str], list[str]]:
     """Write the files asked for; return a line about each, and the errors.
 
@@ -215,7 +250,7 @@ def save(
     """
     from cdrop._files import write_atomically
 
-    plain = result.to_dict() | (more or {})
+    plain = result.to_dict() | more
     text = json.dumps(plain, indent=2, allow_nan=False) + "\n"
 
     def write_plot(path: Path) -> None:

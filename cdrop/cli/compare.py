@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from cdrop.cli import common
-from cdrop.cli.common import FAILED, INTERRUPTED, REFUSED, CommandError, say
+from cdrop.cli.common import REFUSED, CommandError
 
 if TYPE_CHECKING:
     from cdrop.datasets import Dataset, Table
@@ -26,7 +25,6 @@ def run(args: argparse.Namespace) -> int:
     from cdrop.cli.progress import Progress
     from cdrop.experiments import report
     from cdrop.experiments.paired import runs_left
-    from cdrop.experiments.results import INTERRUPTED as STOPPED_BY_USER
 
     _check_options(args)
     common.check_outputs(args)
@@ -40,8 +38,7 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(left, sum(sum(fits[trial.arm]) for trial in kept))
 
     def begin(result: ExperimentResult) -> None:
-        say(*result.preset.warnings, fallback)
-        say(report.heading(result), report.kept(args.checkpoint, len(kept)), "")
+        common.begin(args, result, len(kept), fallback)
         progress.on_begin(result)
 
     with common.plain_errors(args, progress):
@@ -52,17 +49,7 @@ def run(args: argparse.Namespace) -> int:
             on_trial=progress.on_trial,
             callbacks=[progress] if jobs == 1 else [],
         )
-    with common.uninterrupted():
-        lines, errors = common.save(args, result)
-        if ledger is not None and not result.complete:
-            lines.append(report.how_to_resume(args.checkpoint, len(result.trials)))
-        say(report.text(result, with_heading=False), *lines)
-        for problem in errors:
-            print(f"cdrop compare: error: {problem}", file=sys.stderr, flush=True)
-        say(*result.preset.warnings)
-    if result.stopped == STOPPED_BY_USER:
-        return INTERRUPTED
-    return 0 if result.complete and not errors else FAILED
+    return common.finish(args, result, lambda: report.text(result, with_heading=False))
 
 
 def _check_options(args: argparse.Namespace) -> None:

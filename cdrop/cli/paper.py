@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdrop.cli import common
-from cdrop.cli.common import FAILED, INTERRUPTED, REFUSED, CommandError, say
+from cdrop.cli.common import REFUSED, CommandError
 
 if TYPE_CHECKING:
     from cdrop.datasets import Dataset
@@ -22,7 +21,7 @@ __all__ = ["run"]
 def run(args: argparse.Namespace) -> int:
     """Train rows of the table."""
     from cdrop.cli.progress import Progress
-    from cdrop.experiments import paper, report
+    from cdrop.experiments import paper
     from cdrop.experiments.paired import runs_left
 
     common.check_outputs(args)
@@ -36,8 +35,7 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(left, sum(work[trial.arm] for trial in kept))
 
     def begin(result: ExperimentResult) -> None:
-        say(*result.preset.warnings, fallback)
-        say(report.heading(result), report.kept(args.checkpoint, len(kept)), "")
+        common.begin(args, result, len(kept), fallback)
         progress.on_begin(result)
 
     with common.plain_errors(args, progress):
@@ -54,8 +52,9 @@ def run(args: argparse.Namespace) -> int:
             on_begin=begin,
             on_trial=progress.on_trial,
         )
-    with common.uninterrupted():
-        return _report(args, result, paper.outcomes(result, plan))
+    rows = paper.outcomes(result, plan)
+    more = {"rows": [row.to_dict() for row in rows]}
+    return common.finish(args, result, lambda: _table(result, rows, search=args.search), more)
 
 
 def _images(args: argparse.Namespace, validation: int) -> tuple[Dataset, str | None]:
@@ -74,23 +73,6 @@ def _images(args: argparse.Namespace, validation: int) -> tuple[Dataset, str | N
         return data.subset(args.train_size), fallback
     except ValueError as error:
         raise CommandError(f"--train-size: {error}", REFUSED) from error
-
-
-def _report(args: argparse.Namespace, result: ExperimentResult, outcomes: Sequence[Outcome]) -> int:
-    """Print and save the results of the rows."""
-    from cdrop.experiments import report
-    from cdrop.experiments.results import INTERRUPTED as STOPPED_BY_USER
-
-    lines, errors = common.save(args, result, {"rows": [o.to_dict() for o in outcomes]})
-    if args.checkpoint is not None and not result.complete:
-        lines.append(report.how_to_resume(args.checkpoint, len(result.trials)))
-    say(_table(result, outcomes, search=args.search), *lines)
-    for problem in errors:
-        print(f"cdrop paper: error: {problem}", file=sys.stderr, flush=True)
-    say(*result.preset.warnings)
-    if result.stopped == STOPPED_BY_USER:
-        return INTERRUPTED
-    return FAILED if errors or not (result.complete or args.time_limit) else 0
 
 
 def _table(result: ExperimentResult, outcomes: Sequence[Outcome], *, search: bool) -> str:
