@@ -992,6 +992,13 @@ def test_rows_of_the_paper_are_refused_before_the_work(line, message, tiny_rows,
     assert captured.out == ""
 
 
+def test_a_time_limit_excuses_only_what_it_stopped(tiny_rows, monkeypatch):
+    line = shlex.split("paper relu --data digits --repeats 1 --epochs 1 --time-limit")
+    assert cli.main([*line, "1e-9"]) == 0
+    monkeypatch.setattr("cdrop.experiments.paired.run", lambda *_: 1 / 0)  # as if training diverged
+    assert cli.main([*line, "60"]) == 1
+
+
 @pytest.mark.parametrize("columns", [80, 100, 200])
 def test_text_fits_the_terminal(columns, here, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
