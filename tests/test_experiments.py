@@ -1,4 +1,4 @@
-"""Paired experiments: what is trained, what the arms share, where runs take place, when they stop, what results hold."""
+"""Paired experiments: what is trained and shared, where runs take place, when they stop, what results hold."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -175,7 +176,7 @@ def test_several_numbers_per_row():
 class Spy:
     """A scikit-learn estimator that records how it was used; it predicts the class that its `guess` says."""
 
-    log = []
+    log: ClassVar[list] = []
 
     def __init__(self, guess=0, random_state=None):
         self.guess, self.random_state = guess, random_state
