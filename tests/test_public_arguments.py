@@ -518,12 +518,9 @@ OTHERS = {
         datasets.load, {"source": "absent.csv"}, {"test": NO_PATH_OR_NONE}, "PathLike|path"
     ),
     "from_frame": Call(
-        partial(datasets.from_frame, pandas.DataFrame({"y": [0, 1], "x": [1.5, 2]})),
-        {"label": "y"},
-        {"label": NO_COLUMN},
-    ),
-    "from_frame-frame": Call(
-        datasets.from_frame, {"label": "y"}, {"frame": [3, None, [1], {}, np.eye(2)]}
+        datasets.from_frame,
+        {"frame": pandas.DataFrame({"y": [0, 1], "x": [1.5, 2]}), "label": "y"},
+        {"frame": [3, None, [1], {}, np.eye(2)], "label": NO_COLUMN},
     ),
     "encode_labels": Call(
         datasets.encode_labels,
