@@ -16,7 +16,7 @@ def test_the_command_says_where_the_time_goes(tmp_path, capsys):
     path = tmp_path / "bench.json"
     assert cli.main(["bench", "--rounds", "1", "--threads", "2", "--json", str(path)]) == 0
     printed = capsys.readouterr().out
-    for word in ("with dropout, 2 threads", "without dropout, 1 thread", "products", "waiting"):
+    for word in ("\ndropout 0.5, 2 threads", "\nno dropout, 1 thread", "products", "waiting"):
         assert word in printed
     saved = json.loads(path.read_text())
     assert saved["size"] == "small"

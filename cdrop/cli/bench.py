@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         result = about | {"size": args.size, "steps": [asdict(t) for t in times]}
         write_atomically(args.json, lambda f: f.write(json.dumps(result, indent=1).encode()))
-        say(f"Saved {args.json}")
+        say(f"Written: {args.json}")
     return 0
 
 

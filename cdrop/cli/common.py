@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import argparse
 
+    from cdrop.cli.progress import Progress
     from cdrop.datasets import Dataset, Table
     from cdrop.experiments import ExperimentResult, Ledger
 
@@ -46,6 +48,7 @@ _TABLE_OPTIONS = (  # of `cdrop.datasets.load`, and of the command line
     "encoding",
     "missing",
 )
+_RENAMED = {"header": "no-header", "test_size": "test-share"}  # arguments that are other options
 
 
 class CommandError(Exception):
@@ -144,17 +147,32 @@ def load_data(args: argparse.Namespace, **more: Any) -> tuple[Dataset | Table, s
         # Files that are there but damaged are reported, never passed over.
         if args.data is not None or not isinstance(error, DataNotFoundError):
             example = f"\nWithout any file: cdrop {args.command} --data digits"
-            missing = isinstance(error, DataNotFoundError)
-            raise CommandError(f"--data {choice}: {error}{example * missing}") from error
+            missing = isinstance(error, DataNotFoundError) and choice == "mnist"
+            message = explained(args, error, f"--data {choice}")
+            raise CommandError(f"{message}{example * missing}") from error
         return load("digits", **more), f"{error}\nDrawn digits take MNIST's place.\n"
-    except ImportError as error:
-        raise CommandError(f"--data {choice}: {error}", REFUSED) from error
-    except (TypeError, ValueError) as error:  # an option that these data have no meaning for
-        raise CommandError(f"--data {choice}: {error}", REFUSED) from error
+    except (ImportError, TypeError, ValueError) as error:  # such as an option that has no meaning
+        raise CommandError(explained(args, error, f"--data {choice}"), REFUSED) from error
+    except (MemoryError, OSError) as error:
+        raise CommandError(f"--data {choice}: {error}") from error
+
+
+def explained(args: argparse.Namespace, error: Exception, where: str = "") -> str:
+    """Return an error's text, preceded by the option that it is about, or by `where`."""
+    text, given = str(error), vars(args)
+    for option in ("data", "test"):
+        if given.get(option) and text.startswith(f"{given[option]}: "):
+            where = f"--{option} {given[option]}"
+            text = text.removeprefix(f"{given[option]}: ")
+            break
+    for argument in re.findall(r"^\w+(?=\[| is | has | ')|test_size", text):
+        if argument in given or argument in _RENAMED:
+            where = f"--{_RENAMED.get(argument, argument.replace('_', '-'))}"
+    return f"{where}: {text}" if where else text
 
 
 @contextmanager
-def plain_errors(args: argparse.Namespace, ended: Callable[[], None]) -> Iterator[None]:
+def plain_errors(args: argparse.Namespace, progress: Progress) -> Iterator[None]:
     """Turn the errors of an experiment into a command's, and end the display of its progress."""
     from cdrop.datasets import DataError
     from cdrop.experiments import OtherExperimentError
@@ -164,11 +182,14 @@ def plain_errors(args: argparse.Namespace, ended: Callable[[], None]) -> Iterato
     except OtherExperimentError as error:
         raise CommandError(f"--checkpoint: {error}", REFUSED) from error
     except DataError as error:
-        raise CommandError(f"--data {args.data}: {error}") from error
-    except (ImportError, ValueError, OSError) as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(explained(args, error, f"--data {args.data or 'mnist'}")) from error
+    except (ImportError, ValueError) as error:  # arguments are checked before the experiment begins
+        code = FAILED if progress.begun else REFUSED
+        raise CommandError(explained(args, error), code) from error
+    except (MemoryError, OSError) as error:
+        raise CommandError(str(error) or "out of memory") from error
     finally:
-        ended()
+        progress.close()
 
 
 @contextmanager

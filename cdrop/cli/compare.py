@@ -25,23 +25,26 @@ def run(args: argparse.Namespace) -> int:
     """Train, report and save."""
     from cdrop.cli.progress import Progress
     from cdrop.experiments import report
+    from cdrop.experiments.paired import runs_left
     from cdrop.experiments.results import INTERRUPTED as STOPPED_BY_USER
 
     _check_options(args)
     common.check_outputs(args)
     ledger = common.open_directory(args)
     data, fallback = common.load_data(args)
-    say(fallback)
     experiment, arms, repeats = _experiment(args, data)
     jobs = _jobs(args, repeats * len(arms))
     kept = [] if ledger is None else ledger.among(repeats, arms)
-    progress = Progress([1.0] * (repeats * len(arms) - len(kept)), len(kept))
+    fits = {n: [1.0] * (len(some) if isinstance(some, list) else 1) for n, some in arms.items()}
+    left = [fits[name] for _, name in runs_left(repeats, arms, kept)]
+    progress = Progress(left, sum(sum(fits[trial.arm]) for trial in kept))
 
     def begin(result: ExperimentResult) -> None:
-        progress.on_begin(result)
+        say(*result.preset.warnings, fallback)
         say(report.heading(result), report.kept(args.checkpoint, len(kept)), "")
+        progress.on_begin(result)
 
-    with common.plain_errors(args, ended=progress.close):
+    with common.plain_errors(args, progress):
         result = experiment(
             n_jobs=jobs,
             ledger=ledger,
@@ -88,7 +91,7 @@ def _experiment(args: argparse.Namespace, data: Dataset | Table) -> tuple[Any, A
     try:
         return _article(args, data) if protocol == "article" else _tuned(args, data)
     except ValueError as error:
-        raise CommandError(str(error), REFUSED) from error
+        raise CommandError(common.explained(args, error), REFUSED) from error
 
 
 def _article(args: argparse.Namespace, data: Dataset | Table) -> tuple[Any, Any, int]:
@@ -104,7 +107,7 @@ def _article(args: argparse.Namespace, data: Dataset | Table) -> tuple[Any, Any,
         data = _subset(args, data)
         options["splits"] = args.splits is not None
     else:
-        options |= _sizes(args)
+        options |= _sizes(args, data)
     return partial(compare, data, settings, **options), settings.arms(), settings.repeats
 
 
@@ -145,7 +148,7 @@ def _tuned(args: argparse.Namespace, data: Dataset | Table) -> tuple[Any, Any, i
 
     if isinstance(data, Dataset):
         data = _subset(args, data) if args.splits is None else data.pooled()
-    sizes = _sizes(args) if not isinstance(data, Dataset) else {}
+    sizes = {} if isinstance(data, Dataset) else _sizes(args, data)
     chosen = {"rates": args.rates, "l2": args.l2, "hidden": args.hidden, "epochs": args.epochs}
     chosen["learning_rate"] = args.learning_rate
     arms = default_arms(
@@ -169,8 +172,15 @@ def _tuned(args: argparse.Namespace, data: Dataset | Table) -> tuple[Any, Any, i
     return experiment, arms, repeats
 
 
-def _sizes(args: argparse.Namespace) -> dict[str, Any]:
+def _sizes(args: argparse.Namespace, data: Table) -> dict[str, Any]:
     """Return the sizes of a split."""
+    for name in ("splits", "test_share"):
+        if data.test is not None and getattr(args, name) is not None:
+            raise CommandError(
+                f"--{name.replace('_', '-')}: {data.name} has test rows of its own; expected --repeats N "
+                "instead, or data without them",
+                REFUSED,
+            )
     given = {"test_size": args.test_share, "train_size": args.train_size}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -179,7 +189,7 @@ def _subset(args: argparse.Namespace, data: Dataset) -> Dataset:
     """Draw training rows, if asked for."""
     if args.test_share is not None:
         raise CommandError(
-            f"--test-share: {data.name} has test rows of its own; expected --splits N to mix them in",
+            f"--test-share: {data.name} has test rows of its own; expected it with --protocol tuned --splits N",
             REFUSED,
         )
     try:

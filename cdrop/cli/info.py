@@ -32,8 +32,8 @@ def _text(about: dict[str, Any], usable: list[str], built: list[str], cache: Pat
         f"cdrop     {versions['cdrop']}, Python {versions['python']}, NumPy {versions['numpy']}",
         f"platform  {about['platform']}",
         f"cpu       {about['cpu']}",
-        f"SIMD      {about['simd']} is in use; usable here: {', '.join(usable)}; built in:"
-        f" {', '.join(built)} (CDROP_SIMD forces one)",
+        f"SIMD      {about['simd']} is in use (CDROP_SIMD forces another)",
+        f"          usable here: {', '.join(usable)}; built in: {', '.join(built)}",
         f"threads   {about['threads']} ({about['threads_from']})",
         f"cache     {cache}",
     ]

@@ -13,61 +13,74 @@ __all__ = ["build_parser"]
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 
 COMPARE_TEXT = """\
-Answer whether dropout helps: train networks with and without it in pairs that share data, initial
-weights and minibatches, many times, and report the differences with their intervals and a verdict.
+Does dropout help? Train networks with and without it in pairs that share data,
+initial weights and minibatches, many times; report the differences with their
+intervals, and a verdict.
 
-On a table of your own, each repeat splits the rows, both arms stop early, and dropout rate and L2
-are chosen on validation rows inside the split. On MNIST the article's experiment is repeated."""
+On a table of your own, each repeat splits the rows, both arms stop early, and
+dropout rate and L2 are chosen on validation rows inside the split. On MNIST the
+article's experiment is repeated."""
 
 COMPARE_EXAMPLES = """\
 examples:
   cdrop compare --data titanic.csv --label survived
-                                              a table: 20 splits, both arms at their best settings
+      a table: 20 splits, both arms at their best settings
   cdrop compare --data houses.xlsx --label price --metric r2 --margin 0.01
-                                              numbers as target; 0.01 of R2 does not matter
-  cdrop compare --data visits.csv --label outcome --group patient --until-decided
-                                              a patient's rows stay together; planned looks
-  cdrop compare                               the article's experiment on MNIST, 5 repeats
-  cdrop compare --data mnist --splits 20      the same over 20 splits of all its images
+      numbers as target; 0.01 of R2 does not matter
+  cdrop compare --data visits.csv --label cured --group patient --until-decided
+      a patient's rows stay together; planned looks
+  cdrop compare
+      the article's experiment on MNIST, 5 repeats
+  cdrop compare --data mnist --splits 20
+      the same over 20 splits of all its images
   cdrop compare --data own.csv --label kind --protocol article
-                                              the article's network and settings on a table
+      the article's network and settings on a table
   cdrop compare --repeats 20 --sweep 0.1,0.2,0.3,0.5,0.7 --report out.html
-                                              more probabilities of dropping; a page with pictures
+      more probabilities of dropping; a page with pictures
   cdrop compare --repeats 500 --checkpoint kept --resume
-                                              starts, or resumes where it was killed
+      starts, or resumes where it was killed
 
-MNIST is looked for in $CDROP_DATA/mnist, then in the cache directory, then on the network.
+MNIST is looked for in $CDROP_DATA/mnist, then in the cache directory, then on
+the network.
 
-With --checkpoint a run is safe as soon as it is finished, and a long one every 1,000 iterations (extra io).
---resume continues what was killed or interrupted, and ends with the same numbers as if it had not
-been. Data and settings must be the same; --repeats, --splits and --threads may differ.
+With --checkpoint a run is safe as soon as it is finished, and a long one every
+1,000 iterations (extra io). --resume continues what was killed or interrupted,
+and ends with the same numbers as if it had not been. Data and settings must be
+the same; --repeats, --splits and --threads may differ.
 
-exit codes: 0 done, 1 failed, 2 refused before the work began (a bad option or path, a missing
-extra), 130 Ctrl-C (the finished repeats are reported and saved)."""
+exit codes: 0 done; 1 failed; 2 refused before the work began (a bad option or
+path, a missing extra); 130 Ctrl-C (finished repeats are reported and saved)."""
 
 PAPER_TEXT = """\
-Train rows of table 2 of Srivastava et al. (JMLR 15, 2014): MNIST without augmentation or pretraining, on
-all 60,000 training images, and print the test error next to the paper's."""
+Train rows of table 2 of Srivastava et al. (JMLR 15, 2014): MNIST without
+augmentation or pretraining, on all 60,000 training images. Print the test error
+next to the paper's."""
 
 PAPER_EXAMPLES = """\
 rows:
 {rows}
 
 examples:
-  cdrop paper                                 the rows up to 3 x 1024, three times each: an hour
-                                              and more on two cores, most of it for max-norm
-  cdrop paper max-norm --repeats 1 --epochs 5 a first look, some seconds
+  cdrop paper
+      the rows up to 3 x 1024, three times each: an hour and more on two cores,
+      most of it for max-norm
+  cdrop paper max-norm --repeats 1 --epochs 5
+      a first look, some seconds
   cdrop paper --checkpoint kept --resume --time-limit 60
-                                              an hour of it; the same command continues
-  cdrop paper --search max-norm               its candidate recipes, by 10,000 images held out
+      an hour of it; the same command continues
+  cdrop paper --search max-norm
+      its candidate recipes, by 10,000 images held out
 
-What the paper leaves open (rule, rate, norm, batch, epochs) was chosen by 10,000 of the training images, never
-by the test images (docs/paper.md). --search trains every candidate again and reports their errors.
+What the paper leaves open (rule, rate, norm, batch, epochs) was chosen by
+10,000 of the training images, never by the test images (docs/paper.md).
+--search trains every candidate again and reports their errors.
 
-With --checkpoint a run is safe as soon as it is finished, and (extra io) every 1,000 steps.
---resume continues what was killed, interrupted or out of time, and ends with the same numbers.
+With --checkpoint a run is safe as soon as it is finished, and (extra io) every
+1,000 steps. --resume continues what was killed, interrupted or out of time, and
+ends with the same numbers.
 
-exit codes: 0 done, or out of time; 1 failed; 2 refused before the work began; 130 Ctrl-C."""
+exit codes: 0 done, or out of time; 1 failed; 2 refused before the work began;
+130 Ctrl-C."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare = commands.add_parser(
         "compare",
         help="does dropout help? on a table of your own, or the article's experiment",
+        usage="cdrop compare [--data FILE --label COLUMN] [options]",
         description=COMPARE_TEXT,
         epilog=COMPARE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -104,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``cdrop compare``."""
-    _add_data_options(parser)
+    _add_data_options(parser, tables=True)
     _add_table_options(parser.add_argument_group("tables"))
     _add_design_options(parser.add_argument_group("experiment"))
     _add_network_options(parser.add_argument_group("networks"))
@@ -119,13 +133,15 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_data_options(parser: argparse.ArgumentParser) -> None:
+def _add_data_options(parser: argparse.ArgumentParser, *, tables: bool) -> None:
     """Add the options that name the data."""
+    kinds = "MNIST, drawn digits, a directory of IDX files"
+    if tables:
+        kinds += ", or a table: .npz, .csv, .tsv, .txt, .xlsx, .parquet, .feather, .arff, also compressed"
     parser.add_argument(
         "--data",
-        metavar="mnist|digits|DIR|FILE",
-        help="MNIST, drawn digits, a directory of IDX files, or a table: .npz, .csv, .tsv, .txt, .xlsx, "
-        ".parquet, .feather, .arff, also compressed (default: MNIST, or drawn digits if it is not found)",
+        metavar=f"mnist|digits|DIR{'|FILE' * tables}",
+        help=f"{kinds} (default: MNIST, or drawn digits if it is not found)",
     )
     parser.add_argument(
         "--train-size",
@@ -138,11 +154,7 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 def _add_table_options(group: argparse._ArgumentGroup) -> None:
     """Add the options that say how a table is read."""
     add = group.add_argument
-    add(
-        "--label",
-        metavar="COLUMN",
-        help="column to predict; without a header its number from 0, or 'last'",
-    )
+    add("--label", metavar="COLUMN", help="column to predict: its name, its number from 0, or last")
     add("--task", choices=("classification", "regression"), help="default: decided by the column")
     add("--drop", type=_names, metavar="COL,...", help="columns to leave out")
     add(
@@ -156,12 +168,22 @@ def _add_table_options(group: argparse._ArgumentGroup) -> None:
     )
     add("--group", metavar="COLUMN", help="rows of one group stay on one side of every split")
     add("--time", metavar="COLUMN", help="test on rows later than those trained on")
-    add("--sep", metavar="CHAR", help="separator of a text file (default: detected)")
+    add(
+        "--sep",
+        type=lambda text: {"tab": "\t", r"\t": "\t"}.get(text, text),
+        metavar="CHAR",
+        help="separator of a text file: a character, or tab (default: detected)",
+    )
     add("--decimal", metavar="CHAR", help="decimal mark (default: detected)")
     add(
         "--encoding", metavar="NAME", help="encoding of a text file (default: UTF-8, else detected)"
     )
-    add("--missing", type=_names, metavar="TEXT,...", help="more texts that mean a missing value")
+    add(
+        "--missing",
+        type=_names,
+        metavar="TEXT,...",
+        help="more texts that mean a missing value, as in --missing=-9,none",
+    )
     add(
         "--no-header",
         dest="header",
@@ -274,6 +296,7 @@ def _add_paper(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "paper",
         help="rows of the paper's table: MNIST with wide nets, dropout and max-norm",
+        usage="cdrop paper [ROW ...] [options]",
         description=PAPER_TEXT,
         epilog=PAPER_EXAMPLES.format(rows="\n".join(rows)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -302,7 +325,7 @@ def _add_paper(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="seed of the first repeat (default: 0)",
     )
     _add_threads(parser)
-    _add_data_options(parser)
+    _add_data_options(parser, tables=False)
     _add_checkpoint_options(parser)
     add(
         "--time-limit",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdrop.cli import common
@@ -28,18 +29,18 @@ def run(args: argparse.Namespace) -> int:
     repeats = args.repeats or (1 if args.search else 3)
     ledger = common.open_directory(args)
     data, fallback = _images(args, paper.HELD_OUT if args.search else 0)
-    say(fallback)
     plan = paper.plan(args.rows or None, args.epochs, candidates=args.search)
     work = {name: planned.work(data) for name, planned in plan.items()}
     kept = [] if ledger is None else ledger.among(repeats, plan)
-    left = [work[name] for _, name in runs_left(repeats, plan, kept)]
+    left = [[work[name]] for _, name in runs_left(repeats, plan, kept)]
     progress = Progress(left, sum(work[trial.arm] for trial in kept))
 
     def begin(result: ExperimentResult) -> None:
-        progress.on_begin(result)
+        say(*result.preset.warnings, fallback)
         say(report.heading(result), report.kept(args.checkpoint, len(kept)), "")
+        progress.on_begin(result)
 
-    with common.plain_errors(args, ended=progress.close):
+    with common.plain_errors(args, progress):
         result = paper.train_rows(
             data,
             plan,
@@ -61,11 +62,12 @@ def _images(args: argparse.Namespace, validation: int) -> tuple[Dataset, str | N
     """Return images and labels with a split of their own."""
     from cdrop.datasets import Dataset
 
-    data, fallback = common.load_data(args, validation=validation)
-    if not isinstance(data, Dataset):
+    if args.data not in (None, "mnist", "digits") and not Path(args.data).is_dir():
         raise CommandError(
-            f"--data {args.data}: expected images with test rows, such as MNIST", REFUSED
+            f"--data {args.data}: expected mnist, digits, or a directory of IDX files", REFUSED
         )
+    data, fallback = common.load_data(args, validation=validation)
+    assert isinstance(data, Dataset)
     if args.train_size is None:
         return data, fallback
     try:

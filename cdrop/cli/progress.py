@@ -29,23 +29,22 @@ class Progress(Callback):
 
     Parameters
     ----------
-    left : sequence of float
-        Work of each run to come, in order and in any unit: 1 for each where they take about as long.
+    left : sequence of sequence of float
+        Of each run to come, in order, the work of its fits: one, or one for each candidate. Any unit will do.
     done : float, default 0.0
         Work of the runs that were finished before.
     """
 
-    def __init__(self, left: Sequence[float], done: float = 0.0) -> None:
-        self._left, self._before, self._finished, self._part = list(left), done, 0.0, 0.0
-        self._total, self._step = done + sum(left), 0.0
+    def __init__(self, left: Sequence[Sequence[float]], done: float = 0.0) -> None:
+        self._left, self._before, self._finished = list(left), done, 0.0
+        self._total = done + sum(map(sum, left))
+        # Of the current run: work done, work of its earlier fits, work of an iteration, and how many fits began.
+        self._part = self._base = self._step = 0.0
+        self._fits = 0
         self._begun = self._printed = time.monotonic()
         self._result: ExperimentResult | None = None
         self._open: dict[int, list[Trial]] = {}
         self._bar: Any = None
-        if ProgressBar().visible:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=self._total, initial=done, bar_format=SHAPE, leave=False)
 
     @property
     def share(self) -> float:
@@ -59,36 +58,48 @@ class Progress(Callback):
         left = self._total - self._before - new
         return (time.monotonic() - self._begun) * left / new if new else math.inf
 
+    @property
+    def begun(self) -> bool:
+        """Whether the experiment has begun: until then, its arguments may be refused."""
+        return self._result is not None
+
     def on_begin(self, result: ExperimentResult) -> None:
-        """Take names and sizes from a result that has no repeats yet."""
+        """Take names and sizes from a result that has no repeats yet, and open the bar below what was printed."""
         self._result = result
+        self._begun = self._printed = time.monotonic()
+        if ProgressBar().visible:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=self._total, initial=self._before, bar_format=SHAPE, leave=False)
 
     def on_fit_begin(self, net: Any, total: int) -> None:
         """Find out which part of a run an iteration is; what a checkpoint holds of it is done."""
         before = net.history.iterations
-        self._step = self._left[0] / (before + total) if self._left else 0.0
-        self._move(before * self._step)
+        fits = self._left[0] if self._left else [0.0]
+        now = min(self._fits, len(fits) - 1)
+        self._fits += 1
+        self._base, self._step = sum(fits[:now]), fits[now] / (before + total)
+        self._move(self._base + before * self._step)
 
     def on_iteration(self, net: Any, iteration: int, loss: float) -> None:
         """Count one iteration."""
-        self._move(net.history.iterations * self._step)
+        self._move(self._base + net.history.iterations * self._step)
 
     def _move(self, part: float) -> None:
-        # A run of several candidates begins several times: the bar waits, rather than going back.
-        self._part = max(self._part, min(part, self._left[0] if self._left else 0.0))
+        self._part = part
         if self._bar is not None:
-            self._bar.update(self._before + self._finished + self._part - self._bar.n)
+            self._bar.update(self._before + self._finished + part - self._bar.n)
         elif self._overdue:
             self.print(f"  {self._progress}")
 
     def on_trial(self, trial: Trial) -> None:
         """Count a finished run; print a line where there is no bar and one is due."""
-        self._finished += self._left.pop(0) if self._left else 0.0
-        self._part = 0.0
-        self._move(0.0)
+        self._finished += sum(self._left.pop(0)) if self._left else 0.0
+        self._part, self._fits = 0.0, 0
         line = self._line(trial) if self._bar is None and self._result is not None else ""
         if line:
             self.print(f"{line}; {self._progress}")
+        self._move(0.0)
 
     def _line(self, trial: Trial) -> str:
         """Return a line about a finished repeat, of many some, or about a run where these are long."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -204,7 +205,7 @@ def _check_used(columns: Sequence[Column], label: str, where: object) -> None:
     if unfit and not has_extra():
         raise DataError(
             f"{where}: columns {', '.join(map(repr, unfit))} are not numbers; expected numbers without "
-            f"pandas and scikit-learn. Leave them out (drop={unfit!r}, or --drop {','.join(unfit)}), or: "
+            f"pandas and scikit-learn. Leave them out (drop={unfit!r}, or --drop {shlex.quote(','.join(unfit))}), or: "
             'pip install "cdrop[table]"'
         )
 

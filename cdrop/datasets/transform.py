@@ -267,7 +267,10 @@ class TableEncoder:
 def _date_parts(name: str, dates: Any) -> dict[str, Any]:
     """Return days since 1970 and the parts of dates, as floats; NaN where a date is missing."""
     days = dates.astype("datetime64[s]").astype("int64").where(dates.notna()) / 86_400
-    parts = {part: getattr(dates.dt, part).astype(np.float64) for part in _PARTS}
+    attributes = (part.replace("weekday", "day_of_week") for part in _PARTS)  # since pandas 4
+    parts = {
+        p: getattr(dates.dt, a).astype(np.float64) for p, a in zip(_PARTS, attributes, strict=True)
+    }
     return {f"{name} (days)": days, **{f"{name} ({part})": v for part, v in parts.items()}}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from cdrop._checks import finite_number, whole_number
 from cdrop.datasets import Dataset, Table
+from cdrop.experiments.article import not_mnist
 from cdrop.experiments.paired import paired_experiment
 from cdrop.experiments.problem import count_test_rows
 from cdrop.experiments.results import ExperimentResult, Preset
@@ -152,6 +153,7 @@ def _preset(data: Dataset | Table, arms: Any) -> Preset:
     return Preset(
         title=f"Does dropout help on {data.name}?",
         facts=facts,
+        warnings=not_mnist(data),
         call=f"does_dropout_help(load({data.source!r}, ...))",
     )
 

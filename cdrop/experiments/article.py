@@ -196,7 +196,7 @@ def compare(
         curve_every=settings.print_every,
         threads=settings.threads,
         about=data.describe() | {"settings": dataclasses.asdict(settings)},
-        preset=preset(data, settings, splits),
+        preset=preset(data, settings, splits, metric),
         **sizes,
         **{**options, "metric": metric},
     )
@@ -215,7 +215,9 @@ def not_mnist(data: Dataset | Table) -> tuple[str, ...]:
     return (f"NOT MNIST: the data are {short}; no number here is a result on MNIST.",)
 
 
-def preset(data: Dataset | Table, settings: Settings, splits: bool = False) -> Preset:
+def preset(
+    data: Dataset | Table, settings: Settings, splits: bool = False, metric: Any = "accuracy"
+) -> Preset:
     """Return what the views show in addition: settings, the article's figures where they compare, its claims."""
     differences = settings.differences()
     if data.name != "MNIST":
@@ -223,6 +225,8 @@ def preset(data: Dataset | Table, settings: Settings, splits: bool = False) -> P
         differences.insert(0, f"{data.name} instead of {whole}")
     if splits:
         differences.insert(0, "other splits instead of the official one")
+    if metric != "accuracy":
+        differences.append("another metric instead of accuracy")
     notes = (f"The article's figures are for another setting (here {'; '.join(differences)}).",)
     return Preset(
         title=f"Dropout or none: {data.name}",
@@ -236,7 +240,7 @@ def preset(data: Dataset | Table, settings: Settings, splits: bool = False) -> P
         published=None if differences else PUBLISHED,
         warnings=not_mnist(data),
         notes=notes if differences else (),
-        claims=_claims if rows_are_classes(data) else None,
+        claims=_claims if metric == "accuracy" else None,
         call=f"compare(data, {settings!r}{', splits=True' if splits else ''})",
     )
 

@@ -14,6 +14,7 @@ EXTRAS = {
     "stats": "scipy",
     "plot": "matplotlib",
     "report": "jinja2",
+    "table": "pandas",
     "data": "pooch",
     "progress": "tqdm",
     "io": "safetensors",

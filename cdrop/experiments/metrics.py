@@ -207,6 +207,8 @@ def metric_for(metric: Any, task: str, classes: int) -> Metric:
     if isinstance(metric, str) and metric in known:
         return known[metric]
     if isinstance(metric, str):
+        if metric in METRICS:  # scikit-learn has scorers of these names, which would fail
+            choice("metric", metric, tuple(known))
         try:
             from sklearn.metrics import get_scorer, get_scorer_names
         except ImportError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import math
+import shutil
 import textwrap
 from collections import Counter
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ __all__ = [
     "text",
 ]
 
-WIDTH = 100  # columns of a terminal
+WIDTH = 100  # columns at most
 LONGEST_NAME = 28  # in the first column; a longer name has a line of its own
 MOST_POINTS, MOST_CURVES = 12, 4  # rows and arms of the table of learning curves in text
 MOST_SENTENCES = 3  # contrasts that are concluded one by one; more are sorted by verdict
@@ -63,7 +64,7 @@ class Table:
         widths += [max(map(len, cells)) for cells in others]
         # Names and words to the left, numbers to the right.
         sides = ["<", *("<" if any(c[:1].isalpha() for c in cs[1:]) else ">" for cs in others)]
-        lines = textwrap.wrap(self.caption, WIDTH)
+        lines = textwrap.wrap(self.caption, _width())
         for name, *cells in (self.head, *self.rows):
             long = len(name) > widths[0]
             lines += [f"  {name}"] * long
@@ -72,8 +73,13 @@ class Table:
         return "\n".join([*lines, *map(_wrapped, self.notes)])
 
 
+def _width() -> int:
+    """Return the columns of the terminal, within bounds; `WIDTH` where there is none."""
+    return max(40, min(WIDTH, shutil.get_terminal_size((WIDTH, 0)).columns))
+
+
 def _wrapped(line: str, indent: str = "  ", more: str = "") -> str:
-    wrapper = textwrap.TextWrapper(WIDTH, indent, indent + more)
+    wrapper = textwrap.TextWrapper(_width(), indent, indent + more)
     wrapper.break_long_words = wrapper.break_on_hyphens = False
     return wrapper.fill(line)
 
