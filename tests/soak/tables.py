@@ -35,7 +35,22 @@ PANDAS = {  # what a user of pandas must know of a file; cdrop finds it
     "Arthritis.tsv": {"sep": "\t"},
 }
 ENOUGH = 0.95
-BRIEF = "--splits 2 --epochs 3 --hidden 16 --rates 0.5 --l2 0.001 --threads 1 --jobs 1".split()
+BRIEF = [
+    "--splits",
+    "2",
+    "--epochs",
+    "3",
+    "--hidden",
+    "16",
+    "--rates",
+    "0.5",
+    "--l2",
+    "0.001",
+    "--threads",
+    "1",
+    "--jobs",
+    "1",
+]
 
 
 class Entry(NamedTuple):
