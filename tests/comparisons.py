@@ -129,7 +129,7 @@ def fake_result(repeats=5, name="MNIST", rng_seed=0, trainer=None, **settings):
 
 
 def made_up(metric="accuracy", ratio=None, loss=(), rows=None, alpha=0.05, margin=0.0, **scores):
-    """A result of made-up scores, by arm; `loss` has the learning curves of the arms in order, `rows` values per row."""
+    """A result of made-up scores, by arm; `loss` has learning curves of the arms in order, `rows` values per row."""
     arms, metric = {}, METRICS[metric]
     for number, (name, some) in enumerate(scores.items()):
         trials = []

@@ -1,4 +1,4 @@
-"""Paired experiments: what is trained, what the arms share, where runs take place, when they stop, what results hold."""
+"""Paired experiments: what is trained and shared, where runs take place, when they stop, what results hold."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -175,7 +176,7 @@ def test_several_numbers_per_row():
 class Spy:
     """A scikit-learn estimator that records how it was used; it predicts the class that its `guess` says."""
 
-    log = []
+    log: ClassVar[list] = []
 
     def __init__(self, guess=0, random_state=None):
         self.guess, self.random_state = guess, random_state
@@ -313,7 +314,17 @@ def test_equal_candidates_leave_the_first(spy):
     assert on_splits({"a": [spy(0), spy(0)]}, metric="accuracy").arms["a"].chosen == [0, 0, 0]
 
 
-def test_test_rows_choose_nothing():
+@pytest.mark.parametrize("tested", [1, 2])
+def test_test_rows_choose_nothing(spy, tested):
+    """Class 0 is the commonest in all rows but the test rows, which are all of another class."""
+    y = np.r_[np.resize([0, 0, 1, 0, 0, 2], 110), np.full(40, tested)]
+    folds = [(np.arange(110), np.arange(110, 150))] * 2
+    result = on_splits({"a": [spy(2), spy(1), spy(0)]}, y, cv=folds, repeats=2, metric="accuracy")
+    assert result.arms["a"].chosen == [2, 2]
+    assert result.arms["a"].score == [0.0, 0.0]
+
+
+def test_test_rows_train_nothing():
     folds = [(np.arange(110), np.arange(110, 150))] * 2
     rates = [{"hidden": 12, "epochs": 30, "patience": 2, "dropout": r} for r in (0.9, 0.5, 0.0)]
     other = Y.copy()

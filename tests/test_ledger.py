@@ -114,7 +114,7 @@ def test_a_run_costs_its_own_line_however_many_there_are(tmp_path, monkeypatch):
     written = []
 
     def counting(path, mode, buffering=-1):
-        file = open(path, mode, buffering)
+        file = open(path, mode, buffering)  # noqa: SIM115 - whoever asked for it closes it
         write = file.write
 
         class File:
@@ -259,7 +259,7 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path, rows):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 300, hard))
     try:
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match="File too large") as caught:
             made.add(trial(1, rows=np.arange(rows, dtype=np.float32)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -359,8 +359,8 @@ def test_a_run_resumes_from_its_own_checkpoint(tmp_path, monkeypatch, patience):
     arm |= {} if patience is None else {"patience": patience}
     arms, options = {"a b": arm, "other": {**arm, "dropout": 0.5}}, {"repeats": 2, "curve_every": 7}
     whole = paired_experiment(arms, X, y, **options)
+    first = open_ledger(tmp_path / "kept")
     with pytest.raises(RuntimeError, match="stopped"):
-        first = open_ledger(tmp_path / "kept")
         paired_experiment(arms, X, y, ledger=first, callbacks=[Break(2, 13)], **options)
     (checkpoint,) = (name for name in os.listdir(tmp_path / "kept") if name != FILE)
     assert checkpoint == "repeat-1-other.cdrop"
@@ -460,8 +460,8 @@ def test_candidates_that_differ_are_named(tmp_path):
         ([some[0], {**some[1], "l2": 0.2}], r"l2 of 'a'\[1\] is 0.1 there and 0.2 here"),
         (some[:1], "candidates of 'a' is 2 there and 1 here"),
     ):
+        resumed = open_ledger(tmp_path / "kept", resume=True)
         with pytest.raises(OtherExperimentError, match=message):
-            resumed = open_ledger(tmp_path / "kept", resume=True)
             paired_experiment({"a": other}, X, y, repeats=1, ledger=resumed)
 
 

@@ -4,7 +4,6 @@ import importlib
 import inspect
 import os
 import re
-import tempfile
 import warnings
 from collections import defaultdict
 from functools import partial
@@ -84,15 +83,6 @@ NO_PATH_OR_NONE = [value for value in NO_PATH if value is not None]
 NO_MODEL = [None, 3, "model", object(), Network, DropoutMLPClassifier]
 SMALL = small_dataset()
 X, y = np.eye(6), np.arange(6) % 2
-
-
-KEPT = tempfile.TemporaryDirectory()  # removed at the end of the process
-CSV, NPZ = (os.path.join(KEPT.name, name) for name in ("table.csv", "table.npz"))
-with open(CSV, "w") as stream:
-    stream.write(
-        "a,b,y\n" + "".join(f"{i},{i % 3 / 2},{'no' if i % 2 else 'yes'}\n" for i in range(12))
-    )
-np.savez(NPZ, X=np.random.default_rng(0).random((12, 2)), y=np.arange(12) % 2)
 
 
 def each(names, values):
@@ -511,23 +501,31 @@ OTHERS = {
     ),
     "load": Call(
         datasets.load,
-        {"source": CSV, "label": "y"},
+        {"source": "absent.csv", "label": "y"},
         {
-            "label": [None, b"y", ["y"], 1.5],
-            "task": [3, "", "nonsense", b"a"],
-            **each(("drop", "categories", "missing"), [3, [3], [None], {1: 2}]),
-            **each(("group", "time", "sep", "decimal", "encoding"), [b"a", [], {}]),
+            "label": NO_COLUMN,
+            "task": NO_TASK,
+            **each(("drop", "categories", "missing"), [3, b"y", ["y", 3], 1.5, None]),
+            **each(("group", "time", "sep", "encoding"), [3, b"y", ["y"], 1.5, True]),
+            "decimal": [3, b".", ["."], ";", ""],
             "header": NO_FLAG,
+            "validation": [*[value for value in NO_WHOLE if value is not None], -1, HUGE],
+            "seed": NO_KEY,
             "progress": NO_FLAG,
         },
     ),
-    "load-digits": Call(
-        datasets.load,
-        {"source": "digits"},
-        {
-            "validation": [*[value for value in NO_WHOLE if value is not None], -1, HUGE],
-            "seed": NO_KEY,
-        },
+    "load-test": Call(
+        datasets.load, {"source": "absent.csv"}, {"test": NO_PATH_OR_NONE}, "PathLike|path"
+    ),
+    "from_frame": Call(
+        datasets.from_frame,
+        {"frame": pandas.DataFrame({"y": [0, 1], "x": [1.5, 2]}), "label": "y"},
+        {"frame": [3, None, [1], {}, np.eye(2)], "label": NO_COLUMN},
+    ),
+    "encode_labels": Call(
+        datasets.encode_labels,
+        {"y": [0, 1]},
+        {"y": [3, None, [], [1, None], [1, NAN], np.eye(2), [1j, 2]], "task": NO_TASK},
     ),
     "split_rows": Call(
         partial(datasets.split_rows, np.array([0, 1] * 5)),
@@ -541,36 +539,6 @@ OTHERS = {
     ),
     "load-source": Call(
         datasets.load, {"source": "absent"}, {"source": [*NO_PATH, None]}, "PathLike|path"
-    ),
-    "load-test": Call(
-        datasets.load,
-        {"source": CSV, "label": "y"},
-        {"test": [value for value in NO_PATH if value is not None]},
-        "PathLike|path|test",
-    ),
-    "from_frame": Call(
-        datasets.from_frame,
-        {"frame": pandas.DataFrame({"a": ROWS[:, 0], "y": CLASSES}), "label": "y"},
-        {"frame": [None, 3, "a", [], {}, np.eye(3)], "label": [b"y", ["y"], 1.5, "z"]},
-    ),
-    "encode_labels": Call(
-        datasets.encode_labels,
-        {"y": ["a", "b"]},
-        {
-            "y": [
-                3,
-                "a",
-                None,
-                [],
-                [1, 1],
-                [NAN, 1],
-                [None, "a"],
-                [INF, 1],
-                np.ones((2, 2)),
-                RAGGED,
-            ],
-            "task": [3, "", "nonsense", b"classification"],
-        },
     ),
     "Dataset.subset": Call(
         SMALL.subset,
@@ -594,12 +562,16 @@ OTHERS = {
         tried,
         {},
         {
-            "arms": [3, [3], {"a": {}, 3: {}}, {"a": {}, "b": 3}, {"a": {}, "b": []}, {"a": [None]}]
-            + [{"a": {}, "b": {setting: 1}} for setting in ("width", "seed", "units", "callbacks")]
-            + [{"a": {}, "b": {"hidden": hidden}} for hidden in (0, -1, 1.5, "2", (2, 0), None)]
-            + [{"a": {"epochs": 2, "patience": bad}} for bad in (0, -1, 1.5, "2", True)],
-            "test_data": [3, [], (X,), (X, y, y), (X, y[1:]), (X[:0], y[:0]), (X[0], y[0]), {1: 2}]
-            + [(X, y + 1), (X[:, 1:], y), (X, np.full(6, "a")), (X, None)],
+            "arms": [
+                *(3, [3], {"a": {}, 3: {}}, {"a": {}, "b": 3}, {"a": {}, "b": []}, {"a": [None]}),
+                *({"a": {}, "b": {name: 1}} for name in ("width", "seed", "units", "callbacks")),
+                *({"a": {}, "b": {"hidden": bad}} for bad in (0, -1, 1.5, "2", (2, 0), None)),
+                *({"a": {"epochs": 2, "patience": bad}} for bad in (0, -1, 1.5, "2", True)),
+            ],
+            "test_data": [
+                *(3, [], (X,), (X, y, y), (X, y[1:]), (X[:0], y[:0]), (X[0], y[0]), {1: 2}),
+                *((X, y + 1), (X[:, 1:], y), (X, np.full(6, "a")), (X, None)),
+            ],
             **each(("repeats", "curve_every"), [value for value in COUNT if value is not None]),
             "seed": [*NO_KEY, 2**64],
             "task": [value for value in NO_NAME if value is not None],
@@ -634,16 +606,9 @@ OTHERS = {
         {
             "X": ["a", None, 1.0, np.ones(8), np.ones((8, 3, 1)), np.ones((0, 3)), RAGGED],
             "y": [
-                "a",
-                1,
-                None,
-                [0, 1],
-                np.zeros((2, 3, 4)),
-                np.full(8, NAN),
-                np.full(8, None),
-                RAGGED,
-            ]
-            + [np.ones(8), np.full(8, 1j), np.full(8, INF)],
+                *("a", 1, None, [0, 1], np.zeros((2, 3, 4)), np.full(8, NAN), np.full(8, None)),
+                *(RAGGED, np.ones(8), np.full(8, 1j), np.full(8, INF)),
+            ],
         },
         "X|y",
     ),

@@ -441,7 +441,7 @@ def test_repeats_needed_is_none_where_rows_or_splits_limit_the_power():
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
-    assert holm([0.01, None]) == [None, None]
+    assert holm([0.01, None]) == [0.02, None]
     assert holm([]) == []
 
 

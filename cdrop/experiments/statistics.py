@@ -536,7 +536,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Returns
     -------
     list of float or None
-        All None if one is, for a missing one may be the smallest.
+        None stays None, and counts as 1 for the others: what is never rejected cannot be rejected wrongly.
 
     References
     ----------
@@ -548,13 +548,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     >>> holm([0.01, 0.04, 0.5])
     [0.03, 0.08, 0.5]
     """
-    there = [p for p in p_values if p is not None]
-    if len(there) < len(p_values):
-        return [None] * len(p_values)
-    corrected: list[float | None] = [None] * len(there)
+    corrected: list[float | None] = [None] * len(p_values)
+    there = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     largest = 0.0
-    for rank, index in enumerate(np.argsort(there, kind="stable")):
-        largest = max(largest, min(1.0, (len(there) - rank) * there[index]))
+    for rank, (p, index) in enumerate(there):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p))
         corrected[index] = largest
     return corrected
 

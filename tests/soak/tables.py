@@ -35,6 +35,22 @@ PANDAS = {  # what a user of pandas must know of a file; cdrop finds it
     "Arthritis.tsv": {"sep": "\t"},
 }
 ENOUGH = 0.95
+BRIEF = [
+    "--splits",
+    "2",
+    "--epochs",
+    "3",
+    "--hidden",
+    "16",
+    "--rates",
+    "0.5",
+    "--l2",
+    "0.001",
+    "--threads",
+    "1",
+    "--jobs",
+    "1",
+]
 
 
 class Entry(NamedTuple):
@@ -210,7 +226,7 @@ def compared(entry, site, folder):
         str(path.with_name(o)) if before == "--test" else o
         for before, o in zip(["", *entry.options], entry.options, strict=False)
     ]
-    command += [*options, "--splits", "2", "--epochs", "5", "--json", str(report)]
+    command += [*options, *BRIEF, "--json", str(report)]
     report.unlink(missing_ok=True)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not json.loads(report.read_text()):
