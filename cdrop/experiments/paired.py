@@ -213,6 +213,7 @@ def paired_experiment(
         _callbacks(callbacks, deadline, jobs),
     )
     result = _result(problem, candidates, options, seed, jobs)
+    result.until_decided = looks
     result.margin, result.preset = finite_number("margin", margin), preset or Preset()
     result.data = {**(about or {}), **result.data}  # the sizes are those of the repeats
     _claim(ledger, result, problem, options)

@@ -170,7 +170,7 @@ def facts(result: ExperimentResult) -> dict[str, str]:
         "source": data.get("source"),
         "rows": f"{plural(data['train'], data.get('row', 'row'))} for {purpose}, {data['test']:,} for testing;"
         f" {'each repeat has its own split' if splits else 'one test set for all repeats'}",
-        "repeats": f"{result.asked:,}, {seeds}; arms share {'splits, ' if splits else ''}"
+        "repeats": f"{'at most ' * result.until_decided}{result.asked:,}, {seeds}; arms share {'splits, ' if splits else ''}"
         "initial weights and minibatches",
         "arms": ", ".join(names) + compared,
         "memory": _memory(data.get("memory_bytes", 0)),

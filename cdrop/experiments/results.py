@@ -300,6 +300,8 @@ class ExperimentResult:
         Duration, including the runs that were read from a ledger.
     stopped : str or None
         Why it ended before all repeats were done; None if they were, or if a planned look decided.
+    until_decided : bool
+        Whether planned looks may end it early.
     decided_at : int or None
         With `until_decided`, the number of repeats at which it was decided.
     trials : list of Trial
@@ -323,6 +325,7 @@ class ExperimentResult:
     baseline: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
     stopped: str | None = None
+    until_decided: bool = False
     decided_at: int | None = None
     trials: list[Trial] = field(default_factory=list)
     preset: Preset = field(default_factory=Preset)
