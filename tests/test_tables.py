@@ -264,7 +264,7 @@ def test_labels_of_any_kind(labels, task, classes):
         (np.array(["a", pd.NA], object), {}, "y has 1 missing labels"),
         ([1.0, np.inf], {}, "y has 1 infinite labels"),
         ([1, 1], {}, "y has '1' in each row; expected at least 2 distinct"),
-        ([], {}, "y has no rows"),
+        ([], {}, r"y has shape \(0,\); expected"),
         (np.eye(2), {}, "y has shape"),
         (np.array([1, "1"], object), {}, "differ only in type"),
         (["a", "b"], {"task": "regression"}, "y has labels like 'a'; expected numbers"),
