@@ -1,4 +1,4 @@
-"""What kind a column is, told from its cells: numbers, text, booleans or dates; and why it may be no feature."""
+"""The kind of a column, found from its cells: numbers, text, booleans or dates; and why it may be no feature."""
 
 from __future__ import annotations
 

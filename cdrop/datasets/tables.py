@@ -151,7 +151,7 @@ def _read(path: Path, options: Options, like: Read | None) -> Read:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a file's bytes, unpacked; what it is compressed with is told from its first bytes."""
+    """Open a file's bytes, unpacked; its first bytes say how it is compressed."""
     with path.open("rb") as raw:
         magic = raw.read(6)
         raw.seek(0)

@@ -56,7 +56,7 @@ _LOSSES = {
 
 @dataclass(frozen=True)
 class Options:
-    """What all runs of an experiment share besides the data.
+    """What all runs of an experiment share in addition to the data.
 
     Attributes
     ----------

@@ -2,7 +2,7 @@
 
 The paper gives each row's architecture and error, and the ranges its other settings were chosen from. So each row has
 `Recipe` candidates here, judged by 10,000 training images held out, never by the test images; docs/paper.md has what
-each came to. The table's figures then come from trainings on all 60,000, as in the paper.
+each came to. The table's figures then come from runs on all 60,000, as in the paper.
 
 References
 ----------
