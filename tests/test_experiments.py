@@ -117,6 +117,25 @@ def test_several_labels_at_once():
     assert result.arms["a"].scores("accuracy") > result.baseline["accuracy"]
 
 
+@pytest.mark.parametrize("labels", [1, 2])
+def test_estimators_of_several_labels_score_as_by_hand(labels):
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    y = np.column_stack([SCORES > 0, X[:, 3] > 0]).astype(int)[:, :labels]
+    network = {"hidden": 4, "iterations": 5, "loss": "sigmoid_cross_entropy"}
+    forest = ensemble.RandomForestClassifier(9, max_depth=3)
+    rows = X[:100], y[:100]
+    result = paired_experiment(
+        {"a": network, "b": forest}, *rows, test_data=(X[100:], y[100:]), repeats=1
+    )
+    forest = ensemble.RandomForestClassifier(9, max_depth=3, random_state=0)
+    p = forest.fit(X[:100], y[:100].squeeze()).predict_proba(X[100:])
+    p = np.column_stack([part[:, 1] for part in ([p] if labels == 1 else p)])
+    loss = -np.log(np.where(y[100:] == 1, p, 1 - p)).sum(axis=1).mean()
+    assert result.arms["b"].scores("log_loss") == [pytest.approx(loss)]
+    right = ((p > 0.5) == y[100:]).all(axis=1).mean()
+    assert result.arms["b"].scores("accuracy") == [pytest.approx(right)]
+
+
 # ---- Regression --------------------------------------------------------------------------------
 
 
@@ -679,6 +698,12 @@ def test_numbers_that_json_lacks_become_null():
     assert plain["arms"]["a"]["loss"] == [[None]] * 3
     assert plain["contrasts"][0]["score"]["estimate"] is None
     assert plain["contrasts"][0]["verdict"] == "not decided"
+
+
+def test_numpy_numbers_of_the_caller_are_ready_for_json():
+    about = {"n": np.int64(3), "share": np.float32(0.5), "list": np.arange(2)}
+    plain = json.loads(json.dumps(on_splits(repeats=1, about=about).to_dict(), allow_nan=False))
+    assert {name: plain["data"][name] for name in about} == {"n": 3, "share": 0.5, "list": [0, 1]}
 
 
 def test_repr_is_one_short_line():

@@ -350,13 +350,21 @@ class Estimator:
         model.set_params(**dict.fromkeys(states, seed % 2**31))  # LightGBM takes no larger ones
         rows = part.selection_raw if selects else part.raw
         fitted = "train" if selects else "fit"
-        model.fit(rows[fitted], part.targets(fitted))
+        y = part.targets(fitted)
+        one = (
+            problem.task == "multilabel" and y.shape[1] == 1
+        )  # of which scikit-learn wants a vector
+        model.fit(rows[fitted], y[:, 0] if one else y)
 
         def predict(which: str) -> Prediction:
             values = np.asarray(model.predict(rows[which]))
             if problem.task == "regression" or not hasattr(model, "predict_proba"):
                 return Prediction(values)
-            p = np.asarray(model.predict_proba(rows[which]))
+            p = model.predict_proba(rows[which])
+            if problem.task == "multilabel":
+                p = _of_labels([p] if one else p, [model.classes_] if one else model.classes_)
+                return Prediction(values.reshape(p.shape), p)
+            p = np.asarray(p)
             if problem.task == "classification":  # a class may be absent from the training rows
                 full = np.zeros((len(p), len(problem.classes)), p.dtype)
                 full[:, np.asarray(model.classes_, np.intp)] = p
@@ -364,6 +372,14 @@ class Estimator:
             return Prediction(values, p)
 
         return Fitted(predict, rows.__getitem__, [])
+
+
+def _of_labels(p: Any, classes: Any) -> Any:
+    """Return the probability of each label: a column of a matrix, or that of class 1 in one of a list."""
+    if not isinstance(p, list):
+        return np.asarray(p)
+    pairs = zip(p, classes, strict=True)  # a label that no training row has lacks class 1
+    return np.column_stack([part[:, known == 1].sum(axis=1) for part, known in pairs])
 
 
 def _shown(value: Any) -> Any:
