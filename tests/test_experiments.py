@@ -117,6 +117,30 @@ def test_several_labels_at_once():
     assert result.arms["a"].scores("accuracy") > result.baseline["accuracy"]
 
 
+def test_parameters_of_estimators_hide_neither_class_nor_run(tmp_path):
+    multiclass = pytest.importorskip("sklearn.multiclass")
+    dummy = pytest.importorskip("sklearn.dummy")
+
+    class Long(dummy.DummyClassifier):
+        def __init__(self, iterations=None):
+            super().__init__()
+            self.iterations = iterations
+
+    arms = {"ovo": multiclass.OneVsOneClassifier(Long()), "long": Long()}
+    ledger = open_ledger(tmp_path / "kept")
+    result = on_splits(arms, ledger=ledger, repeats=1, metric="accuracy")
+    settings = result.arms["ovo"].candidates[0]
+    assert settings["estimator"] == "sklearn.multiclass.OneVsOneClassifier"
+    assert settings["base estimator"] == "Long()"
+
+
+def test_settings_may_be_arrays(tmp_path):
+    ledger = open_ledger(tmp_path / "kept")
+    arms = {"a": {**TINY, "dropout": np.array([0.5])}, "b": {**TINY, "dropout": (np.float32(0.5),)}}
+    result = on_splits(arms, ledger=ledger, repeats=1)
+    assert [a.candidates[0]["dropout"] for a in result.arms.values()] == [[0.5], [0.5]]
+
+
 @pytest.mark.parametrize("labels", [1, 2])
 def test_estimators_of_several_labels_score_as_by_hand(labels):
     ensemble = pytest.importorskip("sklearn.ensemble")

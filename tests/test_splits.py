@@ -127,6 +127,15 @@ def test_tests_are_later_than_what_trains():
     assert times[made[-1].test].max() == N - 1
 
 
+def test_few_rows_by_time_are_the_latest_before_the_test_rows():
+    made = problem(times=ROWS, repeats=3, train_size=20)
+    for repeat in range(3):
+        rows = made.splitter.split(repeat, repeat)
+        first = rows.test.min()
+        np.testing.assert_array_equal(rows.train, np.arange(first - 20, first - 4))
+        np.testing.assert_array_equal(rows.validation, np.arange(first - 4, first))
+
+
 def test_rows_of_one_time_are_on_one_side():
     years = np.arange(N) // 7
     for split in splits(times=years, repeats=4):

@@ -309,9 +309,9 @@ def _plain(value: Any) -> Any:
     """Return a setting as JSON can carry it; rules and schedules by their names and constants."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {"name": getattr(value, "name", type(value).__name__), **dataclasses.asdict(value)}
-    if isinstance(value, np.generic):
-        return value.item()
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 # ---- Estimators -------------------------------------------------------------------------------------------------
@@ -333,7 +333,9 @@ class Estimator:
     def describe(self) -> dict[str, Any]:
         """Return class and parameters in values that JSON can carry."""
         kind = type(self.estimator)
-        params = self.estimator.get_params(deep=True)
+        params = dict(self.estimator.get_params(deep=True))
+        if "estimator" in params:  # as ensembles have
+            params["base estimator"] = params.pop("estimator")
         return {
             "estimator": f"{kind.__module__}.{kind.__qualname__}",
             **{name: _shown(value) for name, value in sorted(params.items())},
