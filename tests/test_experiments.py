@@ -531,7 +531,10 @@ def test_ctrl_c_in_the_report_of_a_run_keeps_that_run():
 def test_training_that_diverges_keeps_the_finished_repeats():
     trainer = FakeTrainer(fault=FloatingPointError("the loss of step 7 is not finite"), fault_at=4)
     result = experiment(network=trainer)
-    assert (result.stopped, result.repeats) == ("the loss of step 7 is not finite", [0])
+    assert (result.stopped, result.repeats) == (
+        "arms['light'] with seed 6: the loss of step 7 is not finite",
+        [0],
+    )
 
 
 def test_on_begin_has_everything_but_repeats():

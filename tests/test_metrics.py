@@ -266,7 +266,7 @@ def test_scorers_of_ones_own_have_a_name():
 def test_a_scorer_of_probabilities_needs_them():
     pytest.importorskip("sklearn")
     metric = metric_for("neg_log_loss", "classification", 3)
-    with pytest.raises(AttributeError, match="predict_proba"):
+    with pytest.raises(ValueError, match="metric needs more than the predictions.*predict_proba"):
         metric.measure(TRUTH, np.zeros((N, 1)), Prediction(CLASSES.values))
 
 

@@ -479,7 +479,11 @@ def run(
         options = dataclasses.replace(options, checkpoint=None)
     selects = len(candidates) > 1 or candidates[0].selects
     if len(candidates) == 1:
-        index, fitted = 0, candidates[0].train(problem, part, selects, seed, options)
+        index = 0
+        try:
+            fitted = candidates[0].train(problem, part, selects, seed, options)
+        except ArithmeticError as error:
+            raise FloatingPointError(f"arms[{arm!r}] with seed {seed}: {error}") from error
     else:
         index, fitted = _chosen(problem, arm, candidates, part, seed, options)
     prediction, X = fitted.predict("test"), fitted.rows("test")

@@ -237,7 +237,12 @@ class _ScorerScore:
     def __call__(self, y: NDArray[Any], X: Any, prediction: Prediction) -> float:
         from cdrop.experiments._fixed import fixed_predictions
 
-        return float(self.scorer(fixed_predictions(prediction, self.task), X, y))
+        try:
+            return float(self.scorer(fixed_predictions(prediction, self.task), X, y))
+        except AttributeError as error:
+            raise ValueError(
+                f"metric needs more than the predictions of an arm, for {self.task}: {error}"
+            ) from error
 
 
 def _scorer(name: str, scorer: Any, task: str) -> Metric:
