@@ -881,7 +881,7 @@ def test_training_that_diverges_fails_and_keeps_the_rest(fake, capsys, tmp_path)
     fake.fault, fake.fault_at = FloatingPointError("the loss of step 9 is not finite"), 4
     assert compare("--json", path) == 1
     out = capsys.readouterr().out
-    assert "INCOMPLETE: the loss of step 9 is not finite after 2 of 5" in out
+    assert "with seed 2: the loss of step 9 is not finite after 2 of 5" in out
     assert json.loads(path.read_text())["repeats_done"] == 2
 
 

@@ -117,6 +117,49 @@ def test_several_labels_at_once():
     assert result.arms["a"].scores("accuracy") > result.baseline["accuracy"]
 
 
+def test_parameters_of_estimators_hide_neither_class_nor_run(tmp_path):
+    multiclass = pytest.importorskip("sklearn.multiclass")
+    dummy = pytest.importorskip("sklearn.dummy")
+
+    class Long(dummy.DummyClassifier):
+        def __init__(self, iterations=None):
+            super().__init__()
+            self.iterations = iterations
+
+    arms = {"ovo": multiclass.OneVsOneClassifier(Long()), "long": Long()}
+    ledger = open_ledger(tmp_path / "kept")
+    result = on_splits(arms, ledger=ledger, repeats=1, metric="accuracy")
+    settings = result.arms["ovo"].candidates[0]
+    assert settings["estimator"] == "sklearn.multiclass.OneVsOneClassifier"
+    assert settings["base estimator"] == "Long()"
+
+
+def test_settings_may_be_arrays(tmp_path):
+    ledger = open_ledger(tmp_path / "kept")
+    arms = {"a": {**TINY, "dropout": np.array([0.5])}, "b": {**TINY, "dropout": (np.float32(0.5),)}}
+    result = on_splits(arms, ledger=ledger, repeats=1)
+    assert [a.candidates[0]["dropout"] for a in result.arms.values()] == [[0.5], [0.5]]
+
+
+@pytest.mark.parametrize("labels", [1, 2])
+def test_estimators_of_several_labels_score_as_by_hand(labels):
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    y = np.column_stack([SCORES > 0, X[:, 3] > 0]).astype(int)[:, :labels]
+    network = {"hidden": 4, "iterations": 5, "loss": "sigmoid_cross_entropy"}
+    forest = ensemble.RandomForestClassifier(9, max_depth=3)
+    rows = X[:100], y[:100]
+    result = paired_experiment(
+        {"a": network, "b": forest}, *rows, test_data=(X[100:], y[100:]), repeats=1
+    )
+    forest = ensemble.RandomForestClassifier(9, max_depth=3, random_state=0)
+    p = forest.fit(X[:100], y[:100].squeeze()).predict_proba(X[100:])
+    p = np.column_stack([part[:, 1] for part in ([p] if labels == 1 else p)])
+    loss = -np.log(np.where(y[100:] == 1, p, 1 - p)).sum(axis=1).mean()
+    assert result.arms["b"].scores("log_loss") == [pytest.approx(loss)]
+    right = ((p > 0.5) == y[100:]).all(axis=1).mean()
+    assert result.arms["b"].scores("accuracy") == [pytest.approx(right)]
+
+
 # ---- Regression --------------------------------------------------------------------------------
 
 
@@ -488,7 +531,10 @@ def test_ctrl_c_in_the_report_of_a_run_keeps_that_run():
 def test_training_that_diverges_keeps_the_finished_repeats():
     trainer = FakeTrainer(fault=FloatingPointError("the loss of step 7 is not finite"), fault_at=4)
     result = experiment(network=trainer)
-    assert (result.stopped, result.repeats) == ("the loss of step 7 is not finite", [0])
+    assert (result.stopped, result.repeats) == (
+        "arms['light'] with seed 6: the loss of step 7 is not finite",
+        [0],
+    )
 
 
 def test_on_begin_has_everything_but_repeats():
@@ -679,6 +725,12 @@ def test_numbers_that_json_lacks_become_null():
     assert plain["arms"]["a"]["loss"] == [[None]] * 3
     assert plain["contrasts"][0]["score"]["estimate"] is None
     assert plain["contrasts"][0]["verdict"] == "not decided"
+
+
+def test_numpy_numbers_of_the_caller_are_ready_for_json():
+    about = {"n": np.int64(3), "share": np.float32(0.5), "list": np.arange(2)}
+    plain = json.loads(json.dumps(on_splits(repeats=1, about=about).to_dict(), allow_nan=False))
+    assert {name: plain["data"][name] for name in about} == {"n": 3, "share": 0.5, "list": [0, 1]}
 
 
 def test_repr_is_one_short_line():

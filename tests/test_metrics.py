@@ -1,6 +1,7 @@
 """Metrics: scores are scikit-learn's, and the values per row average to the score and vary as it does."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -135,6 +136,20 @@ def test_undefined_scores_are_nan_without_a_warning():
     assert score("balanced_accuracy", one, BINARY) == pytest.approx(BINARY.values.mean())
 
 
+@pytest.mark.parametrize("name", ["rmse", "mae", "r2"])
+def test_predictions_that_are_nan_have_no_score(name):
+    y = np.array([0.0, 1.0, 3.0])
+    for values in (np.full(3, math.nan), np.array([0.0, math.nan, 3.0])):
+        assert math.isnan(METRICS[name].measure(y, None, Prediction(values))[0])
+
+
+@pytest.mark.parametrize("name", ["log_loss", "roc_auc"])
+def test_probabilities_that_are_nan_have_no_score(name):
+    p = np.array([[0.5, 0.5], [math.nan, math.nan], [0.2, 0.8]])
+    prediction = Prediction(np.array([0, 0, 1]), p)
+    assert math.isnan(METRICS[name].measure(np.array([0, 1, 1]), None, prediction)[0])
+
+
 def test_an_impossible_row_costs_a_bounded_loss():
     p = np.array([[1.0, 0.0], [0.0, 1.0]])
     worst = METRICS["log_loss"].measure(np.array([1, 1]), None, Prediction(p.argmax(1), p))[1]
@@ -251,5 +266,30 @@ def test_scorers_of_ones_own_have_a_name():
 def test_a_scorer_of_probabilities_needs_them():
     pytest.importorskip("sklearn")
     metric = metric_for("neg_log_loss", "classification", 3)
-    with pytest.raises(AttributeError, match="predict_proba"):
+    with pytest.raises(ValueError, match="metric needs more than the predictions.*predict_proba"):
         metric.measure(TRUTH, np.zeros((N, 1)), Prediction(CLASSES.values))
+
+
+def test_a_scorer_named_like_a_metric_keeps_its_own_scores():
+    metrics = pytest.importorskip("sklearn.metrics")
+
+    def rmse(estimator, X, y):
+        return -float(np.sqrt(np.square(estimator.predict(X) - y).mean()))
+
+    for scorer, name, task, classes in (
+        (metrics.get_scorer("neg_log_loss"), "log_loss", "classification", 3),
+        (rmse, "rmse", "regression", 0),
+    ):
+        metric = metric_for(scorer, task, classes)
+        y, prediction = (NUMBERS, FORECAST) if task == "regression" else (TRUTH, CLASSES)
+        scores = score_all([metric, METRICS[name]], y, np.zeros((N, 1)), prediction)
+        assert metric.name == f"{name} (scorer)"
+        assert scores[metric.name] == pytest.approx(-scores[name])
+
+
+def test_a_metric_of_a_scorer_can_be_pickled():
+    pytest.importorskip("sklearn")
+    metric = metric_for("f1_macro", "classification", 3)
+    again = pickle.loads(pickle.dumps(metric))
+    rows = TRUTH, np.zeros((N, 1)), CLASSES
+    assert again.measure(*rows) == metric.measure(*rows)

@@ -127,6 +127,15 @@ def test_tests_are_later_than_what_trains():
     assert times[made[-1].test].max() == N - 1
 
 
+def test_few_rows_by_time_are_the_latest_before_the_test_rows():
+    made = problem(times=ROWS, repeats=3, train_size=20)
+    for repeat in range(3):
+        rows = made.splitter.split(repeat, repeat)
+        first = rows.test.min()
+        np.testing.assert_array_equal(rows.train, np.arange(first - 20, first - 4))
+        np.testing.assert_array_equal(rows.validation, np.arange(first - 4, first))
+
+
 def test_rows_of_one_time_are_on_one_side():
     years = np.arange(N) // 7
     for split in splits(times=years, repeats=4):
@@ -197,7 +206,10 @@ def test_the_variance_correction_uses_the_sizes_of_the_folds():
         ({"groups": np.zeros(N)}, "groups has 1 groups; expected at least 3"),
         ({"groups": np.zeros(N - 1)}, r"groups has shape \(119,\); expected \(120,\)"),
         ({"times": np.full(N, np.nan)}, "times has a value that is NaN or infinite"),
+        ({"times": np.full(N, "NaT", "M8[D]")}, "times has a value that is NaN or infinite"),
         ({"times": ["a"] * N}, "times has shape"),
+        ({"times": ROWS, "groups": GROUPS}, "groups and times are both given; expected one"),
+        ({"groups": ["a", "b", "c", None] * 30}, "groups has 30 missing values; expected none"),
         (
             {"times": ROWS, "repeats": N},
             "repeats is 120 with times; expected fewer than the 120 rows",
@@ -295,6 +307,31 @@ def test_frames_of_any_columns():
     encoder = TableEncoder({"n": "number"})
     given = paired_experiment({"net": net}, frame, Y, repeats=1, transformer=encoder)
     assert given.complete
+
+
+def test_dates_with_a_time_zone_are_those_of_its_clocks():
+    pd = pytest.importorskip("pandas")
+    days = pd.date_range("2020-01-01", periods=N, freq="7h")
+    parts = [
+        problem(X=pd.DataFrame({"at": at})).part(0, 0).whole["fit"]
+        for at in (days, days.tz_localize("Europe/Paris", ambiguous=False))
+    ]
+    np.testing.assert_array_equal(*parts)
+
+
+def test_columns_of_frames_are_found_by_name():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(X, columns=["a", "b"])
+    reversed_columns = problem(X=frame, test_data=(frame[["b", "a"]], Y))
+    pd.testing.assert_frame_equal(reversed_columns.X_test, frame)
+    for test, message in (
+        (frame.rename(columns={"b": "c"}), "lacks the column 'b'; expected the columns of X"),
+        (X, "is a ndarray, and X a DataFrame; expected two DataFrames"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=rf"test_data\[0\] {message}"):
+            problem(X=frame, test_data=(test, Y))
+    with pytest.raises(ValueError, match="X has several columns 'a'; expected distinct names"):
+        problem(X=frame.set_axis(["a", "a"], axis=1))
 
 
 def test_a_table_brings_its_groups_test_rows_and_transformer():

@@ -266,6 +266,7 @@ class TableEncoder:
 
 def _date_parts(name: str, dates: Any) -> dict[str, Any]:
     """Return days since 1970 and the parts of dates, as floats; NaN where a date is missing."""
+    dates = dates.dt.tz_localize(None)  # of local time, in which hours and weekdays mean something
     days = dates.astype("datetime64[s]").astype("int64").where(dates.notna()) / 86_400
     attributes = (part.replace("weekday", "day_of_week") for part in _PARTS)  # since pandas 4
     parts = {

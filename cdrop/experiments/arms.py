@@ -309,9 +309,9 @@ def _plain(value: Any) -> Any:
     """Return a setting as JSON can carry it; rules and schedules by their names and constants."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {"name": getattr(value, "name", type(value).__name__), **dataclasses.asdict(value)}
-    if isinstance(value, np.generic):
-        return value.item()
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 # ---- Estimators -------------------------------------------------------------------------------------------------
@@ -333,7 +333,9 @@ class Estimator:
     def describe(self) -> dict[str, Any]:
         """Return class and parameters in values that JSON can carry."""
         kind = type(self.estimator)
-        params = self.estimator.get_params(deep=True)
+        params = dict(self.estimator.get_params(deep=True))
+        if "estimator" in params:  # as ensembles have
+            params["base estimator"] = params.pop("estimator")
         return {
             "estimator": f"{kind.__module__}.{kind.__qualname__}",
             **{name: _shown(value) for name, value in sorted(params.items())},
@@ -350,13 +352,21 @@ class Estimator:
         model.set_params(**dict.fromkeys(states, seed % 2**31))  # LightGBM takes no larger ones
         rows = part.selection_raw if selects else part.raw
         fitted = "train" if selects else "fit"
-        model.fit(rows[fitted], part.targets(fitted))
+        y = part.targets(fitted)
+        one = (
+            problem.task == "multilabel" and y.shape[1] == 1
+        )  # of which scikit-learn wants a vector
+        model.fit(rows[fitted], y[:, 0] if one else y)
 
         def predict(which: str) -> Prediction:
             values = np.asarray(model.predict(rows[which]))
             if problem.task == "regression" or not hasattr(model, "predict_proba"):
                 return Prediction(values)
-            p = np.asarray(model.predict_proba(rows[which]))
+            p = model.predict_proba(rows[which])
+            if problem.task == "multilabel":
+                p = _of_labels([p] if one else p, [model.classes_] if one else model.classes_)
+                return Prediction(values.reshape(p.shape), p)
+            p = np.asarray(p)
             if problem.task == "classification":  # a class may be absent from the training rows
                 full = np.zeros((len(p), len(problem.classes)), p.dtype)
                 full[:, np.asarray(model.classes_, np.intp)] = p
@@ -364,6 +374,14 @@ class Estimator:
             return Prediction(values, p)
 
         return Fitted(predict, rows.__getitem__, [])
+
+
+def _of_labels(p: Any, classes: Any) -> Any:
+    """Return the probability of each label: a column of a matrix, or that of class 1 in one of a list."""
+    if not isinstance(p, list):
+        return np.asarray(p)
+    pairs = zip(p, classes, strict=True)  # a label that no training row has lacks class 1
+    return np.column_stack([part[:, known == 1].sum(axis=1) for part, known in pairs])
 
 
 def _shown(value: Any) -> Any:
@@ -461,7 +479,11 @@ def run(
         options = dataclasses.replace(options, checkpoint=None)
     selects = len(candidates) > 1 or candidates[0].selects
     if len(candidates) == 1:
-        index, fitted = 0, candidates[0].train(problem, part, selects, seed, options)
+        index = 0
+        try:
+            fitted = candidates[0].train(problem, part, selects, seed, options)
+        except ArithmeticError as error:
+            raise FloatingPointError(f"arms[{arm!r}] with seed {seed}: {error}") from error
     else:
         index, fitted = _chosen(problem, arm, candidates, part, seed, options)
     prediction, X = fitted.predict("test"), fitted.rows("test")

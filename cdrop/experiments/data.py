@@ -72,7 +72,9 @@ class Splitter:
         """Return the rows of a repeat, in ascending order; only `seed` and the sizes decide random ones."""
         rows, test = self._outer(repeat, seed)
         if self.train_size is not None:
-            rows = rows[: self.train_size]
+            # By time, those next to the test rows: the first would be the same in each repeat.
+            latest = self.times is not None and self.folds is None
+            rows = rows[-self.train_size :] if latest else rows[: self.train_size]
         held = min(max(1, round(self.validation_size * len(rows))), len(rows) - 1)
         rows, validation = self._hold_out(rows, held, seed)
         parts = rows, validation, test

@@ -131,6 +131,8 @@ class Ledger:
         """Return the arguments of `Network.fit` that save a run in progress, if it is long enough to be worth it."""
         candidates = self.arms[arm]
         settings = candidates[0]
+        if "estimator" in settings:  # whose parameters may have the same names
+            return {}
         short = "epochs" not in settings and settings.get("iterations", 1000) <= _LONG
         if short or len(candidates) > 1 or find_spec("safetensors") is None:
             return {}

@@ -115,7 +115,7 @@ def _roc_auc(y: NDArray[Any], prediction: Prediction) -> NDArray[np.float64]:
     p = np.asarray(prediction.probability)[:, 1]
     positive = y == 1
     sides = np.sort(p[~positive]), np.sort(p[positive])
-    if not (len(sides[0]) and len(sides[1])):
+    if not (len(sides[0]) and len(sides[1])) or np.isnan(p).any():
         return np.full(len(y), math.nan)
     # The share of the other class that a row is on the right side of; ties count half.
     below = [
@@ -146,7 +146,8 @@ def _root_squared(y: NDArray[Any], prediction: Prediction) -> NDArray[np.float64
     squares = np.square(_columns(y, prediction)[1]).mean(axis=1)
     mean = squares.mean()
     root = math.sqrt(mean)
-    return np.asarray(root + (squares - mean) / (2 * root)) if root > 0 else np.zeros(len(y))
+    # NaN stays NaN: a prediction that is not a number must not look like one without errors.
+    return np.zeros(len(y)) if root == 0 else np.asarray(root + (squares - mean) / (2 * root))
 
 
 def _r2(y: NDArray[Any], prediction: Prediction) -> NDArray[np.float64]:
@@ -226,15 +227,29 @@ def metric_for(metric: Any, task: str, classes: int) -> Metric:
     return _scorer(getattr(function, "__name__", type(metric).__name__), metric, task)
 
 
-def _scorer(name: str, scorer: Any, task: str) -> Metric:
-    """Wrap a scikit-learn scorer: greater is better, and there is no value per row."""
+@dataclass(frozen=True)
+class _ScorerScore:
+    """The score of a scikit-learn scorer; a class, so that results can be pickled."""
 
-    def score(y: NDArray[Any], X: Any, prediction: Prediction) -> float:
+    scorer: Any
+    task: str
+
+    def __call__(self, y: NDArray[Any], X: Any, prediction: Prediction) -> float:
         from cdrop.experiments._fixed import fixed_predictions
 
-        return float(scorer(fixed_predictions(prediction, task), X, y))
+        try:
+            return float(self.scorer(fixed_predictions(prediction, self.task), X, y))
+        except AttributeError as error:
+            raise ValueError(
+                f"metric needs more than the predictions of an arm, for {self.task}: {error}"
+            ) from error
 
-    return Metric(name, name, (task,), True, None, score)
+
+def _scorer(name: str, scorer: Any, task: str) -> Metric:
+    """Wrap a scikit-learn scorer: greater is better, and there is no value per row."""
+    if name in METRICS:  # whose scores, perhaps of the other sign, would take its place
+        name = f"{name} (scorer)"
+    return Metric(name, name, (task,), True, None, _ScorerScore(scorer, task))
 
 
 def baseline(task: str, y_train: NDArray[Any], rows: int, classes: int) -> Prediction:

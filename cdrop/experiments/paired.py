@@ -95,7 +95,8 @@ def paired_experiment(
     seed : int, default 0
         Repeat r has ``seed + r``.
     task : {"classification", "regression"}, optional
-        By default `y` decides; see `cdrop.datasets.encode_labels`.
+        By default `y` decides; see `cdrop.datasets.encode_labels`. Estimators and scorers see classes as numbers from
+        0, in the order of their names: with two, the second is the positive class.
     metric : str or scorer, optional
         "log_loss" (default for classes), "accuracy", "balanced_accuracy", "roc_auc" (two classes); "rmse" (default for
         numbers), "mae", "r2"; or a scikit-learn scorer or its name, where greater is better.
@@ -105,18 +106,19 @@ def paired_experiment(
         Stop at the first planned look at which every contrast is decided; see
         `cdrop.experiments.statistics.plan_looks`.
     test_size : float, default 0.2
-        Share of the rows that each repeat holds out for testing.
+        Share of the rows that each repeat holds out for testing; not used with `times`, `cv` or `test_data`.
     validation_size : float, default 0.2
         Share of the other rows that early stopping and the choice among candidates use. Arms without these train on
         them.
     train_size : int, optional
-        Rows to train on, validation rows included; all that are left by default.
+        Rows to train on, validation rows included; all that are left by default. With `times` the latest.
     stratify : bool, default True
         Whether each class has its share of every part.
     groups : array_like, shape (n,), optional
-        Rows of a group stay on one side of every split.
+        Rows of a group stay on one side of every split; not together with `times`.
     times : array_like, shape (n,), optional
-        Numbers or datetimes: every repeat tests on rows later than those it trains on.
+        Numbers or datetimes: every repeat tests on rows later than those it trains on. The test rows of repeat r are
+        part r + 2 of `repeats` + 1 equal parts.
     cv : splitter of scikit-learn, or iterable of (train, test), optional
         Its folds, one per repeat, instead of random splits.
     transformer : object, optional
@@ -353,7 +355,7 @@ def _stopped_by(go: Callable[[], None]) -> str | None:
     except _OutOfTimeError:
         return OUT_OF_TIME
     except ArithmeticError as error:
-        return str(error)
+        return str(error) or type(error).__name__
     return None
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cdrop._checks import as_array, finite_number, truth_value, whole_number
 from cdrop.datasets import Dataset, Table, encode_labels
+from cdrop.datasets.table import is_missing
 from cdrop.experiments.arms import Candidate, Configuration
 from cdrop.experiments.data import Problem, Splitter
 
@@ -48,6 +49,8 @@ def make_problem(
         raise ValueError("cv is given with a test set; expected one of them")
     groups = rule.get("groups") if groups is None else _group_codes(groups, n)
     times = rule.get("times") if times is None else _time_numbers(times, n)
+    if groups is not None and times is not None:
+        raise ValueError("groups and times are both given; expected one of them")
     folds = None if cv is None else _folds(cv, problem, groups)
     if repeats is None:
         repeats = len(folds) if folds is not None else 1
@@ -87,6 +90,9 @@ def _transformer(given: Any, problem: Problem) -> Any:
 
 def _encoder(frame: Any) -> Any:
     """Return the unfitted transformer of a pandas DataFrame, by the dtypes of its columns."""
+    if not frame.columns.is_unique:
+        name = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"X has several columns {name!r}; expected distinct names")
     from cdrop.datasets import TableEncoder
 
     kinds = {"b": "boolean", "M": "date", **dict.fromkeys("iuf", "number")}
@@ -135,12 +141,8 @@ def _arrays(X: Any, y: Any, test_data: Any, task: str | None, multilabel: bool) 
         return Problem(rows, encoded, kind, classes, empty)
     if not isinstance(test_data, (tuple, list)) or len(test_data) != 2:
         raise TypeError(f"test_data is a {type(test_data).__name__}; expected a pair (X, y)")
-    X_test = _rows("test_data[0]", test_data[0])
+    X_test = _in_order(rows, _rows("test_data[0]", test_data[0]))
     y_test = _targets("test_data[1]", test_data[1], X_test)
-    if X_test.shape[1] != rows.shape[1]:
-        raise ValueError(
-            f"test_data[0] has {X_test.shape[1]} columns; expected {rows.shape[1]}, as X has"
-        )
     kind, both, classes = _encode(_joined(targets, y_test), task, multilabel)
     encoded, tested = both[: len(targets)], both[len(targets) :]
     if kind == "classification":
@@ -149,6 +151,24 @@ def _arrays(X: Any, y: Any, test_data: Any, task: str | None, multilabel: bool) 
             names = ", ".join(repr(classes[i]) for i in unseen[:10])
             raise ValueError(f"test_data[1] has labels that y lacks: {names}; expected labels of y")
     return Problem(rows, encoded, kind, classes, empty, X_test, tested)
+
+
+def _in_order(X: Any, X_test: Any) -> Any:
+    """Return test rows with the columns of X; those of a DataFrame are found by name, as the transformer does."""
+    if X_test.shape[1] != X.shape[1]:
+        raise ValueError(
+            f"test_data[0] has {X_test.shape[1]} columns; expected {X.shape[1]}, as X has"
+        )
+    if not hasattr(X, "iloc"):
+        return X_test
+    if not hasattr(X_test, "iloc"):
+        raise TypeError(
+            f"test_data[0] is a {type(X_test).__name__}, and X a DataFrame; expected two DataFrames"
+        )
+    absent = [name for name in X.columns if name not in X_test.columns]
+    if absent:
+        raise ValueError(f"test_data[0] lacks the column {absent[0]!r}; expected the columns of X")
+    return X_test if list(X_test.columns) == list(X.columns) else X_test[list(X.columns)]
 
 
 def _encode(
@@ -225,6 +245,8 @@ def _group_codes(groups: ArrayLike, n: int) -> NDArray[np.int64]:
     array = as_array("groups", groups)
     if array.shape != (n,):
         raise ValueError(f"groups has shape {array.shape}; expected ({n},), one group a row")
+    if absent := sum(map(is_missing, array.tolist())):
+        raise ValueError(f"groups has {absent} missing values; expected none")
     codes = np.unique(array, return_inverse=True)[1].astype(np.int64)
     if codes.max() < 2:
         raise ValueError(f"groups has {codes.max() + 1} groups; expected at least 3")
@@ -237,11 +259,9 @@ def _time_numbers(times: ArrayLike, n: int) -> NDArray[Any]:
         raise ValueError(
             f"times has shape {array.shape} and dtype {array.dtype}; expected ({n},) numbers or datetimes"
         )
-    if array.dtype.kind == "M":
-        array = array.astype("datetime64[ns]").astype(np.int64)
     if not np.isfinite(array).all():
         raise ValueError("times has a value that is NaN or infinite; expected finite numbers")
-    return array
+    return array.astype("datetime64[ns]").astype(np.int64) if array.dtype.kind == "M" else array
 
 
 def _folds(

@@ -538,7 +538,9 @@ class ExperimentResult:
 
 
 def finite(value: Any) -> Any:
-    """Replace numbers that JSON cannot hold by None, at any depth."""
+    """Replace numbers that JSON cannot hold by None, and NumPy's by Python's, at any depth."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
