@@ -223,6 +223,16 @@ def test_hostile_arrays_are_refused_before_memory_is_allocated(tmp_path, case):
     assert memory < 1 << 22  # Python's parser takes half of it
 
 
+@pytest.mark.parametrize("code", [0xD800, 0xDFFF, 0x110000, 0xFFFFFFFF])
+@pytest.mark.parametrize("order", "<>")
+def test_labels_that_are_not_unicode_text_are_refused(tmp_path, code, order):
+    labels = np.array([65, code, 0x10FFFF, 0xE000], f"{order}u4")
+    y = member((4,), f"{order}U1", body=labels.tobytes())
+    path = archive(tmp_path / "a.npz", X=member((4, 1), body=np.arange(4.0).tobytes()), y=y)
+    with pytest.raises(DataError, match=rf": y: expected Unicode text, found the code {code:#x}$"):
+        load_npz(path)
+
+
 def test_an_array_that_says_it_is_larger_than_the_file_can_hold(tmp_path):
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w") as file:

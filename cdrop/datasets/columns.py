@@ -19,6 +19,7 @@ __all__ = [
     "drop_infinite",
     "has_extra",
     "is_number",
+    "number_cells",
     "number_reasons",
     "typed",
 ]
@@ -182,10 +183,12 @@ def _numbers(
         if level in numbers:
             look[place] = float(level.replace(decimal, "."))
     gaps = tuple(sorted(level for level in levels if level not in numbers))
-    values = look[codes]
-    infinite = np.isinf(values)
-    values[infinite] = np.nan
-    return Cells("number", values, gaps=gaps, infinite=int(infinite.sum()))
+    return number_cells(look[codes], gaps)
+
+
+def number_cells(values: NDArray[np.float64], gaps: tuple[str, ...] = ()) -> Cells:
+    """Return a column of these numbers, which is the caller's no longer: infinite ones become NaN."""
+    return Cells("number", values, gaps=gaps, infinite=drop_infinite(values))
 
 
 def _dates(texts: list[str]) -> NDArray[Any] | None:

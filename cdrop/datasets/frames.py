@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrop.datasets.assemble import Options, Read, build, find, unique
-from cdrop.datasets.columns import Cells, typed
+from cdrop.datasets.columns import Cells, number_cells, typed
 from cdrop.datasets.dataset import MOST_BYTES, MOST_ROWS, DataError, DataNotFoundError
 from cdrop.datasets.table import Table, is_missing
 
@@ -171,10 +171,7 @@ def _cells(values: NDArray[Any], options: Options, kind: str | None) -> Cells:
     if values.dtype.kind == "M" and kind in (None, "date"):
         return Cells("date", values.astype("datetime64[s]"))
     if values.dtype.kind in "iuf" and kind in (None, "number"):
-        wide = values.astype(np.float64)
-        infinite = np.isinf(wide)
-        wide[infinite] = np.nan
-        return Cells("number", wide, infinite=int(infinite.sum()))
+        return number_cells(values.astype(np.float64))
     levels: dict[str, int] = {}
     codes = [
         -1 if is_missing(value) else levels.setdefault(_text(value), len(levels))

@@ -146,7 +146,7 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> dict[str, Rows]:
             raise DataError(
                 f"{path}: {keys[1]}: expected shape ({len(X)},), one label a row, found {labels.shape}"
             )
-        parts[part] = Rows(X, labels.ravel())
+        parts[part] = Rows(X, _check_text(labels.ravel(), f"{path}: {keys[1]}"))
     _check_alike(parts, path)
     return parts
 
@@ -207,6 +207,16 @@ def _check_rows(rows: NDArray[Any], where: str) -> NDArray[Any]:
         )
     kind = np.float32 if np.can_cast(rows.dtype, np.float32) else np.float64
     return cast(rows, np.dtype(kind))
+
+
+def _check_text(labels: NDArray[Any], where: str) -> NDArray[Any]:
+    """Return labels; DataError if they are text that Python cannot hold, or cannot print."""
+    if labels.dtype.kind == "U":
+        codes = labels.view(labels.dtype.str[0] + "u4")
+        bad = codes[(codes > 0x10FFFF) | (codes >> 11 == 0xD800 >> 11)]
+        if bad.size:
+            raise DataError(f"{where}: expected Unicode text, found the code {bad[0]:#x}")
+    return labels
 
 
 def _check_alike(parts: Mapping[str, Rows], path: Path) -> None:

@@ -42,6 +42,7 @@ from cdrop.datasets.columns import (
     drop_infinite,
     has_extra,
     is_number,
+    number_cells,
     typed,
 )
 from cdrop.datasets.dataset import MOST_BYTES, MOST_ROWS, DataError, DataNotFoundError
@@ -530,7 +531,11 @@ def _read_pandas(
             if len(set(levels)) < len(levels):
                 return None
             others[name] = typed(levels, values.codes.to_numpy(np.intp), decimal=look.decimal)
-    target = {label: _floats(frame.pop(label).to_numpy(np.float64))} if label in numbers else {}
+    target = (
+        {label: number_cells(frame.pop(label).to_numpy(np.float64, copy=True))}
+        if label in numbers
+        else {}
+    )
     return _as_read(look, frame.to_numpy(np.float64), list(frame.columns), others, target)
 
 
@@ -568,15 +573,9 @@ def _read_numpy(
         for place, seen in levels.items()
     }
     at = look.names.index(label)
-    target = {label: _floats(X[:, at].copy())} if label in numbers else {}
+    target = {label: number_cells(X[:, at].copy())} if label in numbers else {}
     rest = [n for n in numbers if n != label]
     return _as_read(look, np.delete(X, [*levels, at], axis=1), rest, others, target)
-
-
-def _floats(values: NDArray[Any]) -> Cells:
-    """Return a column of numbers; infinite ones are missing."""
-    infinite = np.isinf(values)
-    return Cells("number", np.where(infinite, np.nan, values), infinite=int(infinite.sum()))
 
 
 def _as_read(

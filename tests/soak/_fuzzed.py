@@ -12,6 +12,7 @@ import json
 import math
 import os
 import random
+import re
 import resource
 import signal
 import struct
@@ -31,7 +32,16 @@ with atheris.instrument_imports(include=["cdrop"]):
 
     from cdrop import Network, load, network, storage
     from cdrop.callbacks import Callback, Validation
-    from cdrop.datasets import DataError, assemble, load_csv, load_npz, mnist, npz, read_idx
+    from cdrop.datasets import (
+        DataError,
+        assemble,
+        columns,
+        load_csv,
+        load_npz,
+        mnist,
+        npz,
+        read_idx,
+    )
     from cdrop.estimators import DropoutMLPClassifier, DropoutMLPRegressor
 
 # Bytes that may be taken beyond what the process has when it has read good files.
@@ -266,19 +276,33 @@ def table_files():
     return made + plain + [gzip.compress(content, mtime=0) for content in plain]
 
 
+CELLS = [b"", b"inf", b"-1e999", b"nan", b"?", b"-", b"007", b"1_1", b'"1', b"x", b"0,5", b"1e400"]
+
+
 def rewritten(content, most, seed):
     """Mutate a table file: what is packed in it, whose checksums are then right, or the file itself."""
     draw = random.Random(seed)
+    if draw.random() < 0.3:  # most files that libFuzzer keeps are broken: begin with a good one
+        content = draw.choice(sorted(CORPUS))
     try:
         if draw.random() < 0.3:
             raise ValueError("the file itself")
         if content[:2] == b"PK":
             return rezipped(content, most, draw)
         if content[:2] == b"\x1f\x8b":
-            return gzip.compress(atheris.Mutate(gzip.decompress(content), most), mtime=0)[:most]
+            return gzip.compress(retyped(gzip.decompress(content), most, draw), mtime=0)[:most]
+        return retyped(content, most, draw)
     except Exception:
         pass  # it is no longer a file that can be taken apart
     return atheris.Mutate(content, most)
+
+
+def retyped(content, most, draw):
+    """Return a text with another cell in place of a number, or changed anywhere."""
+    if draw.random() < 0.5:
+        return atheris.Mutate(content, most)
+    start, end = draw.choice([number.span() for number in re.finditer(rb"[0-9.]+", content)])
+    return (content[:start] + draw.choice(CELLS) + content[end:])[:most]
 
 
 def rezipped(content, most, draw):
@@ -379,7 +403,8 @@ PLANTS = {
     "header believed": (mnist, "_read_header", believe),
     "rest not read": (mnist, "_read_plain", cut),
     "table header believed": (npz, "_read_header", promise),
-    "numbers not checked": (assemble, "drop_infinite", lambda rows: 0),
+    "arrays not checked": (assemble, "drop_infinite", lambda rows: 0),
+    "cells not checked": (columns, "drop_infinite", lambda rows: 0),
 }
 
 

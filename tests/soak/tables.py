@@ -35,22 +35,7 @@ PANDAS = {  # what a user of pandas must know of a file; cdrop finds it
     "Arthritis.tsv": {"sep": "\t"},
 }
 ENOUGH = 0.95
-BRIEF = [
-    "--splits",
-    "2",
-    "--epochs",
-    "3",
-    "--hidden",
-    "16",
-    "--rates",
-    "0.5",
-    "--l2",
-    "0.001",
-    "--threads",
-    "1",
-    "--jobs",
-    "1",
-]
+BRIEF = "--epochs 3 --hidden 16 --rates 0.5 --l2 0.001 --threads 1 --jobs 1"
 
 
 class Entry(NamedTuple):
@@ -212,23 +197,28 @@ def read(entry, site, folder):
 def compared(entry, site, folder):
     """Compare on one table, briefly, from the command line; return what went wrong, if anything."""
     path, report = entry.find(site, folder), folder / "result.json"
-    command = [
-        sys.executable,
-        "-m",
-        "cdrop",
-        "compare",
-        "--data",
-        str(path),
-        "--label",
-        entry.label,
-    ]
+    command = [sys.executable, "-m", "cdrop", "compare", "--data", str(path)]
     options = [
         str(path.with_name(o)) if before == "--test" else o
         for before, o in zip(["", *entry.options], entry.options, strict=False)
     ]
-    command += [*options, *BRIEF, "--json", str(report)]
+    repeats = "--repeats" if "--test" in options else "--splits"  # given test rows are not drawn
+    command += [
+        "--label",
+        entry.label,
+        *options,
+        repeats,
+        "2",
+        *BRIEF.split(),
+        "--json",
+        str(report),
+    ]
     report.unlink(missing_ok=True)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    there = [os.environ.get("PYTHONPATH", ""), str(site)]  # pyarrow is among the packages
+    path_of_python = {"PYTHONPATH": os.pathsep.join(filter(None, there))}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | path_of_python
+    )
     if done.returncode or not json.loads(report.read_text()):
         return "refused", done.stderr.strip().splitlines()[-1][:300] if done.stderr else "no output"
     return "read", ""
