@@ -166,13 +166,17 @@ def facts(result: ExperimentResult) -> dict[str, str]:
     names = [_arm_with_candidates(result, name) for name in result.arms]
     compared = f"; all compared with {first}" if len(names) > 2 else ""
     lines = {
-        "data": data.get("name"), "source": data.get("source"), "rows": f"{plural(data['train'], data.get('row',
-        'row'))} for {purpose}, {data['test']:,} for testing;" f" {'each repeat has its own split' if splits else 'one
-        test set for all repeats'}", "repeats": f"{'at most ' * result.until_decided}{result.asked:,}, {seeds}; arms
-        share {'splits, ' if splits else ''}" "initial weights and minibatches", "arms": ", ".join(names) + compared,
-        "memory": _memory(data.get("memory_bytes", 0)), "machine": f"{machine['cpu']}; SIMD {machine['simd']};
-        {_workers(machine)}", "versions": f"cdrop {versions['cdrop']}, Python {versions['python']}, NumPy
-        {versions['numpy']}," f" SciPy {versions['scipy'] or 'absent'}",
+        "data": data.get("name"),
+        "source": data.get("source"),
+        "rows": f"{plural(data['train'], data.get('row', 'row'))} for {purpose}, {data['test']:,} for testing;"
+        f" {'each repeat has its own split' if splits else 'one test set for all repeats'}",
+        "repeats": f"{'at most ' * result.until_decided}{result.asked:,}, {seeds};"
+        f" arms share {'splits, ' if splits else ''}initial weights and minibatches",
+        "arms": ", ".join(names) + compared,
+        "memory": _memory(data.get("memory_bytes", 0)),
+        "machine": f"{machine['cpu']}; SIMD {machine['simd']}; {_workers(machine)}",
+        "versions": f"cdrop {versions['cdrop']}, Python {versions['python']}, NumPy {versions['numpy']},"
+        f" SciPy {versions['scipy'] or 'absent'}",
     }
     first_lines = {name: lines[name] for name in ("data", "source")}
     merged = {**first_lines, **result.preset.facts, **lines, **result.preset.facts}
