@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from cdrop._checks import as_array, finite_number, truth_value, whole_number
 from cdrop.datasets import Dataset, Table, encode_labels
 from cdrop.datasets.table import is_missing
-from cdrop.experiments.arms import Candidate, Configuration
+from cdrop.experiments.arms import Candidate, Configuration, Estimator
 from cdrop.experiments.data import Problem, Splitter
 
 __all__ = ["count_test_rows", "make_problem"]
@@ -42,6 +42,8 @@ def make_problem(
         for c in several
     )
     problem, rule = _data(X, y, test_data, task, multilabel)
+    if problem.task == "regression":
+        _check_no_classifier(arms)
     n = len(problem.y)
     problem.transformer = _transformer(transformer, problem)
     given = problem.y_test is not None
@@ -76,6 +78,16 @@ def make_problem(
     if times is not None and testing:
         _check_earliest(problem.splitter)
     return problem
+
+
+def _check_no_classifier(arms: Mapping[str, Sequence[Candidate]]) -> None:
+    """Raise if an arm would take each number for a class of its own."""
+    for name, several in arms.items():
+        if any(isinstance(c, Estimator) and c.classifies for c in several):
+            raise ValueError(
+                f"arms[{name!r}] is a classifier, and y is taken as numbers; expected a regressor, or "
+                "task='classification' (for a matrix of labels, one arm with loss='sigmoid_cross_entropy')"
+            )
 
 
 def _transformer(given: Any, problem: Problem) -> Any:
