@@ -53,7 +53,7 @@ def make_problem(
     times = rule.get("times") if times is None else _time_numbers(times, n)
     if groups is not None and times is not None:
         raise ValueError("groups and times are both given; expected one of them")
-    folds = None if cv is None else _folds(cv, problem, groups)
+    folds = None if cv is None else _folds(cv, problem, groups, times)
     if repeats is None:
         repeats = len(folds) if folds is not None else 1
     repeats = whole_number("repeats", repeats, 1, 2**62)
@@ -277,7 +277,7 @@ def _time_numbers(times: ArrayLike, n: int) -> NDArray[Any]:
 
 
 def _folds(
-    cv: Any, problem: Problem, groups: NDArray[Any] | None
+    cv: Any, problem: Problem, groups: NDArray[Any] | None, times: NDArray[Any] | None
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Return the row numbers of each fold."""
     folds = []
@@ -306,6 +306,11 @@ def _folds(
         if groups is not None and len(np.intersect1d(groups[train], groups[test])):
             raise ValueError(
                 f"cv fold {i} has rows of one group on both sides; expected a splitter such as GroupKFold"
+            )
+        if times is not None and times[train].max() >= times[test].min():
+            raise ValueError(
+                f"cv fold {i} has test rows no later than those it trains on; expected TimeSeriesSplit on rows in "
+                "order of time, or no times"
             )
     if not folds:
         raise ValueError("cv has no folds; expected at least one")
