@@ -141,6 +141,17 @@ def test_settings_may_be_arrays(tmp_path):
     assert [a.candidates[0]["dropout"] for a in result.arms.values()] == [[0.5], [0.5]]
 
 
+@pytest.mark.parametrize("y", [SCORES, np.column_stack([SCORES > 0, SCORES > 1]).astype(int)])
+def test_classifiers_of_numbers_are_refused(y):
+    pytest.importorskip("sklearn")
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+    from sklearn.pipeline import make_pipeline
+
+    on_splits({"a": DummyRegressor()}, y, repeats=1)
+    with pytest.raises(ValueError, match=r"arms\['b'\] is a classifier, and y is taken as numbers"):
+        on_splits({"a": DummyRegressor(), "b": [make_pipeline(DummyClassifier())]}, y)
+
+
 @pytest.mark.parametrize("labels", [1, 2])
 def test_estimators_of_several_labels_score_as_by_hand(labels):
     ensemble = pytest.importorskip("sklearn.ensemble")

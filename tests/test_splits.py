@@ -218,6 +218,10 @@ def test_the_variance_correction_uses_the_sizes_of_the_folds():
         ({"cv": [(range(60), range(60, 121))]}, "cv fold 0 is not two disjoint sets"),
         ({"cv": [(range(60), [])]}, "cv fold 0 is not two disjoint sets"),
         ({"cv": []}, "cv has no folds"),
+        (
+            {"cv": [(range(60), range(60, 70))], "times": -ROWS},
+            "cv fold 0 has test rows no later than those it trains on",
+        ),
         ({"cv": 5}, "cv is 5; expected a splitter of scikit-learn or pairs of row numbers"),
         ({"cv": [(range(60), range(60, 70))], "repeats": 2}, "repeats is 2; expected at most 1"),
         ({"cv": [], "test_data": (X, Y)}, "cv is given with a test set"),

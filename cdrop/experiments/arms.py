@@ -330,6 +330,13 @@ class Estimator:
     estimator: Any
     selects = False
 
+    @property
+    def classifies(self) -> bool:
+        """Whether scikit-learn knows it as a classifier."""
+        from sklearn.base import is_classifier
+
+        return hasattr(self.estimator, "__sklearn_tags__") and is_classifier(self.estimator)
+
     def describe(self) -> dict[str, Any]:
         """Return class and parameters in values that JSON can carry."""
         kind = type(self.estimator)

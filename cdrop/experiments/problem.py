@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from cdrop._checks import as_array, finite_number, truth_value, whole_number
 from cdrop.datasets import Dataset, Table, encode_labels
 from cdrop.datasets.table import is_missing
-from cdrop.experiments.arms import Candidate, Configuration
+from cdrop.experiments.arms import Candidate, Configuration, Estimator
 from cdrop.experiments.data import Problem, Splitter
 
 __all__ = ["count_test_rows", "make_problem"]
@@ -42,6 +42,8 @@ def make_problem(
         for c in several
     )
     problem, rule = _data(X, y, test_data, task, multilabel)
+    if problem.task == "regression":
+        _check_no_classifier(arms)
     n = len(problem.y)
     problem.transformer = _transformer(transformer, problem)
     given = problem.y_test is not None
@@ -51,7 +53,7 @@ def make_problem(
     times = rule.get("times") if times is None else _time_numbers(times, n)
     if groups is not None and times is not None:
         raise ValueError("groups and times are both given; expected one of them")
-    folds = None if cv is None else _folds(cv, problem, groups)
+    folds = None if cv is None else _folds(cv, problem, groups, times)
     if repeats is None:
         repeats = len(folds) if folds is not None else 1
     repeats = whole_number("repeats", repeats, 1, 2**62)
@@ -76,6 +78,16 @@ def make_problem(
     if times is not None and testing:
         _check_earliest(problem.splitter)
     return problem
+
+
+def _check_no_classifier(arms: Mapping[str, Sequence[Candidate]]) -> None:
+    """Raise if an arm would take each number for a class of its own."""
+    for name, several in arms.items():
+        if any(isinstance(c, Estimator) and c.classifies for c in several):
+            raise ValueError(
+                f"arms[{name!r}] is a classifier, and y is taken as numbers; expected a regressor, or "
+                "task='classification' (for a matrix of labels, one arm with loss='sigmoid_cross_entropy')"
+            )
 
 
 def _transformer(given: Any, problem: Problem) -> Any:
@@ -265,7 +277,7 @@ def _time_numbers(times: ArrayLike, n: int) -> NDArray[Any]:
 
 
 def _folds(
-    cv: Any, problem: Problem, groups: NDArray[Any] | None
+    cv: Any, problem: Problem, groups: NDArray[Any] | None, times: NDArray[Any] | None
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Return the row numbers of each fold."""
     folds = []
@@ -294,6 +306,11 @@ def _folds(
         if groups is not None and len(np.intersect1d(groups[train], groups[test])):
             raise ValueError(
                 f"cv fold {i} has rows of one group on both sides; expected a splitter such as GroupKFold"
+            )
+        if times is not None and times[train].max() >= times[test].min():
+            raise ValueError(
+                f"cv fold {i} has test rows no later than those it trains on; expected TimeSeriesSplit on rows in "
+                "order of time, or no times"
             )
     if not folds:
         raise ValueError("cv has no folds; expected at least one")
