@@ -131,7 +131,8 @@ def on_a_test_set(entropy):
 
 
 def held(evidence, truth):
-    low, high = evidence.interval
+    """Return whether the interval holds the truth; differences that are all equal have none, and claim nothing."""
+    low, high = evidence.interval or (-np.inf, np.inf)
     return low <= truth <= high, evidence.estimate - truth, evidence.standard_error
 
 
@@ -158,11 +159,13 @@ def tell_covered(run: Run, where, found, most):
     """Print how often the interval holds the truth, and its error relative to the true one."""
     for first, second, n in found[0]:
         hits, off, errors = np.transpose([one[first, second, n] for one in found])
-        share, wide = hits.mean(), np.sqrt(np.mean(errors**2) / np.mean(off**2))
+        share, wide = hits.mean(), np.sqrt(np.nanmean(errors**2) / np.mean(off**2))
+        without = np.isnan(errors).sum()
         text = (
             f"known effect, {where}, {second} - {first}, {n} repeats: {100 * share:.1f} % covered"
         )
         text += f", standard error {wide:.2f} times the true one"
+        text += f", {without} without an interval" * bool(without)
         run.figure(ROW, text, COVERED[0] <= share <= most)
 
 
