@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from cdrop import callbacks, kernels, optimizers, reference, schedules, storage
+from cdrop import callbacks, kernels, optimizers, schedules, storage
 from cdrop._threads import get_num_threads, set_num_threads
 from cdrop._threads import install as _install_threads
 from cdrop._version import __version__ as __version__
@@ -37,7 +37,7 @@ __all__ = [
 
 # Imported on first use, because training does not need them. The estimators are not in `__all__`: importing them needs
 # scikit-learn, and `from cdrop import *` must work without it.
-_MODULES = ("convert", "datasets", "estimators", "experiments", "plotting")
+_MODULES = ("convert", "datasets", "estimators", "experiments", "plotting", "reference")
 _ESTIMATORS = ("DropoutMLPClassifier", "DropoutMLPRegressor")
 
 _install_threads()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 import sys
 from contextlib import suppress
@@ -137,7 +136,7 @@ def _prefix(target: Path) -> str:
 def _create_beside(target: Path) -> tuple[Path, BinaryIO]:
     """Create and lock a new file in the directory of `target`, with the permissions of any new file."""
     while True:
-        temporary = target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}.tmp")
+        temporary = target.with_name(f"{_prefix(target)}{os.urandom(8).hex()}.tmp")
         try:
             stream = temporary.open("xb")
             if _hold(stream):
