@@ -6,7 +6,7 @@ import difflib
 import itertools
 import shlex
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,8 +140,11 @@ def unique(names: Sequence[str]) -> tuple[list[str], list[str]]:
 # --- columns ---
 
 
-def assemble(path: Path, read: Read, options: Options, test: Read | None = None) -> Table:
-    """Build a `Table` from what was read from a file."""
+def assemble(path: Path, options: Options, reader: Callable[..., Read]) -> Table:
+    """Build a `Table` from a file, and from the file of test rows if there is one."""
+    other = None if options.test is None else Path(options.test)
+    read = reader(path, options)
+    test = None if other is None else reader(other, options, like=read)
     return build(path.name, f"the file {path}", path, read, options, test)
 
 

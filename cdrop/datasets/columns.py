@@ -6,7 +6,7 @@ import importlib.util
 import re
 import warnings
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,28 +49,15 @@ _EACH_ROW = 0.9  # the share of distinct texts from which they are taken for nam
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """A column: its kind, and its values.
+    """A column: its kind, and its values."""
 
-    Attributes
-    ----------
-    kind : {"number", "text", "boolean", "date"}
-        What the cells are.
-    values : ndarray, shape (n,)
-        Numbers, float64; dates, datetime64[s]; else the place of each cell in `levels`, -1 where
-        it is missing.
-    levels : tuple of str
-        The distinct texts, in the order of their first rows.
-    gaps : tuple of str
-        The texts that were taken as missing.
-    infinite : int
-        How many numbers are infinite; they count as missing.
-    """
-
-    kind: str
-    values: NDArray[Any]
-    levels: tuple[str, ...] = ()
-    gaps: tuple[str, ...] = ()
-    infinite: int = 0
+    kind: str  # "number", "text", "boolean" or "date"
+    values: NDArray[
+        Any
+    ]  # float64, datetime64[s], or places in `levels`, -1 where a cell is missing
+    levels: tuple[str, ...] = ()  # the distinct texts, in the order of their first rows
+    gaps: tuple[str, ...] = ()  # the texts that were taken as missing
+    infinite: int = 0  # numbers, which count as missing
 
     @property
     def missing(self) -> NDArray[np.bool_]:
@@ -92,10 +79,6 @@ class Cells:
         if self.kind in ("number", "date"):
             return self.values
         return pd.Categorical.from_codes(self.values, list(self.levels))
-
-    def take(self, rows: NDArray[Any]) -> Cells:
-        """Return some of the rows."""
-        return replace(self, values=self.values[rows])
 
     def reason(self, name: str) -> str:
         """Return why the column is not a feature, or nothing; of text and dates."""
@@ -138,20 +121,9 @@ def typed(
     missing: Collection[str] = (),
     kind: str | None = None,
 ) -> Cells:
-    """Return a column by the kind of its cells.
+    """Return a column by the kind of its cells: `levels` are the distinct ones, `codes` their places, -1 if missing.
 
-    Parameters
-    ----------
-    levels : sequence of str
-        The distinct cells.
-    codes : ndarray of intp, shape (n,)
-        The place of each cell in `levels`; -1 where it is missing.
-    decimal : str
-        The decimal point.
-    missing : collection of str
-        Further texts that mark a missing cell.
-    kind : str, optional
-        The kind that the column must have; ValueError if it cannot.
+    ValueError if the column cannot have the given `kind`; `missing` are further texts of missing cells.
     """
     gaps = {level for level in levels if level in MISSING or level in missing}
     present = [level for level in levels if level not in gaps]

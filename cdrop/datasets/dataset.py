@@ -277,28 +277,9 @@ _Pair = tuple[NDArray[np.uint8], NDArray[Any]]
 
 
 def split(name: str, source: str, train: _Pair, test: _Pair, validation: int) -> Dataset:
-    """Build a `Dataset` of images; the first `validation` training images are set apart for validation.
+    """Build a `Dataset` of views of images; the first `validation` training images are held out.
 
-    Parameters
-    ----------
-    name, source : str
-        What the data is, and where it came from.
-    train, test : tuple of ndarray
-        Images (n, height, width) of uint8, and labels (n,) of integers.
-    validation : int
-        From 0 to one less than the number of training images.
-
-    Returns
-    -------
-    Dataset
-        Images are views of those given, labels are int64, and classes are named by their numbers.
-
-    Raises
-    ------
-    DataError
-        If images and labels do not fit together.
-    TypeError, ValueError
-        If `validation` is no whole number, or out of range.
+    Raises DataError if images, uint8 of shape (n, height, width), and integer labels do not fit together.
     """
     _check_pairs(source, train, test)
     validation = whole_number("validation", validation, 0, len(train[0]))
@@ -341,19 +322,10 @@ def _check_pairs(source: str, train: _Pair, test: _Pair) -> None:
 def in_shares(labels: NDArray[np.int64], seed: int, purpose: int) -> NDArray[np.intp]:
     """Return all rows in a random order of which any beginning has each class's share of rows.
 
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (n,)
-        The label of each row.
-    seed, purpose : int
-        Which order. It is a function of these and the labels alone, whatever the version of NumPy, which keeps the raw
-        words of Philox.
-
-    Notes
-    -----
-    Row k (from 0) of a class of n comes at (k + 1/2) / n: the divisors of Sainte-Laguë. Largest remainders would give
-    nearly the same shares, but may take a row from a class when the draw grows, so that one would not contain the
-    other. The first row of each class comes before all second ones.
+    The order is a function of the arguments alone: every version of NumPy has the same raw words of Philox. Row k
+    (from 0) of a class of n comes at (k + 1/2) / n: the divisors of Sainte-Laguë. Largest remainders would give nearly
+    the same shares, but may take a row from a class when the draw grows, so that one would not contain the other. The
+    first row of each class comes before all second ones.
     """
     words = np.random.Philox(key=np.array([seed, purpose], np.uint64)).random_raw(len(labels))
     by_class = np.lexsort((words, labels))

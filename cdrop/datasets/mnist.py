@@ -236,12 +236,6 @@ def _verify(idx: _Idx, stem: str, where: str) -> None:
         )
 
 
-def _verify_four(parts: Mapping[str, _Idx], folder: Path) -> None:
-    """Raise DataError unless a folder's four files are those of MNIST."""
-    for stem, idx in parts.items():
-        _verify(idx, stem, str(_find(folder, stem)))
-
-
 def _assemble(name: str, source: str, parts: Mapping[str, _Idx], validation: int) -> Dataset:
     """Build the `Dataset` from the four files."""
     train = parts[_TRAIN_IMAGES].array, parts[_TRAIN_LABELS].array
@@ -306,8 +300,16 @@ def _load_named(folder: Path, validation: int) -> Dataset:
     if not any(parts[stem].sha256 == _FILES[stem].sha256 for stem in images):
         name = f"{place.resolve().name} (IDX folder, not MNIST)"
         return _assemble(name, f"the folder {place}", parts, validation)
-    _verify_four(parts, place)
-    return _assemble("MNIST", f"the folder {place}", parts, validation)
+    return _load_verified(place, parts, validation)
+
+
+def _load_verified(
+    place: Path, parts: Mapping[str, _Idx], validation: int, how: str = ""
+) -> Dataset:
+    """Return MNIST from a folder's four files; DataError unless that is what they are."""
+    for stem, idx in parts.items():
+        _verify(idx, stem, str(_find(place, stem)))
+    return _assemble("MNIST", f"the folder {place}{how}", parts, validation)
 
 
 # --- the cache ---
@@ -415,13 +417,6 @@ class _Sink:
         """Do nothing; pooch calls it."""
 
 
-def _import_pooch() -> Any:
-    """Import pooch, or raise ImportError."""
-    # requests is what pooch downloads with; it would import it later, on the mirror's time.
-    importlib.import_module("requests")
-    return importlib.import_module("pooch")
-
-
 def _start_download(
     url: str, sink: _Sink, timeout: float, pooch: Any, progress: bool
 ) -> tuple[threading.Thread, list[BaseException]]:
@@ -490,7 +485,9 @@ def _fetch_all(
     files and the mirrors that gave them; appends to `tried` why others did not.
     """
     try:
-        pooch = _import_pooch()
+        # requests is what pooch downloads with; it would import it later, on the mirror's time.
+        importlib.import_module("requests")
+        pooch = importlib.import_module("pooch")
     except ImportError as error:
         _give_up([*tried, f"the mirrors: {error}; pip install 'cdrop[data]'"], cache)
     progress = progress and sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
@@ -563,9 +560,7 @@ def _from_environment(validation: int, tried: list[str]) -> Dataset | None:
     if not _has_any(place):
         tried.append(f"{place} (CDROP_DATA): none of the files")
         return None
-    parts = _read_four(place)
-    _verify_four(parts, place)
-    return _assemble("MNIST", f"the folder {place} (CDROP_DATA)", parts, validation)
+    return _load_verified(place, _read_four(place), validation, " (CDROP_DATA)")
 
 
 def _from_cache(cache: Path, tried: list[str]) -> tuple[dict[str, _Idx], DataError | None]:

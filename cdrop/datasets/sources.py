@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cdrop._checks import truth_value, whole_number
-from cdrop.datasets.assemble import Options, build
+from cdrop.datasets.assemble import Options, assemble
 from cdrop.datasets.dataset import DataNotFoundError, Dataset
 from cdrop.datasets.digits import drawn_digits
 from cdrop.datasets.frames import SUFFIXES, read_file
@@ -100,21 +100,9 @@ def load(
     >>> load("digits").name
     'drawn digits (not MNIST)'
     """
+    given = locals()
     progress = truth_value("progress", progress)
-    options = {
-        "label": label,
-        "task": task,
-        "drop": drop,
-        "categories": categories,
-        "test": test,
-        "group": group,
-        "time": time,
-        "sep": sep,
-        "decimal": decimal,
-        "encoding": encoding,
-        "missing": missing,
-        "header": header,
-    }
+    options = {name: given[name] for name in vars(_DEFAULTS)}
     Options(**options)
     seed = whole_number("seed", seed, 0, 2**64)
     if validation is not None:
@@ -128,16 +116,12 @@ def load(
             raise ValueError(
                 f"label is None; expected the name of the column of {source} with the labels"
             )
-        return load_csv(source, **options) if kind == "text" else _load_frame(Path(source), options)
+        if kind == "text":
+            return load_csv(source, **options)
+        return assemble(Path(source), Options(**options), read_file)
     fitting = ("task", "test") if kind == "npz" else ()
-    _refuse(
-        source,
-        **{
-            name: value
-            for name, value in options.items()
-            if name not in fitting and value != getattr(_DEFAULTS, name)
-        },
-    )
+    unfit = {name for name in options if options[name] != getattr(_DEFAULTS, name)} - {*fitting}
+    _refuse(source, **{name: options[name] for name in options if name in unfit})
     if kind == "npz":
         _refuse(source, validation=validation)
         return load_npz(source, task=task, test=test)
@@ -145,14 +129,6 @@ def load(
     if kind == "digits":
         return drawn_digits(seed, validation=held)
     return load_mnist(None if kind == "mnist" else source, validation=held, progress=progress)
-
-
-def _load_frame(path: Path, options: dict[str, Any]) -> Table:
-    """Load a table in a file that pandas reads."""
-    chosen = Options(**options)
-    read = read_file(path, chosen)
-    test = None if chosen.test is None else read_file(Path(chosen.test), chosen, like=read)
-    return build(path.name, f"the file {path}", path, read, chosen, test)
 
 
 def _refuse(source: object, **options: Any) -> None:

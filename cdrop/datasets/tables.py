@@ -48,7 +48,7 @@ from cdrop.datasets.columns import (
 from cdrop.datasets.dataset import MOST_BYTES, MOST_ROWS, DataError, DataNotFoundError
 from cdrop.datasets.table import Table
 
-__all__ = ["load_csv", "read_text"]
+__all__ = ["load_csv"]
 
 _LONGEST_LINE = 16 << 20  # bytes: a row of a million numbers
 _HEAD = 1 << 18  # bytes that are looked at first
@@ -117,11 +117,7 @@ def load_csv(path: str | os.PathLike[str], *, label: str | int, **options: Any) 
     >>> table.X[0].tolist(), table.classes
     ([5.1, 3.5], ('setosa', 'versicolor'))
     """
-    chosen = Options(label=label, **options)
-    place, other = Path(path), None if chosen.test is None else Path(chosen.test)
-    read = read_text(place, chosen)
-    test = None if other is None else read_text(other, chosen, like=read)
-    return assemble(place, read, chosen, test)
+    return assemble(Path(path), Options(label=label, **options), read_text)
 
 
 def read_text(path: Path, options: Options, like: Read | None = None) -> Read:
@@ -176,22 +172,11 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _text(path: Path, look: _Look) -> Iterator[TextIO]:
-    """Open a file as text, at the line below the header."""
-    with _opened(path) as stream, io.TextIOWrapper(stream, look.encoding) as text:
-        for _ in range(look.skip):
-            text.readline()
-        yield text
-
-
-@contextmanager
-def _bytes(path: Path, look: _Look) -> Iterator[Any]:
-    """Do as `_text`, but yield the bytes of UTF-8, which pandas reads faster."""
-    if look.encoding != "utf-8":
-        with _text(path, look) as text:
-            yield text
-        return
+def _below_header(path: Path, look: _Look, *, as_bytes: bool = False) -> Iterator[Any]:
+    """Open a file below its header: as text, or UTF-8 as bytes, which pandas reads faster."""
     with _opened(path) as stream:
+        if not as_bytes or look.encoding != "utf-8":
+            stream = io.TextIOWrapper(stream, look.encoding)
         for _ in range(look.skip):
             stream.readline()
         yield stream
@@ -436,7 +421,7 @@ def _has_padded(block: bytes, sep: str) -> bool:
 
 def _read_cells(path: Path, look: _Look, options: Options, like: Read | None) -> Read:
     """Read a table with the standard library; each cell is known as it was written."""
-    with _text(path, look) as text:
+    with _below_header(path, look) as text:
         columns = list(zip(*_checked(path, look, text), strict=True))
     if not columns:
         raise DataError(f"{path}: expected rows below the names of the columns, found none")
@@ -504,7 +489,7 @@ def _read_pandas(
     import pandas as pd
 
     exact = {} if _version(pd.__version__) >= (3, 1) else {"float_precision": "round_trip"}
-    with _bytes(path, look) as stream, warnings.catch_warnings():
+    with _below_header(path, look, as_bytes=True) as stream, warnings.catch_warnings():
         warnings.simplefilter("error")
         frame = pd.read_csv(
             stream,
@@ -556,7 +541,7 @@ def _read_numpy(
         if name not in numbers:
             seen = levels[place] = {}
             converters[place] = lambda cell, seen=seen: seen.setdefault(cell.strip(), len(seen))
-    with _text(path, look) as text:
+    with _below_header(path, look) as text:
         X = np.loadtxt(
             text,
             delimiter=None if look.sep == " " else look.sep,
