@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, initializedcheck=False, cdivision=True
 # cython: embedsignature=True, embedsignature.format=python
-"""Typed memoryviews onto the C kernels: take addresses, release the GIL, call, raise on a status. No arithmetic happens here.
+"""Typed memoryviews onto the C kernels: take addresses, release the GIL, call, raise on a status; no arithmetic.
 
-Arguments have been checked, by `cdrop.kernels` or `cdrop.Network`: arrays are aligned, C-contiguous and native, and their
-shapes fit together. What a memoryview sees by itself (dtype, dimensions, order) is checked once more; shapes are not.
+Arguments have been checked, by `cdrop.kernels` or `cdrop.Network`: arrays are aligned, C-contiguous and native, and
+their shapes fit together. What a memoryview sees by itself (dtype, dimensions, order) is checked once more; shapes are
+not.
 """
 import os
 import threading
@@ -468,8 +469,9 @@ cdef class Engine:
              KeptBatches kept=None, size_t number=0):
         """Make one training step on `rows` of the data, None for all; return the loss.
 
-        FloatingPointError has three arguments: the loss (if it is not finite, nothing has changed); the first layer with
-        numbers that are not finite, or the number of layers; and whether they are in its weights. `max_norm` 0 means no
+        FloatingPointError has three arguments: the loss (if it is not finite, nothing has changed); the first layer
+        with numbers that are not finite, or the number of layers; and whether they are in its weights. `max_norm` 0
+        means no
         limit. With `kept`, the rows are its minibatch `number`."""
         cdef cdrop_batch batch = data.batch
         cdef cdrop_optimizer o = _optimizer(constants)
