@@ -254,7 +254,7 @@ def tell(run: Run, what: str, each, site: Path):
     )
 
 
-@campaign(18)
+@campaign(28)
 def tables(run: Run):
     """Read real tables of PyPI packages with at most two options, as pandas does, and compare on them."""
     need_module("pandas")
