@@ -248,7 +248,7 @@ def tell(run: Run, what: str, each, site: Path):
     wrong = sum(result in ("WRONG", "BROKEN") for result, _ in results.values())
     refused = len(results) - good - wrong
     run.figure(
-        18,
+        28,
         f"{what}: {good} of {len(results)} real tables, {refused} refused, {wrong} wrong",
         good >= ENOUGH * len(results) and not wrong,
     )
