@@ -212,6 +212,7 @@ TABLE = "--data numbers.csv --label kind"
         ("--json out --report ./out", "--json and --report name the same file, out"),
         ("--train-size 301", "--train-size: train_size is 301; expected "),
         ("--splits 3 --repeats 3", "--splits and --repeats are given; expected one of them"),
+        ("--test-share 0.3 --time when", "--test-share is given with --time; expected one"),
         ("--test-share 0.5", "expected it with --protocol tuned --splits N"),
         ("--splits 2 --test-share 0.5", "expected it with --protocol tuned --splits N"),
         # Options of the other protocol.

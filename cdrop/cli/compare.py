@@ -56,6 +56,11 @@ def _check_options(args: argparse.Namespace) -> None:
     """Refuse options that do not fit together."""
     if args.splits is not None and args.repeats is not None:
         raise CommandError("--splits and --repeats are given; expected one of them", REFUSED)
+    if args.test_share is not None and args.time is not None:
+        raise CommandError(
+            "--test-share is given with --time; expected one of them: by time, the repeats share the rows equally",
+            REFUSED,
+        )
     last = args.seed + (args.splits or args.repeats or MOST_REPEATS)
     if last > 2**64:
         raise CommandError(
