@@ -469,7 +469,12 @@ def test_bad_arguments_are_told(name, argument, value):
     check_told(CALLS[name], argument, value)
 
 
-TWINS = {name: call for name, call in KERNELS.items() if hasattr(reference, name.split("-")[0])}
+TWINS = {
+    name: call
+    for name, call in KERNELS.items()
+    # Shared memory is a mistake for the kernels alone: the twins copy.
+    if hasattr(reference, name.split("-")[0]) and name != "update-shared-memory"
+}
 
 
 def raised(function, arguments):
@@ -482,7 +487,7 @@ def raised(function, arguments):
 
 @pytest.mark.parametrize("name", TWINS)
 def test_a_kernel_and_its_twin_report_a_mistake_identically(name):
-    """The twin may accept more: it has no threads, and copies what shares memory."""
+    """The twin may accept more: it has no threads."""
     call, function, compared = TWINS[name], name.split("-")[0], 0
     for argument, values in call.bad.items():
         for value in values:
