@@ -57,9 +57,9 @@ class Metric:
         The kinds of target it is defined for.
     greater_is_better : bool
     rows : callable or None
-        From targets and a `Prediction` to a value per row, float64 or bool, shape (n,), whose mean is the score.
+        From targets and a ``Prediction`` to a value per row, float64 or bool, shape (n,), whose mean is the score.
     score : callable or None
-        From targets, rows X and a `Prediction` to the score; by default the mean of `rows`.
+        From targets, rows X and a ``Prediction`` to the score; by default the mean of `rows`.
     """
 
     name: str

@@ -483,7 +483,7 @@ class ExperimentResult:
     def plot(
         self, file: str | os.PathLike[str] | BinaryIO | None = None, *, format: str | None = None
     ) -> Figure:
-        """Draw learning curves, scores of the repeats, and differences, every arm by its name; see `cdrop.plotting`."""
+        """Draw learning curves, scores of the repeats, and differences, every arm by its name; see ``cdrop.plotting``."""
         from cdrop.plotting import plot_result
 
         return plot_result(self, file, format=format)
@@ -491,7 +491,7 @@ class ExperimentResult:
     def write_report(
         self, file: str | os.PathLike[str] | BinaryIO, *, command: str | None = None
     ) -> None:
-        """Write one page of HTML that needs nothing from elsewhere; see `cdrop.experiments.page`."""
+        """Write one page of HTML that needs nothing from elsewhere; see ``cdrop.experiments.page``."""
         from cdrop.experiments.page import write_report
 
         write_report(self, file, command=command)
