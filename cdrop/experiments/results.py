@@ -483,7 +483,7 @@ class ExperimentResult:
     def plot(
         self, file: str | os.PathLike[str] | BinaryIO | None = None, *, format: str | None = None
     ) -> Figure:
-        """Draw learning curves, scores of the repeats, and differences, every arm by its name; see ``cdrop.plotting``."""
+        """Draw learning curves, scores and differences of the repeats, every arm by name; see ``cdrop.plotting``."""
         from cdrop.plotting import plot_result
 
         return plot_result(self, file, format=format)
