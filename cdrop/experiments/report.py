@@ -95,14 +95,16 @@ def text(result: ExperimentResult, *, with_heading: bool = True) -> str:
     result : ExperimentResult
         Finished or not.
     with_heading : bool, default True
-        Whether `heading` comes first. A command that printed it before the work leaves it out.
+        Whether `heading` comes first, with the preset's warnings. A command that printed these before the work
+        leaves them out.
 
     Returns
     -------
     str
         Some paragraphs without a final newline.
     """
-    parts = ["\n".join(warnings(result))]
+    cut = [] if result.complete else [incomplete(result)]
+    parts = ["\n".join(warnings(result) if with_heading else cut)]
     if with_heading:
         parts.append(heading(result))
     if result.repeats:
