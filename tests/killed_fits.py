@@ -170,22 +170,22 @@ class Victims:
     def kill(self, delay, after=0, **trial):
         """Let a child run, kill it `delay` seconds after its line number `after`; return its lines."""
         self._say(json.dumps(trial))
-        told, pid = [], None
-        while pid is None or (len(told) < after and not {"end", "broken"} & set(told)):
+        lines, pid = [], None
+        while pid is None or (len(lines) < after and not {"end", "broken"} & set(lines)):
             line = self.server.stdout.readline().strip()
             if line.startswith("pid"):
                 pid = int(line.split()[1])
             else:
-                told.append(line)
+                lines.append(line)
         time.sleep(delay)
         os.kill(pid, signal.SIGKILL)
         self._say("")
         while not (line := self.server.stdout.readline().strip()).startswith("reaped"):
-            told.append(line)
+            lines.append(line)
         assert trial["careless"] or int(line.split()[1]) in (0, signal.SIGKILL), (
             "it broke down by itself"
         )
-        return told
+        return lines
 
 
 class Lost(Exception):
@@ -202,10 +202,10 @@ def kill_fit(victims, folder, draw, kind, expected, careless=False):
     for _ in range(draw.randint(1, 3)):
         trial = {"kind": kind, "every": every, "careless": careless, "path": str(path)}
         trial |= {"threads": draw.randint(1, 2), "simd": draw.choice(cdrop.kernels.simd_paths())}
-        told = victims.kill(0.06 * draw.random(), after=draw.randint(0, 12), **trial)
-        kills += "end" not in told
+        lines = victims.kill(0.06 * draw.random(), after=draw.randint(0, 12), **trial)
+        kills += "end" not in lines
         torn += any(name.endswith(".tmp") for name in os.listdir(folder))
-        steps = [int(line) for line in told if line.isdigit()]
+        steps = [int(line) for line in lines if line.isdigit()]
         check_kept(path, (steps[-1] - 1) // every * every if steps else 0)
     if Fit(kind, 1).run(checkpoint=path, checkpoint_every=every) != expected:
         raise Lost("the resumed fit has ended elsewhere")

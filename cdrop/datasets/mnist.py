@@ -306,7 +306,7 @@ def _load_named(folder: Path, validation: int) -> Dataset:
 def _load_verified(
     place: Path, parts: Mapping[str, _Idx], validation: int, how: str = ""
 ) -> Dataset:
-    """Return MNIST from a folder's four files; DataError unless that is what they are."""
+    """Return MNIST from the four files of a directory; raise DataError if they are not MNIST."""
     for stem, idx in parts.items():
         _verify(idx, stem, str(_find(place, stem)))
     return _assemble("MNIST", f"the folder {place}{how}", parts, validation)
