@@ -106,6 +106,7 @@ cdef extern from "cdrop.h" nogil:
     const char *cdrop_simd_active()
     const char *cdrop_simd_built(int i)
     const char *cdrop_simd_usable(int i)
+    const char *cdrop_simd_parameter(cdrop_dtype dtype, int i, double *value)
     int cdrop_get_num_threads()
     void cdrop_set_num_threads(int threads)
     void cdrop_set_cpus(int cpus)
@@ -142,6 +143,7 @@ cdef extern from "cdrop.h" nogil:
     cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch,
                                     const cdrop_optimizer *optimizer, uint64_t step, int threads, double *loss)
     size_t cdrop_network_fault(const cdrop_network *network, size_t rows, int *in_weights)
+    const char *cdrop_time_name(int part, int *by_layer)
     cdrop_status cdrop_network_times(cdrop_network *network, int on, double *seconds)
     cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdrop_batch *batch,
                                        cdrop_answer answer, int threads)

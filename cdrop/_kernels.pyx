@@ -38,7 +38,6 @@ _RULES = {
     "adam": CDROP_ADAM,
     "adamw": CDROP_ADAM,
 }
-_TIMES = ("masks", "lists", "products", "loss", "update", "waiting")  # in the order of cdrop_time
 _ANSWERS = {
     "outputs": CDROP_OUTPUTS,
     "probabilities": CDROP_PROBABILITIES,
@@ -148,6 +147,19 @@ def simd_paths(bint built=False):
         if name == NULL:
             return names
         names.append(name.decode())
+
+
+def simd_parameters(dtype):
+    """Return what the path in use was built or chosen with, by name; see kernels.h."""
+    cdef cdrop_dtype kind = _dtype_of(np.empty(0, dtype))
+    cdef const char *name
+    cdef double value
+    found = {}
+    while True:
+        name = cdrop_simd_parameter(kind, len(found), &value)
+        if name == NULL:
+            return found
+        found[name.decode()] = value
 
 
 def _select_simd(name):
@@ -496,11 +508,19 @@ cdef class Engine:
         return loss
 
     def times(self, bint on):
-        """Return the seconds that threads spent in each part since the last call, and turn measuring on or off."""
-        cdef double seconds[<int>CDROP_TIMES]
+        """Return the seconds that threads spent in each part since the last call, and turn measuring on or off.
+
+        By the names of cdrop.h: a list with the time of each layer, or with one time for what happens once a step."""
+        seconds = np.empty((len(self.shapes), <int>CDROP_TIMES))
+        cdef double[:, ::1] view = seconds
+        cdef int by_layer
         with self.lock:
-            _raise_on(cdrop_network_times(self.network, on, seconds))
-        return dict(zip(_TIMES, seconds))
+            _raise_on(cdrop_network_times(self.network, on, &view[0, 0]))
+        found = {}
+        for part in range(<int>CDROP_TIMES):
+            name = cdrop_time_name(part, &by_layer).decode()
+            found[name] = seconds[:, part].tolist() if by_layer else [float(seconds[0, part])]
+        return found
 
     def predict(self, Rows data not None, answer, int threads):
         """Predict "outputs", "probabilities" or "labels" of all rows without dropout; see cdrop.h."""

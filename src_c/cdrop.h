@@ -64,6 +64,9 @@ const char *cdrop_simd_active(void);
 const char *cdrop_simd_built(int i);  /* NULL past the last */
 const char *cdrop_simd_usable(int i); /* NULL past the last; the best one last */
 
+/* The name of parameter i of the path in use, with its value; NULL past the last. */
+const char *cdrop_simd_parameter(cdrop_dtype dtype, int i, double *value);
+
 /* Threads of calls that ask for 0, at least 1. */
 CDROP_EXPORT int cdrop_get_num_threads(void);
 CDROP_EXPORT void cdrop_set_num_threads(int threads);
@@ -218,20 +221,55 @@ cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch
  * rows of the last step; with 0 rows in weights and biases alone. */
 size_t cdrop_network_fault(const cdrop_network *network, size_t rows, int *in_weights);
 
-/* What the threads of steps spend their time on. */
-typedef enum {
-    CDROP_TIME_MASKS,
-    CDROP_TIME_LISTS, /* building lists or dense copies of what is live, activations and their derivatives */
-    CDROP_TIME_PRODUCTS,
-    CDROP_TIME_LOSS,
-    CDROP_TIME_UPDATE,  /* with the transposed copies */
-    CDROP_TIME_WAITING, /* for other threads */
-    CDROP_TIMES,        /* how many */
-} cdrop_time;
+/* What the threads of steps spend their time on, in the order of a step: once a step, or for each layer. Lists stand for
+ * dense copies as well, where a layer's products run without lists. Waiting is named by the work that the barrier is
+ * behind; "start" is the time until a thread has begun its part, and "end" that until the call is over. Hidden lists belong
+ * to the layer whose outputs they are, and gradients by input, with what follows them, to the layer whose input it is. */
+/* clang-format off */
+#define CDROP_TIME_PARTS(once, each) \
+    once(MASKS, "masks"), \
+    once(LIST_INPUT, "lists: input"), \
+    once(BACKGROUND, "products: background"), \
+    each(FORWARD, "products: forward"), \
+    each(ACTIVATION, "activation: forward"), \
+    each(LIST_HIDDEN, "lists: hidden"), \
+    each(LIST_UNITS, "lists: by unit"), \
+    once(LOSS, "loss"), \
+    each(INPUT_GRADIENT, "products: gradient by input"), \
+    each(DERIVATIVE, "activation: derivative"), \
+    each(LIST_GRADIENT, "lists: gradient"), \
+    each(WEIGHT_GRADIENT, "products: gradient by weight"), \
+    each(UPDATE, "update: weights"), \
+    each(TRANSPOSED, "update: transposed copy"), \
+    each(BIAS, "update: biases"), \
+    once(MAX_NORM, "update: max-norm"), \
+    once(CHECKS, "checks of the result"), \
+    once(WAIT_START, "waiting: start"), \
+    once(WAIT_MASKS, "waiting: masks"), \
+    once(WAIT_INPUT, "waiting: lists of the input"), \
+    each(WAIT_FORWARD, "waiting: forward"), \
+    once(WAIT_LOSS, "waiting: loss"), \
+    once(WAIT_TOTAL, "waiting: total of the losses"), \
+    each(WAIT_GRADIENT, "waiting: gradient by input"), \
+    once(WAIT_BIAS, "waiting: biases of the first layer"), \
+    once(WAIT_UPDATES, "waiting: updates before max-norm"), \
+    once(WAIT_END, "waiting: end")
+/* clang-format on */
 
-/* Seconds by part since the last call, summed over threads, training steps and predictions under masks; measured from a
- * call with on = 1 to one with on = 0. It costs a step about 2 %. CDROP_NO_MEMORY changes nothing. */
-cdrop_status cdrop_network_times(cdrop_network *network, int on, double seconds[CDROP_TIMES]);
+#define CDROP_TIME_MEMBER(part, name) CDROP_TIME_##part
+typedef enum {
+    CDROP_TIME_PARTS(CDROP_TIME_MEMBER, CDROP_TIME_MEMBER),
+    CDROP_TIMES, /* how many */
+} cdrop_time;
+#undef CDROP_TIME_MEMBER
+
+/* The name of a part above, and whether each layer has a time of its own. */
+const char *cdrop_time_name(int part, int *by_layer);
+
+/* seconds[layer * CDROP_TIMES + part] since the last call, summed over threads, training steps and predictions under
+ * masks; what happens once a step is in layer 0. Measured from a call with on = 1 to one with on = 0, it costs a step
+ * about 2 %. CDROP_NO_MEMORY changes nothing. */
+cdrop_status cdrop_network_times(cdrop_network *network, int on, double *seconds);
 
 /* What a prediction gives for each row, by the network's loss:
  *

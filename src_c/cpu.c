@@ -124,6 +124,19 @@ const char *cdrop_simd_usable(int i)
     return i >= 0 && i < usable_paths(paths) ? paths[i]->name : NULL;
 }
 
+const char *cdrop_simd_parameter(cdrop_dtype dtype, int i, double *value)
+{
+    const cdrop_kernels *k = cdrop_kernels_of(dtype);
+    const struct {
+        const char *name;
+        double value;
+    } parameters[] = {{"panel", (double)k->panel}, {"dense_above", k->dense_above}};
+    if (i < 0 || i >= (int)(sizeof parameters / sizeof *parameters))
+        return NULL;
+    *value = parameters[i].value;
+    return parameters[i].name;
+}
+
 cdrop_status cdrop_select_simd(const char *name)
 {
     const cdrop_path *paths[4];

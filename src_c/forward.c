@@ -99,7 +99,7 @@ void cdrop_list_input(const pass *s, size_t from, size_t to)
     atomic_fetch_add(&l->live_count, source.indptr
                                          ? k->compress_sparse(&l->inputs, &source, from, to)
                                          : cdrop_list_rows(k, &left, &l->inputs, &l->dense_inputs, &source, from, to));
-    cdrop_lap(s->watch, CDROP_TIME_LISTS);
+    cdrop_lap(s->watch, CDROP_TIME_LIST_INPUT, 0);
 }
 
 /* What the sums of the first layer start from: the bias plus background times weights, computed once for all rows.
@@ -118,7 +118,7 @@ static void start_of_first(const pass *s, cdrop_team team)
                       cdrop_panel_at(&l->weight, n->k, p, 0), cdrop_panel_pitch(&l->weight, p),
                       cdrop_panel_width(&l->weight, p, n->k->panel), &n->background_row, 0, n->background_row.blocks, 0,
                       1, 0, NULL);
-    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
+    cdrop_lap(s->watch, CDROP_TIME_BACKGROUND, 0);
 }
 
 /* 64 rows share one stream of the generator, so a block of rows is the smallest unit of drawing. */
@@ -137,7 +137,7 @@ static void draw_masks(const pass *s, size_t from, size_t to)
             cdrop_bernoulli_mask(s->masks[i] + from * l->words, s->first_row + from, to - from, l->n_in, l->keep,
                                  s->seed, s->step, s->purpose, (uint32_t)i);
     }
-    cdrop_lap(s->watch, CDROP_TIME_MASKS);
+    cdrop_lap(s->watch, CDROP_TIME_MASKS, 0);
 }
 
 /* The lists of layer i's input that its products run on, from lines [l0, l1) of panel p of the activations below. */
@@ -156,9 +156,12 @@ static void list_hidden(const pass *s, size_t i, size_t p, size_t l0, size_t l1)
                                  : k->compress(&l->inputs, &source, b0, b1, l0, l1);
     /* Relaxed: it is read only after the job, whose end orders everything. */
     atomic_fetch_add_explicit(&l->live_count, live, memory_order_relaxed);
+    cdrop_lap(s->watch, CDROP_TIME_LIST_HIDDEN, i - 1);
     /* By unit as well, for the gradient by weight, while the lists by row are in the cache. */
-    if (s->training && !l->dense)
+    if (s->training && !l->dense) {
         k->scatter(&l->columns, &l->inputs, b0, b1, l0 / CDROP_BLOCK, l1);
+        cdrop_lap(s->watch, CDROP_TIME_LIST_UNITS, i - 1);
+    }
 }
 
 /* A hidden layer's rows are complete in one panel: activation, then the lists that the next layer's products run on. */
@@ -168,14 +171,14 @@ static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
     const cdrop_kernels *k = s->n->k;
     const layer *l = &s->n->layer[s->index];
     const size_t columns = cdrop_min(k->panel, l->n_out - p * k->panel);
-    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
+    cdrop_lap(s->watch, CDROP_TIME_FORWARD, s->index);
     if (s->n->activation != CDROP_RELU && s->n->activation != CDROP_IDENTITY) /* the ReLU is the rule of the lists */
         k->activate(cdrop_panel_at(&l->out, k, p, l0), cdrop_panel_pitch(&l->out, p), columns, l1 - l0,
                     s->n->activation);
+    cdrop_lap(s->watch, CDROP_TIME_ACTIVATION, s->index);
     /* In sampling the lists of this one layer differ from pass to pass: cdrop_forward_above makes them. */
     if (s->index + 1 != s->relisted)
         list_hidden(s, s->index + 1, p, l0, l1);
-    cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
 /* The outputs stay in place: loss and answers read whole rows. */
@@ -183,7 +186,7 @@ static void finish_logits(void *context, size_t p, size_t l0, size_t l1)
 {
     const pass *s = context;
     (void)p, (void)l0, (void)l1;
-    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
+    cdrop_lap(s->watch, CDROP_TIME_FORWARD, s->index);
 }
 
 /* Divided by blocks of units, not by rows: each thread writes the lists of its own units, for all rows. */
@@ -194,7 +197,7 @@ void cdrop_scatter_input(const pass *s, cdrop_team team)
     cdrop_share(team, l->inputs.blocks, &from, &to);
     for (size_t rows = 0; rows < cdrop_blocks(s->batch->n); rows++)
         s->n->k->scatter(&l->columns, &l->inputs, from, to, rows, s->batch->n);
-    cdrop_lap(s->watch, CDROP_TIME_LISTS);
+    cdrop_lap(s->watch, CDROP_TIME_LIST_UNITS, 0);
 }
 
 static const void *start_of(const pass *s, const layer *l)
@@ -214,7 +217,7 @@ static void run_layers(pass *s, size_t layers, cdrop_team team)
         /* In the phase of the first product, which reads the same lists by row: no barrier of its own. */
         if (s->index == 0 && s->training && !s->kept && !l->dense)
             cdrop_scatter_input(s, team);
-        cdrop_meet(s, team);
+        cdrop_meet(s, team, CDROP_TIME_WAIT_FORWARD, s->index);
     }
 }
 
@@ -226,14 +229,14 @@ void cdrop_forward(pass *s, cdrop_team team)
         cdrop_share_blocks(s, team, &from, &to);
         draw_masks(s, from, to);
         if (s->masks[0]) /* the input's lists read masks that other threads draw */
-            cdrop_meet(s, team);
+            cdrop_meet(s, team, CDROP_TIME_WAIT_MASKS, 0);
     }
     /* Single rows, which divide more evenly than the blocks that masks need. */
     cdrop_share(team, s->batch->n, &from, &to);
     if (!s->kept)
         cdrop_list_input(s, from, to);
     start_of_first(s, team);
-    cdrop_meet(s, team);
+    cdrop_meet(s, team, CDROP_TIME_WAIT_INPUT, 0);
     run_layers(s, s->n->layers, team);
 }
 
@@ -245,7 +248,7 @@ void cdrop_forward_below(pass *s, cdrop_team team)
     if (s->relisted)
         cdrop_list_input(s, from, to);
     start_of_first(s, team);
-    cdrop_meet(s, team);
+    cdrop_meet(s, team, CDROP_TIME_WAIT_INPUT, 0);
     run_layers(s, s->relisted, team);
 }
 
@@ -254,7 +257,6 @@ static void list_again(const pass *s, size_t from, size_t to)
 {
     for (size_t p = 0; p < s->n->layer[s->relisted - 1].out.panels; p++)
         list_hidden(s, s->relisted, p, from, to);
-    cdrop_lap(s->watch, CDROP_TIME_LISTS);
 }
 
 /* No barrier from here on: the rows are this thread's own, up to the outputs. That lets each thread run through all

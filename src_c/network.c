@@ -206,16 +206,62 @@ cdrop_status cdrop_network_reserve(cdrop_network *n, size_t rows, int threads)
 
 /* ---- Timing ---- */
 
+const char *cdrop_time_name(int part, int *by_layer)
+{
+#define ONCE(part, name) {name, 0}
+#define EACH(part, name) {name, 1}
+    static const struct {
+        const char *name;
+        int by_layer;
+    } parts[] = {CDROP_TIME_PARTS(ONCE, EACH)};
+#undef ONCE
+#undef EACH
+    *by_layer = parts[part].by_layer;
+    return parts[part].name;
+}
+
+static int take_watches(cdrop_network *n)
+{
+    /* Whole cache lines for each thread. */
+    const size_t times = (n->layers * CDROP_TIMES + 7) / 8 * 8;
+    double *seconds = cdrop_take(&n->timing, CDROP_MAX_THREADS * times, sizeof *seconds);
+    n->watches = seconds ? cdrop_take(&n->timing, CDROP_MAX_THREADS, sizeof *n->watches) : NULL;
+    for (size_t i = 0; n->watches && i < CDROP_MAX_THREADS; i++)
+        n->watches[i].seconds = seconds + i * times;
+    return n->watches != NULL;
+}
+
 /* The watches are in a workspace of their own: they come and go while the network's memory stays. There is one for
  * each thread that a later step may use. */
-cdrop_status cdrop_network_times(cdrop_network *n, int on, double seconds[CDROP_TIMES])
+cdrop_status cdrop_network_times(cdrop_network *n, int on, double *seconds)
 {
-    for (int part = 0; part < CDROP_TIMES; part++) {
+    for (size_t part = 0; part < n->layers * CDROP_TIMES; part++) {
         seconds[part] = 0;
         for (int i = 0; n->watches && i < CDROP_MAX_THREADS; i++)
             seconds[part] += n->watches[i].seconds[part];
     }
     cdrop_release(&n->timing);
-    n->watches = on ? cdrop_take(&n->timing, CDROP_MAX_THREADS, sizeof *n->watches) : NULL;
-    return on && !n->watches ? CDROP_NO_MEMORY : CDROP_OK;
+    n->watches = NULL;
+    return on && !take_watches(n) ? CDROP_NO_MEMORY : CDROP_OK;
+}
+
+double cdrop_begin_watches(const cdrop_network *n) { return n->watches ? cdrop_now() : 0; }
+
+/* A thread's time begins when the call does, not when the thread does: how late it is shows as waiting. Then the times of
+ * all threads together are their number times that of the call. */
+void cdrop_take_watch(pass *s, cdrop_team team)
+{
+    s->watch = s->n->watches ? &s->n->watches[team.index] : NULL;
+    if (s->watch)
+        s->watch->last = s->begin;
+    cdrop_lap(s->watch, CDROP_TIME_WAIT_START, 0);
+}
+
+/* Only the watches of threads that have taken part have moved since the beginning. */
+void cdrop_end_watches(const pass *s)
+{
+    const cdrop_network *n = s->n;
+    for (int i = 0; n->watches && i < CDROP_MAX_THREADS; i++)
+        if (n->watches[i].last >= s->begin)
+            cdrop_lap(&n->watches[i], CDROP_TIME_WAIT_END, 0);
 }

@@ -85,6 +85,7 @@ typedef struct {
     double *total;
     cdrop_status *status;
     cdrop_stopwatch *watch; /* this thread's, or NULL */
+    double begin;           /* when the call began; only where there are watches */
     cdrop_update weight_update, bias_update;
     double max_norm; /* 0 for none */
     void *out;       /* predictions */
@@ -95,10 +96,11 @@ typedef struct {
  * from it would have no zeros. */
 static inline int cdrop_shifted(const pass *s) { return s->n->has_background && !s->batch->indptr; }
 
-static inline void cdrop_meet(const pass *s, cdrop_team team)
+/* The barrier after the work that `part` names; see cdrop_time. */
+static inline void cdrop_meet(const pass *s, cdrop_team team, cdrop_time part, size_t layer)
 {
     cdrop_barrier(team);
-    cdrop_lap(s->watch, CDROP_TIME_WAITING);
+    cdrop_lap(s->watch, part, layer);
 }
 
 /* ---- network.c ---- */
@@ -108,6 +110,11 @@ static inline size_t cdrop_square_blocks(const layer *l) { return cdrop_blocks(l
 
 /* To be called after every change of a block of weights. */
 void cdrop_refresh_block(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block);
+
+/* Around a job that is measured: when it begins, for the pass; in it, on each thread; and after it. */
+double cdrop_begin_watches(const cdrop_network *n);
+void cdrop_take_watch(pass *s, cdrop_team team);
+void cdrop_end_watches(const pass *s);
 
 /* Memory for steps on up to `rows` rows and by up to `threads` threads. */
 cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, int threads);

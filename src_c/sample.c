@@ -149,7 +149,7 @@ static void add_rows(const sampling *q, size_t from, size_t to, double *scratch)
 {
     for (size_t row = from; row < to; row++)
         add_row(q, row, scratch);
-    cdrop_lap(q->pass.watch, CDROP_TIME_LOSS);
+    cdrop_lap(q->pass.watch, CDROP_TIME_LOSS, 0);
 }
 
 static void begin_rows(const sampling *q, size_t from, size_t to)
@@ -165,8 +165,7 @@ static void sample_job(void *argument, cdrop_team team)
     pass *s = &mine.pass;
     double *scratch = mine.scratch + (size_t)team.index * 2 * cdrop_pad(outputs(s->n));
     size_t from, to;
-    s->watch = s->n->watches ? &s->n->watches[team.index] : NULL;
-    cdrop_start_watch(s->watch);
+    cdrop_take_watch(s, team);
     cdrop_forward_below(s, team);
     cdrop_share_blocks(s, team, &from, &to);
     if (from == to)
@@ -240,8 +239,10 @@ cdrop_status cdrop_network_sample(cdrop_network *n, const cdrop_uncertainty *out
         const cdrop_batch part = cdrop_part_of(n, batch, q.done, cdrop_min(chunk, batch->n - q.done));
         q.pass.batch = &part;
         q.pass.first_row = how->first_row + q.done;
+        q.pass.begin = cdrop_begin_watches(n);
         cdrop_choose_products(n, &part, NULL);
         cdrop_parallel(sample_job, &q, threads);
+        cdrop_end_watches(&q.pass);
     }
     cdrop_release(&space);
     return CDROP_OK;

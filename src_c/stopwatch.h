@@ -1,4 +1,5 @@
-/* Where the time of a step goes. Each thread has a watch of its own; a lap gives the time since the last one to a part. */
+/* Where the time of a step goes. Each thread has a watch of its own; a lap adds the time since the last one to a part of
+ * a layer. */
 #ifndef CDROP_STOPWATCH_H
 #define CDROP_STOPWATCH_H
 
@@ -8,8 +9,8 @@
 
 typedef struct {
     double last;
-    double seconds[CDROP_TIMES];
-    char apart[64]; /* from the next thread's cache line */
+    double *seconds; /* [layer][part] */
+    char apart[64];  /* from the next thread's cache line */
 } cdrop_stopwatch;
 
 static inline double cdrop_now(void)
@@ -19,19 +20,13 @@ static inline double cdrop_now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* A watch that is NULL measures nothing and costs nothing. */
-static inline void cdrop_start_watch(cdrop_stopwatch *w)
-{
-    if (w)
-        w->last = cdrop_now();
-}
-
-static inline void cdrop_lap(cdrop_stopwatch *w, cdrop_time part)
+/* A watch that is NULL measures nothing and costs nothing. Parts that happen once a step are counted in layer 0. */
+static inline void cdrop_lap(cdrop_stopwatch *w, cdrop_time part, size_t layer)
 {
     if (!w)
         return;
     const double now = cdrop_now();
-    w->seconds[part] += now - w->last;
+    w->seconds[layer * CDROP_TIMES + part] += now - w->last;
     w->last = now;
 }
 

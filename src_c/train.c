@@ -41,7 +41,7 @@ static void losses(const pass *s, cdrop_team team)
     /* The lists are for the gradient by the last layer's input; with one layer that input is the data. */
     if (n->layers > 1 && from < to && !delta_dense(n, n->layers - 1))
         n->k->compress(&l->deltas, &source, 0, l->deltas.blocks, from, to);
-    cdrop_lap(s->watch, CDROP_TIME_LOSS);
+    cdrop_lap(s->watch, CDROP_TIME_LOSS, 0);
 }
 
 /* Every thread adds up all rows in the same order, so that all get the same bits and decide without another barrier. */
@@ -66,10 +66,11 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
     const size_t pitch = cdrop_panel_pitch(&below->delta, p), b0 = p * k->panel / CDROP_BLOCK;
     const size_t b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_in));
     const int from_live = s->n->activation == CDROP_RELU; /* its derivative is in the live bits */
-    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
+    cdrop_lap(s->watch, CDROP_TIME_INPUT_GRADIENT, s->index);
     k->gate(cdrop_panel_at(&below->delta, k, p, l0), pitch, from_live ? NULL : cdrop_panel_at(&below->out, k, p, l0),
             cdrop_panel_pitch(&below->out, p), cdrop_min(k->panel, l->n_in - p * k->panel), l1 - l0,
             l->live + l0 * l->words + b0, l->words, l->train_scale, s->n->activation);
+    cdrop_lap(s->watch, CDROP_TIME_DERIVATIVE, s->index);
     const cdrop_source source = {.data = cdrop_panel_at(&below->delta, k, p, 0),
                                  .pitch = pitch,
                                  .columns = l->n_in,
@@ -81,7 +82,7 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
     /* Layer 0 passes no gradient on to the data, so its own is never a left side by row. */
     if (s->index > 1 && !l->dense)
         k->compress(&below->deltas, &source, b0, b1, l0, l1);
-    cdrop_lap(s->watch, CDROP_TIME_LISTS);
+    cdrop_lap(s->watch, CDROP_TIME_LIST_GRADIENT, s->index);
 }
 
 /* Max-norm limits hidden units, so the last layer has none (Srivastava et al. 2014, section 5.1). */
@@ -104,15 +105,16 @@ static void update_units(void *context, size_t p, size_t u0, size_t u1, const vo
     const size_t pitch = cdrop_panel_pitch(&l->weight, p), first = p * k->panel / CDROP_BLOCK;
     const size_t last = cdrop_min(first + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_out));
     const cdrop_norms norms = norms_of(l);
-    cdrop_lap(s->watch, CDROP_TIME_PRODUCTS);
+    cdrop_lap(s->watch, CDROP_TIME_WEIGHT_GRADIENT, s->index);
     k->update(cdrop_panel_at(&l->weight, k, p, u0), gradient, cdrop_panel_at(&l->state1, k, p, u0),
               cdrop_panel_at(&l->state2, k, p, u0), (u1 - u0) * pitch, &s->weight_update);
+    cdrop_lap(s->watch, CDROP_TIME_UPDATE, s->index);
     for (size_t block = first; block < last; block++) {
         if (limited(s))
             cdrop_note_norms(k, &norms, u0 / CDROP_BLOCK, block);
         cdrop_refresh_block(k, l, u0 / CDROP_BLOCK, block);
     }
-    cdrop_lap(s->watch, CDROP_TIME_UPDATE);
+    cdrop_lap(s->watch, CDROP_TIME_TRANSPOSED, s->index);
 }
 
 /* The limit has scaled this block's weights: squares and transposed copy must follow, as after an update. */
@@ -127,12 +129,12 @@ static void refresh_limited(void *context, size_t line_block, size_t column_bloc
 static void limit_layers(pass *s, cdrop_team team)
 {
     if (s->max_norm > 0)
-        cdrop_meet(s, team);
+        cdrop_meet(s, team, CDROP_TIME_WAIT_UPDATES, 0);
     for (s->index = 0; limited(s); s->index++) {
         const cdrop_norms norms = norms_of(&s->n->layer[s->index]);
         cdrop_limit_blocks(s->n->k, &norms, s->max_norm, team, refresh_limited, s);
     }
-    cdrop_lap(s->watch, CDROP_TIME_UPDATE);
+    cdrop_lap(s->watch, CDROP_TIME_MAX_NORM, 0);
 }
 
 /* Divided by panels, so that each column is one ascending chain on one thread. The first layer's background reads these
@@ -150,7 +152,7 @@ static void update_bias(const pass *s, cdrop_team team)
         n->k->update((char *)l->bias + at, gradient, (char *)l->bias_state1 + at, (char *)l->bias_state2 + at,
                      cdrop_panel_width(&l->delta, p, n->k->panel), &s->bias_update);
     }
-    cdrop_lap(s->watch, CDROP_TIME_UPDATE);
+    cdrop_lap(s->watch, CDROP_TIME_BIAS, s->index);
 }
 
 /* The gradient by the input of layer i, and with it the gradient by the pre-activations of the layer below. */
@@ -179,7 +181,7 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
         .touches = {&l->weight, states > 0 ? &l->state1 : NULL, states > 1 ? &l->state2 : NULL}};
     update_bias(s, team);
     if (with_background) /* the background's share of the gradient needs all column sums */
-        cdrop_meet(s, team);
+        cdrop_meet(s, team, CDROP_TIME_WAIT_BIAS, 0);
     cdrop_product_units(n->k, &left, with_background ? &background : NULL, &l->delta, l->n_in, s->batch->n,
                         n->scratch + (size_t)team.index * CDROP_BLOCK * n->k->panel * n->k->size, team, &sink);
 }
@@ -194,7 +196,7 @@ static void backward(pass *s, cdrop_team team)
             update_layer(s, i + 1, team);
         if (i) {
             propagate(s, i, team);
-            cdrop_meet(s, team);
+            cdrop_meet(s, team, CDROP_TIME_WAIT_GRADIENT, i);
         }
     }
     update_layer(s, 0, team);
@@ -226,13 +228,13 @@ static void measure_density(cdrop_network *n, size_t rows, const kept_batch *kep
 static void step_job(void *argument, cdrop_team team)
 {
     pass mine = *(const pass *)argument, *s = &mine;
-    s->watch = s->n->watches ? &s->n->watches[team.index] : NULL;
-    cdrop_start_watch(s->watch);
+    cdrop_take_watch(s, team);
     cdrop_forward(s, team);
     losses(s, team);
-    cdrop_meet(s, team);
+    cdrop_meet(s, team, CDROP_TIME_WAIT_LOSS, 0);
     const double loss = batch_loss(s) + penalty(s); /* the same bits on every thread */
-    cdrop_meet(s, team);                            /* before an update overwrites the squares */
+    cdrop_lap(s->watch, CDROP_TIME_LOSS, 0);
+    cdrop_meet(s, team, CDROP_TIME_WAIT_TOTAL, 0); /* before an update overwrites the squares */
     if (team.index == 0) {
         *s->total = loss;
         *s->status = isfinite(loss) ? CDROP_OK : CDROP_NOT_FINITE;
@@ -288,6 +290,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
 {
     cdrop_status status;
     int in_weights;
+    const double begin = cdrop_begin_watches(n);
     threads = cdrop_threads_for(n, batch->n, threads);
     if (cdrop_reserve_training(n, batch->n, threads) != CDROP_OK)
         return CDROP_NO_MEMORY;
@@ -300,6 +303,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
         .step = step,
         .purpose = CDROP_FOR_MASKS,
         .training = 1,
+        .begin = begin,
         .total = loss,
         .status = &status,
         .weight_update = cdrop_update_of(optimizer, 0),
@@ -316,9 +320,12 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     /* Decided once, before the job: all threads must agree on it. */
     cdrop_choose_products(n, batch, s.kept);
     cdrop_parallel(step_job, &s, threads);
+    cdrop_lap(n->watches, CDROP_TIME_WAIT_END, 0);
     measure_density(n, batch->n, s.kept);
     /* The loss is that of the weights before the update, so it cannot show what the update did. */
     if (status == CDROP_OK && cdrop_network_fault(n, 0, &in_weights) < n->layers)
-        return CDROP_DIVERGED;
+        status = CDROP_DIVERGED;
+    cdrop_lap(n->watches, CDROP_TIME_CHECKS, 0);
+    cdrop_end_watches(&s);
     return status;
 }

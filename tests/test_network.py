@@ -7,6 +7,7 @@ import math
 import pickle
 import re
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -962,14 +963,40 @@ def test_seeds_give_other_weights_masks_and_orders():
     assert len(losses) == 3
 
 
+def total(times: dict[str, list[float]]) -> float:
+    return sum(map(sum, times.values()))
+
+
 def test_times_account_for_what_the_threads_do() -> None:
-    net = Network([64, 256, 10], dropout=0.5)
+    net = Network([64, 256, 256, 10], dropout=0.5, activation="tanh")
     X = np.random.default_rng(0).random((256, 64))
     y = np.arange(256) % 10
-    assert set(net._engine.times(True).values()) == {0}
-    net.fit(X, y, iterations=20)
+    assert total(net._engine.times(True)) == 0
+    net.fit(X, y, iterations=20, max_norm=3)
     times = net._engine.times(False)
-    assert set(times) == {"masks", "lists", "products", "loss", "update", "waiting"}
-    assert all(times[part] > 0 for part in ("masks", "lists", "products", "loss", "update"))
+    assert [len(times[name]) for name in ("masks", "loss", "waiting: end")] == [1, 1, 1]
+    assert all(seconds > 0 for seconds in times["products: forward"])
+    assert all(seconds > 0 for seconds in times["update: weights"])
+    # The first layer passes no gradient on, and the last one has no activation.
+    assert [s > 0 for s in times["products: gradient by input"]] == [False, True, True]
+    assert [s > 0 for s in times["activation: forward"]] == [True, True, False]
+    groups = {name.partition(":")[0] for name in times}
+    assert groups == {
+        "masks", "lists", "products", "activation", "loss", "update", "checks of the result", "waiting",
+    }  # fmt: skip
     net.fit(X, y, iterations=1)
-    assert set(net._engine.times(False).values()) == {0}
+    assert total(net._engine.times(False)) == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_times_are_those_of_the_calls_on_every_thread(threads: int) -> None:
+    net = Network([64, 256, 256, 10], dropout=0.5, threads=threads)
+    X = np.random.default_rng(0).random((256, 64))
+    net._engine.times(True)
+    begin = time.perf_counter()
+    net.fit(X, np.arange(256) % 10, iterations=50)
+    elapsed = time.perf_counter() - begin
+    # Waiting is measured as well, so the threads' times together are those of the calls, once for each thread. A team
+    # may be smaller than asked for where the pool is busy.
+    measured = total(net._engine.times(False))
+    assert (elapsed / 5 if threads == 1 else 0) < measured <= threads * elapsed

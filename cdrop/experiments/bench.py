@@ -111,5 +111,5 @@ def _parts(net: Network, train: Callable[[], object]) -> dict[str, float]:
     net._engine.times(True)
     train()
     times = net._engine.times(False)
-    total = sum(times.values())
-    return {part: spent / total for part, spent in times.items()}
+    total = sum(map(sum, times.values()))
+    return {part: sum(spent) / total for part, spent in times.items()}

@@ -215,7 +215,7 @@ static cdrop_status run_sample(call *c)
 
 static cdrop_status run_times(call *c)
 {
-    double seconds[CDROP_TIMES];
+    double seconds[LAYERS * CDROP_TIMES];
     return cdrop_network_times(c->n, 1, seconds);
 }
 
