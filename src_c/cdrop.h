@@ -229,7 +229,6 @@ size_t cdrop_network_fault(const cdrop_network *network, size_t rows, int *in_we
 #define CDROP_TIME_PARTS(once, each) \
     once(MASKS, "masks"), \
     once(LIST_INPUT, "lists: input"), \
-    once(BACKGROUND, "products: background"), \
     each(FORWARD, "products: forward"), \
     each(ACTIVATION, "activation: forward"), \
     each(LIST_HIDDEN, "lists: hidden"), \

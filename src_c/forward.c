@@ -83,7 +83,10 @@ static cdrop_source input_source(const pass *s, size_t i, const void *data, size
 static cdrop_left left_of(const pass *s, const layer *l)
 {
     const cdrop_lists *lists = s->kept && l == s->n->layer ? &s->kept->inputs : &l->inputs;
-    return (cdrop_left){.lists = lists, .dense = l->dense ? &l->dense_inputs : NULL, .entries = l->n_in};
+    return (cdrop_left){.lists = lists,
+                        .dense = l->dense ? &l->dense_inputs : NULL,
+                        .entries = l->n_in,
+                        .background = l == s->n->layer && cdrop_shifted(s) ? &s->n->background_row : NULL};
 }
 
 void cdrop_list_input(const pass *s, size_t from, size_t to)
@@ -100,25 +103,6 @@ void cdrop_list_input(const pass *s, size_t from, size_t to)
                                          ? k->compress_sparse(&l->inputs, &source, from, to)
                                          : cdrop_list_rows(k, &left, &l->inputs, &l->dense_inputs, &source, from, to));
     cdrop_lap(s->watch, CDROP_TIME_LIST_INPUT, 0);
-}
-
-/* What the sums of the first layer start from: the bias plus background times weights, computed once for all rows.
- * Rows then add their difference from the background, which is mostly zeros. */
-static void start_of_first(const pass *s, cdrop_team team)
-{
-    const cdrop_network *n = s->n;
-    const layer *l = &n->layer[0];
-    const size_t size = n->k->size;
-    size_t from, to;
-    if (!cdrop_shifted(s))
-        return;
-    cdrop_share(team, l->weight.panels, &from, &to);
-    for (size_t p = from; p < to; p++)
-        n->k->product((char *)n->start + p * n->k->panel * size, 0, (char *)l->bias + p * n->k->panel * size,
-                      cdrop_panel_at(&l->weight, n->k, p, 0), cdrop_panel_pitch(&l->weight, p),
-                      cdrop_panel_width(&l->weight, p, n->k->panel), &n->background_row, 0, n->background_row.blocks, 0,
-                      1, 0, NULL);
-    cdrop_lap(s->watch, CDROP_TIME_BACKGROUND, 0);
 }
 
 /* 64 rows share one stream of the generator, so a block of rows is the smallest unit of drawing. */
@@ -200,11 +184,6 @@ void cdrop_scatter_input(const pass *s, cdrop_team team)
     cdrop_lap(s->watch, CDROP_TIME_LIST_UNITS, 0);
 }
 
-static const void *start_of(const pass *s, const layer *l)
-{
-    return l == s->n->layer && cdrop_shifted(s) ? s->n->start : l->bias;
-}
-
 static cdrop_epilogue epilogue_of(const pass *s) { return s->index + 1 < s->n->layers ? finish_hidden : finish_logits; }
 
 /* The first `layers` layers, whose input has been listed. */
@@ -213,7 +192,7 @@ static void run_layers(pass *s, size_t layers, cdrop_team team)
     for (s->index = 0; s->index < layers; s->index++) {
         const layer *l = &s->n->layer[s->index];
         const cdrop_left left = left_of(s, l);
-        cdrop_product_rows(s->n->k, &l->out, start_of(s, l), &l->weight, &left, s->batch->n, team, epilogue_of(s), s);
+        cdrop_product_rows(s->n->k, &l->out, l->bias, &l->weight, &left, s->batch->n, team, epilogue_of(s), s);
         /* In the phase of the first product, which reads the same lists by row: no barrier of its own. */
         if (s->index == 0 && s->training && !s->kept && !l->dense)
             cdrop_scatter_input(s, team);
@@ -235,7 +214,6 @@ void cdrop_forward(pass *s, cdrop_team team)
     cdrop_share(team, s->batch->n, &from, &to);
     if (!s->kept)
         cdrop_list_input(s, from, to);
-    start_of_first(s, team);
     cdrop_meet(s, team, CDROP_TIME_WAIT_INPUT, 0);
     run_layers(s, s->n->layers, team);
 }
@@ -247,7 +225,6 @@ void cdrop_forward_below(pass *s, cdrop_team team)
     /* Where the data itself is dropped out, each pass lists it under its own mask. */
     if (s->relisted)
         cdrop_list_input(s, from, to);
-    start_of_first(s, team);
     cdrop_meet(s, team, CDROP_TIME_WAIT_INPUT, 0);
     run_layers(s, s->relisted, team);
 }
@@ -272,6 +249,6 @@ void cdrop_forward_above(pass *s, size_t from, size_t to)
     for (s->index = s->relisted; s->index < s->n->layers; s->index++) {
         const layer *l = &s->n->layer[s->index];
         const cdrop_left left = left_of(s, l);
-        cdrop_product_groups(s->n->k, &l->out, start_of(s, l), &l->weight, &left, from, to, epilogue_of(s), s);
+        cdrop_product_groups(s->n->k, &l->out, l->bias, &l->weight, &left, from, to, epilogue_of(s), s);
     }
 }

@@ -51,7 +51,6 @@ static void take_background(cdrop_network *n, size_t n_in, size_t n_out)
     n->background = cdrop_take(&n->state, cdrop_pad(n_in), n->k->size);
     n->background_row = cdrop_take_lists(&n->state, n->k, 1, n_in, 1);
     n->background_columns = cdrop_take_lists(&n->state, n->k, n_in, 1, 0);
-    n->start = cdrop_take(&n->state, cdrop_pad(n_out), n->k->size);
 }
 
 cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d)

@@ -62,7 +62,6 @@ struct cdrop_network {
     void *background;               /* padded row */
     cdrop_lists background_row;     /* its nonzero entries, as a row */
     cdrop_lists background_columns; /* and by unit */
-    void *start;                    /* bias + background w, padded row */
     unsigned backgrounds;           /* how many have been set */
 };
 

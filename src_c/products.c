@@ -18,12 +18,15 @@ enum {
     MANY_BLOCKS = 16,
 };
 
+enum { MOST_PANEL_BYTES = 1024 }; /* of a line of a panel */
+
 /* What all blocks of one panel's product have in common. */
 typedef struct {
     const cdrop_kernels *k;
     const cdrop_left *left;
     const char *start, *panel; /* of this panel, start may be NULL */
     size_t pitch, width;
+    char with_background[MOST_PANEL_BYTES];
 } panel_product;
 
 /* One block per call, so that the kernel can fetch the next block while it works on this one. The last block may be a
@@ -59,15 +62,26 @@ static void run_blocks(const panel_product *q, void *out, size_t out_pitch, size
     }
 }
 
-static panel_product product_of(const cdrop_kernels *k, const void *start, const cdrop_panels *panels,
-                                const cdrop_left *left, size_t p)
+static void begin_panel(panel_product *q, const cdrop_kernels *k, const void *start, const cdrop_panels *panels,
+                        const cdrop_left *left, size_t p)
 {
-    return (panel_product){.k = k,
-                           .left = left,
-                           .start = start ? (const char *)start + p * k->panel * k->size : NULL,
-                           .panel = cdrop_panel_at(panels, k, p, 0),
-                           .pitch = cdrop_panel_pitch(panels, p),
-                           .width = cdrop_panel_width(panels, p, k->panel)};
+    q->k = k;
+    q->left = left;
+    q->start = start ? (const char *)start + p * k->panel * k->size : NULL;
+    q->panel = cdrop_panel_at(panels, k, p, 0);
+    q->pitch = cdrop_panel_pitch(panels, p);
+    q->width = cdrop_panel_width(panels, p, k->panel);
+}
+
+/* The background row reads all lines of the panel: just before the rows do, so that memory is read once. Threads that
+ * share a panel repeat it instead of waiting for each other. */
+static void add_background_row(panel_product *q)
+{
+    const cdrop_lists *row = q->left->background;
+    if (!row)
+        return;
+    q->k->product(q->with_background, 0, q->start, q->panel, q->pitch, q->width, row, 0, row->blocks, 0, 1, 0, NULL);
+    q->start = q->with_background;
 }
 
 /* A product for all rows, and the blocks [b0, b1) of its sums that are next. */
@@ -122,7 +136,10 @@ void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const v
     while (next_blocks(&w))
         for (size_t item = first; item < end; item += n) {
             const size_t p = item / groups, g = item % groups;
-            const panel_product q = product_of(k, start, panels, left, p);
+            panel_product q;
+            begin_panel(&q, k, start, panels, left, p);
+            if (w.b0 == 0)
+                add_background_row(&q);
             n = cdrop_min(groups - g, end - item);
             run_groups(&q, &w, p, g, g + n);
         }
@@ -135,7 +152,8 @@ void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const
     work w = {.out = out, .rows = to, .blocks = sum_blocks(left), .epilogue = epilogue, .context = context};
     while (next_blocks(&w))
         for (size_t p = 0; p < panels->panels; p++) {
-            const panel_product q = product_of(k, start, panels, left, p);
+            panel_product q;
+            begin_panel(&q, k, start, panels, left, p);
             run_groups(&q, &w, p, from / CDROP_BLOCK, cdrop_blocks(to));
         }
 }

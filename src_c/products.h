@@ -15,9 +15,11 @@ typedef struct {
     const cdrop_lists *lists;
     const cdrop_panels *dense; /* [line][entry], or NULL */
     size_t entries;            /* summed over */
+    /* One row whose product every line's sum starts with, as line 0 of these lists, or NULL. */
+    const cdrop_lists *background;
 } cdrop_left;
 
-/* out = start + left x panels, this thread's part: whole panels first, so that a thread's weights stay in its cache,
+/* out = start + background x panels + left x panels, this thread's part: whole panels first, so that a thread's weights stay in its cache,
  * then row groups of 64. start: padded row of all columns, or NULL. */
 void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
                         const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context);
