@@ -192,7 +192,8 @@ static void run_layers(pass *s, size_t layers, cdrop_team team)
     for (s->index = 0; s->index < layers; s->index++) {
         const layer *l = &s->n->layer[s->index];
         const cdrop_left left = left_of(s, l);
-        cdrop_product_rows(s->n->k, &l->out, l->bias, &l->weight, &left, s->batch->n, team, epilogue_of(s), s);
+        const cdrop_right right = {.panels = &l->weight, .columns = l->n_out};
+        cdrop_product_rows(s->n->k, &l->out, l->bias, &right, &left, s->batch->n, team, epilogue_of(s), s);
         /* In the phase of the first product, which reads the same lists by row: no barrier of its own. */
         if (s->index == 0 && s->training && !s->kept && !l->dense)
             cdrop_scatter_input(s, team);
@@ -249,6 +250,7 @@ void cdrop_forward_above(pass *s, size_t from, size_t to)
     for (s->index = s->relisted; s->index < s->n->layers; s->index++) {
         const layer *l = &s->n->layer[s->index];
         const cdrop_left left = left_of(s, l);
-        cdrop_product_groups(s->n->k, &l->out, l->bias, &l->weight, &left, from, to, epilogue_of(s), s);
+        const cdrop_right right = {.panels = &l->weight, .columns = l->n_out};
+        cdrop_product_groups(s->n->k, &l->out, l->bias, &right, &left, from, to, epilogue_of(s), s);
     }
 }

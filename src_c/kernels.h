@@ -102,7 +102,8 @@ typedef struct {
     double dense_above; /* share of live entries from which on the dense product is the faster one */
 
     /* out[line - l0][0..width) = start[0..width) + sum over blocks b0..b1 of values * panel lines, for lines l0..l1.
-     * With `resume` the chains go on from out instead of start; start may be NULL for zeros, and ahead for nothing. */
+     * The panel begins at the lines of block b0. With `resume` the chains continue from out instead of start; start may be
+     * NULL for zeros, and ahead for nothing. */
     void (*product)(void *out, size_t out_pitch, const void *start, const void *panel, size_t pitch, size_t width,
                     const cdrop_lists *lists, size_t b0, size_t b1, size_t l0, size_t l1, int resume,
                     const cdrop_ahead *ahead);

@@ -12,7 +12,7 @@ typedef struct {
     size_t rows, n_in, n_out, words;
     double scale;
     cdrop_activation activation;
-    cdrop_panels delta, weight, transposed, back;
+    cdrop_panels delta, weight, back;
     cdrop_panels dense; /* the inputs, where most are live */
     cdrop_lists inputs, columns, outputs;
     cdrop_left by_unit, by_row; /* left sides of dweight and dinput */
@@ -44,7 +44,7 @@ static void copy_dinput(void *context, size_t p, size_t l0, size_t l1)
         memcpy((char *)g->dinput + (line * g->n_in + first) * size, rows + (line - l0) * pitch * size, n * size);
 }
 
-/* The inputs by row, then by unit; the gradient by output in panels and in lists; the weights transposed. */
+/* The inputs by row, then by unit; the gradient by output in panels and in lists; the weights in panels. */
 static void prepare(gradients *g, cdrop_team team)
 {
     size_t from, to;
@@ -58,10 +58,6 @@ static void prepare(gradients *g, cdrop_team team)
     cdrop_pack(&g->weight, g->k, g->w, g->n_out, from, to);
     /* From here on threads read what others have packed and listed. */
     cdrop_barrier(team);
-    if (g->dinput) {
-        cdrop_share(team, cdrop_blocks(g->n_out), &from, &to);
-        cdrop_transpose_panels(&g->transposed, &g->weight, g->k, g->n_in, g->n_out, from, to);
-    }
     if (g->dweight && !g->by_unit.dense) {
         cdrop_share(team, cdrop_blocks(g->n_in), &from, &to);
         /* Each thread fills the lists of its own units, block of rows by block of rows: in ascending order, as
@@ -82,11 +78,12 @@ static void gradients_job(void *argument, cdrop_team team)
         for (size_t p = 0; p < g->delta.panels; p++)
             cdrop_bias_gradient(k, g->bias + p * k->panel * k->size, &g->delta, p, g->rows);
     const cdrop_gradient_sink sink = {.take = copy_dweight, .context = g};
+    char *scratch = g->scratch + (size_t)team.index * CDROP_BLOCK * k->panel * k->size;
+    const cdrop_right right = {.panels = &g->weight, .columns = g->n_in, .scratch = scratch};
     if (g->dweight)
-        cdrop_product_units(k, &g->by_unit, NULL, &g->delta, g->n_in, g->rows,
-                            g->scratch + (size_t)team.index * CDROP_BLOCK * k->panel * k->size, team, &sink);
+        cdrop_product_units(k, &g->by_unit, NULL, &g->delta, g->n_in, g->rows, scratch, team, &sink);
     if (g->dinput)
-        cdrop_product_rows(k, &g->back, NULL, &g->transposed, &g->by_row, g->rows, team, copy_dinput, g);
+        cdrop_product_rows(k, &g->back, NULL, &right, &g->by_row, g->rows, team, copy_dinput, g);
 }
 
 static void take_memory(gradients *g, cdrop_workspace *space, size_t threads)
@@ -95,15 +92,14 @@ static void take_memory(gradients *g, cdrop_workspace *space, size_t threads)
     g->delta = cdrop_take_panels(space, k, g->rows, g->n_out);
     g->bias = cdrop_take(space, cdrop_pad(g->n_out), k->size);
     g->kept = cdrop_take(space, g->rows * g->words, sizeof *g->kept);
+    g->scratch = cdrop_take(space, threads * CDROP_BLOCK * k->panel, k->size);
     if (g->dweight) {
         g->dense = cdrop_take_panels(space, k, g->rows, g->n_in);
         g->inputs = cdrop_take_lists(space, k, g->rows, g->n_in, 1);
         g->columns = cdrop_take_lists(space, k, g->n_in, g->rows, 0);
-        g->scratch = cdrop_take(space, threads * CDROP_BLOCK * k->panel, k->size);
     }
     if (g->dinput) {
         g->weight = cdrop_take_panels(space, k, g->n_in, g->n_out);
-        g->transposed = cdrop_take_panels(space, k, g->n_out, g->n_in);
         g->outputs = cdrop_take_lists(space, k, g->rows, g->n_out, 1);
         g->back = cdrop_take_panels(space, k, g->rows, g->n_in);
     }

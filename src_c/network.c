@@ -10,8 +10,6 @@
 
 /* ---- Making a network, its state in and out ---- */
 
-/* The transposed copy costs as much memory again, but it makes the gradient by input the same product as forward,
- * over lines that lie one after the other. */
 static void take_state(cdrop_network *n, size_t i)
 {
     layer *l = &n->layer[i];
@@ -26,8 +24,6 @@ static void take_state(cdrop_network *n, size_t i)
     l->squares = cdrop_take(&n->state, cdrop_square_blocks(l), sizeof *l->squares);
     if (i + 1 < n->layers)
         l->column_squares = cdrop_take_squares(&n->state, l->n_in, l->n_out);
-    if (i) /* the gradient by the data itself is never needed */
-        l->transposed = cdrop_take_panels(&n->state, n->k, l->n_out, l->n_in);
 }
 
 /* Scales use the keep probability that masks are drawn with, a multiple of 2^-32, so that expectations are exact. */
@@ -46,7 +42,7 @@ static void describe_layer(layer *l, const cdrop_design *d, size_t i)
 
 /* One line of the input's width, listed by row and by unit like a batch of one row, because it goes through the same
  * products. */
-static void take_background(cdrop_network *n, size_t n_in, size_t n_out)
+static void take_background(cdrop_network *n, size_t n_in)
 {
     n->background = cdrop_take(&n->state, cdrop_pad(n_in), n->k->size);
     n->background_row = cdrop_take_lists(&n->state, n->k, 1, n_in, 1);
@@ -72,7 +68,7 @@ cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d
         describe_layer(&n->layer[i], d, i);
         take_state(n, i);
     }
-    take_background(n, d->units[0], d->units[1]);
+    take_background(n, d->units[0]);
     if (n->state.failed) {
         cdrop_network_free(n);
         return CDROP_NO_MEMORY;
@@ -105,19 +101,11 @@ static const cdrop_panels *weight_part(const layer *l, cdrop_part part)
 /* The L2 term of a step's loss is that of the weights before it, and must be known before anything changes. Whoever
  * writes weights notes their squares while they are in the cache, which saves the next step from reading all weights
  * for it. */
-static void note_squares(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block)
+void cdrop_note_squares(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block)
 {
     const cdrop_tile tile = cdrop_tile_at(&l->weight, k, line_block, column_block);
     l->squares[line_block * cdrop_blocks(l->n_out) + column_block] = k->sum_squares(
         tile.data, tile.pitch, cdrop_in_block(l->n_out, column_block), cdrop_in_block(l->n_in, line_block));
-}
-
-/* Everything derived from a block of weights, after a change of it: its squares, and the transposed copy. */
-void cdrop_refresh_block(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block)
-{
-    note_squares(k, l, line_block, column_block);
-    if (l->transposed.data)
-        cdrop_transpose_block(&l->transposed, &l->weight, k, l->n_in, l->n_out, line_block, column_block);
 }
 
 /* The bias is copied without its padding, which stays the zeros that it was made with. */
@@ -131,7 +119,7 @@ void cdrop_network_set(cdrop_network *n, size_t index, cdrop_part part, const vo
     const cdrop_fp_mode mode = cdrop_flush_denormals(); /* as in a step, so that the squares have the same bits */
     for (size_t line_block = 0; line_block < cdrop_blocks(l->n_in); line_block++)
         for (size_t column_block = 0; column_block < cdrop_blocks(l->n_out); column_block++)
-            cdrop_refresh_block(n->k, l, line_block, column_block);
+            cdrop_note_squares(n->k, l, line_block, column_block);
     cdrop_restore_fp_mode(mode);
 }
 

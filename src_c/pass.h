@@ -21,10 +21,9 @@ typedef struct {
     /* state: weights and their optimizer state, and padded rows for the biases */
     cdrop_panels weight, state1, state2;
     void *bias, *bias_state1, *bias_state2;
-    void *bias_gradient;     /* one per layer: threads may be one layer apart within a phase */
-    cdrop_panels transposed; /* of weight; not for the first layer */
-    double *squares;         /* sums of squares of 64 x 64 weights, for the L2 term */
-    double *column_squares;  /* by column, for max-norm; of hidden layers */
+    void *bias_gradient;    /* one per layer: threads may be one layer apart within a phase */
+    double *squares;        /* sums of squares of 64 x 64 weights, for the L2 term */
+    double *column_squares; /* by column, for max-norm; of hidden layers */
     /* the batch */
     uint64_t *live; /* of the input: which units were live */
     size_t words;   /* of its masks */
@@ -108,7 +107,7 @@ static inline void cdrop_meet(const pass *s, cdrop_team team, cdrop_time part, s
 static inline size_t cdrop_square_blocks(const layer *l) { return cdrop_blocks(l->n_in) * cdrop_blocks(l->n_out); }
 
 /* To be called after every change of a block of weights. */
-void cdrop_refresh_block(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block);
+void cdrop_note_squares(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block);
 
 /* Around a job that is measured: when it begins, for the pass; in it, on each thread; and after it. */
 double cdrop_begin_watches(const cdrop_network *n);

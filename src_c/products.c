@@ -24,53 +24,31 @@ enum { MOST_PANEL_BYTES = 1024 }; /* of a line of a panel */
 typedef struct {
     const cdrop_kernels *k;
     const cdrop_left *left;
-    const char *start, *panel; /* of this panel, start may be NULL */
-    size_t pitch, width;
+    const cdrop_right *right;
+    size_t p, columns, width; /* width: columns, padded */
+    const char *start;        /* of this panel, or NULL */
     char with_background[MOST_PANEL_BYTES];
 } panel_product;
 
-/* One block per call, so that the kernel can fetch the next block while it works on this one. The last block may be a
- * partial one, whose fetch would read past the end of the panel: it is left out. */
-static void run_lists(const panel_product *q, void *out, size_t out_pitch, size_t b0, size_t b1, size_t l0, size_t l1)
-{
-    const size_t block = CDROP_BLOCK * q->pitch * q->k->size;
-    for (size_t b = b0; b < b1; b++) {
-        const cdrop_ahead next = {.from = {q->panel + (b + 1) * block}, .bytes = block};
-        const int worth_it = l1 - l0 >= FEW_LINES && (b + 2) * CDROP_BLOCK <= q->left->entries;
-        q->k->product(out, out_pitch, q->start, q->panel, q->pitch, q->width, q->left->lists, b, b + 1, l0, l1, b > 0,
-                      worth_it ? &next : NULL);
-    }
-}
+/* CDROP_BLOCK lines of the panel, and the memory of the next ones. */
+typedef struct {
+    size_t b;
+    const char *data;
+    size_t pitch;
+    cdrop_ahead next;
+} panel_block;
 
-/* Blocks [b0, b1) of the sum for lines [l0, l1); `out` is line l0. */
-static void run_blocks(const panel_product *q, void *out, size_t out_pitch, size_t b0, size_t b1, size_t l0, size_t l1)
+static panel_product product_of(const cdrop_kernels *k, const void *start, const cdrop_right *right,
+                                const cdrop_left *left, size_t p)
 {
-    const cdrop_kernels *k = q->k;
-    const cdrop_panels *x = q->left->dense;
-    if (!x) {
-        run_lists(q, out, out_pitch, b0, b1, l0, l1);
-        return;
-    }
-    /* The left side is stored in panels too, so its block b lies in panel b / per_panel, at a column offset. */
-    const size_t per_panel = k->panel / CDROP_BLOCK;
-    for (size_t b = b0; b < b1; b++) {
-        const size_t xp = b / per_panel, first = b * CDROP_BLOCK;
-        const char *from = cdrop_panel_at(x, k, xp, l0);
-        k->product_dense(out, out_pitch, q->start, q->panel + first * q->pitch * k->size, q->pitch, q->width,
-                         from + b % per_panel * CDROP_BLOCK * k->size, cdrop_panel_pitch(x, xp), 1,
-                         cdrop_min(CDROP_BLOCK, q->left->entries - first), l1 - l0, b > 0);
-    }
-}
-
-static void begin_panel(panel_product *q, const cdrop_kernels *k, const void *start, const cdrop_panels *panels,
-                        const cdrop_left *left, size_t p)
-{
-    q->k = k;
-    q->left = left;
-    q->start = start ? (const char *)start + p * k->panel * k->size : NULL;
-    q->panel = cdrop_panel_at(panels, k, p, 0);
-    q->pitch = cdrop_panel_pitch(panels, p);
-    q->width = cdrop_panel_width(panels, p, k->panel);
+    const size_t first = p * k->panel, columns = cdrop_min(k->panel, right->columns - first);
+    return (panel_product){.k = k,
+                           .left = left,
+                           .right = right,
+                           .p = p,
+                           .columns = columns,
+                           .width = cdrop_pad(columns),
+                           .start = start ? (const char *)start + first * k->size : NULL};
 }
 
 /* The background row reads all lines of the panel: just before the rows do, so that memory is read once. Threads that
@@ -78,10 +56,73 @@ static void begin_panel(panel_product *q, const cdrop_kernels *k, const void *st
 static void add_background_row(panel_product *q)
 {
     const cdrop_lists *row = q->left->background;
+    const cdrop_panels *m = q->right->panels;
     if (!row)
         return;
-    q->k->product(q->with_background, 0, q->start, q->panel, q->pitch, q->width, row, 0, row->blocks, 0, 1, 0, NULL);
+    q->k->product(q->with_background, 0, q->start, cdrop_panel_at(m, q->k, q->p, 0), cdrop_panel_pitch(m, q->p),
+                  q->width, row, 0, row->blocks, 0, 1, 0, NULL);
     q->start = q->with_background;
+}
+
+/* The block of the transpose comes from lines of the matrix, of which the panel may be two blocks wide. */
+static void transpose_block(const panel_product *q, size_t b)
+{
+    const cdrop_kernels *k = q->k;
+    const size_t per_panel = k->panel / CDROP_BLOCK;
+    for (size_t i = 0; i < cdrop_blocks(q->columns); i++) {
+        const cdrop_tile from = cdrop_tile_at(q->right->panels, k, q->p * per_panel + i, b);
+        k->transpose(q->right->scratch + i * CDROP_BLOCK * k->size, q->width, from.data, from.pitch,
+                     cdrop_in_block(q->columns, i), cdrop_in_block(q->left->entries, b));
+    }
+}
+
+/* The memory of block b, fetched while the one before it is in use. A partial one would be read beyond the end of the
+ * panel: it is left out. So is the second block of lines that hold two, because it comes with the first. */
+static cdrop_ahead memory_of(const panel_product *q, size_t b)
+{
+    const cdrop_kernels *k = q->k;
+    const cdrop_panels *m = q->right->panels;
+    const size_t per_panel = k->panel / CDROP_BLOCK, transposed = b / per_panel;
+    if ((b + 1) * CDROP_BLOCK > q->left->entries || (q->right->scratch && b % per_panel))
+        return (cdrop_ahead){.bytes = 0};
+    if (q->right->scratch)
+        return (cdrop_ahead){.from = {cdrop_panel_at(m, k, transposed, q->p * k->panel)},
+                             .bytes = q->columns * cdrop_panel_pitch(m, transposed) * k->size};
+    return (cdrop_ahead){.from = {cdrop_panel_at(m, k, q->p, b * CDROP_BLOCK)},
+                         .bytes = CDROP_BLOCK * cdrop_panel_pitch(m, q->p) * k->size};
+}
+
+static panel_block begin_block(const panel_product *q, size_t b)
+{
+    const cdrop_panels *m = q->right->panels;
+    panel_block block = {.b = b, .data = q->right->scratch, .pitch = q->width, .next = memory_of(q, b + 1)};
+    if (block.data)
+        transpose_block(q, b);
+    else {
+        block.data = cdrop_panel_at(m, q->k, q->p, b * CDROP_BLOCK);
+        block.pitch = cdrop_panel_pitch(m, q->p);
+    }
+    return block;
+}
+
+/* The block's part of the sums of lines [l0, l1); `out` is line l0. */
+static void run_block(const panel_product *q, const panel_block *block, void *out, size_t out_pitch, size_t l0,
+                      size_t l1)
+{
+    const cdrop_kernels *k = q->k;
+    const cdrop_panels *x = q->left->dense;
+    const size_t b = block->b;
+    if (!x) {
+        const int worth_it = l1 - l0 >= FEW_LINES && block->next.bytes;
+        k->product(out, out_pitch, q->start, block->data, block->pitch, q->width, q->left->lists, b, b + 1, l0, l1,
+                   b > 0, worth_it ? &block->next : NULL);
+        return;
+    }
+    /* The left side is stored in panels too, so its block b lies in panel b / per_panel, at a column offset. */
+    const size_t per_panel = k->panel / CDROP_BLOCK, xp = b / per_panel;
+    const char *from = (const char *)cdrop_panel_at(x, k, xp, l0) + b % per_panel * CDROP_BLOCK * k->size;
+    k->product_dense(out, out_pitch, q->start, block->data, block->pitch, q->width, from, cdrop_panel_pitch(x, xp), 1,
+                     cdrop_min(CDROP_BLOCK, q->left->entries - b * CDROP_BLOCK), l1 - l0, b > 0);
 }
 
 /* A product for all rows, and the blocks [b0, b1) of its sums that are next. */
@@ -103,58 +144,59 @@ static int next_blocks(work *w)
     return w->b0 < w->blocks;
 }
 
-/* Row groups [g0, g1) of panel p. Where the sums end, their last block runs group by group, so that the epilogue
- * finds its rows in the cache; all others run over all these rows, so that a block of weights is read once. */
-static void run_few_groups(const panel_product *q, const work *w, size_t p, size_t g0, size_t g1)
+/* Row groups [g0, g1) of the panel. Where the sums end, their last block runs group by group, so that the epilogue
+ * finds its rows in the cache; all others run over all these rows, so that a block is read once. */
+static void run_few_groups(const panel_product *q, const work *w, size_t g0, size_t g1)
 {
-    const int last = w->b1 == w->blocks;
-    const size_t pitch = cdrop_panel_pitch(w->out, p), common = w->b1 - (size_t)last;
+    const size_t pitch = cdrop_panel_pitch(w->out, q->p);
     const size_t l0 = g0 * CDROP_BLOCK, l1 = cdrop_min(g1 * CDROP_BLOCK, w->rows);
-    run_blocks(q, cdrop_panel_at(w->out, q->k, p, l0), pitch, w->b0, common, l0, l1);
-    for (size_t l = l0; last && l < l1; l += CDROP_BLOCK) {
-        const size_t end = cdrop_min(l + CDROP_BLOCK, l1);
-        run_blocks(q, cdrop_panel_at(w->out, q->k, p, l), pitch, common, w->b1, l, end);
-        w->epilogue(w->context, p, l, end);
+    for (size_t b = w->b0; b < w->b1; b++) {
+        const panel_block block = begin_block(q, b);
+        const int last = b + 1 == w->blocks;
+        const size_t step = last ? CDROP_BLOCK : l1 - l0;
+        for (size_t l = l0; l < l1; l += step) {
+            const size_t end = cdrop_min(l + step, l1);
+            run_block(q, &block, cdrop_panel_at(w->out, q->k, q->p, l), pitch, l, end);
+            if (last)
+                w->epilogue(w->context, q->p, l, end);
+        }
     }
 }
 
-static void run_groups(const panel_product *q, const work *w, size_t p, size_t g0, size_t g1)
+static void run_groups(const panel_product *q, const work *w, size_t g0, size_t g1)
 {
     for (size_t g = g0; g < g1; g += MANY_GROUPS)
-        run_few_groups(q, w, p, g, cdrop_min(g + MANY_GROUPS, g1));
+        run_few_groups(q, w, g, cdrop_min(g + MANY_GROUPS, g1));
 }
 
-void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
+void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_right *right,
                         const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context)
 {
     const size_t groups = cdrop_blocks(rows);
     work w = {.out = out, .rows = rows, .blocks = sum_blocks(left), .epilogue = epilogue, .context = context};
     size_t first, end, n;
-    cdrop_share(team, panels->panels * groups, &first, &end);
+    cdrop_share(team, out->panels * groups, &first, &end);
     /* Items are numbered panel by panel, so this thread's run of them shares few panels. The blocks are the outer
      * loop: all rows use MANY_BLOCKS blocks of the left side before the next ones are read. */
     while (next_blocks(&w))
         for (size_t item = first; item < end; item += n) {
-            const size_t p = item / groups, g = item % groups;
-            panel_product q;
-            begin_panel(&q, k, start, panels, left, p);
+            const size_t g = item % groups;
+            panel_product q = product_of(k, start, right, left, item / groups);
             if (w.b0 == 0)
                 add_background_row(&q);
             n = cdrop_min(groups - g, end - item);
-            run_groups(&q, &w, p, g, g + n);
+            run_groups(&q, &w, g, g + n);
         }
 }
 
-void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const void *start,
-                          const cdrop_panels *panels, const cdrop_left *left, size_t from, size_t to,
-                          cdrop_epilogue epilogue, void *context)
+void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_right *right,
+                          const cdrop_left *left, size_t from, size_t to, cdrop_epilogue epilogue, void *context)
 {
     work w = {.out = out, .rows = to, .blocks = sum_blocks(left), .epilogue = epilogue, .context = context};
     while (next_blocks(&w))
-        for (size_t p = 0; p < panels->panels; p++) {
-            panel_product q;
-            begin_panel(&q, k, start, panels, left, p);
-            run_groups(&q, &w, p, from / CDROP_BLOCK, cdrop_blocks(to));
+        for (size_t p = 0; p < out->panels; p++) {
+            const panel_product q = product_of(k, start, right, left, p);
+            run_groups(&q, &w, from / CDROP_BLOCK, cdrop_blocks(to));
         }
 }
 

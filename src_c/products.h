@@ -19,15 +19,22 @@ typedef struct {
     const cdrop_lists *background;
 } cdrop_left;
 
-/* out = start + background x panels + left x panels, this thread's part: whole panels first, so that a thread's weights stay in its cache,
- * then row groups of 64. start: padded row of all columns, or NULL. */
-void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_panels *panels,
+/* The right side: a matrix of entries x columns in panels, or with `scratch` the transpose of one of columns x entries.
+ * Of that, each block is transposed when its turn comes: less memory traffic than a second copy kept in step. */
+typedef struct {
+    const cdrop_panels *panels;
+    size_t columns;
+    char *scratch; /* this thread's room for CDROP_BLOCK lines of a panel, or NULL */
+} cdrop_right;
+
+/* out = start + background x right + left x right, this thread's part: whole panels first, so that a thread's weights stay
+ * in its cache, then row groups of 64. start: padded row of all columns, or NULL. */
+void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_right *right,
                         const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context);
 
 /* The same for rows [from, to) on this thread alone, from a multiple of 64. */
-void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const void *start,
-                          const cdrop_panels *panels, const cdrop_left *left, size_t from, size_t to,
-                          cdrop_epilogue epilogue, void *context);
+void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_right *right,
+                          const cdrop_left *left, size_t from, size_t to, cdrop_epilogue epilogue, void *context);
 
 /* Whether the source's rows, multiplied densely, need no copy: all is kept as it is. */
 static inline int cdrop_as_it_stands(const cdrop_source *s)

@@ -112,16 +112,16 @@ static void update_units(void *context, size_t p, size_t u0, size_t u1, const vo
     for (size_t block = first; block < last; block++) {
         if (limited(s))
             cdrop_note_norms(k, &norms, u0 / CDROP_BLOCK, block);
-        cdrop_refresh_block(k, l, u0 / CDROP_BLOCK, block);
+        cdrop_note_squares(k, l, u0 / CDROP_BLOCK, block);
     }
-    cdrop_lap(s->watch, CDROP_TIME_TRANSPOSED, s->index);
+    cdrop_lap(s->watch, CDROP_TIME_SQUARES, s->index);
 }
 
 /* The limit has scaled this block's weights: squares and transposed copy must follow, as after an update. */
 static void refresh_limited(void *context, size_t line_block, size_t column_block)
 {
     const pass *s = context;
-    cdrop_refresh_block(s->n->k, &s->n->layer[s->index], line_block, column_block);
+    cdrop_note_squares(s->n->k, &s->n->layer[s->index], line_block, column_block);
 }
 
 /* Max-norm, after the updates of all layers. It waits for them because a unit's weights are spread over blocks of
@@ -155,6 +155,11 @@ static void update_bias(const pass *s, cdrop_team team)
     cdrop_lap(s->watch, CDROP_TIME_BIAS, s->index);
 }
 
+static char *scratch_of(const cdrop_network *n, cdrop_team team)
+{
+    return n->scratch + (size_t)team.index * CDROP_BLOCK * n->k->panel * n->k->size;
+}
+
 /* The gradient by the input of layer i, and with it the gradient by the pre-activations of the layer below. */
 static void propagate(pass *s, size_t i, cdrop_team team)
 {
@@ -162,7 +167,8 @@ static void propagate(pass *s, size_t i, cdrop_team team)
     const layer *l = &n->layer[i];
     s->index = i;
     const cdrop_left left = {.lists = &l->deltas, .dense = delta_dense(n, i) ? &l->delta : NULL, .entries = l->n_out};
-    cdrop_product_rows(n->k, &n->layer[i - 1].delta, NULL, &l->transposed, &left, s->batch->n, team, finish_delta, s);
+    const cdrop_right right = {.panels = &l->weight, .columns = l->n_in, .scratch = scratch_of(n, team)};
+    cdrop_product_rows(n->k, &n->layer[i - 1].delta, NULL, &right, &left, s->batch->n, team, finish_delta, s);
 }
 
 static void update_layer(pass *s, size_t i, cdrop_team team)
@@ -183,7 +189,7 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
     if (with_background) /* the background's share of the gradient needs all column sums */
         cdrop_meet(s, team, CDROP_TIME_WAIT_BIAS, 0);
     cdrop_product_units(n->k, &left, with_background ? &background : NULL, &l->delta, l->n_in, s->batch->n,
-                        n->scratch + (size_t)team.index * CDROP_BLOCK * n->k->panel * n->k->size, team, &sink);
+                        scratch_of(n, team), team, &sink);
 }
 
 /* A layer is updated one phase after its gradient was passed down: then no thread reads its transposed weights any

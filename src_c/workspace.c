@@ -227,20 +227,3 @@ void cdrop_unpack(const cdrop_panels *m, const cdrop_kernels *k, void *rows, siz
 {
     copy_lines(m, k, rows, columns, l0, l1, OUT_OF_PANELS);
 }
-
-void cdrop_transpose_block(const cdrop_panels *out, const cdrop_panels *in, const cdrop_kernels *k, size_t lines,
-                           size_t columns, size_t line_block, size_t column_block)
-{
-    const cdrop_tile to = cdrop_tile_at(out, k, column_block, line_block);
-    const cdrop_tile from = cdrop_tile_at(in, k, line_block, column_block);
-    k->transpose(to.data, to.pitch, from.data, from.pitch, cdrop_in_block(lines, line_block),
-                 cdrop_in_block(columns, column_block));
-}
-
-void cdrop_transpose_panels(const cdrop_panels *out, const cdrop_panels *in, const cdrop_kernels *k, size_t lines,
-                            size_t columns, size_t block0, size_t block1)
-{
-    for (size_t cb = block0; cb < block1; cb++)
-        for (size_t lb = 0; lb < cdrop_blocks(lines); lb++)
-            cdrop_transpose_block(out, in, k, lines, columns, lb, cb);
-}

@@ -66,10 +66,4 @@ static inline cdrop_tile cdrop_tile_at(const cdrop_panels *m, const cdrop_kernel
 void cdrop_pack(const cdrop_panels *m, const cdrop_kernels *k, const void *rows, size_t columns, size_t l0, size_t l1);
 void cdrop_unpack(const cdrop_panels *m, const cdrop_kernels *k, void *rows, size_t columns, size_t l0, size_t l1);
 
-/* out = transpose of the lines x columns matrix `in`: its block of 64 x 64, and its column blocks [block0, block1). */
-void cdrop_transpose_block(const cdrop_panels *out, const cdrop_panels *in, const cdrop_kernels *k, size_t lines,
-                           size_t columns, size_t line_block, size_t column_block);
-void cdrop_transpose_panels(const cdrop_panels *out, const cdrop_panels *in, const cdrop_kernels *k, size_t lines,
-                            size_t columns, size_t block0, size_t block1);
-
 #endif

@@ -26,7 +26,7 @@ static inline CDROP_INLINE void KERNEL(product_pass)(const size_t groups, REAL *
     const size_t fetches = (b1 - b0) * (l1 - l0) * CDROP_CACHE_LINE;
     const size_t share = ahead && fetches ? (ahead->bytes + fetches - 1) / fetches * CDROP_CACHE_LINE : 0;
     for (size_t b = b0; b < b1; b++) {
-        const REAL *block = panel + b * CDROP_BLOCK * pitch;
+        const REAL *block = panel + (b - b0) * CDROP_BLOCK * pitch;
         for (size_t line = l0; line < l1; line++) {
             const size_t list = b * lists->lines + line;
             const REAL *values = all_values + lists->start[list];

@@ -295,8 +295,8 @@ static void run_product(const problem *p, const cdrop_kernels *k, const cdrop_li
     if (l < p->lines)
         k->product(rest, p->out_pitch, p->start, p->panel, p->pitch, p->width, lists, 0, b, l, p->lines, 0, &ahead);
     if (b < lists->blocks)
-        k->product(out, p->out_pitch, p->start, p->panel, p->pitch, p->width, lists, b, lists->blocks, 0, p->lines, 1,
-                   NULL);
+        k->product(out, p->out_pitch, p->start, (const char *)p->panel + b * CDROP_BLOCK * p->pitch * k->size, p->pitch,
+                   p->width, lists, b, lists->blocks, 0, p->lines, 1, NULL);
 }
 
 static void test_product_of(const cdrop_path *const *paths, size_t n_paths, problem p, double density)

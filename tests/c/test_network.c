@@ -372,7 +372,7 @@ static void test_limit_alone(const run *r, cdrop_dtype t)
     free(weight);
 }
 
-/* A network whose weights are set again has the same squares and the same transposed copy as one that has trained. */
+/* A network whose weights are set again has the same squares as one that has trained. */
 static void test_limited_weights_set_again(const run *r, cdrop_dtype t)
 {
     double *weight = malloc(MOST_WEIGHTS * sizeof *weight), bias[MOST_UNITS];
