@@ -8,18 +8,30 @@ from pathlib import Path
 
 import pytest
 
-from cdrop import cli
-from cdrop.experiments import bench
+from cdrop import cli, kernels
+from cdrop.experiments import bench, machine
 
 
 def test_the_command_says_where_the_time_goes(tmp_path, capsys):
     path = tmp_path / "bench.json"
     assert cli.main(["bench", "--rounds", "1", "--threads", "2", "--json", str(path)]) == 0
     printed = capsys.readouterr().out
-    for word in ("\ndropout 0.5, 2 threads", "\nno dropout, 1 thread", "products", "waiting"):
-        assert word in printed
+    for words in (
+        "2 threads       2 threads        1 thread        1 thread\n",
+        "dropout 0.5      no dropout     dropout 0.5      no dropout\n",
+        "\nproducts  ",
+        "\n  gradient by weight  ",
+        "\n  transposed copy  ",
+        "\nwaiting  ",
+        "\n  forward, layer 3  ",
+        "\noutside C  ",
+        f"\n{kernels.simd()}: panels of ",
+    ):
+        assert words in printed
+    assert max(map(len, printed.splitlines()[4:])) <= 100
     saved = json.loads(path.read_text())
     assert saved["size"] == "small"
+    assert saved["parameters"] == kernels.simd_parameters()
     assert [(s["dropout"], s["threads"]) for s in saved["steps"]] == [
         (0.5, 2),
         (0.0, 2),
@@ -33,11 +45,55 @@ def test_measured_parts_are_shares_of_the_whole():
     times = bench.measure(threads=1, rounds=2, steps=2, on_round=rounds.append)
     assert rounds == [1, 2]
     for t in times:
-        assert len(t.seconds) == 2
+        assert len(t.seconds) == len(t.fit_seconds) == 2
         assert min(t.seconds) > 0
-        assert sum(t.parts.values()) == pytest.approx(1)
-        assert all(share >= 0 for share in t.parts.values())
-    assert times[0].parts["masks"] > 0
+        assert sum(map(sum, t.parts.values())) == pytest.approx(1)
+        assert all(share >= 0 for shares in t.parts.values() for share in shares)
+        assert t.parts[bench.OUTSIDE][0] > 0
+        assert min(t.parts["products: forward"]) > 0
+    assert times[0].parts["masks"][0] > times[1].parts["masks"][0]
+
+
+CPUINFO = """processor\t: 0
+vendor_id\t: {vendor}
+cpu family\t: {family}
+model\t\t: {model}
+model name\t: {name}
+
+processor\t: 1
+model name\t: another
+"""
+
+
+@pytest.mark.parametrize(
+    ("vendor", "name", "family", "model", "expected"),
+    [
+        ("AuthenticAMD", "AMD EPYC", 25, 1, "AMD EPYC (family 25, model 1, Zen 3)"),
+        ("AuthenticAMD", "AMD EPYC 9R14", 25, 17, "AMD EPYC 9R14 (family 25, model 17, Zen 4)"),
+        ("GenuineIntel", "Xeon", 6, 143, "Xeon (family 6, model 143, Sapphire Rapids)"),
+        ("GenuineIntel", "Xeon", 6, 1, "Xeon (family 6, model 1)"),
+        ("Another", "One", 25, 1, "One (family 25, model 1)"),
+    ],
+)
+def test_processor_name_identifies_the_design(tmp_path, vendor, name, family, model, expected):
+    path = tmp_path / "cpuinfo"
+    path.write_text(CPUINFO.format(vendor=vendor, name=name, family=family, model=model))
+    assert machine.processor_name(path) == expected
+
+
+def test_processor_name_without_family_or_file(tmp_path):
+    path = tmp_path / "cpuinfo"
+    path.write_text("processor\t: 0\nmodel name\t: Cortex\n")
+    assert machine.processor_name(path) == "Cortex"
+    assert machine.processor_name(tmp_path / "none")
+
+
+def test_simd_parameters_describe_the_path_in_use():
+    found = kernels.simd_parameters()
+    assert list(found) == ["float32", "float64"]
+    for parameters in found.values():
+        assert parameters["panel"] % 64 == 0
+        assert 0 < parameters["dense_above"] <= 1
 
 
 def test_a_path_that_cannot_be_written_is_refused_first(capsys):
