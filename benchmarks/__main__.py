@@ -97,9 +97,8 @@ def line(result: Result) -> str:
     cells = [f"{show(result.median())} [{show(min(result.seconds['cdrop']))}]"]
     peers = [who for who in result.seconds if who != "cdrop"]
     cells += [f"{who} {show(result.median(who))} = {result.ratio(who):.2f}x" for who in peers]
-    return (
-        f"  {result.name:<38} {cells[0]:<22} " + "   ".join(f"{c:<28}" for c in cells[1:]).rstrip()
-    )
+    others = "   ".join(f"{c:<28}" for c in cells[1:])
+    return f"  {result.name:<38} {cells[0]:<22} {others}".rstrip()
 
 
 def run(plan: Plan, names: list[str]) -> list[Result]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import cdrop
 from cdrop import cli, kernels
 from cdrop.experiments import bench, machine
 
@@ -104,13 +105,44 @@ def test_a_path_that_cannot_be_written_is_refused_first(capsys):
 @pytest.mark.skipif(not find_spec("benchmarks"), reason="the benchmarks are not beside these tests")
 def test_the_benchmarks_run_with_cdrop_alone(tmp_path):
     path = tmp_path / "all.json"
-    only = ["--only", "masks", "prediction", "fits"]
+    names = {"masks", "prediction", "fits", "tabular", "small", "overhead"} | (
+        {"busy"} if cdrop.get_num_threads() > 1 else set()
+    )
+    only = ["--only", *sorted(names)]
     command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--peers", *only]
     folder = Path(__file__).parents[1]
     run = subprocess.run(
         [*command, "--json", str(path)], cwd=folder, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    results = json.loads(path.read_text())["results"]
-    assert {r["group"] for r in results} == {"masks", "prediction", "fits"}
-    assert all(min(r["seconds"]["cdrop"]) > 0 for r in results)
+    assert run.stdout.startswith(f"{machine.processor_name()}, ")
+    record = json.loads(path.read_text())
+    assert {r["group"] for r in record["results"]} == names
+    assert all(min(r["seconds"]["cdrop"]) > 0 for r in record["results"])
+    from benchmarks import table
+
+    assert table.column(record)["whole fit, 150 x 4, 10, 100 epochs, Adam"]
+
+
+@pytest.mark.skipif(not find_spec("benchmarks"), reason="the benchmarks are not beside these tests")
+def test_results_go_into_their_column_of_the_readme(tmp_path):
+    from benchmarks import table
+
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ")[0].strip("| ") for line in text.split(table.MARK)[1].splitlines()]
+    assert [row for row in rows if row in table.ROWS] == list(
+        table.ROWS
+    )  # each workload has its row
+    seconds = {"cdrop": [0.5e-3, 1e-3, 9.0], "PyTorch": [7.34e-3] * 3}
+    step = {"group": "steps", "name": "A with dropout", "per": "step", "seconds": seconds}
+    record = {"cpu": "a processor", "date": "2026-12-01", "commit": "abc", "results": [step]}
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(record))
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    assert table.main([str(path), "--into", str(page), "--column", "Zen 3"]) == 0
+    changed = dict(enumerate(zip(text.splitlines(), page.read_text().splitlines(), strict=True)))
+    new = [line for old, line in changed.values() if old != line]
+    assert [line.split(" | ")[-1] for line in new] == ["2026-12-01, abc |", "1 ms; PyTorch 7.3x |"]
+    with pytest.raises(SystemExit, match="expected exactly one"):
+        table.main([str(path), "--into", str(page), "--column", "AMD"])
