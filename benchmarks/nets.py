@@ -1,4 +1,4 @@
-"""The article's training step in every library: same net and batches, RMSprop, L2 on the weights, inverted dropout.
+"""The same training step in every library: net, batches, update rule, penalty on the weights, inverted dropout.
 
 Each class makes steps with masks of its own, and one with given masks: `checks` shows that it then has our loss.
 """
@@ -6,7 +6,7 @@ Each class makes steps with masks of its own, and one with given masks: `checks`
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +18,25 @@ from cdrop import Network
 __all__ = ["CdropNet", "JaxNet", "Problem", "TorchNet", "peers_present"]
 
 RATE, RHO, EPSILON, L2 = 1e-3, 0.9, 1e-8, 1e-3
+BETA1, BETA2, DECAY = 0.9, 0.999, 0.01
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Data, widths, rows of a minibatch and the probability of dropping a hidden unit."""
+    """Data, widths, rows of a minibatch, the probability of dropping a hidden unit, update rule and activation."""
 
     X: NDArray[np.float32]
     y: NDArray[np.int64]
     units: tuple[int, ...]
     batch: int
     dropout: float
+    optimizer: str = "rmsprop"  # or adam, or adamw
+    activation: str = "relu"  # or tanh
+
+    @property
+    def l2(self) -> float:
+        """Return the L2 penalty; AdamW has its decay in place of one."""
+        return 0.0 if self.optimizer == "adamw" else L2
 
     def rows(self, step: int) -> slice:
         """Return the rows of a minibatch: another one each step, over and over."""
@@ -38,7 +46,7 @@ class Problem:
 
 def initial(problem: Problem) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Return cdrop's initial weights and biases, for all libraries to begin with."""
-    net = Network(problem.units, seed=1)
+    net = Network(problem.units, activation=problem.activation, seed=1)
     return list(zip(net.coefs_, net.intercepts_, strict=True))
 
 
@@ -47,25 +55,30 @@ class CdropNet:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.net = Network(problem.units, dropout=problem.dropout, seed=1)
+        self.net = Network(
+            problem.units, dropout=problem.dropout, activation=problem.activation, seed=1
+        )
+        self.rule = {
+            "optimizer": problem.optimizer,
+            "learning_rate": RATE,
+            "l2": problem.l2,
+        }
 
     def seconds(self, steps: int) -> float:
         """Train and return the seconds of one step."""
         p = self.problem
         start = time.perf_counter()
-        self.net.fit(p.X, p.y, learning_rate=RATE, l2=L2, batch_size=p.batch, iterations=steps)
+        self.net.fit(p.X, p.y, **self.rule, batch_size=p.batch, iterations=steps)
         return (time.perf_counter() - start) / steps
 
     def loss(self, step: int) -> float:
         """Make one step on minibatch `step` and return the loss before it."""
         rows = self.problem.rows(step)
-        return self.net.train_step(
-            self.problem.X[rows], self.problem.y[rows], learning_rate=RATE, l2=L2
-        )
+        return self.net.train_step(self.problem.X[rows], self.problem.y[rows], **self.rule)
 
 
 class TorchNet:
-    """PyTorch, eager; `foreach` or the loop over parameters, whichever is faster here."""
+    """PyTorch, eager; the optimizer fused, `foreach` or a loop over parameters, whichever is faster here."""
 
     def __init__(self, problem: Problem) -> None:
         import torch
@@ -77,32 +90,43 @@ class TorchNet:
             linear = torch.nn.Linear(*weight.shape)
             linear.weight.data = torch.from_numpy(np.ascontiguousarray(weight.T))
             linear.bias.data = torch.from_numpy(bias.copy())
-            layers += [linear, torch.nn.ReLU()]
+            layers += [linear, torch.nn.Tanh() if problem.activation == "tanh" else torch.nn.ReLU()]
             layers += [torch.nn.Dropout(problem.dropout)] if problem.dropout else []
         self.layers = layers[: layers.index(linear) + 1]
         self.model = torch.nn.Sequential(*self.layers)
+        self.activate = torch.tanh if problem.activation == "tanh" else torch.relu
         self.linears = [m for m in self.layers if isinstance(m, torch.nn.Linear)]
         self.entropy = torch.nn.CrossEntropyLoss()
         self.use(foreach=True)
 
     def choose_optimizer(self) -> None:
-        """Keep the faster of the optimiser's settings for this net on this machine."""
-        times = {}
-        for foreach in (True, False):
-            self.use(foreach=foreach)
-            self.seconds(3)
-            times[foreach] = min(self.seconds(5) for _ in range(3))
-        self.use(foreach=times[True] <= times[False])
+        """Keep the fastest of the optimizer's settings for this net on this machine."""
+        settings: list[dict[str, bool]] = [{"foreach": True}, {"foreach": False}]
+        if self.problem.optimizer != "rmsprop":  # RMSprop has no `fused` on CPUs
+            settings.append({"fused": True})
 
-    def use(self, *, foreach: bool) -> None:
-        """Take one of the optimiser's settings; L2 on the weights only. (RMSprop has no `fused` on CPUs.)"""
+        def seconds(setting: dict[str, bool]) -> float:
+            self.use(**setting)
+            self.seconds(3)
+            return min(self.seconds(5) for _ in range(3))
+
+        self.use(**min(settings, key=seconds))
+
+    def use(self, **setting: bool) -> None:
+        """Take one of the optimizer's settings; the penalty is on the weights only."""
+        optim, rule = self.torch.optim, self.problem.optimizer
         groups = [
-            {"params": [m.weight for m in self.linears], "weight_decay": L2},
-            {"params": [m.bias for m in self.linears]},
+            {
+                "params": [m.weight for m in self.linears],
+                "weight_decay": DECAY if rule == "adamw" else self.problem.l2,
+            },
+            {"params": [m.bias for m in self.linears], "weight_decay": 0.0},
         ]
-        self.optimizer = self.torch.optim.RMSprop(
-            groups, lr=RATE, alpha=RHO, eps=EPSILON, foreach=foreach
-        )
+        if rule == "rmsprop":
+            self.optimizer = optim.RMSprop(groups, lr=RATE, alpha=RHO, eps=EPSILON, **setting)
+            return
+        make = optim.AdamW if rule == "adamw" else optim.Adam
+        self.optimizer = make(groups, lr=RATE, betas=(BETA1, BETA2), eps=EPSILON, **setting)
 
     def _update(self, loss: Any) -> None:
         self.optimizer.zero_grad()
@@ -125,11 +149,11 @@ class TorchNet:
         for linear in self.linears:
             x = linear(x)
             if linear is not self.linears[-1]:
-                x = self.torch.relu(x) * self.torch.from_numpy(next(hidden))
+                x = self.activate(x) * self.torch.from_numpy(next(hidden))
         penalty = sum(float((m.weight.detach().double() ** 2).sum()) for m in self.linears)
         loss = self.entropy(x, self.y[rows])
         self._update(loss)
-        return float(loss.detach()) + L2 / 2 * penalty
+        return float(loss.detach()) + self.problem.l2 / 2 * penalty
 
 
 class JaxNet:
@@ -142,24 +166,21 @@ class JaxNet:
         self.jax, self.problem, self.at = jax, problem, 0
         self.X, self.y = jnp.asarray(problem.X), jnp.asarray(problem.y)
         self.weights = [(jnp.array(w), jnp.array(b)) for w, b in initial(problem)]
-        self.state = jax.tree.map(jnp.zeros_like, self.weights)
+        self.state, rule = _jax_rule(jax, problem, self.weights)
         self.key = jax.random.key(1)
-        keep = 1 - problem.dropout
+        keep, l2 = 1 - problem.dropout, problem.l2
+        activate = jnp.tanh if problem.activation == "tanh" else jax.nn.relu
 
         def entropy(weights: Any, x: Any, y: Any, masks: Any) -> Any:
             for (w, b), mask in zip(weights[:-1], masks, strict=True):
-                x = jax.nn.relu(x @ w + b) * mask
+                x = activate(x @ w + b) * mask
             logits = jax.nn.log_softmax(x @ weights[-1][0] + weights[-1][1])
             return -jnp.take_along_axis(logits, y[:, None], axis=1).mean()
 
         def update(weights: Any, state: Any, x: Any, y: Any, masks: Any) -> Any:
             loss, slope = jax.value_and_grad(entropy)(weights, x, y, masks)
-            slope = [(dw + L2 * w, db) for (dw, db), (w, _) in zip(slope, weights, strict=True)]
-            state = jax.tree.map(lambda s, g: RHO * s + (1 - RHO) * g * g, state, slope)
-            weights = jax.tree.map(
-                lambda w, s, g: w - RATE * g / (jnp.sqrt(s) + EPSILON), weights, state, slope
-            )
-            return weights, state, loss
+            slope = [(dw + l2 * w, db) for (dw, db), (w, _) in zip(slope, weights, strict=True)]
+            return *rule(weights, state, slope), loss
 
         def drawn(weights: Any, state: Any, x: Any, y: Any, key: Any) -> Any:
             masks: list[Any] = [1.0] * (len(weights) - 1)
@@ -194,7 +215,34 @@ class JaxNet:
         self.weights, self.state, loss = self.given(
             self.weights, self.state, self.X[rows], self.y[rows], list(masks)
         )
-        return float(loss) + L2 / 2 * penalty
+        return float(loss) + self.problem.l2 / 2 * penalty
+
+
+def _jax_rule(jax: Any, problem: Problem, weights: Any) -> tuple[Any, Callable[..., Any]]:
+    """Return the optimizer's first state, and the function (weights, state, slope) -> (weights, state)."""
+    jnp, tree = jax.numpy, jax.tree
+
+    def rmsprop(weights: Any, state: Any, slope: Any) -> Any:
+        state = tree.map(lambda s, g: RHO * s + (1 - RHO) * g * g, state, slope)
+        step = tree.map(lambda s, g: RATE * g / (jnp.sqrt(s) + EPSILON), state, slope)
+        return tree.map(jnp.subtract, weights, step), state
+
+    def adam(weights: Any, state: Any, slope: Any) -> Any:
+        first, second, t = state[0], state[1], state[2] + 1
+        first = tree.map(lambda m, g: BETA1 * m + (1 - BETA1) * g, first, slope)
+        second = tree.map(lambda v, g: BETA2 * v + (1 - BETA2) * g * g, second, slope)
+        rate, correction = RATE / (1 - BETA1**t), 1 - BETA2**t
+        if problem.optimizer == "adamw":
+            weights = [(w * (1 - RATE * DECAY), b) for w, b in weights]
+        step = tree.map(lambda m, v: rate * m / (jnp.sqrt(v / correction) + EPSILON), first, second)
+        return tree.map(jnp.subtract, weights, step), (first, second, t)
+
+    def zeros() -> Any:
+        return tree.map(jnp.zeros_like, weights)
+
+    if problem.optimizer == "rmsprop":
+        return zeros(), rmsprop
+    return (zeros(), zeros(), jnp.zeros(())), adam
 
 
 NETS = {"PyTorch": ("torch", TorchNet), "JAX": ("jax", JaxNet)}

@@ -32,6 +32,10 @@ class Result:
         """Return how many times as long as cdrop a peer takes."""
         return self.median(peer) / self.median()
 
+    def fastest_peer(self) -> str | None:
+        """Return the fastest of the others, or None where cdrop is alone."""
+        return min((who for who in self.seconds if who != "cdrop"), key=self.median, default=None)
+
 
 def settle() -> None:
     """Wait until no thread of the process spins: those of a BLAS do for a while, on the CPU that the next one needs."""

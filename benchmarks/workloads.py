@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -19,6 +23,14 @@ from cdrop import Network, kernels
 __all__ = ["WORKLOADS", "Plan"]
 
 A, B = (784, 256, 256, 10), (784, 1024, 1024, 1024, 10)
+WIDE, TABULAR = (784, 2048, 2048, 2048, 10), (30, 256, 256, 256, 2)
+# Uses a CPU until its standard input ends, which it does however this process ends.
+BUSY = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0))).start()
+while True:
+    pass
+"""
 KEEPS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 DENSITIES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 MATRICES = 4  # in turn: a branch predictor must not learn one by heart
@@ -27,8 +39,10 @@ MATRICES = 4  # in turn: a branch predictor must not learn one by heart
 class Plan:
     """How much is done, on which images, and who takes part."""
 
-    def __init__(self, X: Any, y: Any, *, rounds: int, quick: bool, peers: set[str]) -> None:
-        self.X, self.y = X, y
+    def __init__(
+        self, X: Any, y: Any, *, rounds: int, quick: bool, peers: set[str], mnist: bool = False
+    ) -> None:
+        self.X, self.y, self.mnist = X, y, mnist
         self.rounds, self.quick = rounds, quick
         self.nets = {name: net for name, net in peers_present().items() if name in peers}
         self.torch = "PyTorch" in self.nets
@@ -42,15 +56,24 @@ class Plan:
         self, group: str, name: str, who: dict[str, Callable[[], float]], **options: Any
     ) -> Result:
         """Time contestants in turn."""
-        return alternate(group, name, who, rounds=self.rounds, **options)
+        return alternate(group, name, who, **{"rounds": self.rounds, **options})
 
 
-def _step(plan: Plan, group: str, name: str, problem: Problem, steps: int) -> Result:
-    """Time one training step in every library."""
+def _step(
+    plan: Plan,
+    group: str,
+    name: str,
+    problem: Problem,
+    steps: int,
+    absent: tuple[str, ...] = (),
+) -> Result:
+    """Time one training step in every library but those that are absent."""
     steps = max(1, steps // 20) if plan.quick else steps
     cdrop_net = CdropNet(problem)
     who: dict[str, Callable[[], float]] = {"cdrop": lambda: cdrop_net.seconds(steps)}
     for peer, make in plan.nets.items():
+        if peer in absent:
+            continue
         net = make(problem)
         if peer == "PyTorch":
             net.choose_optimizer()
@@ -58,15 +81,17 @@ def _step(plan: Plan, group: str, name: str, problem: Problem, steps: int) -> Re
     return plan.run(group, name, who)
 
 
+def _check(plan: Plan, label: str, problem: Problem) -> None:
+    """Show that the peers' steps are ours."""
+    for peer, make in plan.nets.items():
+        worst = largest_difference(problem, make)
+        plan.say(f"{label}: {peer}'s losses differ from ours by at most {worst:.1e} of the loss")
+
+
 def steps(plan: Plan) -> Iterator[Result]:
     """Workloads A and B, with and without dropout."""
     for label, units, batch, count in (("A", A, 256, 1000), ("B", B, 128, 200)):
-        checked = Problem(plan.X, plan.y, units, batch, 0.5)
-        for peer, make in plan.nets.items():
-            worst = largest_difference(checked, make)
-            plan.say(
-                f"{label}: {peer}'s losses differ from ours by at most {worst:.1e} of the loss"
-            )
+        _check(plan, label, Problem(plan.X, plan.y, units, batch, 0.5))
         for dropout in (0.5, 0.0):
             problem = Problem(plan.X, plan.y, units, batch, dropout)
             name = f"{label} {'with' if dropout else 'without'} dropout"
@@ -89,23 +114,128 @@ def shape(plan: Plan) -> Iterator[Result]:
         yield _step(plan, "shape", f"batch {batch}", problem, 51200 // batch)
 
 
-def threads(plan: Plan) -> Iterator[Result]:
-    """Workload B on one thread and on all: here the contestants are thread counts."""
-    problem, most = Problem(plan.X, plan.y, B, 128, 0.5), cdrop.get_num_threads()
+def wide(plan: Plan) -> Iterator[Result]:
+    """A net too wide for the caches, with and without dropout."""
+    for dropout in (0.5, 0.0):
+        problem = Problem(plan.X, plan.y, WIDE, 128, dropout)
+        name = f"3 x 2048 {'with' if dropout else 'without'} dropout"
+        yield _step(plan, "wide", name, problem, 40)
 
-    def on(count: int) -> Callable[[], float]:
+
+def _table_rows(count: int, features: int, classes: int) -> tuple[Any, Any]:
+    """Return made rows whose label depends on the first features."""
+    random = np.random.default_rng(0)
+    X = random.standard_normal((count, features), dtype=np.float32)
+    return X, (X[:, :10] @ random.standard_normal((min(features, 10), classes))).argmax(axis=1)
+
+
+@contextlib.contextmanager
+def _limited(plan: Plan, count: int) -> Iterator[None]:
+    """Let cdrop and PyTorch use that many threads. XLA's threads are those that JAX began with."""
+    most = cdrop.get_num_threads()
+    if plan.torch:
+        import torch
+
+        torch.set_num_threads(count)
+    cdrop.set_num_threads(count)
+    try:
+        yield
+    finally:
+        cdrop.set_num_threads(most)
+        if plan.torch:
+            torch.set_num_threads(most)
+
+
+def tabular(plan: Plan) -> Iterator[Result]:
+    """A net for a table with 30 columns, AdamW, on all threads and on one; JAX cannot change its threads."""
+    X, y = _table_rows(10_000, 30, 2)
+    most = cdrop.get_num_threads()
+    _check(plan, "tabular", Problem(X, y, TABULAR, 256, 0.15, "adamw"))
+    for count in sorted({1, most}, reverse=True):
+        for dropout in (0.0, 0.15):
+            problem = Problem(X, y, TABULAR, 256, dropout, "adamw")
+            name = f"{f'dropout {dropout:g}' if dropout else 'no dropout'}, {_threads(count)}"
+            with _limited(plan, count):
+                yield _step(plan, "tabular", name, problem, 400, () if count == most else ("JAX",))
+
+
+def small(plan: Plan) -> Iterator[Result]:
+    """Nets so small that the work around the arithmetic counts, with Adam."""
+    X, y = _table_rows(10_000, 4, 4)
+    epoch = Problem(X, y, (4, 32, 16, 4), len(X), 0.0, "adam", "tanh")
+    _check(plan, "small", epoch)
+    yield _step(plan, "small", "4-32-16-4 tanh, epoch of 10,000 rows", epoch, 400)
+    step = Problem(X[:150], y[:150] % 3, (4, 10, 3), 150, 0.0, "adam")
+    yield _step(plan, "small", "4-10-3, batch 150", step, 2000)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
+
+
+def _thread_counts(plan: Plan, group: str) -> Iterator[Result]:
+    """Time A and B on all threads and on one, with dropout: here the contestants are thread counts."""
+    most = cdrop.get_num_threads()
+    if most == 1:
+        plan.say("left out: there is one thread only")
+        return
+
+    def on(problem: Problem, count: int, steps: int) -> Callable[[], float]:
         net = CdropNet(problem)
 
         def run() -> float:
-            cdrop.set_num_threads(count)
-            try:
-                return net.seconds(10 if plan.quick else 100)
-            finally:
-                cdrop.set_num_threads(most)
+            with _limited(plan, count):
+                return net.seconds(max(1, steps // 20) if plan.quick else steps)
 
         return run
 
-    yield plan.run("threads", f"B on {most} threads", {"cdrop": on(most), "1 thread": on(1)})
+    for label, units, batch, steps in (("A", A, 256, 500), ("B", B, 128, 100)):
+        problem = Problem(plan.X, plan.y, units, batch, 0.5)
+        who = {"cdrop": on(problem, most, steps), "1 thread": on(problem, 1, steps)}
+        yield plan.run(group, f"{label} on {_threads(most)}", who)
+
+
+def threads(plan: Plan) -> Iterator[Result]:
+    """Workloads A and B on one thread and on all."""
+    yield from _thread_counts(plan, "threads")
+
+
+def busy(plan: Plan) -> Iterator[Result]:
+    """The same beside another process that uses one CPU all the time."""
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdin=subprocess.PIPE):
+        yield from _thread_counts(plan, "busy")
+
+
+def overhead(plan: Plan) -> Iterator[Result]:
+    """What a fit costs once: checks of the data, background, first memory, and one iteration."""
+    rows = 5_500 if plan.quick else 55_000
+    copies = -(-rows // len(plan.X))
+    X, y = np.tile(plan.X, (copies, 1))[:rows], np.tile(plan.y, copies)[:rows]
+
+    def fit() -> float:
+        net = Network(A, dropout=0.5, seed=1)
+        begin = time.perf_counter()
+        net.fit(X, y, iterations=1)
+        return time.perf_counter() - begin
+
+    yield plan.run("overhead", f"one iteration on {rows:,} x 784", {"cdrop": fit}, per="fit")
+
+
+def job(plan: Plan) -> Iterator[Result]:
+    """The main job, from process to process: cdrop compare --data mnist."""
+    if not plan.mnist:
+        plan.say("left out: MNIST is not here (CDROP_DATA names the directory that has it)")
+        return
+    command = [sys.executable, "-m", "cdrop", "compare", "--data", "mnist"]
+    command += ["--repeats", "2", "--iterations", "50"] if plan.quick else []
+
+    def run() -> float:
+        begin = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        return time.perf_counter() - begin
+
+    name = "2 repeats of 50 iterations" if plan.quick else "5 repeats of 1,000 iterations"
+    yield plan.run("job", name, {"cdrop": run}, per="run", rounds=min(plan.rounds, 3))
 
 
 def _fit(
@@ -166,10 +296,7 @@ def _torch_fit(X: Any, y: Any, units: tuple[int, ...], batch: int, epochs: int) 
 
 def fits(plan: Plan) -> Iterator[Result]:
     """Whole fits: a table of numbers, and a tiny net."""
-    random = np.random.default_rng(0)
-    n = 2000 if plan.quick else 20_000
-    X = random.standard_normal((n, 100), dtype=np.float32)
-    y = (X[:, :10] @ random.standard_normal((10, 5))).argmax(axis=1)
+    X, y = _table_rows(2000 if plan.quick else 20_000, 100, 5)
     yield _fit(plan, "tabular: 20,000 x 100, 128-64, 3 epochs", X, y, (128, 64), 200, 3)
     yield _fit(
         plan, "tiny: 150 x 4, 10, 100 epochs", X[:150, :4].copy(), y[:150] % 3, (10,), 150, 100
@@ -209,7 +336,10 @@ def prediction(plan: Plan) -> Iterator[Result]:
         who["NumPy"] = burst(lambda x=x: _numpy_predict(x, weights, net.intercepts_))
         if plan.torch:
             who["PyTorch"] = burst(_torch_predict(x))
-        yield plan.run("prediction", f"A, {rows:,} rows", who, per="call")
+        result = plan.run("prediction", f"A, {rows:,} rows", who, per="call")
+        yield result
+        if peer := result.fastest_peer():
+            plan.say(f"the fastest peer, {peer}, takes {result.ratio(peer):.2f} of cdrop's time")
 
 
 def _numpy_predict(x: Any, weights: list[Any], biases: list[Any]) -> NDArray[np.float32]:
@@ -309,5 +439,8 @@ def products(plan: Plan) -> Iterator[Result]:
 
 WORKLOADS = {
     f.__name__: f
-    for f in (steps, keep, shape, threads, fits, estimators, prediction, masks, products)
-}
+    for f in (
+        steps, wide, keep, shape, tabular, small, threads, busy, fits, estimators, overhead,
+        prediction, masks, products, job,
+    )
+}  # fmt: skip

@@ -44,6 +44,7 @@ __all__ = [
     "random_words",
     "sigmoid_cross_entropy",
     "simd",
+    "simd_parameters",
     "simd_paths",
     "softmax_cross_entropy",
     "squared_error",
@@ -70,6 +71,18 @@ def simd_paths(*, built: bool = False) -> list[str]:
     list of str
     """
     return _kernels.simd_paths(built)
+
+
+def simd_parameters() -> dict[str, dict[str, float]]:
+    """Return what the SIMD path in use was tuned to, for each dtype. Speed depends on it; results do not.
+
+    Returns
+    -------
+    dict of str to dict
+        ``float32`` and ``float64``, each with ``panel``, the columns of a panel of weights, and ``dense_above``, the
+        share of live entries above which a product runs without lists.
+    """
+    return {dtype: _kernels.simd_parameters(dtype) for dtype in ("float32", "float64")}
 
 
 # ---- Random words and masks ------------------------------------------------------------------------------------------

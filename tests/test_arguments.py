@@ -730,4 +730,4 @@ def test_training_that_lacks_memory_changes_nothing(method):
 
 def test_every_rule_is_known_by_the_table():
     assert set(OPTIMIZERS) == set(reference.OPTIMIZERS) == set(optimizers._RULES)
-    assert set(kernels.__all__) - {"simd", "simd_paths"} <= set(CALLS)
+    assert set(kernels.__all__) - {"simd", "simd_parameters", "simd_paths"} <= set(CALLS)

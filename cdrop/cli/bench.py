@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from cdrop.cli.common import check_outputs, say
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from cdrop.experiments.bench import StepTime
 
 __all__ = ["run"]
+
+_SHOWN = 0.0005  # parts that round to more than nothing somewhere
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,32 +37,69 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _heading(machine: dict[str, Any], size: str, rounds: int) -> str:
+def _heading(about: dict[str, Any], size: str, rounds: int) -> str:
     """Describe what is timed, and on what."""
+    from cdrop.experiments import machine
     from cdrop.experiments.bench import SIZES
 
     units, batch = SIZES[size]
     return (
         f"{'-'.join(map(str, units))}, batch {batch}, float32, RMSprop, drawn digits; "
         f"medians of {rounds} rounds, best in brackets\n"
-        f"{machine['cpu']}, {machine['simd']}, cdrop {machine['versions']['cdrop']}\n"
+        f"{about['cpu']}; cdrop {about['versions']['cdrop']}\n"
+        f"{machine.tuning(about)}\n"
     )
 
 
 def _table(times: Sequence[StepTime]) -> str:
-    """Return a table of step times and of what they are spent on."""
-    parts = list(times[0].parts)
-    lines = [f"{'':<26}{'us a step':>18}   " + "".join(f"{part:>10}" for part in parts)]
-    for t in times:
-        threads = f"{t.threads} thread{'s' * (t.threads > 1)}"
-        name = f"{f'dropout {t.dropout:g}' if t.dropout else 'no dropout'}, {threads}"
-        step = f"{t.median * 1e6:.0f} [{min(t.seconds) * 1e6:.0f}]"
-        lines.append(f"{name:<26}{step:>18}   " + "".join(f"{t.parts[p]:>10.1%}" for p in parts))
-    lines += [
-        "",
-        f"A step with dropout takes {times[0].median / times[1].median:.2f} of one without.",
+    """Return a table of step times and of what they are spent on, a column for each `StepTime`."""
+    lines = [
+        _line("", [f"{t.threads} thread{'s' * (t.threads > 1)}" for t in times]),
+        _line("", [f"dropout {t.dropout:g}" if t.dropout else "no dropout" for t in times]),
+        _line(
+            "microseconds a step",
+            [f"{t.median * 1e6:.0f} [{min(t.seconds) * 1e6:.0f}]" for t in times],
+        ),
     ]
+    for name, shares in _rows(times):
+        if max(shares) >= _SHOWN:
+            pairs = zip(times, shares, strict=True)
+            lines.append(_line(name, [f"{t.median * 1e6 * s:.1f} {s:6.1%}" for t, s in pairs]))
+    fits = [f"{median(t.fit_seconds) * 1e6:.0f}" for t in times]
+    lines += ["", _line("once a fit, besides its steps", fits), "", *_ratios(times)]
+    return "\n".join(lines)
+
+
+def _line(name: str, cells: Sequence[str]) -> str:
+    return f"{name:<36}" + "".join(f"{cell:>16}" for cell in cells)
+
+
+def _rows(times: Sequence[StepTime]) -> Iterator[tuple[str, list[float]]]:
+    """Yield each group of parts, then its parts, with their share in each column."""
+    for group in dict.fromkeys(part.partition(": ")[0] for part in times[0].parts):
+        details = list(_details(times, group))
+        yield group, [sum(shares) for shares in zip(*(s for _, s in details), strict=True)]
+        if len(details) > 1:
+            yield from ((f"  {name}", shares) for name, shares in details)
+
+
+def _details(times: Sequence[StepTime], group: str) -> Iterator[tuple[str, list[float]]]:
+    """Yield the parts of a group, barriers layer by layer: each of them is one place in the step."""
+    for part, first in times[0].parts.items():
+        of, _, detail = part.partition(": ")
+        columns = [t.parts[part] for t in times]
+        if of == group == "waiting" and len(first) > 1:
+            for i in range(len(first)):
+                yield f"{detail}, layer {i + 1}", [c[i] for c in columns]
+        elif of == group:
+            yield detail, [sum(c) for c in columns]
+
+
+def _ratios(times: Sequence[StepTime]) -> list[str]:
+    """Return what the times have to do with each other."""
+    ratio = times[0].median / times[1].median
+    lines = [f"A step with dropout takes {ratio:.2f} of one without."]
     if len(times) > 2:
         gain = times[2].median / times[0].median
         lines.append(f"{times[0].threads} threads are {gain:.2f} times as fast as one.")
-    return "\n".join(lines)
+    return lines

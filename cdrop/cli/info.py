@@ -33,6 +33,7 @@ def _text(about: dict[str, Any], usable: list[str], built: list[str], cache: Pat
         f"platform  {about['platform']}",
         f"cpu       {about['cpu']}",
         f"SIMD      {about['simd']} is in use (CDROP_SIMD forces another)",
+        f"          {machine.tuning(about).partition(': ')[2]} (float32)",
         f"          usable here: {', '.join(usable)}; built in: {', '.join(built)}",
         f"threads   {about['threads']} ({about['threads_from']})",
         f"cache     {cache}",

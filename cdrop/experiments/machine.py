@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["EXTRAS", "describe", "package_version", "processor_name", "thread_source"]
+__all__ = ["EXTRAS", "describe", "package_version", "processor_name", "thread_source", "tuning"]
 
 # The extras of pyproject.toml that a command of `cdrop` can use, and the package each one brings.
 EXTRAS = {
@@ -19,6 +19,46 @@ EXTRAS = {
     "progress": "tqdm",
     "io": "safetensors",
     "parallel": "joblib",
+}
+
+# Designs by vendor and family: first and last model, and the name. Sources, in Linux: arch/x86/kernel/cpu/amd.c, and
+# arch/x86/include/asm/intel-family.h (servers, and the clients that are widespread).
+_DESIGNS = {
+    ("AuthenticAMD", 23): [
+        (0x00, 0x2F, "Zen"),
+        (0x30, 0x4F, "Zen 2"),
+        (0x50, 0x5F, "Zen"),
+        (0x60, 0x7F, "Zen 2"),
+        (0x90, 0x91, "Zen 2"),
+        (0xA0, 0xAF, "Zen 2"),
+    ],
+    ("AuthenticAMD", 25): [
+        (0x00, 0x0F, "Zen 3"),
+        (0x10, 0x1F, "Zen 4"),
+        (0x20, 0x5F, "Zen 3"),
+        (0x60, 0xAF, "Zen 4"),
+    ],
+    ("AuthenticAMD", 26): [
+        (0x00, 0x2F, "Zen 5"),
+        (0x40, 0x4F, "Zen 5"),
+        (0x60, 0x7F, "Zen 5"),
+    ],
+    ("GenuineIntel", 6): [
+        (0x3F, 0x3F, "Haswell"),
+        (0x4F, 0x4F, "Broadwell"),
+        (0x55, 0x55, "Skylake or Cascade Lake"),
+        (0x6A, 0x6A, "Ice Lake"),
+        (0x6C, 0x6C, "Ice Lake"),
+        (0x8F, 0x8F, "Sapphire Rapids"),
+        (0x97, 0x97, "Alder Lake"),
+        (0x9A, 0x9A, "Alder Lake"),
+        (0xAD, 0xAE, "Granite Rapids"),
+        (0xAF, 0xAF, "Sierra Forest"),
+        (0xB7, 0xB7, "Raptor Lake"),
+        (0xBA, 0xBA, "Raptor Lake"),
+        (0xBF, 0xBF, "Raptor Lake"),
+        (0xCF, 0xCF, "Emerald Rapids"),
+    ],
 }
 
 
@@ -33,7 +73,8 @@ def describe(threads: int | None = None) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``cpu``, ``simd``, ``threads``, ``threads_from``, ``platform`` and ``versions``.
+        ``cpu``, ``simd``, ``parameters`` (of the SIMD path, by dtype), ``threads``, ``threads_from``, ``platform``
+        and ``versions``.
     """
     import cdrop
     from cdrop import kernels
@@ -41,6 +82,7 @@ def describe(threads: int | None = None) -> dict[str, Any]:
     return {
         "cpu": processor_name(),
         "simd": kernels.simd(),
+        "parameters": kernels.simd_parameters(),
         "threads": cdrop.get_num_threads() if threads is None else threads,
         "threads_from": thread_source() if threads is None else "asked for",
         "platform": platform.platform(),
@@ -53,17 +95,62 @@ def describe(threads: int | None = None) -> dict[str, Any]:
     }
 
 
-def processor_name() -> str:
-    """Return the processor's name, or its architecture where the system does not tell."""
+def tuning(about: dict[str, Any]) -> str:
+    """Return the SIMD path in use and its parameters for float32 in words.
+
+    Parameters
+    ----------
+    about : dict
+        What `describe` returned.
+
+    Returns
+    -------
+    str
+    """
+    chosen = dict(about["parameters"]["float32"])
+    words = [f"panels of {chosen.pop('panel'):g} columns"]
+    words.append(f"dense products above {chosen.pop('dense_above'):.0%} live")
+    words += [f"{name} {value:g}" for name, value in chosen.items()]
+    return f"{about['simd']}: {', '.join(words)}"
+
+
+def processor_name(source: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's name with family and model, or its architecture where the system does not report them.
+
+    Virtual machines often shorten the name to that of the brand; family and model still identify the design.
+
+    Parameters
+    ----------
+    source : pathlib.Path
+        Where Linux describes the processors.
+
+    Returns
+    -------
+    str
+        For example ``"AMD EPYC (family 25, model 1, Zen 3)"``.
+    """
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        text = source.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        if key.strip().lower() == "model name" and value.strip():
-            return value.strip()
-    return platform.processor() or platform.machine() or "unknown"
+    first = text.strip().partition("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    facts = {key.strip().lower(): value.strip() for key, _, value in pairs}
+    name = facts.get("model name") or platform.processor() or platform.machine() or "unknown"
+    try:
+        family, model = int(facts["cpu family"]), int(facts["model"])
+    except (KeyError, ValueError):
+        return name
+    design = _design(facts.get("vendor_id", ""), family, model)
+    return f"{name} (family {family}, model {model}{f', {design}' if design else ''})"
+
+
+def _design(vendor: str, family: int, model: int) -> str | None:
+    """Return the name of a processor's design, where it is one of `_DESIGNS`."""
+    for (of, number), designs in _DESIGNS.items():
+        if (of, number) == (vendor, family):
+            return next((name for first, last, name in designs if first <= model <= last), None)
+    return None
 
 
 def thread_source() -> str:
