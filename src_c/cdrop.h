@@ -250,7 +250,6 @@ size_t cdrop_network_fault(const cdrop_network *network, size_t rows, int *in_we
     once(WAIT_LOSS, "waiting: loss"), \
     once(WAIT_TOTAL, "waiting: total of the losses"), \
     each(WAIT_GRADIENT, "waiting: gradient by input"), \
-    once(WAIT_BIAS, "waiting: biases of the first layer"), \
     once(WAIT_UPDATES, "waiting: updates before max-norm"), \
     once(WAIT_END, "waiting: end")
 /* clang-format on */

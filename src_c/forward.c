@@ -184,7 +184,12 @@ void cdrop_scatter_input(const pass *s, cdrop_team team)
     cdrop_lap(s->watch, CDROP_TIME_LIST_UNITS, 0);
 }
 
-static cdrop_epilogue epilogue_of(const pass *s) { return s->index + 1 < s->n->layers ? finish_hidden : finish_logits; }
+static cdrop_epilogue epilogue_of(const pass *s)
+{
+    if (s->index + 1 < s->n->layers)
+        return finish_hidden;
+    return s->finish_outputs ? s->finish_outputs : finish_logits;
+}
 
 /* The first `layers` layers, whose input has been listed. */
 static void run_layers(pass *s, size_t layers, cdrop_team team)
@@ -193,7 +198,8 @@ static void run_layers(pass *s, size_t layers, cdrop_team team)
         const layer *l = &s->n->layer[s->index];
         const cdrop_left left = left_of(s, l);
         const cdrop_right right = {.panels = &l->weight, .columns = l->n_out};
-        cdrop_product_rows(s->n->k, &l->out, l->bias, &right, &left, s->batch->n, team, epilogue_of(s), s);
+        cdrop_product_rows(s->n->k, &l->out, l->bias, &right, &left, s->batch->n, team,
+                           cdrop_claims_of(s, CDROP_LOOP_FORWARD, s->index), epilogue_of(s), s);
         /* In the phase of the first product, which reads the same lists by row: no barrier of its own. */
         if (s->index == 0 && s->training && !s->kept && !l->dense)
             cdrop_scatter_input(s, team);

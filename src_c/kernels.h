@@ -24,9 +24,10 @@
 #include "cdrop.h"
 
 enum {
-    CDROP_BLOCK = 64,     /* entries of a list block, rows of a generator block: one mask word */
-    CDROP_LANES = 16,     /* columns are padded to this; reductions use this many partial sums on every path */
-    CDROP_SPARE = 16,     /* a compress stores whole vectors: room behind whole blocks */
+    CDROP_BLOCK = 64,        /* entries of a list block, rows of a generator block: one mask word */
+    CDROP_LANES = 16,        /* columns are padded to this; reductions use this many partial sums on every path */
+    CDROP_SPARE = 16,        /* a compress stores whole vectors: room behind whole blocks */
+    CDROP_MOST_PANEL = 1024, /* bytes of a line of a panel, at most */
     CDROP_SLOT = 64 + 16, /* room of one list: an odd number of cache lines, so that lists spread over the cache sets */
 };
 

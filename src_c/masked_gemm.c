@@ -44,7 +44,7 @@ static void gemm_job(void *argument, cdrop_team team)
     /* A product reads the weights and rows that all threads have prepared. */
     cdrop_barrier(team);
     const cdrop_right right = {.panels = &g->panels, .columns = g->n_out};
-    cdrop_product_rows(g->k, &g->result, g->start, &right, &g->left, g->rows, team, finish_rows, g);
+    cdrop_product_rows(g->k, &g->result, g->start, &right, &g->left, g->rows, team, NULL, finish_rows, g);
 }
 
 /* Called twice, to measure and then to take (CDROP_MEASURE), so that the two cannot differ. Room for lists and for a

@@ -81,9 +81,9 @@ static void gradients_job(void *argument, cdrop_team team)
     char *scratch = g->scratch + (size_t)team.index * CDROP_BLOCK * k->panel * k->size;
     const cdrop_right right = {.panels = &g->weight, .columns = g->n_in, .scratch = scratch};
     if (g->dweight)
-        cdrop_product_units(k, &g->by_unit, NULL, &g->delta, g->n_in, g->rows, scratch, team, &sink);
+        cdrop_product_units(k, &g->by_unit, NULL, &g->delta, g->n_in, g->rows, scratch, team, NULL, &sink);
     if (g->dinput)
-        cdrop_product_rows(k, &g->back, NULL, &right, &g->by_row, g->rows, team, copy_dinput, g);
+        cdrop_product_rows(k, &g->back, NULL, &right, &g->by_row, g->rows, team, NULL, copy_dinput, g);
 }
 
 static void take_memory(gradients *g, cdrop_workspace *space, size_t threads)

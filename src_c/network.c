@@ -20,7 +20,6 @@ static void take_state(cdrop_network *n, size_t i)
     l->bias = cdrop_take(&n->state, width, size);
     l->bias_state1 = cdrop_take(&n->state, width, size);
     l->bias_state2 = cdrop_take(&n->state, width, size);
-    l->bias_gradient = cdrop_take(&n->state, width, size);
     l->squares = cdrop_take(&n->state, cdrop_square_blocks(l), sizeof *l->squares);
     if (i + 1 < n->layers)
         l->column_squares = cdrop_take_squares(&n->state, l->n_in, l->n_out);
@@ -176,6 +175,7 @@ cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, int threads)
     for (size_t i = 0; i < n->layers; i++)
         take_training(n, i);
     n->row_loss = cdrop_take(&n->training, n->rows, sizeof *n->row_loss);
+    n->claims = cdrop_take(&n->training, n->layers * CDROP_LOOPS * (size_t)threads, sizeof *n->claims);
     n->scratch = cdrop_take(&n->training, (size_t)threads * CDROP_BLOCK * n->k->panel, n->k->size);
     if (n->training.failed) {
         cdrop_release(&n->training);

@@ -71,7 +71,7 @@ void cdrop_limit_blocks(const cdrop_kernels *k, const cdrop_norms *n, double lim
     }
 }
 
-/* A single matrix has no transposed copy that would have to follow. */
+/* A single matrix has no squares that would have to follow. */
 static void ignore_block(void *context, size_t line_block, size_t column_block)
 {
     (void)context, (void)line_block, (void)column_block;

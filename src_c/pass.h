@@ -21,7 +21,6 @@ typedef struct {
     /* state: weights and their optimizer state, and padded rows for the biases */
     cdrop_panels weight, state1, state2;
     void *bias, *bias_state1, *bias_state2;
-    void *bias_gradient;    /* one per layer: threads may be one layer apart within a phase */
     double *squares;        /* sums of squares of 64 x 64 weights, for the L2 term */
     double *column_squares; /* by column, for max-norm; of hidden layers */
     /* the batch */
@@ -51,6 +50,7 @@ struct cdrop_network {
     size_t rows, training_rows; /* capacity */
     int threads;                /* capacity of the scratch */
     char *scratch;              /* for each thread: a block of gradient lines */
+    cdrop_claims *claims;       /* of a step's loops, `threads` for each; see cdrop_claims_of */
     double *row_loss;
     uint64_t **masks;         /* of each layer's input, or NULL where nothing is dropped */
     cdrop_stopwatch *watches; /* for each thread, or NULL: nothing is measured */
@@ -79,6 +79,7 @@ typedef struct {
     size_t relisted;  /* sampling: the layer whose input is listed pass by pass; 0 elsewhere */
     size_t index;     /* the layer being worked on */
     int training;
+    cdrop_epilogue finish_outputs; /* what follows the last layer's product; NULL for nothing */
     cdrop_loss_rows loss;
     double *total;
     cdrop_status *status;
@@ -86,13 +87,24 @@ typedef struct {
     double begin;           /* when the call began; only where there are watches */
     cdrop_update weight_update, bias_update;
     double max_norm; /* 0 for none */
-    void *out;       /* predictions */
+    size_t summed;   /* panels of the layer whose column sums this thread has seen: the last one's are in `sums` */
+    char sums[CDROP_MOST_PANEL];
+    void *out; /* predictions */
     cdrop_answer answer;
 } pass;
 
 /* Whether the first layer's products run on differences from the background. Not for sparse rows: their difference
  * from it would have no zeros. */
 static inline int cdrop_shifted(const pass *s) { return s->n->has_background && !s->batch->indptr; }
+
+/* The loops of a step that its team divides as it goes: the products of each layer. */
+typedef enum { CDROP_LOOP_FORWARD, CDROP_LOOP_GRADIENT, CDROP_LOOP_UPDATE, CDROP_LOOPS } cdrop_step_loop;
+
+/* Predictions have none: their parts are fixed. */
+static inline cdrop_claims *cdrop_claims_of(const pass *s, cdrop_step_loop loop, size_t layer)
+{
+    return s->training ? s->n->claims + (layer * CDROP_LOOPS + loop) * (size_t)s->n->threads : NULL;
+}
 
 /* The barrier after the work that `part` names; see cdrop_time. */
 static inline void cdrop_meet(const pass *s, cdrop_team team, cdrop_time part, size_t layer)

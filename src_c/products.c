@@ -16,9 +16,8 @@ enum {
      * a second-level cache of 1 MiB. The entries of the left side stay in the third-level cache from panel to panel. */
     MANY_GROUPS = 4,
     MANY_BLOCKS = 16,
+    CLAIMS = 4, /* of a thread in a product, at least, where there are rows enough */
 };
-
-enum { MOST_PANEL_BYTES = 1024 }; /* of a line of a panel */
 
 /* What all blocks of one panel's product have in common. */
 typedef struct {
@@ -27,7 +26,7 @@ typedef struct {
     const cdrop_right *right;
     size_t p, columns, width; /* width: columns, padded */
     const char *start;        /* of this panel, or NULL */
-    char with_background[MOST_PANEL_BYTES];
+    char with_background[CDROP_MOST_PANEL];
 } panel_product;
 
 /* CDROP_BLOCK lines of the panel, and the memory of the next ones. */
@@ -169,24 +168,34 @@ static void run_groups(const panel_product *q, const work *w, size_t g0, size_t 
         run_few_groups(q, w, g, cdrop_min(g + MANY_GROUPS, g1));
 }
 
-void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_right *right,
-                        const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context)
+/* Groups that are claimed together: each thread shall find a few times to claim, and a read of a block serve as many
+ * rows as it can. */
+static size_t groups_at_once(size_t panels, size_t groups, int threads)
 {
-    const size_t groups = cdrop_blocks(rows);
+    const size_t share = panels * groups / (CLAIMS * (size_t)threads);
+    return share < 1 ? 1 : cdrop_min(share, cdrop_min(groups, MANY_GROUPS));
+}
+
+void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_right *right,
+                        const cdrop_left *left, size_t rows, cdrop_team team, cdrop_claims *claims,
+                        cdrop_epilogue epilogue, void *context)
+{
+    const size_t groups = cdrop_blocks(rows), at_once = groups_at_once(out->panels, groups, team.size);
+    const size_t runs = (groups + at_once - 1) / at_once; /* of a panel */
     work w = {.out = out, .rows = rows, .blocks = sum_blocks(left), .epilogue = epilogue, .context = context};
-    size_t first, end, n;
-    cdrop_share(team, out->panels * groups, &first, &end);
     /* Items are numbered panel by panel, so this thread's run of them shares few panels. The blocks are the outer
-     * loop: all rows use MANY_BLOCKS blocks of the left side before the next ones are read. */
-    while (next_blocks(&w))
-        for (size_t item = first; item < end; item += n) {
-            const size_t g = item % groups;
-            panel_product q = product_of(k, start, right, left, item / groups);
+     * loop: all rows use MANY_BLOCKS blocks of the left side before the next ones are read. A thread that has begun a
+     * sum must then end it. */
+    while (next_blocks(&w)) {
+        cdrop_loop loop = cdrop_divide(team, w.blocks <= MANY_BLOCKS ? claims : NULL, out->panels * runs);
+        for (size_t item; cdrop_next(&loop, &item);) {
+            const size_t g = item % runs * at_once;
+            panel_product q = product_of(k, start, right, left, item / runs);
             if (w.b0 == 0)
                 add_background_row(&q);
-            n = cdrop_min(groups - g, end - item);
-            run_groups(&q, &w, g, g + n);
+            run_groups(&q, &w, g, cdrop_min(g + at_once, groups));
         }
+    }
 }
 
 void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_right *right,
@@ -261,16 +270,15 @@ static cdrop_ahead touched(const cdrop_kernels *k, const cdrop_gradient_sink *si
     return ahead;
 }
 
-void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_background *background,
+void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_lists *background,
                          const cdrop_panels *delta, size_t units, size_t rows, void *scratch, cdrop_team team,
-                         const cdrop_gradient_sink *sink)
+                         cdrop_claims *claims, const cdrop_gradient_sink *sink)
 {
     /* Without rows the gradient is zero, not missing: the sink still runs, because L2 and momentum change weights
      * too. */
     const size_t groups = cdrop_blocks(units), blocks = rows ? cdrop_blocks(rows) : 1;
-    size_t item, end;
-    cdrop_share(team, delta->panels * groups, &item, &end);
-    for (; item < end; item++) {
+    cdrop_loop loop = cdrop_divide(team, claims, delta->panels * groups);
+    for (size_t item; cdrop_next(&loop, &item);) {
         const size_t p = item / groups, u0 = item % groups * CDROP_BLOCK, u1 = cdrop_min(u0 + CDROP_BLOCK, units);
         const unit_product q = {.k = k,
                                 .left = left,
@@ -280,6 +288,7 @@ void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const c
                                 .rows = rows,
                                 .out = scratch};
         const cdrop_ahead ahead = touched(k, sink, p, u0, u1);
+        const void *sums = sink->begin ? sink->begin(sink->context, p, u0) : NULL;
         /* All blocks of rows in one call: the sums (64 lines, 32 KiB at most) stay in the first-level cache
          * meanwhile. */
         if (left->dense)
@@ -289,8 +298,7 @@ void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const c
         /* The chain continues from the sums in scratch: the background is one more row, whose delta is the column
          * sums. */
         if (background)
-            k->product(scratch, q.width, NULL, (const char *)background->sums + p * k->panel * k->size, q.width,
-                       q.width, background->lists, 0, 1, u0, u1, 1, NULL);
+            k->product(scratch, q.width, NULL, sums, q.width, q.width, background, 0, 1, u0, u1, 1, NULL);
         sink->take(sink->context, p, u0, u1, scratch);
     }
 }

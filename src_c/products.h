@@ -28,9 +28,10 @@ typedef struct {
 } cdrop_right;
 
 /* out = start + background x right + left x right, this thread's part: whole panels first, so that a thread's weights stay
- * in its cache, then row groups of 64. start: padded row of all columns, or NULL. */
+ * in its cache, then row groups of 64. start: padded row of all columns, or NULL. claims: see cdrop_loop. */
 void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_right *right,
-                        const cdrop_left *left, size_t rows, cdrop_team team, cdrop_epilogue epilogue, void *context);
+                        const cdrop_left *left, size_t rows, cdrop_team team, cdrop_claims *claims,
+                        cdrop_epilogue epilogue, void *context);
 
 /* The same for rows [from, to) on this thread alone, from a multiple of 64. */
 void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_right *right,
@@ -49,24 +50,23 @@ size_t cdrop_list_rows(const cdrop_kernels *k, const cdrop_left *left, cdrop_lis
 /* Share of live entries in a few rows spread over all, found in the lists' memory: enough to choose the faster product. */
 double cdrop_sampled_density(const cdrop_kernels *k, const cdrop_source *source, cdrop_lists *lists, size_t rows);
 
-/* Takes gradient = columns x panels for units [u0, u1) of panel p; it lies in `gradient`, one padded line a unit. */
+/* What is done with gradient = columns x panels for units [u0, u1) of panel p. */
 typedef struct {
+    /* Before it is computed: the column sums of delta in this panel, a padded row; or NULL where there is no background. */
+    const void *(*begin)(void *context, size_t p, size_t u0);
+    /* It lies in `gradient`, one padded line a unit. */
     void (*take)(void *context, size_t p, size_t u0, size_t u1, const void *gradient);
     void *context;
-    const cdrop_panels *touches[3]; /* what it reads at the same place: the weights and their states, or NULL */
+    const cdrop_panels *touches[3]; /* what `take` reads at the same place: the weights and their states, or NULL */
 } cdrop_gradient_sink;
 
 /* The gradient by weight, this thread's part, 64 units of a panel at a time. left->lists has each unit's live rows;
- * left->dense the rows of all units, as for the forward product. With `background` every unit's list goes on with its
- * background times the column sums of delta (padded row `sums`). `scratch` has room for CDROP_BLOCK lines of a panel. */
-typedef struct {
-    const cdrop_lists *lists; /* each unit's background, as an entry of row 0 */
-    const void *sums;
-} cdrop_background;
-
-void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_background *background,
+ * left->dense the rows of all units, as for the forward product. With `background`, lists of each unit's background as an
+ * entry of row 0, a unit's sum ends with its background times the column sums of delta. `scratch` has room for
+ * CDROP_BLOCK lines of a panel. */
+void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_lists *background,
                          const cdrop_panels *delta, size_t units, size_t rows, void *scratch, cdrop_team team,
-                         const cdrop_gradient_sink *sink);
+                         cdrop_claims *claims, const cdrop_gradient_sink *sink);
 
 /* dbias of panel p, once a panel: column sums over rows into `out`. */
 void cdrop_bias_gradient(const cdrop_kernels *k, void *out, const cdrop_panels *delta, size_t p, size_t rows);

@@ -147,6 +147,48 @@ void cdrop_share(cdrop_team team, size_t items, size_t *from, size_t *to)
     *to = *from + items / size + (index < items % size);
 }
 
+cdrop_loop cdrop_divide(cdrop_team team, cdrop_claims *claims, size_t items)
+{
+    cdrop_loop loop = {.team = team, .claims = team.size > 1 ? claims : NULL, .items = items, .whose = team.index};
+    cdrop_share(team, items, &loop.next, &loop.end);
+    return loop;
+}
+
+/* From the part of thread `whose`: its own thread takes from the front, others from the back, so that both stay within
+ * few panels. */
+static int claim(cdrop_loop *loop, size_t *item)
+{
+    atomic_uint_least64_t *claimed = &loop->claims[loop->whose].claimed;
+    const int own = loop->whose == loop->team.index;
+    size_t from, to;
+    uint64_t old = atomic_load_explicit(claimed, memory_order_relaxed);
+    cdrop_share((cdrop_team){loop->whose, loop->team.size}, loop->items, &from, &to);
+    for (;;) {
+        const size_t front = old & UINT32_MAX, back = old >> 32;
+        if (front + back >= to - from)
+            return 0;
+        if (atomic_compare_exchange_weak_explicit(claimed, &old, old + (own ? 1 : UINT64_C(1) << 32),
+                                                  memory_order_relaxed, memory_order_relaxed)) {
+            *item = own ? from + front : to - back - 1;
+            return 1;
+        }
+    }
+}
+
+int cdrop_next(cdrop_loop *loop, size_t *item)
+{
+    if (!loop->claims) {
+        *item = loop->next++;
+        return *item < loop->end;
+    }
+    while (!claim(loop, item)) {
+        loop->whose = (loop->whose + 1) % loop->team.size;
+        if (loop->whose == loop->team.index)
+            return 0;
+    }
+    return 1;
+}
+
 static void run_job(cdrop_job job, void *argument, cdrop_team team)
 {
     const cdrop_fp_mode mode = cdrop_flush_denormals();

@@ -7,7 +7,9 @@
 #ifndef CDROP_THREADS_H
 #define CDROP_THREADS_H
 
+#include <stdatomic.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "cdrop.h"
 
@@ -30,5 +32,24 @@ void cdrop_barrier(cdrop_team team);
 
 /* The part [*from, *to) of `items` items that is this thread's. */
 void cdrop_share(cdrop_team team, size_t items, size_t *from, size_t *to);
+
+/* How many items of one thread's part have been claimed: from its front by itself, from its back by others. */
+typedef struct {
+    atomic_uint_least64_t claimed;
+    char apart[64 - sizeof(atomic_uint_least64_t)]; /* a cache line each */
+} cdrop_claims;
+
+/* A loop whose items a team divides while it runs: a thread that has done its own part helps the others. So a CPU that
+ * is slow, or busy with something else, does not hold the team up for long. */
+typedef struct {
+    cdrop_team team;
+    cdrop_claims *claims; /* one for each thread, zero before the loop; or NULL for fixed parts */
+    size_t items, next, end;
+    int whose;
+} cdrop_loop;
+
+cdrop_loop cdrop_divide(cdrop_team team, cdrop_claims *claims, size_t items);
+/* The next item for this thread, or 0 when all are claimed. */
+int cdrop_next(cdrop_loop *loop, size_t *item);
 
 #endif

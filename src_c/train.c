@@ -3,14 +3,16 @@
  * One job of the thread pool is one step. Its phases, with a barrier between any two:
  *
  *   masks of all layers; lists of the input rows
- *   forward, layer by layer: product, bias, then in the cache: activation, mask, lists by row, lists by unit
- *   loss and its gradient, lists of that gradient; every thread decides identically whether the loss is finite
- *   backward, layer by layer: gradient by input from the transposed weights, and in the same phase, for the layer above,
- *   gradient by weight with its update and the refresh of the transposed copy
- *   with max-norm: the hidden units whose weights are too long, in both copies
+ *   forward, layer by layer: product, bias, then in the cache: activation, mask, lists by row, lists by unit; after the
+ *   last layer, loss and its gradient
+ *   backward, layer by layer: gradient by input, and in the same phase, for the layer above, gradient by weight with its
+ *   update. Before it every thread decides identically whether the loss is finite
+ *   with max-norm: the hidden units whose weights are too long
  *
  * Everything that follows a product happens block by block while the block is in the cache. That is why gradients by
  * weight are never stored as a whole, and why updates are callbacks of products. */
+#include <string.h>
+
 #include "pass.h"
 
 /* Rows are divided among threads in units of 16: their losses fill two cache lines of doubles, which then only one
@@ -24,24 +26,35 @@ enum { LOSS_ROWS = 16 };
  * zeros to skip. */
 static int delta_dense(const cdrop_network *n, size_t i) { return i + 1 == n->layers || n->layer[i + 1].dense; }
 
-static void losses(const pass *s, cdrop_team team)
+static void row_losses(const pass *s, size_t from, size_t to)
 {
     const cdrop_network *n = s->n;
-    layer *l = &n->layer[n->layers - 1];
-    const size_t rows = s->batch->n;
-    const cdrop_source source = {
-        .data = l->delta.data, .pitch = l->delta.pitch, .columns = l->n_out, .scale = 1, .rule = CDROP_LIVE_NONZERO};
-    size_t from, to;
-    cdrop_share(team, (rows + LOSS_ROWS - 1) / LOSS_ROWS, &from, &to);
-    from *= LOSS_ROWS;
-    to = cdrop_min(to * LOSS_ROWS, rows);
+    const layer *l = &n->layer[n->layers - 1];
     for (size_t i = from; i < to; i++)
         n->row_loss[i] = cdrop_row_loss(n->k, &s->loss, cdrop_panel_at(&l->delta, n->k, 0, i),
                                         cdrop_panel_at(&l->out, n->k, 0, i), i);
-    /* The lists are for the gradient by the last layer's input; with one layer that input is the data. */
-    if (n->layers > 1 && from < to && !delta_dense(n, n->layers - 1))
-        n->k->compress(&l->deltas, &source, 0, l->deltas.blocks, from, to);
     cdrop_lap(s->watch, CDROP_TIME_LOSS, 0);
+}
+
+/* Outputs of one panel are complete row by row: their losses follow while they are in the cache, and without a barrier. */
+static void finish_with_losses(void *context, size_t p, size_t l0, size_t l1)
+{
+    const pass *s = context;
+    (void)p;
+    cdrop_lap(s->watch, CDROP_TIME_FORWARD, s->index);
+    row_losses(s, l0, l1);
+}
+
+static int one_panel_of_outputs(const cdrop_network *n) { return n->layer[n->layers - 1].out.panels == 1; }
+
+/* Otherwise a row's outputs come from several threads. */
+static void losses(const pass *s, cdrop_team team)
+{
+    const size_t rows = s->batch->n;
+    size_t from, to;
+    cdrop_share(team, (rows + LOSS_ROWS - 1) / LOSS_ROWS, &from, &to);
+    row_losses(s, cdrop_min(from * LOSS_ROWS, rows), cdrop_min(to * LOSS_ROWS, rows));
+    cdrop_meet(s, team, CDROP_TIME_WAIT_LOSS, 0);
 }
 
 /* Every thread adds up all rows in the same order, so that all get the same bits and decide without another barrier. */
@@ -94,8 +107,8 @@ static cdrop_norms norms_of(const layer *l)
     return (cdrop_norms){.weight = &l->weight, .lines = l->n_in, .columns = l->n_out, .squares = l->column_squares};
 }
 
-/* The gradient of 64 input units in one panel: update their weights in place, note the new squares, and refresh the
- * transposed copy, all while the weights are in the cache. The padding of the columns is updated as well, which
+/* The gradient of 64 input units in one panel: update their weights in place and note the new squares, all while the
+ * weights are in the cache. The padding of the columns is updated as well, which
  * spares the kernel a tail; lanes are outputs, so nothing mixes it with real columns. */
 static void update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient)
 {
@@ -117,7 +130,7 @@ static void update_units(void *context, size_t p, size_t u0, size_t u1, const vo
     cdrop_lap(s->watch, CDROP_TIME_SQUARES, s->index);
 }
 
-/* The limit has scaled this block's weights: squares and transposed copy must follow, as after an update. */
+/* The limit has scaled this block's weights: squares must follow, as after an update. */
 static void refresh_limited(void *context, size_t line_block, size_t column_block)
 {
     const pass *s = context;
@@ -137,22 +150,30 @@ static void limit_layers(pass *s, cdrop_team team)
     cdrop_lap(s->watch, CDROP_TIME_MAX_NORM, 0);
 }
 
-/* Divided by panels, so that each column is one ascending chain on one thread. The first layer's background reads these
- * column sums of other threads, hence the barrier in update_layer. */
-static void update_bias(const pass *s, cdrop_team team)
+/* The gradient by the bias: each column one ascending chain on one thread. */
+static void update_bias(const pass *s, size_t p)
 {
     const cdrop_network *n = s->n;
     const layer *l = &n->layer[s->index];
-    size_t from, to;
-    cdrop_share(team, l->delta.panels, &from, &to);
-    for (size_t p = from; p < to; p++) {
-        const size_t at = p * n->k->panel * n->k->size;
-        char *gradient = (char *)l->bias_gradient + at;
-        cdrop_bias_gradient(n->k, gradient, &l->delta, p, s->batch->n);
-        n->k->update((char *)l->bias + at, gradient, (char *)l->bias_state1 + at, (char *)l->bias_state2 + at,
-                     cdrop_panel_width(&l->delta, p, n->k->panel), &s->bias_update);
+    const size_t at = p * n->k->panel * n->k->size;
+    n->k->update((char *)l->bias + at, s->sums, (char *)l->bias_state1 + at, (char *)l->bias_state2 + at,
+                 cdrop_panel_width(&l->delta, p, n->k->panel), &s->bias_update);
+}
+
+/* Whoever updates a panel's first weights updates its bias. The first layer's background needs the column sums for all
+ * weights: each thread computes those of the panels that it meets, which costs less than waiting for another's. */
+static const void *begin_update(void *context, size_t p, size_t u0)
+{
+    pass *s = context;
+    const int with_background = s->index == 0 && cdrop_shifted(s);
+    if (u0 == 0 || (with_background && s->summed != p + 1)) {
+        cdrop_bias_gradient(s->n->k, s->sums, &s->n->layer[s->index].delta, p, s->batch->n);
+        s->summed = p + 1;
     }
+    if (u0 == 0)
+        update_bias(s, p);
     cdrop_lap(s->watch, CDROP_TIME_BIAS, s->index);
+    return s->sums;
 }
 
 static char *scratch_of(const cdrop_network *n, cdrop_team team)
@@ -168,7 +189,8 @@ static void propagate(pass *s, size_t i, cdrop_team team)
     s->index = i;
     const cdrop_left left = {.lists = &l->deltas, .dense = delta_dense(n, i) ? &l->delta : NULL, .entries = l->n_out};
     const cdrop_right right = {.panels = &l->weight, .columns = l->n_in, .scratch = scratch_of(n, team)};
-    cdrop_product_rows(n->k, &n->layer[i - 1].delta, NULL, &right, &left, s->batch->n, team, finish_delta, s);
+    cdrop_product_rows(n->k, &n->layer[i - 1].delta, NULL, &right, &left, s->batch->n, team,
+                       cdrop_claims_of(s, CDROP_LOOP_GRADIENT, i), finish_delta, s);
 }
 
 static void update_layer(pass *s, size_t i, cdrop_team team)
@@ -176,23 +198,21 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
     const cdrop_network *n = s->n;
     const layer *l = &n->layer[i];
     s->index = i;
+    s->summed = 0;
     /* A listed input has its lists by unit already; a dense one is read down its columns. */
     const cdrop_lists *columns = s->kept && i == 0 ? &s->kept->columns : &l->columns;
     const cdrop_left left = {.lists = columns, .dense = l->dense ? &l->dense_inputs : NULL, .entries = s->batch->n};
-    const cdrop_background background = {.lists = &n->background_columns, .sums = l->bias_gradient};
-    const int with_background = i == 0 && cdrop_shifted(s), states = cdrop_rule_states(s->weight_update.rule);
+    const int states = cdrop_rule_states(s->weight_update.rule);
     const cdrop_gradient_sink sink = {
+        .begin = begin_update,
         .take = update_units,
         .context = s,
         .touches = {&l->weight, states > 0 ? &l->state1 : NULL, states > 1 ? &l->state2 : NULL}};
-    update_bias(s, team);
-    if (with_background) /* the background's share of the gradient needs all column sums */
-        cdrop_meet(s, team, CDROP_TIME_WAIT_BIAS, 0);
-    cdrop_product_units(n->k, &left, with_background ? &background : NULL, &l->delta, l->n_in, s->batch->n,
-                        scratch_of(n, team), team, &sink);
+    cdrop_product_units(n->k, &left, i == 0 && cdrop_shifted(s) ? &n->background_columns : NULL, &l->delta, l->n_in,
+                        s->batch->n, scratch_of(n, team), team, cdrop_claims_of(s, CDROP_LOOP_UPDATE, i), &sink);
 }
 
-/* A layer is updated one phase after its gradient was passed down: then no thread reads its transposed weights any
+/* A layer is updated one phase after its gradient was passed down: then no thread reads its weights any
  * more. The update of layer i + 1 and the gradient by the input of layer i share a phase because they touch
  * different layers, which halves the number of barriers. */
 static void backward(pass *s, cdrop_team team)
@@ -236,11 +256,14 @@ static void step_job(void *argument, cdrop_team team)
     pass mine = *(const pass *)argument, *s = &mine;
     cdrop_take_watch(s, team);
     cdrop_forward(s, team);
-    losses(s, team);
-    cdrop_meet(s, team, CDROP_TIME_WAIT_LOSS, 0);
+    if (!s->finish_outputs)
+        losses(s, team);
     const double loss = batch_loss(s) + penalty(s); /* the same bits on every thread */
     cdrop_lap(s->watch, CDROP_TIME_LOSS, 0);
-    cdrop_meet(s, team, CDROP_TIME_WAIT_TOTAL, 0); /* before an update overwrites the squares */
+    /* The squares must be read before an update overwrites them. With several layers the first update comes after the
+     * barrier behind the first gradient by input. */
+    if (s->n->layers == 1)
+        cdrop_meet(s, team, CDROP_TIME_WAIT_TOTAL, 0);
     if (team.index == 0) {
         *s->total = loss;
         *s->status = isfinite(loss) ? CDROP_OK : CDROP_NOT_FINITE;
@@ -325,6 +348,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     };
     /* Decided once, before the job: all threads must agree on it. */
     cdrop_choose_products(n, batch, s.kept);
+    memset(n->claims, 0, n->layers * CDROP_LOOPS * (size_t)n->threads * sizeof *n->claims);
     cdrop_parallel(step_job, &s, threads);
     cdrop_lap(n->watches, CDROP_TIME_WAIT_END, 0);
     measure_density(n, batch->n, s.kept);
