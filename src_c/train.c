@@ -332,6 +332,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
         .step = step,
         .purpose = CDROP_FOR_MASKS,
         .training = 1,
+        .finish_outputs = one_panel_of_outputs(n) ? finish_with_losses : NULL,
         .begin = begin,
         .total = loss,
         .status = &status,

@@ -26,6 +26,7 @@ static int made_up_cpuid(unsigned leaf, unsigned *a, unsigned *b, unsigned *c, u
 #define cdrop_simd_built made_up_simd_built
 #define cdrop_simd_usable made_up_simd_usable
 #define cdrop_select_simd made_up_select_simd
+#define cdrop_simd_parameter made_up_simd_parameter
 #define cdrop_flush_denormals made_up_flush_denormals
 #define cdrop_restore_fp_mode made_up_restore_fp_mode
 #include "../../src_c/cpu.c"
