@@ -240,7 +240,7 @@ cdrop_status cdrop_network_sample(cdrop_network *n, const cdrop_uncertainty *out
         const cdrop_batch part = cdrop_part_of(n, batch, q.done, cdrop_min(chunk, batch->n - q.done));
         q.pass.batch = &part;
         q.pass.first_row = how->first_row + q.done;
-        cdrop_choose_products(n, &part, NULL);
+        cdrop_choose_products(&q.pass);
         cdrop_parallel(sample_job, &q, threads);
     }
     cdrop_release(&space);
