@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cdrop import _batches, _kernels, checkpoints
 from cdrop._background import find_background
 from cdrop._checks import finite_number, truth_value, whole_number
+from cdrop._shared import SharedRows
 from cdrop._state import as_settings, check_ours
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Epoch, Schedule
@@ -266,7 +267,7 @@ def _draws(net: Network, data: _kernels.Rows, cut: Cut, total: int) -> Iterator[
     order, size = cut.order(_batches.fixed(cut.n, net.seed)), cut.batch_size
     kept = None
     if total >= 2 * cut.count:
-        kept = net._engine.keep_batches(data, order, size, net.threads or 0)
+        kept = (net._shared or SharedRows()).minibatches(net, data, order, size)
     for number in _batches.drawn(cut.count, net.seed, net.history.iterations, total):
         yield Minibatch(order[number * size : (number + 1) * size], kept, number)
 
