@@ -223,6 +223,19 @@ def random_normal(size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint
     return out
 
 
+def normal_rows(size_t rows, size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer):
+    """Return `n` standard normal numbers from each of `rows` streams, of block 0, 1, and so on."""
+    cdef double[:, ::1] view
+    cdef size_t i
+    out = np.empty((rows, n), np.float64)
+    if out.size:
+        view = out
+        with nogil:
+            for i in range(rows):
+                cdrop_random_normal(&view[i, 0], n, seed, step, purpose, layer, i)
+    return out
+
+
 # ---- Masked products -----------------------------------------------------------------------------------------------
 
 
