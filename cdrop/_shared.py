@@ -1,7 +1,7 @@
 """What networks that train and test on the same arrays need to find out only once.
 
-An experiment trains many networks on the same rows and evaluates them on the same test rows, again and again. Whether all
-numbers are finite, and the lists of the inputs that differ from the background, do not depend on the network's weights.
+An experiment trains many networks on the same rows and evaluates them on the same test rows, again and again. Whether
+all numbers are finite, and the lists of the inputs that differ from the background, do not depend on a network's weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["PREDICTED_AT_ONCE", "SharedRows"]
 
 PREDICTED_AT_ONCE = 256  # rows per list: as many as a prediction without lists works on
-_USES = 2  # predictions of an array before its lists are made: one that is not repeated saves nothing
+_USES = (
+    2  # predictions of an array before its lists are made: one that is not repeated saves nothing
+)
 
 
 class _Key(NamedTuple):
@@ -60,8 +62,9 @@ class _Cut(NamedTuple):
 class SharedRows:
     """Checks and lists of arrays that several networks use: those passed to `share`, until `forget`.
 
-    Whoever shares an array promises not to change it meanwhile. Arrays are recognized by identity, and not kept alive. Of
-    minibatches only the last lists are kept, so memory stays that of one fit. Several threads may use an object at once.
+    Whoever shares an array promises not to change it meanwhile. Arrays are recognized by identity, and not kept alive.
+    Of minibatches only the last lists are kept, so memory stays that of one fit, plus at most that of the test rows.
+    Several threads may use an object at once.
     """
 
     def __init__(self) -> None:
