@@ -1,7 +1,7 @@
 """What networks that train and test on the same arrays need to find out only once.
 
 An experiment trains many networks on the same rows and evaluates them on the same test rows, again and again. Whether
-all numbers are finite, and the lists of the inputs that differ from the background, do not depend on a network's weights.
+all numbers are finite, and the lists of the inputs that differ from the background, do not depend on weights.
 """
 
 from __future__ import annotations
