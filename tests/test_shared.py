@@ -83,6 +83,22 @@ def test_lists_are_made_once_for_networks_of_one_order(monkeypatch):
     assert sorted(calls) == [False, True, True]
 
 
+def test_lists_are_made_again_for_another_background(monkeypatch):
+    calls = count_lists(monkeypatch)
+    (x, y), shared = paper(), SharedRows()
+    shared.share(x)
+    dropping, _ = fitted(x, y, shared, (x, y), input_dropout=0.2)
+    assert dropping._background.any() == 0
+    del calls[:]
+    fitted(x, y, shared, (x, y))
+    assert sorted(calls) == [False, True]
+    net = made(shared)
+    net._set_background(np.full(70, 0.5, np.float32))
+    net.fit(x, y, batch_size=64, iterations=15)
+    net.evaluate(x, y)
+    assert sorted(calls) == [False, False, True, True]
+
+
 @pytest.mark.parametrize(
     "other",
     [
