@@ -138,7 +138,7 @@ cdef extern from "cdrop.h" nogil:
     void cdrop_network_set_background(cdrop_network *network, const void *background)
     cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, int threads)
     cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const cdrop_batch *all, size_t size,
-                                    int threads)
+                                    int by_unit, int threads)
     void cdrop_kept_free(cdrop_kept *kept)
     cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch,
                                     const cdrop_optimizer *optimizer, uint64_t step, int threads, double *loss)

@@ -235,6 +235,19 @@ def random_normal(size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint
     return out
 
 
+def normal_rows(size_t rows, size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer):
+    """Return `n` standard normal numbers from each of `rows` streams, of block 0, 1, and so on."""
+    cdef double[:, ::1] view
+    cdef size_t i
+    out = np.empty((rows, n), np.float64)
+    if out.size:
+        view = out
+        with nogil:
+            for i in range(rows):
+                cdrop_random_normal(&view[i, 0], n, seed, step, purpose, layer, i)
+    return out
+
+
 # ---- Masked products -----------------------------------------------------------------------------------------------
 
 
@@ -374,7 +387,7 @@ cdef class Turn:
 
 
 cdef class KeptBatches:
-    """Lists of minibatches that come again, made by `Engine.keep_batches` for the steps of that engine."""
+    """Lists of minibatches that come again, made by `Engine.keep_batches` and used by engines to which they apply."""
     cdef cdrop_kept *kept
 
     def __dealloc__(self):
@@ -384,11 +397,13 @@ cdef class KeptBatches:
 cdef class Rows:
     """Checked arrays of a call, as C sees them: kept alive here, with their addresses taken once.
 
-    `x` is a matrix, or has the `data`, `indices` and `indptr` of a sparse one.
+    `x` is a matrix, or has the `data`, `indices` and `indptr` of a sparse one. Predictions use `kept`, lists of all
+    rows in their order, unless it is None.
     """
 
     cdef cdrop_batch batch
     cdef readonly object x, labels, targets, weights
+    cdef public KeptBatches kept
 
     def __cinit__(self, x, labels=None, targets=None, weights=None):
         dense = isinstance(x, np.ndarray)
@@ -466,14 +481,18 @@ cdef class Engine:
         _raise_on(status)
 
     def keep_batches(self, Rows data not None, order, size_t size, int threads):
-        """Make the lists of minibatches order[i * size:(i + 1) * size] of the data; see cdrop.h."""
+        """Make the lists of minibatches order[i * size:(i + 1) * size] of the data for steps; see cdrop.h.
+
+        With the order None, all rows are taken in their order, and the lists are for predictions."""
         cdef KeptBatches kept = KeptBatches()
         cdef cdrop_batch batch = data.batch
+        cdef bint by_unit = order is not None
         cdef cdrop_status status
-        batch.rows = _integers(order)
-        batch.n = order.shape[0]
+        if by_unit:
+            batch.rows = _integers(order)
+            batch.n = order.shape[0]
         with self.lock, nogil:
-            status = cdrop_keep_batches(&kept.kept, self.network, &batch, size, threads)
+            status = cdrop_keep_batches(&kept.kept, self.network, &batch, size, by_unit, threads)
         _raise_on(status)
         return kept
 
@@ -525,6 +544,9 @@ cdef class Engine:
     def predict(self, Rows data not None, answer, int threads):
         """Predict "outputs", "probabilities" or "labels" of all rows without dropout; see cdrop.h."""
         cdef int kind = _ANSWERS[answer]
+        cdef cdrop_batch batch = data.batch
+        if data.kept is not None:
+            batch.kept = data.kept.kept
         labels = kind == CDROP_LABELS and self.loss != CDROP_SQUARED_ERROR
         one_each = labels and self.loss == CDROP_SOFTMAX_CROSS_ENTROPY
         rows, units = data.batch.n, self.shapes[-1][1]
@@ -536,7 +558,7 @@ cdef class Engine:
             po = <void *>_address(out)
         cdef cdrop_status status
         with self.lock, nogil:
-            status = cdrop_network_predict(self.network, po, &data.batch, <cdrop_answer>kind, threads)
+            status = cdrop_network_predict(self.network, po, &batch, <cdrop_answer>kind, threads)
         _raise_on(status)
         return out
 

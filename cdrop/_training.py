@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cdrop import _batches, _kernels, checkpoints
 from cdrop._background import find_background
 from cdrop._checks import finite_number, truth_value, whole_number
+from cdrop._shared import PREDICTED_AT_ONCE, SharedRows
 from cdrop._state import as_settings, check_ours
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Epoch, Schedule
@@ -38,6 +39,7 @@ __all__ = [
     "use",
 ]
 
+_WORTH_LISTS = 3  # evaluations of the validation rows in a fit from which on their lists are kept
 _TINY = np.finfo(np.float64).tiny  # the kernels treat smaller numbers as 0
 
 
@@ -266,7 +268,7 @@ def _draws(net: Network, data: _kernels.Rows, cut: Cut, total: int) -> Iterator[
     order, size = cut.order(_batches.fixed(cut.n, net.seed)), cut.batch_size
     kept = None
     if total >= 2 * cut.count:
-        kept = net._engine.keep_batches(data, order, size, net.threads or 0)
+        kept = (net._shared or SharedRows()).minibatches(net, data, order, size)
     for number in _batches.drawn(cut.count, net.seed, net.history.iterations, total):
         yield Minibatch(order[number * size : (number + 1) * size], kept, number)
 
@@ -274,6 +276,8 @@ def _draws(net: Network, data: _kernels.Rows, cut: Cut, total: int) -> Iterator[
 def _epochs(net: Network, plan: Plan, passes: int, course: _Course) -> bool:
     """Make passes over the rows; return whether all are completed, without a request to stop."""
     cut, hyper, place = plan.cut, plan.hyper, course.place
+    if net._shared is None and passes - place.epochs >= _WORTH_LISTS:
+        _keep_lists(net, plan.held_out)
     for _ in range(place.epochs, passes):
         if not place.steps:  # else a checkpoint was made within this epoch
             net._epoch += 1
@@ -287,6 +291,13 @@ def _epochs(net: Network, plan: Plan, passes: int, course: _Course) -> bool:
         if place.finished:
             return False
     return True
+
+
+def _keep_lists(net: Network, held_out: _kernels.Rows | None) -> None:
+    """Make the lists of the validation rows, which every epoch predicts."""
+    if held_out is not None:
+        threads = net.threads or 0
+        held_out.kept = net._engine.keep_batches(held_out, None, PREDICTED_AT_ONCE, threads)
 
 
 def _end_epoch(net: Network, plan: Plan, rate: float, course: _Course) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdrop._checks import choice, whole_number
-from cdrop.kernels import random_normal
+from cdrop._kernels import normal_rows
 
 __all__ = ["INITIALIZERS", "initial_weight"]
 
@@ -62,6 +61,8 @@ def initial_weight(
     choice("initializer", initializer, tuple(INITIALIZERS))
     fan_in = whole_number("fan_in", fan_in, 1, 2**32)
     fan_out = whole_number("fan_out", fan_out, 1, 2**32)
-    key: dict[str, Any] = {"seed": seed, "purpose": _PURPOSE, "layer": layer}
-    rows = [random_normal(fan_out, block=i, **key) for i in range(fan_in)]
-    return np.array(rows) * INITIALIZERS[initializer](fan_in, fan_out)
+    seed = whole_number("seed", seed, 0, 2**64)
+    layer = whole_number("layer", layer, 0, 2**32)
+    rows = normal_rows(fan_in, fan_out, seed, 0, _PURPOSE, layer)
+    rows *= INITIALIZERS[initializer](fan_in, fan_out)
+    return rows

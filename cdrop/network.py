@@ -30,6 +30,7 @@ from cdrop._checks import (
     whole_number,
 )
 from cdrop._features import checked_rows, feature_matrix
+from cdrop._shared import SharedRows
 from cdrop._training import Cut, Minibatch, Plan
 from cdrop.callbacks import check_callbacks
 from cdrop.initializers import INITIALIZERS, initial_weight
@@ -174,6 +175,7 @@ class Network:
         self._epoch = 0
         self._background: NDArray[Any] | None = None  # set by the first fit; zeros if there is none
         self._under_way: str | None = None  # the last fit, if it wrote checkpoints
+        self._shared: SharedRows | None = None  # set by experiments
         self._turn = _kernels.Turn()  # threads that share a network take whole steps in turn
         self._engine = self._make_engine()
         for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
@@ -375,7 +377,9 @@ class Network:
     def _training_data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
     ) -> _kernels.Rows:
-        x = checked_rows("X", feature_matrix("X", X, self.units[0]), self.dtype)
+        matrix = feature_matrix("X", X, self.units[0])
+        check = checked_rows if self._shared is None else self._shared.checked
+        x = check("X", matrix, self.dtype)
         if not len(x):
             raise ValueError("X has 0 rows; expected at least 1")
         labels = targets = None
@@ -403,6 +407,8 @@ class Network:
     def _predicted(self, X: ArrayLike, answer: str) -> NDArray[Any]:
         """Predict piece by piece, so that only a piece is copied if X has another dtype or layout than the engine's."""
         x = feature_matrix("X", X, self.units[0])
+        if self._shared is not None and self._shared.has_checked(x, self.dtype):
+            return self._outputs(_kernels.Rows(x), answer)
         rows, piece = x.shape[0], self._piece()
         if rows <= piece:
             return self._answers(x, 0, answer)
@@ -412,6 +418,12 @@ class Network:
         for i in range(piece, rows, piece):
             out[i : i + piece] = self._answers(x[i : i + piece], i, answer)
         return out
+
+    def _outputs(self, data: _kernels.Rows, answer: str) -> NDArray[Any]:
+        """Predict checked rows at once, from their lists if an experiment shares these."""
+        if self._shared is not None:
+            self._shared.keep_rows(self, data)
+        return self._engine.predict(data, answer, self.threads or 0)
 
     def _piece(self) -> int:
         """Return the number of rows per piece: whole blocks of 64 rows, as masks are drawn."""
@@ -494,7 +506,7 @@ class Network:
             assert data.targets is not None
             if not np.ptp(data.targets, axis=0).all():
                 raise ValueError("y is constant in a column; R^2 needs targets that vary")
-        return self._scored(data, self._engine.predict(data, "labels", self.threads or 0))
+        return self._scored(data, self._outputs(data, "labels"))
 
     def evaluate(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
@@ -526,7 +538,7 @@ class Network:
         return self._evaluated(self._training_data(X, y, sample_weight))
 
     def _evaluated(self, data: _kernels.Rows) -> Evaluation:
-        outputs = self._engine.predict(data, "outputs", self.threads or 0)
+        outputs = self._outputs(data, "outputs")
         with np.errstate(all="ignore"):  # a diverged network's numbers
             loss, _ = _kernels.loss_and_gradient(
                 self.loss, outputs, data.labels, data.targets, data.weights

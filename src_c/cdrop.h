@@ -181,8 +181,8 @@ typedef struct {
     const int64_t *labels;
     const void *targets;
     const double *weights;
-    const cdrop_kept *kept; /* lists of minibatches, of which this is the one numbered, or NULL */
-    size_t number;
+    const cdrop_kept *kept; /* lists made of these rows, or NULL */
+    size_t number;          /* of a step: which of their minibatches this is */
 } cdrop_batch;
 
 cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *design);
@@ -200,12 +200,13 @@ void cdrop_network_set_background(cdrop_network *network, const void *background
 /* Takes the memory of steps on up to `rows` rows, so that those find it there. CDROP_NO_MEMORY changes nothing. */
 cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, int threads);
 
-/* The lists of minibatches that come again: the i-th has rows[i * size .. (i + 1) * size) of the batch `all`, of which
+/* The lists of minibatches that come again: the i-th has rows [i * size, (i + 1) * size) of the batch `all`, of which
  * only the input counts. *kept stays NULL where they cannot help, would take more memory than those rows themselves or
- * than there is, or the input is sparse. For steps of this network only; steps ignore them after the background has
- * changed. Results do not depend on them. */
+ * than there is, or the input is sparse. `by_unit` as well as by row, for steps; predictions need the lists by row alone.
+ * Several networks may read them at once; one whose number of inputs, type, input dropout or background differs ignores
+ * them. Results do not depend on them. */
 cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const cdrop_batch *all, size_t size,
-                                int threads);
+                                int by_unit, int threads);
 void cdrop_kept_free(cdrop_kept *kept);
 
 /* One training step: masks of `step`, forward, loss, backward, update in place, and then cdrop_limit_norms of each hidden
@@ -278,7 +279,7 @@ cdrop_status cdrop_network_times(cdrop_network *network, int on, double *seconds
 typedef enum { CDROP_OUTPUTS, CDROP_PROBABILITIES, CDROP_LABELS } cdrop_answer;
 
 /* Predicts without dropout for the inputs of the batch; it needs no more than those. out: n x units[layers], but n for
- * the labels of a softmax. Works in chunks of fixed size. */
+ * the labels of a softmax. Works in chunks of fixed size, or minibatch by minibatch where the lists of all rows are kept. */
 cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdrop_batch *batch, cdrop_answer answer,
                                    int threads);
 

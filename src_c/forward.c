@@ -39,14 +39,29 @@ cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows)
     return CDROP_OK;
 }
 
-void cdrop_choose_products(cdrop_network *n, const cdrop_batch *batch, const kept_batch *kept)
+/* Sampling chooses as steps do: units are dropped out in both. */
+static double *density_of(const pass *s, layer *l)
 {
-    for (size_t i = 0; i < n->layers; i++) {
-        n->layer[i].dense = n->layer[i].density > n->k->dense_above;
-        atomic_store(&n->layer[i].live_count, 0);
+    return s->training || s->masks ? &l->density : &l->predicted_density;
+}
+
+void cdrop_choose_products(const pass *s)
+{
+    for (size_t i = 0; i < s->n->layers; i++) {
+        layer *l = &s->n->layer[i];
+        l->dense = *density_of(s, l) > s->n->k->dense_above;
+        atomic_store(&l->live_count, 0);
     }
-    if (batch->indptr || kept)
-        n->layer[0].dense = 0;
+    if (s->batch->indptr || s->kept)
+        s->n->layer[0].dense = 0;
+}
+
+void cdrop_measure_density(const pass *s)
+{
+    for (size_t i = s->kept != NULL; i < s->n->layers; i++) {
+        layer *l = &s->n->layer[i];
+        *density_of(s, l) = (double)atomic_load(&l->live_count) / (double)(s->batch->n * l->n_in);
+    }
 }
 
 /* Given masks have one row for all rows of the batch (hence also `words` = 0, a step of nothing from row to row):

@@ -37,6 +37,7 @@ static void describe_layer(layer *l, const cdrop_design *d, size_t i)
     l->test_scale = d->scale_in_training ? 1 : kept;
     /* Until a step has counted: random weights make about half of the pre-activations negative. */
     l->density = i && d->activation == CDROP_RELU ? kept / 2 : kept;
+    l->predicted_density = l->density / kept;
 }
 
 /* One line of the input's width, listed by row and by unit like a batch of one row, because it goes through the same
@@ -136,8 +137,6 @@ void cdrop_network_set_background(cdrop_network *n, const void *background)
     const cdrop_source source = {
         .data = n->background, .pitch = units, .columns = units, .scale = 1, .rule = CDROP_LIVE_NONZERO};
     memcpy(n->background, background, units * k->size);
-    /* Kept lists of the input remember this count, and are ignored after a change. */
-    n->backgrounds++;
     n->has_background = k->compress(&n->background_row, &source, 0, n->background_row.blocks, 0, 1) > 0;
     k->scatter(&n->background_columns, &n->background_row, 0, n->background_row.blocks, 0, 1);
 }

@@ -27,7 +27,8 @@ typedef struct {
     uint64_t *live; /* of the input: which units were live */
     size_t words;   /* of its masks */
     atomic_size_t live_count;
-    double density;              /* share of the input that was live in the last step */
+    /* share of the input that was live in the last step, and in the last prediction, which drops nothing */
+    double density, predicted_density;
     int dense;                   /* whether its products run without lists */
     cdrop_panels dense_inputs;   /* the input after dropout, and */
     cdrop_lists inputs, columns; /* its live entries by row and by unit: one of the two is filled */
@@ -36,8 +37,19 @@ typedef struct {
 } layer;
 
 typedef struct {
-    cdrop_lists inputs, columns;
+    cdrop_lists inputs, columns; /* by row; by unit, or empty */
 } kept_batch;
+
+/* Depends on the rows and on what of the network is noted here, so that other networks can use it. */
+struct cdrop_kept {
+    cdrop_workspace memory;
+    kept_batch *batch;
+    size_t size; /* rows of each batch but the last */
+    int by_unit;
+    const cdrop_kernels *k;
+    size_t n_in;
+    void *background; /* what the entries are differences from */
+};
 
 struct cdrop_network {
     const cdrop_kernels *k;
@@ -61,7 +73,6 @@ struct cdrop_network {
     void *background;               /* padded row */
     cdrop_lists background_row;     /* its nonzero entries, as a row */
     cdrop_lists background_columns; /* and by unit */
-    unsigned backgrounds;           /* how many have been set */
 };
 
 /* What a pass works on. It is not part of the network because it changes from call to call, and because each thread
@@ -132,7 +143,7 @@ cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, int threads);
 /* ---- kept.c ---- */
 
 /* The kept lists of a batch, or NULL. */
-const kept_batch *cdrop_kept_lists(const cdrop_network *n, const cdrop_batch *batch);
+const kept_batch *cdrop_kept_lists(const cdrop_network *n, const cdrop_batch *batch, int by_unit);
 
 /* ---- forward.c ---- */
 
@@ -142,9 +153,12 @@ int cdrop_threads_for(const cdrop_network *n, size_t rows, int asked);
 /* Memory for a forward pass over up to `rows` rows. */
 cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows);
 
-/* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. Inputs that are
- * kept or sparse are always listed. */
-void cdrop_choose_products(cdrop_network *n, const cdrop_batch *batch, const kept_batch *kept);
+/* Lists or dense, layer by layer, from what the last step counted, or for a prediction the last prediction. It changes
+ * no bit of the result. Inputs that are kept or sparse are always listed. */
+void cdrop_choose_products(const pass *s);
+
+/* To be called after a pass: what it counted. Kept lists are not counted again. */
+void cdrop_measure_density(const pass *s);
 
 /* This thread's rows, where blocks of them stay whole: a block's masks come from one stream. */
 void cdrop_share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to);

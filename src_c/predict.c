@@ -60,15 +60,19 @@ static size_t answer_size(const cdrop_network *n, cdrop_answer answer)
 cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const cdrop_batch *batch, cdrop_answer answer,
                                    int threads)
 {
+    const kept_batch *kept = cdrop_kept_lists(n, batch, 0);
     /* The memory of training, where that is larger: it is there, and more rows make better use of the threads. */
-    const size_t chunk = n->rows > CDROP_PREDICT_ROWS ? n->rows : CDROP_PREDICT_ROWS;
+    const size_t own = n->rows > CDROP_PREDICT_ROWS ? n->rows : CDROP_PREDICT_ROWS;
+    const size_t chunk = kept ? batch->kept->size : own;
     if (cdrop_reserve_forward(n, cdrop_min(batch->n, chunk)) != CDROP_OK)
         return CDROP_NO_MEMORY;
-    for (size_t done = 0; done < batch->n; done += chunk) {
+    for (size_t done = 0, i = 0; done < batch->n; done += chunk, i++) {
         const cdrop_batch part = cdrop_part_of(n, batch, done, cdrop_min(chunk, batch->n - done));
         pass s = {.n = n, .batch = &part, .out = (char *)out + done * answer_size(n, answer), .answer = answer};
-        cdrop_choose_products(n, &part, NULL);
+        s.kept = kept ? kept + i : NULL;
+        cdrop_choose_products(&s);
         cdrop_parallel(predict_job, &s, cdrop_threads_for(n, part.n, threads));
+        cdrop_measure_density(&s);
     }
     return CDROP_OK;
 }

@@ -240,7 +240,7 @@ cdrop_status cdrop_network_sample(cdrop_network *n, const cdrop_uncertainty *out
         q.pass.batch = &part;
         q.pass.first_row = how->first_row + q.done;
         q.pass.begin = cdrop_begin_watches(n);
-        cdrop_choose_products(n, &part, NULL);
+        cdrop_choose_products(&q.pass);
         cdrop_parallel(sample_job, &q, threads);
         cdrop_end_watches(&q.pass);
     }

@@ -242,14 +242,6 @@ static double penalty(const pass *s)
     return 0.5 * s->weight_update.l2 * sum;
 }
 
-/* Counted by this step, used by the next one to choose between lists and dense products. Kept lists are not counted
- * again, so the first layer keeps its density. */
-static void measure_density(cdrop_network *n, size_t rows, const kept_batch *kept)
-{
-    for (size_t i = kept != NULL; i < n->layers; i++)
-        n->layer[i].density = (double)atomic_load(&n->layer[i].live_count) / (double)(rows * n->layer[i].n_in);
-}
-
 /* Each thread walks the layers with a pass of its own: between barriers they are not at the same place. */
 static void step_job(void *argument, cdrop_team team)
 {
@@ -326,7 +318,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     pass s = {
         .n = n,
         .batch = batch,
-        .kept = cdrop_kept_lists(n, batch),
+        .kept = cdrop_kept_lists(n, batch, 1),
         .masks = n->masks,
         .seed = n->seed,
         .step = step,
@@ -348,11 +340,11 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
                  .weight_sum = cdrop_weight_sum(batch->weights, batch->rows, batch->n)},
     };
     /* Decided once, before the job: all threads must agree on it. */
-    cdrop_choose_products(n, batch, s.kept);
+    cdrop_choose_products(&s);
     memset(n->claims, 0, n->layers * CDROP_LOOPS * (size_t)n->threads * sizeof *n->claims);
     cdrop_parallel(step_job, &s, threads);
     cdrop_lap(n->watches, CDROP_TIME_WAIT_END, 0);
-    measure_density(n, batch->n, s.kept);
+    cdrop_measure_density(&s);
     /* The loss is that of the weights before the update, so it cannot show what the update did. */
     if (status == CDROP_OK && cdrop_network_fault(n, 0, &in_weights) < n->layers)
         status = CDROP_DIVERGED;

@@ -190,6 +190,8 @@ class Configuration:
     ) -> tuple[Any, Notes]:
         """Make and train the network of one run."""
         fitted = "train" if "train" in rows else "fit"
+        for matrix in rows.values():
+            problem.shared.share(matrix)
         net = self._make(problem, rows[fitted], options.network or Network, seed, options.threads)
         scaled = part.scaled_targets(fitted)
         notes = Notes(rows["test"], scaled("test"), options.curve_every)
@@ -231,7 +233,10 @@ class Configuration:
         outputs = len(problem.classes) or (1 if problem.y.ndim == 1 else problem.y.shape[1])
         units = [X.shape[1], *self.hidden, outputs]
         network = {"loss": _LOSSES[problem.task], **self.network}
-        return make(units, **network, seed=seed, threads=threads)
+        net = make(units, **network, seed=seed, threads=threads)
+        if isinstance(net, Network):
+            net._shared = problem.shared
+        return net
 
 
 class _EarlyStopping(Callback):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cdrop._shared import SharedRows
 from cdrop.checkpoints import digest
 from cdrop.datasets.dataset import SPLITTING, in_shares
 
@@ -256,9 +257,15 @@ class Problem:
             self._last = ((repeat, seed), part)
         return part  # type: ignore[no-any-return]
 
+    @cached_property
+    def shared(self) -> SharedRows:
+        """Checks and lists of the rows, for the networks of all arms and repeats."""
+        return SharedRows()
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what another process can make again."""
-        return {name: value for name, value in vars(self).items() if name != "_last"}
+        left_out = ("_last", "shared")
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     @property
     def tests_on_splits(self) -> bool:

@@ -222,9 +222,12 @@ def paired_experiment(
     work = _Work(problem, candidates, repeats, seed, options, ledger, n_jobs, jobs)
     begin, earlier = time.perf_counter(), sum(trial.seconds for trial in work.done)
     plan = _looks(problem, repeats, looks)
-    result.stopped = _stopped_by(
-        lambda: _perform(result, work, plan, deadline, on_begin or _ignore, on_trial or _ignore)
-    )
+    try:
+        result.stopped = _stopped_by(
+            lambda: _perform(result, work, plan, deadline, on_begin or _ignore, on_trial or _ignore)
+        )
+    finally:
+        problem.shared.forget()  # from here on the caller may change the rows
     if result.stopped is not None:
         _collect(result, work.done)
     result.seconds = time.perf_counter() - begin + earlier
