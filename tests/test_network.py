@@ -209,7 +209,7 @@ def test_a_huge_limit_is_none(limit, dtype, simd):
 
 
 def test_a_limited_network_loaded_midway_goes_on_byte_for_byte(dtype, simd):
-    """The noted squares and the transposed copy are those of the limited weights."""
+    """The recorded squares are those of the limited weights."""
     net, other = (Network([70, 131, 65, 10], dropout=0.5, dtype=dtype) for _ in range(2))
     x, y = problem(net.units, dtype=dtype)
     for _ in range(4):
