@@ -29,7 +29,8 @@ typedef struct {
     uint64_t *live; /* of the input: which units were live */
     size_t words;   /* of its masks */
     atomic_size_t live_count;
-    double density;              /* share of the input that was live in the last step */
+    double density;              /* share of the input that was live in the last step, */
+    double predicted_density;    /* and in the last rows predicted, where nothing is dropped */
     int dense;                   /* whether its products run without lists */
     cdrop_panels dense_inputs;   /* the input after dropout, and */
     cdrop_lists inputs, columns; /* its live entries by row and by unit: one of the two is filled */

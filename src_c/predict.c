@@ -35,6 +35,22 @@ static void predict_job(void *argument, cdrop_team team)
         answer_row(s, i, cdrop_panel_at(&last->out, s->n->k, 0, i), last->n_out);
 }
 
+/* A prediction drops nothing, so more of its units are live than in a step; and a step on kept lists leaves the density
+ * of the input unknown. Hence a count of its own, which goes from chunk to chunk and from call to call. */
+static void choose_products(cdrop_network *n, const cdrop_batch *batch)
+{
+    cdrop_choose_products(n, batch, NULL);
+    for (size_t i = batch->indptr != NULL; i < n->layers; i++)
+        n->layer[i].dense = n->layer[i].predicted_density > n->k->dense_above;
+}
+
+static void measure_density(cdrop_network *n, size_t rows)
+{
+    for (size_t i = 0; i < n->layers; i++)
+        n->layer[i].predicted_density =
+            (double)atomic_load(&n->layer[i].live_count) / (double)(rows * n->layer[i].n_in);
+}
+
 /* The offsets of sparse rows count from the first entry of all, so only the pointer to them moves. */
 cdrop_batch cdrop_part_of(const cdrop_network *net, const cdrop_batch *batch, size_t first, size_t n)
 {
@@ -67,8 +83,9 @@ cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const cdrop_batc
     for (size_t done = 0; done < batch->n; done += chunk) {
         const cdrop_batch part = cdrop_part_of(n, batch, done, cdrop_min(chunk, batch->n - done));
         pass s = {.n = n, .batch = &part, .out = (char *)out + done * answer_size(n, answer), .answer = answer};
-        cdrop_choose_products(n, &part, NULL);
+        choose_products(n, &part);
         cdrop_parallel(predict_job, &s, cdrop_threads_for(n, part.n, threads));
+        measure_density(n, part.n);
     }
     return CDROP_OK;
 }
