@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdrop import _kernels
 from cdrop._checks import choice, whole_number
-from cdrop.kernels import random_normal
 
 __all__ = ["INITIALIZERS", "initial_weight"]
 
@@ -62,6 +61,9 @@ def initial_weight(
     choice("initializer", initializer, tuple(INITIALIZERS))
     fan_in = whole_number("fan_in", fan_in, 1, 2**32)
     fan_out = whole_number("fan_out", fan_out, 1, 2**32)
-    key: dict[str, Any] = {"seed": seed, "purpose": _PURPOSE, "layer": layer}
-    rows = [random_normal(fan_out, block=i, **key) for i in range(fan_in)]
+    seed = whole_number("seed", seed, 0, 2**64)
+    layer = whole_number("layer", layer, 0, 2**32)
+    # Past the checks of `kernels.random_normal`, which take as long for each row as its numbers.
+    draw = _kernels.random_normal
+    rows = [draw(fan_out, seed, 0, _PURPOSE, layer, i) for i in range(fan_in)]
     return np.array(rows) * INITIALIZERS[initializer](fan_in, fan_out)
