@@ -39,10 +39,25 @@ cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows)
     return CDROP_OK;
 }
 
+/* Making an entry's lists, by row and by unit, takes as long as this many columns of dense products (measured on AVX2,
+ * at half of the entries live). */
+enum { LISTING = 40 };
+
+/* The density above which a step's products of layer i run dense: the products' own, less what the lists cost, which is
+ * spread over all columns that an entry is multiplied with. A block that is not full takes as long as a full one. */
+static double dense_above(const cdrop_network *n, size_t i)
+{
+    const layer *l = &n->layer[i];
+    const size_t below = i > 1 ? n->layer[i - 1].n_in : 0; /* the gradient by its input runs over lists of this width */
+    const double columns = 2.0 * (double)l->n_out + (double)below;
+    const double cost = LISTING * (double)(cdrop_blocks(l->n_in) * CDROP_BLOCK) / (double)l->n_in;
+    return cost < columns ? n->k->dense_above * (1 - cost / columns) : 0;
+}
+
 void cdrop_choose_products(cdrop_network *n, const cdrop_batch *batch, const kept_batch *kept)
 {
     for (size_t i = 0; i < n->layers; i++) {
-        n->layer[i].dense = n->layer[i].density > n->k->dense_above;
+        n->layer[i].dense = n->layer[i].density > dense_above(n, i);
         atomic_store(&n->layer[i].live_count, 0);
     }
     if (batch->indptr || kept)
@@ -79,22 +94,49 @@ static cdrop_source input_source(const pass *s, size_t i, const void *data, size
     };
 }
 
-/* Only the first layer's lists can be kept ones. */
-static cdrop_left left_of(const pass *s, const layer *l)
+/* Whether a layer's input is what the layer below has left, all of it and unscaled. A ReLU's zeros are not made in place,
+ * because its lists need none. */
+static int needs_no_copy(const pass *s, size_t i)
 {
-    const cdrop_lists *lists = s->kept && l == s->n->layer ? &s->kept->inputs : &l->inputs;
-    return (cdrop_left){.lists = lists, .dense = l->dense ? &l->dense_inputs : NULL, .entries = l->n_in};
+    const cdrop_source source = input_source(s, i, NULL, 0);
+    if (i == 0)
+        return s->as_it_stands.data != NULL;
+    return source.rule == CDROP_LIVE_KEPT && !source.mask && source.scale == 1;
+}
+
+const cdrop_panels *cdrop_dense_input(const pass *s, size_t i)
+{
+    const layer *l = &s->n->layer[i];
+    if (!needs_no_copy(s, i))
+        return &l->dense_inputs;
+    return i ? &s->n->layer[i - 1].out : &s->as_it_stands;
+}
+
+/* Only the first layer's lists can be kept ones. */
+static cdrop_left left_of(const pass *s, size_t i)
+{
+    const layer *l = &s->n->layer[i];
+    const cdrop_lists *lists = s->kept && i == 0 ? &s->kept->inputs : &l->inputs;
+    return (cdrop_left){.lists = lists, .dense = l->dense ? cdrop_dense_input(s, i) : NULL, .entries = l->n_in};
+}
+
+cdrop_source cdrop_batch_source(const pass *s)
+{
+    cdrop_source source = input_source(s, 0, s->batch->x, s->n->layer[0].n_in);
+    source.rows = s->batch->rows;
+    source.indptr = s->batch->indptr;
+    source.indices = s->batch->indices;
+    return source;
 }
 
 void cdrop_list_input(const pass *s, size_t from, size_t to)
 {
     layer *l = &s->n->layer[0];
-    const cdrop_left left = left_of(s, l);
-    cdrop_source source = input_source(s, 0, s->batch->x, l->n_in);
+    const cdrop_left left = left_of(s, 0);
+    const cdrop_source source = cdrop_batch_source(s);
     const cdrop_kernels *k = s->n->k;
-    source.rows = s->batch->rows;
-    source.indptr = s->batch->indptr;
-    source.indices = s->batch->indices;
+    if (left.dense && needs_no_copy(s, 0))
+        return;
     /* A sum of integers: the order in which threads add does not matter. */
     atomic_fetch_add(&l->live_count, source.indptr
                                          ? k->compress_sparse(&l->inputs, &source, from, to)
@@ -140,6 +182,17 @@ static void draw_masks(const pass *s, size_t from, size_t to)
     cdrop_lap(s->watch, CDROP_TIME_MASKS);
 }
 
+/* What list_hidden would note where every unit is live. */
+static void all_live(const pass *s, size_t i, size_t b0, size_t b1, size_t l0, size_t l1)
+{
+    layer *l = &s->n->layer[i];
+    const size_t units = cdrop_min(b1 * CDROP_BLOCK, l->n_in) - b0 * CDROP_BLOCK;
+    for (size_t line = l0; s->training && line < l1; line++)
+        for (size_t b = b0; b < b1; b++)
+            l->live[line * l->words + b] = cdrop_valid_bits(l->n_in, b);
+    atomic_fetch_add_explicit(&l->live_count, units * (l1 - l0), memory_order_relaxed);
+}
+
 /* The lists of layer i's input that its products run on, from lines [l0, l1) of panel p of the activations below. */
 static void list_hidden(const pass *s, size_t i, size_t p, size_t l0, size_t l1)
 {
@@ -151,6 +204,10 @@ static void list_hidden(const pass *s, size_t i, size_t p, size_t l0, size_t l1)
     const size_t b0 = p * k->panel / CDROP_BLOCK, b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, l->inputs.blocks);
     cdrop_source source = input_source(s, i, cdrop_panel_at(a, k, p, 0), cdrop_panel_pitch(a, p));
     source.first_block = b0;
+    if (l->dense && needs_no_copy(s, i)) {
+        all_live(s, i, b0, b1, l0, l1);
+        return;
+    }
     const size_t live = l->dense ? k->densify(cdrop_panel_at(&l->dense_inputs, k, p, l0),
                                               cdrop_panel_pitch(&l->dense_inputs, p), &source, b0, b1, l0, l1)
                                  : k->compress(&l->inputs, &source, b0, b1, l0, l1);
@@ -209,7 +266,7 @@ static void run_layers(pass *s, size_t layers, cdrop_team team)
 {
     for (s->index = 0; s->index < layers; s->index++) {
         const layer *l = &s->n->layer[s->index];
-        const cdrop_left left = left_of(s, l);
+        const cdrop_left left = left_of(s, s->index);
         cdrop_product_rows(s->n->k, &l->out, start_of(s, l), &l->weight, &left, s->batch->n, team, epilogue_of(s), s);
         /* In the phase of the first product, which reads the same lists by row: no barrier of its own. */
         if (s->index == 0 && s->training && !s->kept && !l->dense)
@@ -269,7 +326,7 @@ void cdrop_forward_above(pass *s, size_t from, size_t to)
         cdrop_list_input(s, from, to);
     for (s->index = s->relisted; s->index < s->n->layers; s->index++) {
         const layer *l = &s->n->layer[s->index];
-        const cdrop_left left = left_of(s, l);
+        const cdrop_left left = left_of(s, s->index);
         cdrop_product_groups(s->n->k, &l->out, start_of(s, l), &l->weight, &left, from, to, epilogue_of(s), s);
     }
 }

@@ -90,6 +90,7 @@ typedef struct {
     double max_norm; /* 0 for none */
     void *out;       /* predictions */
     cdrop_answer answer;
+    cdrop_panels as_it_stands; /* the batch's rows, where predictions multiply them without a copy; else no data */
 } pass;
 
 /* Whether the first layer's products run on differences from the background. Not for sparse rows: their difference
@@ -129,6 +130,12 @@ cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows);
 /* Lists or dense, layer by layer, from what the last step counted. It changes no bit of the result. Inputs that are
  * kept or sparse are always listed. */
 void cdrop_choose_products(cdrop_network *n, const cdrop_batch *batch, const kept_batch *kept);
+
+/* The input of layer i where its products run without lists: a copy, or what needs none. */
+const cdrop_panels *cdrop_dense_input(const pass *s, size_t i);
+
+/* How the rows of the batch are listed. */
+cdrop_source cdrop_batch_source(const pass *s);
 
 /* This thread's rows, where blocks of them stay whole: a block's masks come from one stream. */
 void cdrop_share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to);

@@ -35,18 +35,26 @@ static void predict_job(void *argument, cdrop_team team)
         answer_row(s, i, cdrop_panel_at(&last->out, s->n->k, 0, i), last->n_out);
 }
 
-/* A prediction drops nothing, so more of its units are live than in a step; and a step on kept lists leaves the density
- * of the input unknown. Hence a count of its own, which goes from chunk to chunk and from call to call. */
-static void choose_products(cdrop_network *n, const cdrop_batch *batch)
+/* A prediction drops nothing, so more of its units are live than in a step. Hence a count of its own, which goes from
+ * chunk to chunk and from call to call. Input varies more, and a few of its rows cost little to look at. */
+static void choose_products(pass *s)
 {
-    cdrop_choose_products(n, batch, NULL);
-    for (size_t i = batch->indptr != NULL; i < n->layers; i++)
+    cdrop_network *n = s->n;
+    layer *first = &n->layer[0];
+    cdrop_choose_products(n, s->batch, NULL);
+    for (size_t i = 1; i < n->layers; i++)
         n->layer[i].dense = n->layer[i].predicted_density > n->k->dense_above;
+    if (s->batch->indptr)
+        return;
+    const cdrop_source source = cdrop_batch_source(s);
+    first->dense = cdrop_sampled_density(n->k, &source, &first->inputs, s->batch->n) > n->k->dense_above;
+    if (first->dense && cdrop_as_it_stands(&source))
+        s->as_it_stands = cdrop_view_rows(n->k, s->batch->x, first->n_in);
 }
 
 static void measure_density(cdrop_network *n, size_t rows)
 {
-    for (size_t i = 0; i < n->layers; i++)
+    for (size_t i = 1; i < n->layers; i++)
         n->layer[i].predicted_density =
             (double)atomic_load(&n->layer[i].live_count) / (double)(rows * n->layer[i].n_in);
 }
@@ -83,7 +91,7 @@ cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const cdrop_batc
     for (size_t done = 0; done < batch->n; done += chunk) {
         const cdrop_batch part = cdrop_part_of(n, batch, done, cdrop_min(chunk, batch->n - done));
         pass s = {.n = n, .batch = &part, .out = (char *)out + done * answer_size(n, answer), .answer = answer};
-        choose_products(n, &part);
+        choose_products(&s);
         cdrop_parallel(predict_job, &s, cdrop_threads_for(n, part.n, threads));
         measure_density(n, part.n);
     }
