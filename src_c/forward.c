@@ -45,11 +45,26 @@ static double *density_of(const pass *s, layer *l)
     return s->training || s->masks ? &l->density : &l->predicted_density;
 }
 
+/* Making an entry's lists, by row and by unit, takes as long as this many columns of dense products (measured on AVX2,
+ * at half of the entries live). */
+enum { LISTING = 40 };
+
+/* The density above which a step's products of layer i run dense: the products' own, less what the lists cost, which is
+ * spread over all columns that an entry is multiplied with. A block that is not full takes as long as a full one. */
+static double dense_above(const cdrop_network *n, size_t i)
+{
+    const layer *l = &n->layer[i];
+    const size_t below = i > 1 ? n->layer[i - 1].n_in : 0; /* the gradient by its input runs over lists of this width */
+    const double columns = 2.0 * (double)l->n_out + (double)below;
+    const double cost = LISTING * (double)(cdrop_blocks(l->n_in) * CDROP_BLOCK) / (double)l->n_in;
+    return cost < columns ? n->k->dense_above * (1 - cost / columns) : 0;
+}
+
 void cdrop_choose_products(const pass *s)
 {
     for (size_t i = 0; i < s->n->layers; i++) {
         layer *l = &s->n->layer[i];
-        l->dense = *density_of(s, l) > s->n->k->dense_above;
+        l->dense = *density_of(s, l) > (s->training ? dense_above(s->n, i) : s->n->k->dense_above);
         atomic_store(&l->live_count, 0);
     }
     if (s->batch->indptr || s->kept)
@@ -94,25 +109,51 @@ static cdrop_source input_source(const pass *s, size_t i, const void *data, size
     };
 }
 
-/* Only the first layer's lists can be kept ones. */
-static cdrop_left left_of(const pass *s, const layer *l)
+/* Whether a layer's input is what the layer below has left, all of it and unscaled. A ReLU's zeros are not made in place,
+ * because its lists need none. */
+static int needs_no_copy(const pass *s, size_t i)
 {
-    const cdrop_lists *lists = s->kept && l == s->n->layer ? &s->kept->inputs : &l->inputs;
-    return (cdrop_left){.lists = lists,
-                        .dense = l->dense ? &l->dense_inputs : NULL,
+    const cdrop_source source = input_source(s, i, NULL, 0);
+    if (i == 0)
+        return s->as_it_stands.data != NULL;
+    return source.rule == CDROP_LIVE_KEPT && !source.mask && source.scale == 1;
+}
+
+const cdrop_panels *cdrop_dense_input(const pass *s, size_t i)
+{
+    const layer *l = &s->n->layer[i];
+    if (!needs_no_copy(s, i))
+        return &l->dense_inputs;
+    return i ? &s->n->layer[i - 1].out : &s->as_it_stands;
+}
+
+/* Only the first layer's lists can be kept ones, and only its input has a background. */
+static cdrop_left left_of(const pass *s, size_t i)
+{
+    const layer *l = &s->n->layer[i];
+    return (cdrop_left){.lists = s->kept && i == 0 ? &s->kept->inputs : &l->inputs,
+                        .dense = l->dense ? cdrop_dense_input(s, i) : NULL,
                         .entries = l->n_in,
-                        .background = l == s->n->layer && cdrop_shifted(s) ? &s->n->background_row : NULL};
+                        .background = i == 0 && cdrop_shifted(s) ? &s->n->background_row : NULL};
+}
+
+cdrop_source cdrop_batch_source(const pass *s)
+{
+    cdrop_source source = input_source(s, 0, s->batch->x, s->n->layer[0].n_in);
+    source.rows = s->batch->rows;
+    source.indptr = s->batch->indptr;
+    source.indices = s->batch->indices;
+    return source;
 }
 
 void cdrop_list_input(const pass *s, size_t from, size_t to)
 {
     layer *l = &s->n->layer[0];
-    const cdrop_left left = left_of(s, l);
-    cdrop_source source = input_source(s, 0, s->batch->x, l->n_in);
+    const cdrop_left left = left_of(s, 0);
+    const cdrop_source source = cdrop_batch_source(s);
     const cdrop_kernels *k = s->n->k;
-    source.rows = s->batch->rows;
-    source.indptr = s->batch->indptr;
-    source.indices = s->batch->indices;
+    if (left.dense && needs_no_copy(s, 0))
+        return;
     /* A sum of integers: the order in which threads add does not matter. */
     atomic_fetch_add(&l->live_count, source.indptr
                                          ? k->compress_sparse(&l->inputs, &source, from, to)
@@ -139,6 +180,17 @@ static void draw_masks(const pass *s, size_t from, size_t to)
     cdrop_lap(s->watch, CDROP_TIME_MASKS, 0);
 }
 
+/* What list_hidden would note where every unit is live. */
+static void all_live(const pass *s, size_t i, size_t b0, size_t b1, size_t l0, size_t l1)
+{
+    layer *l = &s->n->layer[i];
+    const size_t units = cdrop_min(b1 * CDROP_BLOCK, l->n_in) - b0 * CDROP_BLOCK;
+    for (size_t line = l0; s->training && line < l1; line++)
+        for (size_t b = b0; b < b1; b++)
+            l->live[line * l->words + b] = cdrop_valid_bits(l->n_in, b);
+    atomic_fetch_add_explicit(&l->live_count, units * (l1 - l0), memory_order_relaxed);
+}
+
 /* The lists of layer i's input that its products run on, from lines [l0, l1) of panel p of the activations below. */
 static void list_hidden(const pass *s, size_t i, size_t p, size_t l0, size_t l1)
 {
@@ -150,6 +202,10 @@ static void list_hidden(const pass *s, size_t i, size_t p, size_t l0, size_t l1)
     const size_t b0 = p * k->panel / CDROP_BLOCK, b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, l->inputs.blocks);
     cdrop_source source = input_source(s, i, cdrop_panel_at(a, k, p, 0), cdrop_panel_pitch(a, p));
     source.first_block = b0;
+    if (l->dense && needs_no_copy(s, i)) {
+        all_live(s, i, b0, b1, l0, l1);
+        return;
+    }
     const size_t live = l->dense ? k->densify(cdrop_panel_at(&l->dense_inputs, k, p, l0),
                                               cdrop_panel_pitch(&l->dense_inputs, p), &source, b0, b1, l0, l1)
                                  : k->compress(&l->inputs, &source, b0, b1, l0, l1);
@@ -211,7 +267,7 @@ static void run_layers(pass *s, size_t layers, cdrop_team team)
 {
     for (s->index = 0; s->index < layers; s->index++) {
         const layer *l = &s->n->layer[s->index];
-        const cdrop_left left = left_of(s, l);
+        const cdrop_left left = left_of(s, s->index);
         const cdrop_right right = {.panels = &l->weight, .columns = l->n_out};
         cdrop_product_rows(s->n->k, &l->out, l->bias, &right, &left, s->batch->n, team,
                            cdrop_claims_of(s, CDROP_LOOP_FORWARD, s->index), epilogue_of(s), s);
@@ -270,7 +326,7 @@ void cdrop_forward_above(pass *s, size_t from, size_t to)
         cdrop_list_input(s, from, to);
     for (s->index = s->relisted; s->index < s->n->layers; s->index++) {
         const layer *l = &s->n->layer[s->index];
-        const cdrop_left left = left_of(s, l);
+        const cdrop_left left = left_of(s, s->index);
         const cdrop_right right = {.panels = &l->weight, .columns = l->n_out};
         cdrop_product_groups(s->n->k, &l->out, l->bias, &right, &left, from, to, epilogue_of(s), s);
     }

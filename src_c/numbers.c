@@ -1,5 +1,7 @@
 /* Logarithms with the same bits on every machine, and the test for NaN and infinity. C libraries round their logarithms
  * differently, and a step must not depend on which one is installed. */
+#include <string.h>
+
 #include "cdrop.h"
 
 /* atanh(s) / s - 1 = z h(z) with z = s^2 <= 1/9. h is the Chebyshev interpolant of the series sum z^k / (2 k + 3) on
@@ -21,6 +23,19 @@ static double atanh_small(double s)
 
 double cdrop_log1p(double x) { return 2 * atanh_small(x / (2 + x)); }
 
+/* x = m 2^k with m in [1/2, 1), from the bits of x; the C library's frexp takes as long as the rest of the logarithm. */
+static double mantissa(double x, int *k)
+{
+    uint64_t bits;
+    if (x < 0x1p-1022)
+        return frexp(x, k);
+    memcpy(&bits, &x, sizeof bits);
+    *k = (int)(bits >> 52) - 1022;
+    bits = (bits & UINT64_C(0xfffffffffffff)) | UINT64_C(0x3fe0000000000000);
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /* x = m 2^k with m in [sqrt(1/2), sqrt(2)), log x = k ln 2 + 2 atanh((m - 1) / (m + 1)); ln 2 in two parts: the
  * first has 33 significant bits, so that its product with k is exact. */
 double cdrop_log(double x)
@@ -30,7 +45,7 @@ double cdrop_log(double x)
     if (isinf(x))
         return x;
     int k;
-    double m = frexp(x, &k);
+    double m = mantissa(x, &k);
     if (m < 0.70710678118654752440) {
         m *= 2;
         k--;

@@ -102,6 +102,7 @@ typedef struct {
     char sums[CDROP_MOST_PANEL];
     void *out; /* predictions */
     cdrop_answer answer;
+    cdrop_panels as_it_stands; /* the batch's rows, where predictions multiply them without a copy; else no data */
 } pass;
 
 /* Whether the first layer's products run on differences from the background. Not for sparse rows: their difference
@@ -159,6 +160,12 @@ void cdrop_choose_products(const pass *s);
 
 /* To be called after a pass: what it counted. Kept lists are not counted again. */
 void cdrop_measure_density(const pass *s);
+
+/* The input of layer i where its products run without lists: a copy, or what needs none. */
+const cdrop_panels *cdrop_dense_input(const pass *s, size_t i);
+
+/* How the rows of the batch are listed. */
+cdrop_source cdrop_batch_source(const pass *s);
 
 /* This thread's rows, where blocks of them stay whole: a block's masks come from one stream. */
 void cdrop_share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to);

@@ -35,6 +35,20 @@ static void predict_job(void *argument, cdrop_team team)
         answer_row(s, i, cdrop_panel_at(&last->out, s->n->k, 0, i), last->n_out);
 }
 
+/* Hidden layers are chosen by the last chunk's count. Input varies more, and a few of its rows cost little to look at. */
+static void choose_products(pass *s)
+{
+    cdrop_network *n = s->n;
+    layer *first = &n->layer[0];
+    cdrop_choose_products(s);
+    if (s->batch->indptr || s->kept)
+        return;
+    const cdrop_source source = cdrop_batch_source(s);
+    first->dense = cdrop_sampled_density(n->k, &source, &first->inputs, s->batch->n) > n->k->dense_above;
+    if (first->dense && cdrop_as_it_stands(&source))
+        s->as_it_stands = cdrop_view_rows(n->k, s->batch->x, first->n_in);
+}
+
 /* The offsets of sparse rows count from the first entry of all, so only the pointer to them moves. */
 cdrop_batch cdrop_part_of(const cdrop_network *net, const cdrop_batch *batch, size_t first, size_t n)
 {
@@ -70,7 +84,7 @@ cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const cdrop_batc
         const cdrop_batch part = cdrop_part_of(n, batch, done, cdrop_min(chunk, batch->n - done));
         pass s = {.n = n, .batch = &part, .out = (char *)out + done * answer_size(n, answer), .answer = answer};
         s.kept = kept ? kept + i : NULL;
-        cdrop_choose_products(&s);
+        choose_products(&s);
         cdrop_parallel(predict_job, &s, cdrop_threads_for(n, part.n, threads));
         cdrop_measure_density(&s);
     }

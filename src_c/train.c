@@ -201,7 +201,8 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
     s->summed = 0;
     /* A listed input has its lists by unit already; a dense one is read down its columns. */
     const cdrop_lists *columns = s->kept && i == 0 ? &s->kept->columns : &l->columns;
-    const cdrop_left left = {.lists = columns, .dense = l->dense ? &l->dense_inputs : NULL, .entries = s->batch->n};
+    const cdrop_panels *dense = l->dense ? cdrop_dense_input(s, i) : NULL;
+    const cdrop_left left = {.lists = columns, .dense = dense, .entries = s->batch->n};
     const int states = cdrop_rule_states(s->weight_update.rule);
     const cdrop_gradient_sink sink = {
         .begin = begin_update,

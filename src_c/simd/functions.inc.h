@@ -117,10 +117,12 @@ static inline VEC KERNEL(derivative)(VEC delta, VEC a, cdrop_activation activati
     return delta;
 }
 
-static void KERNEL(activate)(void *a_, size_t pitch, size_t columns, size_t lines, cdrop_activation activation)
+/* `activation` is a constant at every call from here on. */
+static inline CDROP_INLINE void KERNEL(activate_with)(REAL *a_, size_t pitch, size_t columns, size_t lines,
+                                                      cdrop_activation activation)
 {
     for (size_t line = 0; line < lines; line++) {
-        REAL *a = (REAL *)a_ + line * pitch;
+        REAL *a = a_ + line * pitch;
         size_t i = 0;
         for (; i + L <= columns; i += L)
             V(vstore)(a + i, KERNEL(activation)(V(vload)(a + i), activation));
@@ -129,28 +131,67 @@ static void KERNEL(activate)(void *a_, size_t pitch, size_t columns, size_t line
     }
 }
 
-static void KERNEL(gate)(void *delta_, size_t pitch, const void *a_, size_t a_pitch, size_t columns, size_t lines,
-                         const uint64_t *live, size_t words, double scale_, cdrop_activation activation)
+static inline CDROP_INLINE VEC KERNEL(gated)(VEC delta, VEC a, VEC scale, uint64_t live, cdrop_activation activation)
 {
-    const VEC scale = V(vset)((REAL)scale_), zero = V(vset)(0);
-    for (size_t line = 0; line < lines; line++) {
-        REAL *delta = (REAL *)delta_ + line * pitch;
-        const REAL *a = a_ ? (const REAL *)a_ + line * a_pitch : NULL;
-        for (size_t i = 0; i < columns; i += L) {
-            const size_t n = cdrop_min(L, columns - i);
-            const unsigned bits = (unsigned)(live[line * words + i / CDROP_BLOCK] >> (i % CDROP_BLOCK));
-            VEC d = V(vmul)(n == L ? V(vload)(delta + i) : V(vload_first)(delta + i, n), scale);
-            if (a)
-                d = KERNEL(derivative)(d, n == L ? V(vload)(a + i) : V(vload_first)(a + i, n), activation);
-            d = V(vselect)(bits & ((1u << L) - 1), d, zero);
-            if (n == L)
-                V(vstore)(delta + i, d);
-            else
-                V(vstore_first)(delta + i, d, n);
+    const VEC d = KERNEL(derivative)(V(vmul)(delta, scale), a, activation);
+    return V(vselect)((unsigned)live & ((1u << L) - 1), d, V(vset)(0));
+}
+
+static inline CDROP_INLINE void KERNEL(gate_with)(REAL *delta_, size_t pitch, const REAL *a_, size_t a_pitch,
+                                                  size_t columns, size_t lines, const uint64_t *live, size_t words,
+                                                  double scale_, cdrop_activation activation)
+{
+    const VEC scale = V(vset)((REAL)scale_);
+    for (size_t line = 0; line < lines; line++, live += words) {
+        REAL *delta = delta_ + line * pitch;
+        const REAL *a = activation == CDROP_IDENTITY ? delta : a_ + line * a_pitch; /* there it is not used */
+        size_t i = 0;
+        for (; i + L <= columns; i += L) {
+            const uint64_t bits = live[i / CDROP_BLOCK] >> (i % CDROP_BLOCK);
+            V(vstore)(delta + i, KERNEL(gated)(V(vload)(delta + i), V(vload)(a + i), scale, bits, activation));
+        }
+        if (i < columns) {
+            const uint64_t bits = live[i / CDROP_BLOCK] >> (i % CDROP_BLOCK);
+            const VEC d = V(vload_first)(delta + i, columns - i), of_a = V(vload_first)(a + i, columns - i);
+            V(vstore_first)(delta + i, KERNEL(gated)(d, of_a, scale, bits, activation), columns - i);
         }
     }
 }
 
+#define EACH_ACTIVATION(CASE)                                                                                          \
+    switch (activation) {                                                                                              \
+        CASE(CDROP_RELU)                                                                                               \
+        CASE(CDROP_LEAKY_RELU)                                                                                         \
+        CASE(CDROP_TANH)                                                                                               \
+        CASE(CDROP_SIGMOID)                                                                                            \
+        CASE(CDROP_IDENTITY)                                                                                           \
+    }
+
+static void KERNEL(activate)(void *a, size_t pitch, size_t columns, size_t lines, cdrop_activation activation)
+{
+#define ACTIVATE(f)                                                                                                    \
+    case f:                                                                                                            \
+        KERNEL(activate_with)(a, pitch, columns, lines, f);                                                            \
+        break;
+    EACH_ACTIVATION(ACTIVATE)
+#undef ACTIVATE
+}
+
+/* Without `a` there is no derivative. */
+static void KERNEL(gate)(void *delta, size_t pitch, const void *a, size_t a_pitch, size_t columns, size_t lines,
+                         const uint64_t *live, size_t words, double scale, cdrop_activation activation)
+{
+    if (!a)
+        activation = CDROP_IDENTITY;
+#define GATE(f)                                                                                                        \
+    case f:                                                                                                            \
+        KERNEL(gate_with)(delta, pitch, a, a_pitch, columns, lines, live, words, scale, f);                            \
+        break;
+    EACH_ACTIVATION(GATE)
+#undef GATE
+}
+
+#undef EACH_ACTIVATION
 #undef ROUNDER
 #undef EXP_LOWEST
 #undef LN2_HIGH

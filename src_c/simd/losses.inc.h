@@ -29,33 +29,39 @@ static inline void KERNEL(store_group)(REAL *p, const VEC group[], size_t n)
     }
 }
 
-static inline double KERNEL(tree)(const VEC partial[])
+/* The tree's first additions are those of whole vectors. */
+static inline double KERNEL(tree)(VEC partial[])
 {
-    REAL lane[CDROP_LANES];
-    for (size_t v = 0; v < PARTIALS; v++)
-        V(vstore)(lane + v * L, partial[v]);
-    for (size_t half = CDROP_LANES / 2; half; half /= 2)
+    REAL lane[V(VEC_LANES)];
+    for (size_t half = PARTIALS / 2; half; half /= 2)
+        for (size_t v = 0; v < half; v++)
+            partial[v] = V(vadd)(partial[v], partial[v + half]);
+    V(vstore)(lane, partial[0]);
+    for (size_t half = L / 2; half; half /= 2)
         for (size_t i = 0; i < half; i++)
             lane[i] += lane[i + half];
     return (double)lane[0];
 }
 
+/* Vectors of a group of which n elements are there. */
+static inline size_t KERNEL(vectors_of)(size_t n) { return cdrop_min((n + L - 1) / L, PARTIALS); }
+
+/* Of a NaN in row[0], NaN; others are ignored, and show in the sum of the exponentials. */
 static inline REAL KERNEL(row_max)(const REAL *row, size_t n)
 {
-    VEC partial[PARTIALS], group[PARTIALS];
-    REAL lane[CDROP_LANES];
+    VEC group[PARTIALS];
+    REAL lane[V(VEC_LANES)];
     const VEC lowest = V(vset)(row[0]);
-    for (size_t v = 0; v < PARTIALS; v++)
-        partial[v] = lowest;
+    VEC most = lowest;
     for (size_t i = 0; i < n; i += CDROP_LANES) {
         KERNEL(load_group)(group, row + i, n - i, lowest);
-        for (size_t v = 0; v < PARTIALS; v++)
-            partial[v] = V(vmax)(group[v], partial[v]);
+        for (size_t v = 0; v < KERNEL(vectors_of)(n - i); v++)
+            most = V(vmax)(group[v], most);
     }
-    for (size_t v = 0; v < PARTIALS; v++)
-        V(vstore)(lane + v * L, partial[v]);
-    for (size_t i = 1; i < CDROP_LANES; i++)
-        lane[0] = lane[i] > lane[0] ? lane[i] : lane[0];
+    V(vstore)(lane, most);
+    for (size_t half = L / 2; half; half /= 2)
+        for (size_t i = 0; i < half; i++)
+            lane[i] = lane[i + half] > lane[i] ? lane[i + half] : lane[i];
     return lane[0];
 }
 
@@ -68,7 +74,7 @@ static inline REAL KERNEL(exponentials)(REAL *out, const REAL *logits, size_t n,
         partial[v] = V(vset)(0);
     for (size_t i = 0; i < n; i += CDROP_LANES) {
         KERNEL(load_group)(group, logits + i, n - i, lowest);
-        for (size_t v = 0; v < PARTIALS; v++) {
+        for (size_t v = 0; v < KERNEL(vectors_of)(n - i); v++) {
             group[v] = KERNEL(exp)(V(vsub)(group[v], shift));
             partial[v] = V(vadd)(partial[v], group[v]);
         }

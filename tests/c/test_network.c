@@ -180,13 +180,13 @@ static uint64_t hash_network(const cdrop_network *network, const run *r, cdrop_d
     return hash;
 }
 
-/* What the products of a step run on: as counted in the step before, or always the same. */
+/* What the products of a step and of a prediction run on: as counted before, or always the same. */
 typedef enum { AS_COUNTED, ON_LISTS, DENSE } side;
 
 static void choose_side(cdrop_network *network, side s)
 {
     for (size_t l = 0; s != AS_COUNTED && l < network->layers; l++)
-        network->layer[l].density = s == DENSE ? 2 : 0;
+        network->layer[l].density = network->layer[l].predicted_density = s == DENSE ? 2 : 0;
 }
 
 /* Trains and hashes losses, weights and predictions; 0 where something failed. Without CHECK, which counts on one
