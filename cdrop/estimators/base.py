@@ -299,7 +299,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         x, y = validate_data(
             self,
             X,
-            y,
+            self._label_array("y", y),
             accept_sparse="csr",
             dtype=_FLOATS,
             order="C",
@@ -310,7 +310,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         y = _flat(y)
         given = weight = row_weights("sample_weight", sample_weight, x.shape[0])
         by_class = self._class_weights(y, weight, partial)
-        self._learn(y, fresh, classes)
+        self._learn(y, fresh, partial, classes)
         if by_class is not None:
             weight = by_class if weight is None else weight * by_class
             weight = row_weights("class_weight, with sample_weight,", weight, x.shape[0])
@@ -319,12 +319,20 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     def _held_out(self, X: Any, y: Any, weight: Any) -> tuple[Any, ...]:
         with named("X_val"):
             x = self._features(X)
-        with named("y_val"):
-            y = _flat(check_array(y, accept_sparse="csr", ensure_2d=False, dtype=None))
+        y = self._checked_labels("y_val", y)
         if len(y) != x.shape[0]:
             raise ValueError(f"y_val has {len(y)} rows; expected {x.shape[0]}, as X_val has")
         weight = row_weights("sample_weight_val", weight, x.shape[0])
         return x, self._encoded("y_val", y, x.dtype), weight
+
+    def _checked_labels(self, name: str, y: Any) -> NDArray[Any]:
+        labels = self._label_array(name, y)
+        with named(name):
+            return _flat(check_array(labels, accept_sparse="csr", ensure_2d=False, dtype=None))
+
+    def _label_array(self, name: str, y: Any) -> Any:
+        """Return targets without a loss where they are labels."""
+        return y
 
     def _prepared(
         self,

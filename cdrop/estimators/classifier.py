@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted
 
-from cdrop._checks import as_array, choice, finite_number, truth_value
+from cdrop._checks import choice, finite_number, truth_value
+from cdrop._labels import label_array, same_type, sorted_numbers
 from cdrop.estimators.base import BaseDropoutMLP
 from cdrop.schedules import Schedule
 from cdrop.uncertainty import ClassificationUncertainty
@@ -20,12 +23,13 @@ from cdrop.uncertainty import ClassificationUncertainty
 __all__ = ["DropoutMLPClassifier"]
 
 
-def _distinct(name: str, values: ArrayLike) -> NDArray[Any]:
-    array = as_array(name, values)
-    try:
-        return np.unique(array)
-    except TypeError as error:  # None, or words and numbers
-        raise TypeError(f"{name} is {values!r}; expected values that can be ordered") from error
+def _distinct(name: str, values: Any) -> NDArray[Any]:
+    """Return the distinct labels of a vector, sorted."""
+    array = label_array(name, values)
+    if not isinstance(array, np.ndarray) or array.ndim != 1 or not len(array):
+        raise ValueError(f"{name} is {values!r}; expected one dimension, at least 1 class")
+    same_type([(name, array)])
+    return np.unique(array)
 
 
 class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[misc]
@@ -233,7 +237,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         ----------
         X, y, sample_weight
             As for `fit`; `y` need not have all classes.
-        classes : array_like, optional
+        classes : array_like or set, optional
             All classes there will be; needed in the first call.
 
         Returns
@@ -251,12 +255,39 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             given = _distinct("classes", classes)
         elif first:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        if not first and given is not None and not np.array_equal(given, self.classes_):
+        if not first and given is not None and not self._are_the_classes("classes", given):
             raise ValueError(
                 f"classes is {given}; expected {self.classes_}, as in the first call to partial_fit"
             )
         self._partial_fit(X, y, sample_weight, given)
         return self
+
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the accuracy; with several labels per row, all must be right.
+
+        Parameters
+        ----------
+        X : {array_like, sparse matrix}, shape (n_samples, n_features)
+        y : array_like, shape (n_samples,) or (n_samples, n_labels)
+            True labels. A class that was not in the training data counts as wrongly predicted.
+        sample_weight : array_like, shape (n_samples,), optional
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is invalid, or if `y` has text and the classes are numbers, or the reverse.
+        """
+        check_is_fitted(self, "network_")
+        if self._multilabel:
+            return float(super().score(X, y, sample_weight))
+        labels = self._checked_labels("y", y)
+        self._check_shape("y", labels)
+        numbers = sorted_numbers("y", labels, self.classes_)
+        return float(accuracy_score(numbers, self._predicted(X), sample_weight=sample_weight))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict classes, without dropout.
@@ -269,15 +300,17 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         -------
         ndarray, shape (n_samples,), or (n_samples, n_labels) of 0 and 1 if there are several labels
         """
+        numbers = self._predicted(X)
+        return numbers if self._multilabel else self.classes_[numbers]
+
+    def _predicted(self, X: Any) -> NDArray[np.int64]:
+        """Predict the numbers of classes, or columns of 0 and 1."""
         x = self._checked(X)
         labels = self.network_.predict(x)
-        if self._multilabel:
+        if self._multilabel or labels.ndim == 1:
             return labels
-        numbers = labels if labels.ndim == 1 else labels[:, 0]
-        named: NDArray[Any] = self.classes_[
-            np.minimum(numbers, len(self.classes_) - 1)
-        ]  # one class
-        return named
+        numbers: NDArray[np.int64] = np.minimum(labels[:, 0], len(self.classes_) - 1)
+        return numbers  # there may be one class
 
     def predict_proba(self, X: Any, mc_samples: int | None = None) -> NDArray[Any]:
         """Predict probabilities, without dropout or as the mean over many masks of it.
@@ -357,7 +390,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             return np.ones_like(probabilities)
         return np.hstack([1 - probabilities, probabilities])
 
-    def _learn(self, y: NDArray[Any], fresh: bool, classes: NDArray[Any] | None) -> None:
+    def _label_array(self, name: str, y: Any) -> Any:
+        return label_array(name, y)
+
+    def _learn(
+        self, y: NDArray[Any], fresh: bool, partial: bool, classes: NDArray[Any] | None
+    ) -> None:
         """Find the classes, or compare with those that are known."""
         check_classification_targets(y)
         kind = type_of_target(y)
@@ -368,37 +406,41 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         multilabel = kind == "multilabel-indicator"
         found = np.arange(y.shape[1]) if multilabel else np.unique(y)
         if fresh:
-            known = found if multilabel or classes is None else classes
-            self._check_classes(found, known)
-            self.classes_, self._multilabel = known, multilabel
-            return
-        if self.warm_start and not np.array_equal(found, self.classes_):
+            self.classes_ = found if multilabel or classes is None else classes
+            self._multilabel = multilabel
+        self._check_shape("y", y)
+        if not (fresh or partial or multilabel or self._are_the_classes("y", found)):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
                 f"Previously got {self.classes_}, `y` has {found}"
             )
-        self._check_classes(found, self.classes_)
 
-    def _check_classes(self, found: NDArray[Any], known: NDArray[Any], name: str = "y") -> None:
-        if len(np.setdiff1d(found, known)):
-            raise ValueError(f"{name} has the classes {found}; expected only {known}")
+    def _are_the_classes(self, name: str, found: NDArray[Any]) -> bool:
+        """Whether distinct labels are the known classes, all of them."""
+        places = sorted_numbers(name, found, self.classes_)
+        return len(found) == len(self.classes_) and bool((places >= 0).all())
+
+    def _check_shape(self, name: str, y: NDArray[Any]) -> None:
+        """Raise unless labels have the shape of those of the first fit."""
+        fits = y.shape[1:] == ((len(self.classes_),) if self._multilabel else ())
+        if not fits:
+            several = f"{len(self.classes_)} columns of 0 and 1"
+            expected = several if self._multilabel else "one class a row"
+            raise ValueError(
+                f"{name} has shape {y.shape}; expected {expected}, as in the first fit"
+            )
 
     def _encoded(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-        if y.ndim != 1 + self._multilabel:
-            several = "columns of 0 and 1" if self._multilabel else "one class a row"
-            raise ValueError(f"{name} has shape {y.shape}; expected {several}, as in the first fit")
+        self._check_shape(name, y)
         if self._multilabel:
             if not np.isin(y, (0, 1)).all():
                 raise ValueError(f"{name} has labels other than 0 and 1; expected columns of these")
             return y.astype(dtype)
-        try:
-            found = np.unique(y)
-        except TypeError:  # None, or a mixture
-            raise TypeError(
-                f"{name} has values that are no classes; expected {self.classes_}"
-            ) from None
-        self._check_classes(found, self.classes_, name)
-        numbers = np.searchsorted(self.classes_, y)
+        numbers = sorted_numbers(name, y, self.classes_)
+        if (numbers < 0).any():
+            raise ValueError(
+                f"{name} has the classes {np.unique(y)}; expected only {self.classes_}"
+            )
         return numbers if len(self.classes_) > 2 else numbers[:, None].astype(dtype)
 
     def _class_weights(
@@ -418,10 +460,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     def _check_remembered(self) -> None:
         super()._check_remembered()
         truth_value("_multilabel", self._multilabel)
-        net, classes = self.network_, np.unique(self.classes_)
+        if not isinstance(self.classes_, np.ndarray):
+            raise TypeError(f"classes_ is {self.classes_!r}; expected an array")
+        net, classes = self.network_, _distinct("classes_", self.classes_)
         outputs = len(classes) if self._multilabel or len(classes) > 2 else 1
         fits = (self._loss(), outputs) == (net.loss, net.units[-1])
-        if not fits or not len(classes) or not np.array_equal(classes, self.classes_):
+        if not fits or not np.array_equal(classes, self.classes_):
             raise ValueError(f"classes_ is {self.classes_!r}; that does not fit the network")
 
     def _loss(self) -> str:

@@ -110,7 +110,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         assert isinstance(told, RegressionUncertainty)
         return RegressionUncertainty(_one_column_flat(told.mean), _one_column_flat(told.std))
 
-    def _learn(self, y: NDArray[Any], fresh: bool, classes: NDArray[Any] | None) -> None:
+    def _learn(self, *about: Any) -> None:
         """There are no classes."""
 
     def _encoded(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
