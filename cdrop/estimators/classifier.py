@@ -475,6 +475,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     def _width(self, targets: NDArray[Any]) -> int:
         return len(self.classes_) if targets.ndim == 1 else targets.shape[1]
 
+    def _guess_score(self, targets: NDArray[Any], weight: NDArray[np.float64] | None) -> float:
+        """Return the share of the most frequent class, or row of labels."""
+        _, places = np.unique(targets, axis=0, return_inverse=True)
+        counts = np.bincount(places.ravel(), weight)
+        return float(counts.max() / counts.sum())
+
     def _strata(self, targets: NDArray[Any]) -> NDArray[Any] | None:
         if self._multilabel:
             return None

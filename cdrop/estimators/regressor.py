@@ -128,6 +128,9 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
     def _width(self, targets: NDArray[Any]) -> int:
         return int(targets.shape[1])
 
+    def _guess_score(self, *about: Any) -> float:
+        return 0.0
+
     def _strata(self, targets: NDArray[Any]) -> None:
         return None
 
