@@ -43,6 +43,7 @@ _OUT_ACTIVATIONS = {
 }
 _FLOATS = (np.float64, np.float32)
 _KEPT = ("best", "last")  # weights that early stopping keeps
+_OUTPUTS_AT_ONCE = 2**20
 _PARTS = ("weight", "bias")
 _WATCHED = (  # changes from epoch to epoch
     "n_iter_",
@@ -572,6 +573,30 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     def _checked(self, X: Any) -> Any:
         check_is_fitted(self, "network_")
         return self._features(X)
+
+    def _outputs(self, X: Any) -> Iterator[NDArray[Any]]:
+        """Yield the network's outputs without dropout, for some rows at a time; raise where they overflow."""
+        x, net = self._checked(X), self.network_
+        piece = min(net._piece(), max(256, _OUTPUTS_AT_ONCE // net.units[-1]))
+        for first in range(0, x.shape[0], piece):
+            outputs = net._answers(x[first : first + piece], first, "outputs")
+            yield self._finite(outputs, first)
+
+    def _checked_finite(self, X: Any) -> Any:
+        """Return checked rows; raise where an output overflows, which a mean of probabilities would not show."""
+        for _ in self._outputs(X):
+            pass
+        return self._checked(X)
+
+    def _finite(self, outputs: NDArray[Any], first: int = 0) -> NDArray[Any]:
+        """Return outputs of rows that are counted from `first`; raise where a row has one that is not finite."""
+        good = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)
+        if not good.all():
+            raise ValueError(
+                f"X[{first + int(good.argmin())}] makes outputs that are not finite in {outputs.dtype}; expected rows "
+                "on the scale of those trained on: scale the inputs, or train in float64"
+            )
+        return outputs
 
     def _features(self, X: Any) -> Any:
         _check_no_times(X)

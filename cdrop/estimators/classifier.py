@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from cdrop._checks import choice, finite_number, truth_value
 from cdrop._labels import label_array, same_type, sorted_numbers
 from cdrop.estimators.base import BaseDropoutMLP
+from cdrop.network import Network
 from cdrop.schedules import Schedule
 from cdrop.uncertainty import ClassificationUncertainty
 
@@ -299,18 +300,24 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Returns
         -------
         ndarray, shape (n_samples,), or (n_samples, n_labels) of 0 and 1 if there are several labels
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `X` is invalid, or too large for outputs that are finite.
         """
         numbers = self._predicted(X)
         return numbers if self._multilabel else self.classes_[numbers]
 
-    def _predicted(self, X: Any) -> NDArray[np.int64]:
+    def _predicted(self, X: Any) -> NDArray[Any]:
         """Predict the numbers of classes, or columns of 0 and 1."""
-        x = self._checked(X)
-        labels = self.network_.predict(x)
-        if self._multilabel or labels.ndim == 1:
-            return labels
-        numbers: NDArray[np.int64] = np.minimum(labels[:, 0], len(self.classes_) - 1)
-        return numbers  # there may be one class
+        several = not self._multilabel and len(self.classes_) > 2
+        pieces = [z.argmax(axis=1) if several else z > 0 for z in self._outputs(X)]
+        numbers = np.concatenate(pieces).astype(np.int64, copy=False)
+        if self._multilabel or several:
+            return numbers
+        first: NDArray[Any] = np.minimum(numbers[:, 0], len(self.classes_) - 1)
+        return first  # there may be one class
 
     def predict_proba(self, X: Any, mc_samples: int | None = None) -> NDArray[Any]:
         """Predict probabilities, without dropout or as the mean over many masks of it.
@@ -324,15 +331,22 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Returns
         -------
         ndarray, shape (n_samples, n_classes) or (n_samples, n_labels)
-            Float32 if trained on it, else float64; columns as in `classes_`.
+            Float32 if trained on it, else float64; columns as in `classes_`. Both columns of two classes are computed
+            from the log-odds, so that small probabilities keep their digits.
 
         Raises
         ------
-        ValueError
-            With `mc_samples`, if all dropout rates are 0.
+        TypeError, ValueError
+            If `X` is invalid, or too large for outputs that are finite; with `mc_samples`, if all dropout rates are 0.
         """
-        x = self._checked(X)
-        return self._by_class(self.network_.predict_proba(x, mc_samples))
+        check_is_fitted(self, "network_")
+        if mc_samples is not None:
+            x, net = self._checked_finite(X), self._sampled_network()
+            return self._by_class(self._finite(net.predict_proba(x, mc_samples)))
+        if self._loss() == "softmax_cross_entropy":
+            x = self._checked(X)
+            return self._finite(self.network_.predict_proba(x))
+        return self._by_class(np.concatenate([self._sigmoids(z) for z in self._outputs(X)]))
 
     def predict_log_proba(self, X: Any) -> NDArray[Any]:
         """Predict the logarithms of the probabilities, without dropout.
@@ -344,11 +358,29 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Returns
         -------
         ndarray, shape (n_samples, n_classes) or (n_samples, n_labels)
+            From the network's outputs, so that they are finite where the probability itself rounds to 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `X` is invalid, or too large for outputs that are finite.
         """
-        probabilities = self.predict_proba(X)
-        with np.errstate(divide="ignore"):  # the logarithm of 0 is minus infinity
-            logarithms: NDArray[Any] = np.log(probabilities)
-        return logarithms
+        return np.concatenate([self._logarithms(z) for z in self._outputs(X)])
+
+    def _logarithms(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Return log-softmax of outputs, or the logarithms of sigmoids."""
+        zero = outputs.dtype.type(0)
+        with np.errstate(over="ignore", under="ignore"):
+            if self._loss() == "softmax_cross_entropy":
+                below = outputs - outputs.max(axis=1, keepdims=True)
+                logarithms: NDArray[Any] = below - np.log(np.exp(below).sum(axis=1, keepdims=True))
+                return logarithms
+            positive: NDArray[Any] = -np.logaddexp(zero, -outputs)
+            if self._multilabel:
+                return positive
+            if len(self.classes_) == 1:
+                return np.zeros_like(outputs)
+            return np.hstack([-np.logaddexp(zero, outputs), positive])
 
     def predict_uncertainty(
         self, X: Any, mc_samples: int = 50, *, seed: int | None = None
@@ -372,23 +404,47 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Raises
         ------
         ValueError
-            If all dropout rates are 0: all masks would agree, right or wrong.
+            If all dropout rates are 0: all masks would agree, right or wrong. If `X` is too large for outputs that are
+            finite.
         """
-        x = self._checked(X)
-        told = self.network_.predict_uncertainty(x, mc_samples, seed=seed)
-        parts = {field.name: getattr(told, field.name) for field in dataclasses.fields(told)}
+        x = self._checked_finite(X)
+        told = self._sampled_network().predict_uncertainty(x, mc_samples, seed=seed)
+        names = [field.name for field in dataclasses.fields(told)]
+        parts = {name: self._finite(getattr(told, name)) for name in names}
         if not self._multilabel and len(self.classes_) <= 2:
-            parts = {name: array[:, 0] for name, array in parts.items()}
+            parts = {name: array[:, 1] for name, array in parts.items()}
             parts["mean"] = self._by_class(told.mean)
         return ClassificationUncertainty(**parts)
 
     def _by_class(self, probabilities: NDArray[Any]) -> NDArray[Any]:
-        """Give each class its column where the network has one output for two classes, or for one."""
+        """Return a column of 1 where there is one class, and the columns as they are otherwise."""
+        one = not self._multilabel and len(self.classes_) == 1
+        return np.ones_like(probabilities[:, 1:]) if one else probabilities
+
+    def _sigmoids(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Return the engine's probabilities of each label, or of both of two classes: 1 - p would lose digits."""
+        both = Network(
+            [1, 2],
+            loss="sigmoid_cross_entropy",
+            dtype=outputs.dtype.name,
+            threads=self.network_.threads,
+        )
+        both.set_weights([[[-1, 1]]], [[0, 0]])
+        probabilities = both.predict_proba(outputs.reshape(-1, 1))
+        return probabilities[:, 1].reshape(outputs.shape) if self._multilabel else probabilities
+
+    def _sampled_network(self) -> Network:
+        """Return the network, or for two classes one with an output for each: the log-odds and their negative."""
+        net = self.network_
         if self._multilabel or len(self.classes_) > 2:
-            return probabilities
-        if len(self.classes_) == 1:
-            return np.ones_like(probabilities)
-        return np.hstack([1 - probabilities, probabilities])
+            return net
+        both = Network(**{**net._settings(), "units": [*net.units[:-1], 2]}, threads=net.threads)
+        coefs, intercepts = net.coefs_, net.intercepts_
+        coefs[-1] = np.hstack([-coefs[-1], coefs[-1]])
+        intercepts[-1] = np.hstack([-intercepts[-1], intercepts[-1]])
+        both.set_weights(coefs, intercepts)
+        both._set_background(net._background)
+        return both
 
     def _label_array(self, name: str, y: Any) -> Any:
         return label_array(name, y)
