@@ -320,8 +320,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         )
         y = _flat(y)
         given = weight = row_weights("sample_weight", sample_weight, x.shape[0])
-        by_class = self._class_weights(y, weight, partial)
         self._learn(y, fresh, partial, classes)
+        by_class = self._class_weights(y, weight, partial)
         if by_class is not None:
             weight = by_class if weight is None else weight * by_class
             weight = row_weights("class_weight, with sample_weight,", weight, x.shape[0])
@@ -356,7 +356,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         """Make or check the network, begin the fit, and return what the training needs besides."""
         options, width, kind = watch.options, self._width(data.targets), data.x.dtype.name
         settings = design(self, data.x.shape[1], width, self._loss(), kind)
-        rows = None if data.weight is None else np.flatnonzero(data.weight)
+        rows = None if data.weight is None else _rows_with_weight(data.weight)
         if fresh:
             self._begin(settings)
         else:
@@ -761,6 +761,14 @@ def _shown(verbose: bool) -> list[Callback]:
         return []
     bar = ProgressBar()
     return [bar] if bar.visible else [EpochPrinter()]
+
+
+def _rows_with_weight(weight: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the rows whose weight a minibatch can be divided by, so that no minibatch is without."""
+    rows = np.flatnonzero(weight >= np.finfo(np.float64).tiny)
+    if not len(rows):
+        raise ValueError("sample_weight is below 2.3e-308 in each row; expected larger weights")
+    return rows
 
 
 def _are_alike(targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:

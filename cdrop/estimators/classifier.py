@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from cdrop._checks import choice, finite_number, truth_value
+from cdrop._checks import finite_number, row_weights, truth_value
 from cdrop._labels import label_array, same_type, sorted_numbers
 from cdrop.estimators.base import BaseDropoutMLP
 from cdrop.network import Network
@@ -72,9 +72,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     max_iter : int, default 200
         Largest number of epochs.
     class_weight : dict, "balanced" or list of dict, optional
-        Weight of each class, multiplied with the sample weights; one dict for each label if there are several.
-        "balanced" gives all classes the same sum over the rows whose sample weight is not 0, before sample weights.
-        Validation rows are not weighted by class.
+        Weight of each class, 1 for those that are not named, multiplied with the sample weights. If there are several
+        labels: a list with a dict of the weights of 0 and 1 for each label, which are multiplied. A name that is no
+        class is an error, unless all classes have a weight. "balanced" gives all classes the same sum over the rows
+        whose sample weight is not 0, before sample weights. Validation rows are not weighted by class.
     shuffle : bool, default True
         Whether to draw a new order of the rows in each epoch.
     random_state : int, RandomState instance or None, default None
@@ -282,13 +283,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         TypeError, ValueError
             If an argument is invalid, or if `y` has text and the classes are numbers, or the reverse.
         """
-        check_is_fitted(self, "network_")
-        if self._multilabel:
-            return float(super().score(X, y, sample_weight))
-        labels = self._checked_labels("y", y)
+        predicted, labels = self._predicted(X), self._checked_labels("y", y)
+        weight = row_weights("sample_weight", sample_weight, len(predicted))
         self._check_shape("y", labels)
-        numbers = sorted_numbers("y", labels, self.classes_)
-        return float(accuracy_score(numbers, self._predicted(X), sample_weight=sample_weight))
+        if not self._multilabel:
+            labels = sorted_numbers("y", labels, self.classes_)
+        return float(accuracy_score(labels, predicted, sample_weight=weight))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict classes, without dropout.
@@ -311,6 +311,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
 
     def _predicted(self, X: Any) -> NDArray[Any]:
         """Predict the numbers of classes, or columns of 0 and 1."""
+        check_is_fitted(self, "network_")
         several = not self._multilabel and len(self.classes_) > 2
         pieces = [z.argmax(axis=1) if several else z > 0 for z in self._outputs(X)]
         numbers = np.concatenate(pieces).astype(np.int64, copy=False)
@@ -503,15 +504,28 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         self, y: NDArray[Any], weight: NDArray[np.float64] | None, partial: bool
     ) -> NDArray[np.float64] | None:
         """Return each row's weight by its class; "balanced" does not count rows of weight 0."""
-        if self.class_weight is None:
+        given = self.class_weight
+        if given is None:
             return None
-        balanced = _checked_class_weight(self.class_weight) == "balanced"
-        if partial and balanced:
-            raise ValueError(
-                "class_weight='balanced' needs all rows at once; expected a dict for partial_fit"
-            )
-        counted = np.flatnonzero(weight) if balanced and weight is not None else None
-        return np.asarray(compute_sample_weight(self.class_weight, y, indices=counted), np.float64)
+        if isinstance(given, str) and given == "balanced":
+            if partial:
+                raise ValueError(
+                    "class_weight='balanced' needs all rows at once; expected a dict for partial_fit"
+                )
+            counted = None if weight is None else np.flatnonzero(weight)
+            return np.asarray(compute_sample_weight(given, y, indices=counted), np.float64)
+        if not self._multilabel:
+            if not isinstance(given, Mapping):
+                raise _wrong_class_weight(given, "a dict of weights by class")
+            return _weights_by_class("class_weight", given, y, self.classes_)
+        labels = y.shape[1]
+        fits = isinstance(given, (list, tuple)) and len(given) == labels
+        if not fits or not all(isinstance(each, Mapping) for each in given):
+            raise _wrong_class_weight(given, f"a list of {labels} dicts, one for each label,")
+        zero_one, product = np.array([0, 1]), np.ones(len(y))
+        for k, each in enumerate(given):
+            product *= _weights_by_class(f"class_weight[{k}]", each, y[:, k], zero_one)
+        return product
 
     def _check_remembered(self) -> None:
         super()._check_remembered()
@@ -549,10 +563,25 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         return tags
 
 
-def _checked_class_weight(value: Any) -> Any:
-    """Return "balanced", or a weight of at least 0 for each class named."""
-    if isinstance(value, Mapping):
-        return {
-            key: finite_number(f"class_weight[{key!r}]", weight) for key, weight in value.items()
-        }
-    return choice("class_weight", value, ("balanced",))
+def _wrong_class_weight(value: Any, expected: str) -> ValueError:
+    return ValueError(f"class_weight is {value!r}; expected {expected} or 'balanced'")
+
+
+def _weights_by_class(
+    name: str, weights: Mapping[Any, Any], y: NDArray[Any], classes: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Return the weight of each row's class: 1 where a class has none.
+
+    Names that are no class are an error, unless all classes have a weight: then `y` may be a part of a larger set.
+    """
+    by_class = np.ones(len(classes))
+    if weights:
+        numbers = [finite_number(f"{name}[{key!r}]", value) for key, value in weights.items()]
+        places = sorted_numbers(name, label_array(name, list(weights)), classes)
+        by_class[places[places >= 0]] = np.array(numbers)[places >= 0]
+        if (places < 0).any() and (places >= 0).sum() < len(classes):
+            unknown = [key for key, place in zip(weights, places, strict=True) if place < 0]
+            raise ValueError(
+                f"{name} has weights for {unknown}, which are no classes; expected classes among {classes}"
+            )
+    return by_class[sorted_numbers("y", y, classes)]
