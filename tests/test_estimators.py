@@ -467,6 +467,7 @@ def test_bars_on_terminals_and_lines_elsewhere(capsys, monkeypatch):
         {"learning_rate": Step(0.01, every=2), "dropout": [0.1, 0.2]},
         {"learning_rate": "plateau", "n_iter_no_change": np.inf, "hidden_layer_sizes": [4, 5]},
         {"random_state": np.random.RandomState(1), "max_norm": np.float64(2)},
+        {"hidden_layer_sizes": range(4, 6)},
     ],
 )
 def test_a_loaded_estimator_goes_on_bit_for_bit(estimator, settings, tmp_path):

@@ -1,7 +1,9 @@
 """When the estimators stop, what they keep, and what a fit leaves that is refused."""
 
 import copy
+import io
 import math
+import sys
 import warnings
 
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network, load
+from cdrop.estimators import base as estimators
+from cdrop.estimators.options import checked_options
 from cdrop.schedules import Epoch, Plateau
 
 QUIET = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -144,6 +148,22 @@ def test_a_fit_that_stopped_untrained_is_reported():
         classifier().fit(XC, Y)
         regressor(max_iter=1000).fit(X, TARGET)
         regressor(early_stopping=False, max_iter=1000).fit(X, TARGET)
+
+
+@QUIET
+def test_the_end_is_printed_only_where_there_is_an_output(monkeypatch, capsys):
+    model = regressor(early_stopping=False, tol=1e3)
+    watch = estimators._Watch(model, checked_options(model.set_params(verbose=True)))
+    model.set_params(verbose=False).fit(X, TARGET)
+    worse = Epoch(13, 600, 1e6, 0.1, math.nan, math.nan)
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert model._end_epoch(worse, watch)
+    monkeypatch.undo()
+    model._end_epoch(worse, watch)
+    assert "Training loss did not improve more than tol=1000" in capsys.readouterr().out
 
 
 # ---- Warm starts ---------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -237,7 +238,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         TypeError, ValueError
-            If an argument or a parameter is not as above; if training has diverged.
+            If an argument or a parameter is not as above: nothing has changed then. If training has diverged: a new
+            fit has changed nothing then; a warm start leaves the network where it diverged.
         """
         options = checked_options(self)
         fresh = not (truth_value("warm_start", self.warm_start) and "network_" in vars(self))
@@ -501,7 +503,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 f"epochs. {'Stopping.' if stopped else 'The learning rate falls.'}"
             )
         self.__dict__.update(noted)  # at once
-        if message and options.verbose:
+        if message and options.verbose and sys.stdout and not sys.stdout.closed:
             print(message)
         return self._stopped
 

@@ -86,17 +86,21 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     verbose : bool, default False
         Show a progress bar with loss and validation score; lines, where there is no terminal or no tqdm.
     warm_start : bool, default False
-        Go on in `fit` from where the last call ended, with the optimiser's and the schedule's state: k fits of
-        ``max_iter=1`` are one of ``max_iter=k``, bit for bit (but "step" and "cosine" go by `max_iter`).
+        Continue in `fit` from where the last call ended, with the state of optimizer and schedule: k fits of
+        ``max_iter=1`` are one of ``max_iter=k``, bit for bit (but "step" and "cosine" go by `max_iter`). After a fit
+        that had stopped, the next one continues from the weights that were kept, and counts its epochs without
+        progress afresh; so does "adaptive" or "plateau", from the first rate. Rates of dropout may change between
+        fits, units and activation may not.
     momentum : float, default 0.9
         0 to below 1; of solvers "sgd", "momentum" and "nesterov".
     nesterovs_momentum : bool, default True
         Only of solver "sgd".
     early_stopping : bool, default False
-        Stop when the validation score has made no progress, and keep the weights with the best one.
+        Stop when the validation score has made no progress, and keep the weights with the best one. Where all
+        validation targets are equal (one row, for example), no score can move, and the validation loss decides.
     validation_fraction : float, default 0.1
         Share of the rows held out for early stopping where `fit` is given no validation rows; stratified by class,
-        but not with several labels.
+        but not with several labels, nor where one of three or more classes has too few rows.
     beta_1, beta_2 : float, default 0.9 and 0.999
         Of solvers "adam" and "adamw", above 0 to below 1.
     epsilon : float, default 1e-8
@@ -126,8 +130,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Smallest training loss; None with early stopping.
     validation_loss_curve_, validation_scores_ : list of float or None
         Loss and accuracy of the validation rows after each epoch; None where there are none.
-    best_validation_score_ : float or None
-        Highest of these scores.
+    best_validation_score_, best_validation_loss_ : float or None
+        Score and loss of the weights with the highest score, or with the smallest loss where that decides; with early
+        stopping these weights were kept.
     coefs_, intercepts_ : list of ndarray
         Copies of weights and biases, layer by layer.
     learning_rate_ : float
@@ -138,11 +143,23 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     TypeError, ValueError
         By `fit`, if a parameter is not as above.
 
+    Warns
+    -----
+    ConvergenceWarning
+        By `fit`: if `max_iter` was reached; if training diverged and the best weights were kept; if it stopped although
+        the loss never fell by more than `tol` after the first epoch, or the best validation score is not above that of
+        the best constant prediction.
+
     Notes
     -----
+    Classes are equal by value and kind. Numbers are one kind: integers of all types are compared exactly, and 1, 1.0
+    and True are one class. Text is another: text where the classes are numbers is a TypeError. Arrays of objects, lists
+    and nullable columns of pandas are taken value by value; a missing label is an error.
+
     What differs from MLPClassifier: the solvers and what is said of them above; initial weights (Glorot's too, but
     normal and with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm start
-    keeps the optimiser's state, and needs the same network; early stopping stratifies by all classes; `coefs_` and
+    keeps the optimizer's state, and needs the same network; early stopping stratifies by all classes; both
+    probabilities of two classes come from the log-odds; rows whose outputs overflow are an error; `coefs_` and
     `intercepts_` are copies, set by ``network_.set_weights``. Rows of weight 0 count as left out.
 
     References
