@@ -55,7 +55,7 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
     TypeError
         If `model` is of another kind, or its classes are neither integers nor strings.
     ValueError
-        If a weight is not finite in float32, or there is only one class.
+        If a weight is not finite in float32, if there is only one class, or if a class is an integer above int64's.
     OSError
         If the file cannot be written; what was there before is still there.
 
@@ -112,6 +112,10 @@ def _network_of(model: Any) -> tuple[Network, NDArray[Any] | None]:
     if len(classes) == 1:
         raise ValueError(f"classes_ is {classes!r}; expected at least two classes to tell apart")
     if classes.dtype.kind in "iub":
+        if int(classes[-1]) >= 2**63:
+            raise ValueError(
+                f"classes_ is {classes!r}; expected integers below 2**63, which ONNX's int64 holds, or text"
+            )
         return net, classes.astype(np.int64)
     if not all(isinstance(name, str) for name in classes):
         raise TypeError(f"classes_ is {classes!r}; expected integers or strings")

@@ -263,7 +263,7 @@ class Plateau(Schedule):
         value: float = getattr(epoch, self.monitor)
         if self.monitor == "validation_score":
             value = -value
-        waited = waited + 1 if value > best - self.tol else 0.0
+        waited = 0.0 if value <= best - self.tol else waited + 1  # NaN is no progress
         if waited > self.patience:
             rate, waited = rate * self.factor if rate > self.smallest else rate, 0.0
         return rate, min(best, value), waited

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from cdrop import storage
-from cdrop._checks import row_weights, truth_value, whole_number
+from cdrop._checks import drop_rate, drop_rates, row_weights, truth_value, whole_number
 from cdrop.callbacks import Callback, EpochPrinter, ProgressBar
 from cdrop.estimators.options import (
     SMALLEST_RATE,
@@ -32,7 +33,7 @@ from cdrop.estimators.options import (
 )
 from cdrop.estimators.parts import decode, encode
 from cdrop.network import Network
-from cdrop.schedules import Epoch, Schedule
+from cdrop.schedules import Epoch, Plateau, Schedule
 
 __all__ = ["BaseDropoutMLP", "named"]
 
@@ -43,12 +44,14 @@ _OUT_ACTIVATIONS = {
 }
 _FLOATS = (np.float64, np.float32)
 _KEPT = ("best", "last")  # weights that early stopping keeps
+_OUTPUTS_AT_ONCE = 2**20
 _PARTS = ("weight", "bias")
 _WATCHED = (  # changes from epoch to epoch
     "n_iter_",
     "t_",
     "best_loss_",
     "best_validation_score_",
+    "best_validation_loss_",
     "_no_improvement_count",
     "_stopped",
 )
@@ -235,7 +238,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         TypeError, ValueError
-            If an argument or a parameter is not as above; if training has diverged.
+            If an argument or a parameter is not as above: nothing has changed then. If training has diverged: a new
+            fit has changed nothing then; a warm start leaves the network where it diverged.
         """
         options = checked_options(self)
         fresh = not (truth_value("warm_start", self.warm_start) and "network_" in vars(self))
@@ -246,15 +250,19 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 "random_state is None; expected, beside checkpoint, a seed: a fit goes on from the same beginning"
             )
         watch = _Watch(self, options)
-        with self._unchanged_until_begun(watch):
+        with self._unchanged_if_refused(watch, fresh):
             data = self._data(X, y, sample_weight, fresh)
             held_out = None
             if X_val is not None:
                 held_out = self._held_out(X_val, y_val, sample_weight_val)
-            about = self._prepared(data, options, fresh, held_out)
+            about = self._prepared(data, watch, fresh, held_out)
             about |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
             self._run(data, watch, **about)
-        if self.n_iter_ == options.max_iter and not self._stopped:
+        if watch.constant:
+            return self  # there was nothing to learn but one number
+        if self._stopped:
+            self._warn_if_untrained(watch)
+        elif self.n_iter_ == options.max_iter:
             warnings.warn(
                 f"Stochastic Optimizer: Maximum iterations ({options.max_iter}) reached and the optimization hasn't "
                 "converged yet.",
@@ -268,21 +276,26 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         if options.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         watch = _Watch(self, options)
-        with self._unchanged_until_begun(watch):
+        with self._unchanged_if_refused(watch, fresh):
             data = self._data(X, y, sample_weight, fresh, True, classes)
-            about = self._prepared(data, options, fresh, None, partial=True)
+            about = self._prepared(data, watch, fresh, None, partial=True)
             self._run(data, watch, **about)
 
     @contextmanager
-    def _unchanged_until_begun(self, watch: _Watch) -> Iterator[None]:
-        """Forget what was learnt of data that are then refused: the network of the last fit must go on to fit it."""
-        before = vars(self).copy()
+    def _unchanged_if_refused(self, watch: _Watch, fresh: bool) -> Iterator[None]:
+        """Undo everything where a fit is refused before its first step, or where a new network has diverged."""
+        before, draws = vars(self).copy(), self.random_state
+        drawn = draws.get_state() if isinstance(draws, np.random.RandomState) else None
         try:
             yield
-        except BaseException:
-            if not watch.begun:
+        except BaseException as error:
+            if not watch.begun or (fresh and isinstance(error, ValueError)):
                 self.__dict__.clear()
                 self.__dict__.update(before)
+                if drawn is not None:
+                    draws.set_state(drawn)
+                if watch.network is not None:
+                    watch.restore_network()
             raise
 
     def _data(
@@ -299,7 +312,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         x, y = validate_data(
             self,
             X,
-            y,
+            self._label_array("y", y),
             accept_sparse="csr",
             dtype=_FLOATS,
             order="C",
@@ -309,8 +322,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         )
         y = _flat(y)
         given = weight = row_weights("sample_weight", sample_weight, x.shape[0])
+        self._learn(y, fresh, partial, classes)
         by_class = self._class_weights(y, weight, partial)
-        self._learn(y, fresh, classes)
         if by_class is not None:
             weight = by_class if weight is None else weight * by_class
             weight = row_weights("class_weight, with sample_weight,", weight, x.shape[0])
@@ -319,36 +332,47 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     def _held_out(self, X: Any, y: Any, weight: Any) -> tuple[Any, ...]:
         with named("X_val"):
             x = self._features(X)
-        with named("y_val"):
-            y = _flat(check_array(y, accept_sparse="csr", ensure_2d=False, dtype=None))
+        y = self._checked_labels("y_val", y)
         if len(y) != x.shape[0]:
             raise ValueError(f"y_val has {len(y)} rows; expected {x.shape[0]}, as X_val has")
         weight = row_weights("sample_weight_val", weight, x.shape[0])
         return x, self._encoded("y_val", y, x.dtype), weight
 
+    def _checked_labels(self, name: str, y: Any) -> NDArray[Any]:
+        labels = self._label_array(name, y)
+        with named(name):
+            return _flat(check_array(labels, accept_sparse="csr", ensure_2d=False, dtype=None))
+
+    def _label_array(self, name: str, y: Any) -> Any:
+        """Return targets without a loss where they are labels."""
+        return y
+
     def _prepared(
         self,
         data: _Data,
-        options: Options,
+        watch: _Watch,
         fresh: bool,
         held_out: tuple[Any, ...] | None,
         partial: bool = False,
     ) -> dict[str, Any]:
         """Make or check the network, begin the fit, and return what the training needs besides."""
-        width, kind = self._width(data.targets), data.x.dtype.name
+        options, width, kind = watch.options, self._width(data.targets), data.x.dtype.name
         settings = design(self, data.x.shape[1], width, self._loss(), kind)
-        validated = held_out is not None or options.early_stopping
-        rate = schedule(self, options, validated)
-        rows = None if data.weight is None else np.flatnonzero(data.weight)
+        rows = None if data.weight is None else _rows_with_weight(data.weight)
         if fresh:
             self._begin(settings)
         else:
-            self._check_same(settings)
+            self._adopt(settings)
         if options.early_stopping and held_out is None:
             rows, held_out = self._split(data, rows, options)
         n = data.x.shape[0] if rows is None else len(rows)
         size = _batch_size(options, n, partial)
-        self._begin_fit(options, validated)
+        if options.early_stopping and held_out is not None:
+            watch.by_loss = _are_alike(*held_out[1:])
+            watch.constant = watch.by_loss and _are_alike(data.targets, data.weight)
+            watch.guessed = self._guess_score(*held_out[1:])
+        rate = schedule(self, options, held_out is not None, watch.by_loss)
+        self._begin_fit(watch, held_out is not None)
         return {
             "validation": held_out,
             "learning_rate": rate,
@@ -361,33 +385,55 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         """Make a new network, and forget the last training."""
         self.network_ = Network(**settings, seed=seed(self.random_state))
         self.t_ = 0
+        self._stopped = False
+        self._count_afresh()
+
+    def _count_afresh(self) -> None:
+        """Forget the best epochs and the number of those without progress."""
         self.best_loss_: float | None = None
         self.best_validation_score_: float | None = None
+        self.best_validation_loss_: float | None = None
         self._no_improvement_count = 0
         self._best_weights: _Pair | None = None
         self._last_weights: _Pair | None = None  # of the last epoch, where the best are shown
 
-    def _begin_fit(self, options: Options, validated: bool) -> None:
-        """Go on from the last epoch, not from the best weights, and look for what will be missed."""
+    def _begin_fit(self, watch: _Watch, validated: bool) -> None:
+        """Continue from the last epoch; after a stop, continue from the weights that were kept, and count afresh."""
+        net, early = self.network_, watch.options.early_stopping
         count = threads(self.n_jobs)
-        if options.early_stopping and self._last_weights is not None:
-            self.network_.set_weights(*self._last_weights)
+        watch.remember_network(net)
+        if self._stopped:
+            self._count_afresh()
+            if isinstance(net._schedule, Plateau):  # it counts epochs without progress, too
+                net._schedule = None
+        elif early and self._last_weights is not None:
+            net.set_weights(*self._last_weights)
         if validated and self.best_validation_score_ is None:
-            self.best_validation_score_ = -math.inf
-        if not options.early_stopping and self.best_loss_ is None:
+            self.best_validation_score_, self.best_validation_loss_ = -math.inf, math.inf
+        if not early and self.best_loss_ is None:
             self.best_loss_ = math.inf
-        self.network_.threads = count
+        net.threads = count
         self._last_weights, self._stopped, self._validated = None, False, validated
         self.n_iter_ = 0
 
-    def _check_same(self, settings: dict[str, Any]) -> None:
-        for name in ("units", "dropout", "input_dropout", "activation"):
-            fitted, now = getattr(self.network_, name), settings[name]
+    def _adopt(self, settings: dict[str, Any]) -> None:
+        """Check that the network is the one that the parameters describe; rates of dropout may have changed."""
+        old = self.network_
+        for name in ("units", "activation"):
+            fitted, now = getattr(old, name), settings[name]
             if fitted != now:
                 raise ValueError(
                     f"the network was made with {name} {fitted}; it would now be {now}, and can only be trained anew "
                     "(fit with warm_start=False)"
                 )
+        rates = drop_rates("dropout", settings["dropout"], len(old.dropout))
+        if (rates, drop_rate("input_dropout", settings["input_dropout"])) != (
+            old.dropout,
+            old.input_dropout,
+        ):
+            new = Network(**settings, seed=old.seed, threads=old.threads)
+            new.load_state_dict({**old.state_dict(), "settings": new.state_dict()["settings"]})
+            self.network_ = new
 
     def _run(self, data: _Data, watch: _Watch, **settings: Any) -> None:
         net, options = self.network_, watch.options
@@ -420,54 +466,91 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         if rows is None:
             rows = np.arange(data.x.shape[0])
         strata = self._strata(data.targets)
-        with named("validation_fraction"):
-            train, held_out = train_test_split(
-                rows,
-                test_size=options.validation_fraction,
-                random_state=self.network_.seed % 2**32,
-                stratify=None if strata is None else strata[rows],
-            )
+        how = {"test_size": options.validation_fraction, "random_state": self.network_.seed % 2**32}
+        try:
+            with named("validation_fraction"):
+                train, held_out = train_test_split(
+                    rows, **how, stratify=None if strata is None else strata[rows]
+                )
+        except ValueError as error:
+            if strata is None:
+                raise
+            if strata.dtype == bool:  # two classes, which MLPClassifier stratifies as well
+                raise ValueError(
+                    f"{error} The classes are {self.classes_}; expected at least 2 rows of each, one of them to "
+                    "validate on: give X_val and y_val, or turn early_stopping off"
+                ) from error
+            with named("validation_fraction"):
+                train, held_out = train_test_split(rows, **how)
         if len(held_out) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
             )
         return train, data.rows(held_out)
 
-    def _end_epoch(self, epoch: Epoch, options: Options) -> bool:
+    def _end_epoch(self, epoch: Epoch, watch: _Watch) -> bool:
         """Count epochs without progress, as scikit-learn does; whether to stop."""
-        self.n_iter_ += 1
-        self.t_ += epoch.rows
-        improved = self._note(epoch, options)
-        self._no_improvement_count = 0 if improved else self._no_improvement_count + 1
-        if self._no_improvement_count <= options.patience:
-            return False
-        what = "Validation score" if options.early_stopping else "Training loss"
-        told = (
-            f"{what} did not improve more than tol={options.tol:f} for {options.patience} "
-            "consecutive epochs."
-        )
-        self._stopped = self.learning_rate != "adaptive" or epoch.learning_rate <= SMALLEST_RATE
-        if not self._stopped:
-            self._no_improvement_count = 0
-        if options.verbose:
-            print(told, "Stopping." if self._stopped else "The learning rate falls.")
+        options = watch.options
+        noted = self._noted(epoch, watch)
+        message = None
+        if noted["_no_improvement_count"] > options.patience:
+            stopped = self.learning_rate != "adaptive" or epoch.learning_rate <= SMALLEST_RATE
+            noted["_stopped"] = stopped
+            if not stopped:
+                noted["_no_improvement_count"] = 0
+            message = (
+                f"{watch.watched} did not improve more than tol={options.tol:f} for {options.patience} consecutive "
+                f"epochs. {'Stopping.' if stopped else 'The learning rate falls.'}"
+            )
+        self.__dict__.update(noted)  # at once
+        if message and options.verbose and sys.stdout and not sys.stdout.closed:
+            print(message)
         return self._stopped
 
-    def _note(self, epoch: Epoch, options: Options) -> bool:
-        """Remember the best so far; whether this epoch is enough of a progress."""
-        score, best = epoch.validation_score, self.best_validation_score_
-        improved = True
-        if best is not None:
-            improved = not score < best + options.tol
-            if score > best:
-                self.best_validation_score_ = score
-                if options.early_stopping:
-                    self._best_weights = self.network_.coefs_, self.network_.intercepts_
+    def _noted(self, epoch: Epoch, watch: _Watch) -> dict[str, Any]:
+        """Return what an epoch changes: the counts, and the best so far. A value that is NaN is never progress."""
+        noted: dict[str, Any] = {"n_iter_": self.n_iter_ + 1, "t_": self.t_ + epoch.rows}
+        improved, early = True, watch.options.early_stopping
+        if self.best_validation_score_ is not None:
+            value, best = epoch.validation_score, self.best_validation_score_
+            if watch.by_loss:
+                assert self.best_validation_loss_ is not None
+                value, best = -epoch.validation_loss, -self.best_validation_loss_
+            improved = math.isfinite(value) and value >= best + watch.options.tol
+            if value > best:
+                noted["best_validation_score_"] = epoch.validation_score
+                noted["best_validation_loss_"] = epoch.validation_loss
+                if early:
+                    noted["_best_weights"] = self.network_.coefs_, self.network_.intercepts_
         if self.best_loss_ is not None:
-            if not options.early_stopping:
-                improved = not epoch.loss > self.best_loss_ - options.tol
-            self.best_loss_ = min(self.best_loss_, epoch.loss)
-        return improved
+            if not early:
+                improved = epoch.loss <= self.best_loss_ - watch.options.tol
+            noted["best_loss_"] = min(self.best_loss_, epoch.loss)
+        noted["_no_improvement_count"] = 0 if improved else self._no_improvement_count + 1
+        return noted
+
+    def _warn_if_untrained(self, watch: _Watch) -> None:
+        """Warn where the rule ended a fit that had hardly begun, or kept what is no better than a guess."""
+        options, history = watch.options, self.network_.history
+        if history.interrupted or not self._no_improvement_count > options.patience:
+            return  # by Ctrl-C, or diverged: there was a warning
+        problem, best = None, self.best_validation_score_
+        if options.early_stopping and not watch.by_loss:
+            if best is not None and best <= watch.guessed:
+                problem = (
+                    f"the best validation score, {best:.6g}, is not above the {watch.guessed:.6g} of the best constant "
+                    "prediction"
+                )
+        elif len(history.epoch_loss) == self.n_iter_ == options.patience + 2:
+            problem = f"the {watch.watched.lower()} never fell by more than tol={options.tol:g} after the first epoch"
+        if problem:
+            warnings.warn(
+                f"Training stopped after {self.n_iter_} epochs, perhaps too early: {problem}. Expected a smaller tol, "
+                "a larger n_iter_no_change or learning_rate_init, inputs and targets of unit variance, or more "
+                "validation rows.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
 
     def _diverged(self, error: FloatingPointError) -> None:
         """Go back to the best weights if early stopping has kept some; an error otherwise."""
@@ -492,6 +575,30 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     def _checked(self, X: Any) -> Any:
         check_is_fitted(self, "network_")
         return self._features(X)
+
+    def _outputs(self, X: Any) -> Iterator[NDArray[Any]]:
+        """Yield the network's outputs without dropout, for some rows at a time; raise where they overflow."""
+        x, net = self._checked(X), self.network_
+        piece = min(net._piece(), max(256, _OUTPUTS_AT_ONCE // net.units[-1]))
+        for first in range(0, x.shape[0], piece):
+            outputs = net._answers(x[first : first + piece], first, "outputs")
+            yield self._finite(outputs, first)
+
+    def _checked_finite(self, X: Any) -> Any:
+        """Return checked rows; raise where an output overflows, which a mean of probabilities would not show."""
+        for _ in self._outputs(X):
+            pass
+        return self._checked(X)
+
+    def _finite(self, outputs: NDArray[Any], first: int = 0) -> NDArray[Any]:
+        """Return outputs of rows that are counted from `first`; raise where a row has one that is not finite."""
+        good = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)
+        if not good.all():
+            raise ValueError(
+                f"X[{first + int(good.argmin())}] makes outputs that are not finite in {outputs.dtype}; expected rows "
+                "on the scale of those trained on: scale the inputs, or train in float64"
+            )
+        return outputs
 
     def _features(self, X: Any) -> Any:
         _check_no_times(X)
@@ -577,7 +684,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             whole_number(name, getattr(self, name), 0, 2**62)
         for name in ("_stopped", "_validated"):
             truth_value(name, getattr(self, name))
-        for name in ("best_loss_", "best_validation_score_"):
+        for name in ("best_loss_", "best_validation_score_", "best_validation_loss_"):
             if not isinstance(getattr(self, name), (float, type(None))):
                 raise TypeError(f"{name} is {getattr(self, name)!r}; expected a float or None")
         if self.n_features_in_ != self.network_.units[0]:
@@ -594,12 +701,39 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
 
 
 class _Watch(Callback):
-    """Tells an estimator of its epochs."""
+    """Tells an estimator of its epochs, and knows by which rule they count."""
 
     def __init__(self, estimator: BaseDropoutMLP, options: Options) -> None:
         self.estimator = estimator
         self.options = options
         self.begun = False
+        self.by_loss = False  # whether early stopping goes by the validation loss
+        self.constant = False  # whether all targets are alike, those of training too
+        self.guessed = 0.0  # the score of the best constant prediction
+        self.network: Network | None = None
+        self._before: tuple[Any, ...] = ()
+
+    @property
+    def watched(self) -> str:
+        """Name of what must improve."""
+        if not self.options.early_stopping:
+            return "Training loss"
+        return "Validation loss" if self.by_loss else "Validation score"
+
+    def remember_network(self, net: Network) -> None:
+        """Note what the beginning of a fit may change of a network."""
+        self.network = net
+        shown = self.estimator._best_weights if self.estimator._last_weights else None
+        self._before = net.threads, net._schedule, net._under_way, shown
+
+    def restore_network(self) -> None:
+        """Undo what the beginning of a fit has changed."""
+        net = self.network
+        assert net is not None
+        threads, schedule, under_way, shown = self._before
+        if shown is not None:
+            net.set_weights(*shown)
+        net.threads, net._schedule, net._under_way = threads, schedule, under_way
 
     def on_fit_begin(self, net: Network, total: int) -> None:
         """Note that nothing was refused."""
@@ -607,7 +741,7 @@ class _Watch(Callback):
 
     def on_epoch_end(self, net: Network, epoch: Epoch) -> bool:
         """Ask the estimator whether to stop."""
-        return self.estimator._end_epoch(epoch, self.options)
+        return self.estimator._end_epoch(epoch, self)
 
     def state_dict(self) -> dict[str, Any]:
         """As `Callback.state_dict`: what the estimator has noted of its epochs."""
@@ -629,6 +763,20 @@ def _shown(verbose: bool) -> list[Callback]:
         return []
     bar = ProgressBar()
     return [bar] if bar.visible else [EpochPrinter()]
+
+
+def _rows_with_weight(weight: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the rows whose weight a minibatch can be divided by, so that no minibatch is without."""
+    rows = np.flatnonzero(weight >= np.finfo(np.float64).tiny)
+    if not len(rows):
+        raise ValueError("sample_weight is below 2.3e-308 in each row; expected larger weights")
+    return rows
+
+
+def _are_alike(targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:
+    """Whether all targets with weight are equal, so that a score of them says little or nothing."""
+    counted = targets if weight is None else targets[weight > 0]
+    return bool((counted == counted[:1]).all())
 
 
 def _batch_size(options: Options, n: int, partial: bool) -> int:

@@ -9,23 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted
 
-from cdrop._checks import as_array, choice, finite_number, truth_value
+from cdrop._checks import finite_number, row_weights, truth_value
+from cdrop._labels import label_array, same_type, sorted_numbers
 from cdrop.estimators.base import BaseDropoutMLP
+from cdrop.network import Network
 from cdrop.schedules import Schedule
 from cdrop.uncertainty import ClassificationUncertainty
 
 __all__ = ["DropoutMLPClassifier"]
 
 
-def _distinct(name: str, values: ArrayLike) -> NDArray[Any]:
-    array = as_array(name, values)
-    try:
-        return np.unique(array)
-    except TypeError as error:  # None, or words and numbers
-        raise TypeError(f"{name} is {values!r}; expected values that can be ordered") from error
+def _distinct(name: str, values: Any) -> NDArray[Any]:
+    """Return the distinct labels of a vector, sorted."""
+    array = label_array(name, values)
+    if not isinstance(array, np.ndarray) or array.ndim != 1 or not len(array):
+        raise ValueError(f"{name} is {values!r}; expected one dimension, at least 1 class")
+    same_type([(name, array)])
+    return np.unique(array)
 
 
 class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[misc]
@@ -67,9 +72,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     max_iter : int, default 200
         Largest number of epochs.
     class_weight : dict, "balanced" or list of dict, optional
-        Weight of each class, multiplied with the sample weights; one dict for each label if there are several.
-        "balanced" gives all classes the same sum over the rows whose sample weight is not 0, before sample weights.
-        Validation rows are not weighted by class.
+        Weight of each class, 1 for those that are not named, multiplied with the sample weights. If there are several
+        labels: a list with a dict of the weights of 0 and 1 for each label, which are multiplied. A name that is no
+        class is an error, unless all classes have a weight. "balanced" gives all classes the same sum over the rows
+        whose sample weight is not 0, before sample weights. Validation rows are not weighted by class.
     shuffle : bool, default True
         Whether to draw a new order of the rows in each epoch.
     random_state : int, RandomState instance or None, default None
@@ -80,17 +86,21 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     verbose : bool, default False
         Show a progress bar with loss and validation score; lines, where there is no terminal or no tqdm.
     warm_start : bool, default False
-        Go on in `fit` from where the last call ended, with the optimiser's and the schedule's state: k fits of
-        ``max_iter=1`` are one of ``max_iter=k``, bit for bit (but "step" and "cosine" go by `max_iter`).
+        Continue in `fit` from where the last call ended, with the state of optimizer and schedule: k fits of
+        ``max_iter=1`` are one of ``max_iter=k``, bit for bit (but "step" and "cosine" go by `max_iter`). After a fit
+        that had stopped, the next one continues from the weights that were kept, and counts its epochs without
+        progress afresh; so does "adaptive" or "plateau", from the first rate. Rates of dropout may change between
+        fits, units and activation may not.
     momentum : float, default 0.9
         0 to below 1; of solvers "sgd", "momentum" and "nesterov".
     nesterovs_momentum : bool, default True
         Only of solver "sgd".
     early_stopping : bool, default False
-        Stop when the validation score has made no progress, and keep the weights with the best one.
+        Stop when the validation score has made no progress, and keep the weights with the best one. Where all
+        validation targets are equal (one row, for example), no score can move, and the validation loss decides.
     validation_fraction : float, default 0.1
         Share of the rows held out for early stopping where `fit` is given no validation rows; stratified by class,
-        but not with several labels.
+        but not with several labels, nor where one of three or more classes has too few rows.
     beta_1, beta_2 : float, default 0.9 and 0.999
         Of solvers "adam" and "adamw", above 0 to below 1.
     epsilon : float, default 1e-8
@@ -120,8 +130,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Smallest training loss; None with early stopping.
     validation_loss_curve_, validation_scores_ : list of float or None
         Loss and accuracy of the validation rows after each epoch; None where there are none.
-    best_validation_score_ : float or None
-        Highest of these scores.
+    best_validation_score_, best_validation_loss_ : float or None
+        Score and loss of the weights with the highest score, or with the smallest loss where that decides; with early
+        stopping these weights were kept.
     coefs_, intercepts_ : list of ndarray
         Copies of weights and biases, layer by layer.
     learning_rate_ : float
@@ -132,11 +143,23 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     TypeError, ValueError
         By `fit`, if a parameter is not as above.
 
+    Warns
+    -----
+    ConvergenceWarning
+        By `fit`: if `max_iter` was reached; if training diverged and the best weights were kept; if it stopped although
+        the loss never fell by more than `tol` after the first epoch, or the best validation score is not above that of
+        the best constant prediction.
+
     Notes
     -----
+    Classes are equal by value and kind. Numbers are one kind: integers of all types are compared exactly, and 1, 1.0
+    and True are one class. Text is another: text where the classes are numbers is a TypeError. Arrays of objects, lists
+    and nullable columns of pandas are taken value by value; a missing label is an error.
+
     What differs from MLPClassifier: the solvers and what is said of them above; initial weights (Glorot's too, but
     normal and with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm start
-    keeps the optimiser's state, and needs the same network; early stopping stratifies by all classes; `coefs_` and
+    keeps the optimizer's state, and needs the same network; early stopping stratifies by all classes; both
+    probabilities of two classes come from the log-odds; rows whose outputs overflow are an error; `coefs_` and
     `intercepts_` are copies, set by ``network_.set_weights``. Rows of weight 0 count as left out.
 
     References
@@ -233,7 +256,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         ----------
         X, y, sample_weight
             As for `fit`; `y` need not have all classes.
-        classes : array_like, optional
+        classes : array_like or set, optional
             All classes there will be; needed in the first call.
 
         Returns
@@ -251,12 +274,38 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             given = _distinct("classes", classes)
         elif first:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        if not first and given is not None and not np.array_equal(given, self.classes_):
+        if not first and given is not None and not self._are_the_classes("classes", given):
             raise ValueError(
                 f"classes is {given}; expected {self.classes_}, as in the first call to partial_fit"
             )
         self._partial_fit(X, y, sample_weight, given)
         return self
+
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the accuracy; with several labels per row, all must be right.
+
+        Parameters
+        ----------
+        X : {array_like, sparse matrix}, shape (n_samples, n_features)
+        y : array_like, shape (n_samples,) or (n_samples, n_labels)
+            True labels. A class that was not in the training data counts as wrongly predicted.
+        sample_weight : array_like, shape (n_samples,), optional
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is invalid, or if `y` has text and the classes are numbers, or the reverse.
+        """
+        predicted, labels = self._predicted(X), self._checked_labels("y", y)
+        weight = row_weights("sample_weight", sample_weight, len(predicted))
+        self._check_shape("y", labels)
+        if not self._multilabel:
+            labels = sorted_numbers("y", labels, self.classes_)
+        return float(accuracy_score(labels, predicted, sample_weight=weight))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict classes, without dropout.
@@ -268,16 +317,25 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Returns
         -------
         ndarray, shape (n_samples,), or (n_samples, n_labels) of 0 and 1 if there are several labels
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `X` is invalid, or too large for outputs that are finite.
         """
-        x = self._checked(X)
-        labels = self.network_.predict(x)
-        if self._multilabel:
-            return labels
-        numbers = labels if labels.ndim == 1 else labels[:, 0]
-        named: NDArray[Any] = self.classes_[
-            np.minimum(numbers, len(self.classes_) - 1)
-        ]  # one class
-        return named
+        numbers = self._predicted(X)
+        return numbers if self._multilabel else self.classes_[numbers]
+
+    def _predicted(self, X: Any) -> NDArray[Any]:
+        """Predict the numbers of classes, or columns of 0 and 1."""
+        check_is_fitted(self, "network_")
+        several = not self._multilabel and len(self.classes_) > 2
+        pieces = [z.argmax(axis=1) if several else z > 0 for z in self._outputs(X)]
+        numbers = np.concatenate(pieces).astype(np.int64, copy=False)
+        if self._multilabel or several:
+            return numbers
+        first: NDArray[Any] = np.minimum(numbers[:, 0], len(self.classes_) - 1)
+        return first  # there may be one class
 
     def predict_proba(self, X: Any, mc_samples: int | None = None) -> NDArray[Any]:
         """Predict probabilities, without dropout or as the mean over many masks of it.
@@ -291,15 +349,22 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Returns
         -------
         ndarray, shape (n_samples, n_classes) or (n_samples, n_labels)
-            Float32 if trained on it, else float64; columns as in `classes_`.
+            Float32 if trained on it, else float64; columns as in `classes_`. Both columns of two classes are computed
+            from the log-odds, so that small probabilities keep their digits.
 
         Raises
         ------
-        ValueError
-            With `mc_samples`, if all dropout rates are 0.
+        TypeError, ValueError
+            If `X` is invalid, or too large for outputs that are finite; with `mc_samples`, if all dropout rates are 0.
         """
-        x = self._checked(X)
-        return self._by_class(self.network_.predict_proba(x, mc_samples))
+        check_is_fitted(self, "network_")
+        if mc_samples is not None:
+            x, net = self._checked_finite(X), self._sampled_network()
+            return self._by_class(self._finite(net.predict_proba(x, mc_samples)))
+        if self._loss() == "softmax_cross_entropy":
+            x = self._checked(X)
+            return self._finite(self.network_.predict_proba(x))
+        return self._by_class(np.concatenate([self._sigmoids(z) for z in self._outputs(X)]))
 
     def predict_log_proba(self, X: Any) -> NDArray[Any]:
         """Predict the logarithms of the probabilities, without dropout.
@@ -311,11 +376,29 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Returns
         -------
         ndarray, shape (n_samples, n_classes) or (n_samples, n_labels)
+            From the network's outputs, so that they are finite where the probability itself rounds to 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `X` is invalid, or too large for outputs that are finite.
         """
-        probabilities = self.predict_proba(X)
-        with np.errstate(divide="ignore"):  # the logarithm of 0 is minus infinity
-            logarithms: NDArray[Any] = np.log(probabilities)
-        return logarithms
+        return np.concatenate([self._logarithms(z) for z in self._outputs(X)])
+
+    def _logarithms(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Return log-softmax of outputs, or the logarithms of sigmoids."""
+        zero = outputs.dtype.type(0)
+        with np.errstate(over="ignore", under="ignore"):
+            if self._loss() == "softmax_cross_entropy":
+                below = outputs - outputs.max(axis=1, keepdims=True)
+                logarithms: NDArray[Any] = below - np.log(np.exp(below).sum(axis=1, keepdims=True))
+                return logarithms
+            positive: NDArray[Any] = -np.logaddexp(zero, -outputs)
+            if self._multilabel:
+                return positive
+            if len(self.classes_) == 1:
+                return np.zeros_like(outputs)
+            return np.hstack([-np.logaddexp(zero, outputs), positive])
 
     def predict_uncertainty(
         self, X: Any, mc_samples: int = 50, *, seed: int | None = None
@@ -339,25 +422,54 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Raises
         ------
         ValueError
-            If all dropout rates are 0: all masks would agree, right or wrong.
+            If all dropout rates are 0: all masks would agree, right or wrong. If `X` is too large for outputs that are
+            finite.
         """
-        x = self._checked(X)
-        told = self.network_.predict_uncertainty(x, mc_samples, seed=seed)
-        parts = {field.name: getattr(told, field.name) for field in dataclasses.fields(told)}
+        x = self._checked_finite(X)
+        told = self._sampled_network().predict_uncertainty(x, mc_samples, seed=seed)
+        names = [field.name for field in dataclasses.fields(told)]
+        parts = {name: self._finite(getattr(told, name)) for name in names}
         if not self._multilabel and len(self.classes_) <= 2:
-            parts = {name: array[:, 0] for name, array in parts.items()}
+            parts = {name: array[:, 1] for name, array in parts.items()}
             parts["mean"] = self._by_class(told.mean)
         return ClassificationUncertainty(**parts)
 
     def _by_class(self, probabilities: NDArray[Any]) -> NDArray[Any]:
-        """Give each class its column where the network has one output for two classes, or for one."""
-        if self._multilabel or len(self.classes_) > 2:
-            return probabilities
-        if len(self.classes_) == 1:
-            return np.ones_like(probabilities)
-        return np.hstack([1 - probabilities, probabilities])
+        """Return a column of 1 where there is one class, and the columns as they are otherwise."""
+        one = not self._multilabel and len(self.classes_) == 1
+        return np.ones_like(probabilities[:, 1:]) if one else probabilities
 
-    def _learn(self, y: NDArray[Any], fresh: bool, classes: NDArray[Any] | None) -> None:
+    def _sigmoids(self, outputs: NDArray[Any]) -> NDArray[Any]:
+        """Return the engine's probabilities of each label, or of both of two classes: 1 - p would lose digits."""
+        both = Network(
+            [1, 2],
+            loss="sigmoid_cross_entropy",
+            dtype=outputs.dtype.name,
+            threads=self.network_.threads,
+        )
+        both.set_weights([[[-1, 1]]], [[0, 0]])
+        probabilities = both.predict_proba(outputs.reshape(-1, 1))
+        return probabilities[:, 1].reshape(outputs.shape) if self._multilabel else probabilities
+
+    def _sampled_network(self) -> Network:
+        """Return the network, or for two classes one with an output for each: the log-odds and their negative."""
+        net = self.network_
+        if self._multilabel or len(self.classes_) > 2:
+            return net
+        both = Network(**{**net._settings(), "units": [*net.units[:-1], 2]}, threads=net.threads)
+        coefs, intercepts = net.coefs_, net.intercepts_
+        coefs[-1] = np.hstack([-coefs[-1], coefs[-1]])
+        intercepts[-1] = np.hstack([-intercepts[-1], intercepts[-1]])
+        both.set_weights(coefs, intercepts)
+        both._set_background(net._background)
+        return both
+
+    def _label_array(self, name: str, y: Any) -> Any:
+        return label_array(name, y)
+
+    def _learn(
+        self, y: NDArray[Any], fresh: bool, partial: bool, classes: NDArray[Any] | None
+    ) -> None:
         """Find the classes, or compare with those that are known."""
         check_classification_targets(y)
         kind = type_of_target(y)
@@ -368,60 +480,79 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         multilabel = kind == "multilabel-indicator"
         found = np.arange(y.shape[1]) if multilabel else np.unique(y)
         if fresh:
-            known = found if multilabel or classes is None else classes
-            self._check_classes(found, known)
-            self.classes_, self._multilabel = known, multilabel
-            return
-        if self.warm_start and not np.array_equal(found, self.classes_):
+            self.classes_ = found if multilabel or classes is None else classes
+            self._multilabel = multilabel
+        self._check_shape("y", y)
+        if not (fresh or partial or multilabel or self._are_the_classes("y", found)):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
                 f"Previously got {self.classes_}, `y` has {found}"
             )
-        self._check_classes(found, self.classes_)
 
-    def _check_classes(self, found: NDArray[Any], known: NDArray[Any], name: str = "y") -> None:
-        if len(np.setdiff1d(found, known)):
-            raise ValueError(f"{name} has the classes {found}; expected only {known}")
+    def _are_the_classes(self, name: str, found: NDArray[Any]) -> bool:
+        """Whether distinct labels are the known classes, all of them."""
+        places = sorted_numbers(name, found, self.classes_)
+        return len(found) == len(self.classes_) and bool((places >= 0).all())
+
+    def _check_shape(self, name: str, y: NDArray[Any]) -> None:
+        """Raise unless labels have the shape of those of the first fit."""
+        fits = y.shape[1:] == ((len(self.classes_),) if self._multilabel else ())
+        if not fits:
+            several = f"{len(self.classes_)} columns of 0 and 1"
+            expected = several if self._multilabel else "one class a row"
+            raise ValueError(
+                f"{name} has shape {y.shape}; expected {expected}, as in the first fit"
+            )
 
     def _encoded(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-        if y.ndim != 1 + self._multilabel:
-            several = "columns of 0 and 1" if self._multilabel else "one class a row"
-            raise ValueError(f"{name} has shape {y.shape}; expected {several}, as in the first fit")
+        self._check_shape(name, y)
         if self._multilabel:
             if not np.isin(y, (0, 1)).all():
                 raise ValueError(f"{name} has labels other than 0 and 1; expected columns of these")
             return y.astype(dtype)
-        try:
-            found = np.unique(y)
-        except TypeError:  # None, or a mixture
-            raise TypeError(
-                f"{name} has values that are no classes; expected {self.classes_}"
-            ) from None
-        self._check_classes(found, self.classes_, name)
-        numbers = np.searchsorted(self.classes_, y)
+        numbers = sorted_numbers(name, y, self.classes_)
+        if (numbers < 0).any():
+            raise ValueError(
+                f"{name} has the classes {np.unique(y)}; expected only {self.classes_}"
+            )
         return numbers if len(self.classes_) > 2 else numbers[:, None].astype(dtype)
 
     def _class_weights(
         self, y: NDArray[Any], weight: NDArray[np.float64] | None, partial: bool
     ) -> NDArray[np.float64] | None:
         """Return each row's weight by its class; "balanced" does not count rows of weight 0."""
-        if self.class_weight is None:
+        given = self.class_weight
+        if given is None:
             return None
-        balanced = _checked_class_weight(self.class_weight) == "balanced"
-        if partial and balanced:
-            raise ValueError(
-                "class_weight='balanced' needs all rows at once; expected a dict for partial_fit"
-            )
-        counted = np.flatnonzero(weight) if balanced and weight is not None else None
-        return np.asarray(compute_sample_weight(self.class_weight, y, indices=counted), np.float64)
+        if isinstance(given, str) and given == "balanced":
+            if partial:
+                raise ValueError(
+                    "class_weight='balanced' needs all rows at once; expected a dict for partial_fit"
+                )
+            counted = None if weight is None else np.flatnonzero(weight)
+            return np.asarray(compute_sample_weight(given, y, indices=counted), np.float64)
+        if not self._multilabel:
+            if not isinstance(given, Mapping):
+                raise _wrong_class_weight(given, "a dict of weights by class")
+            return _weights_by_class("class_weight", given, y, self.classes_)
+        labels = y.shape[1]
+        fits = isinstance(given, (list, tuple)) and len(given) == labels
+        if not fits or not all(isinstance(each, Mapping) for each in given):
+            raise _wrong_class_weight(given, f"a list of {labels} dicts, one for each label,")
+        zero_one, product = np.array([0, 1]), np.ones(len(y))
+        for k, each in enumerate(given):
+            product *= _weights_by_class(f"class_weight[{k}]", each, y[:, k], zero_one)
+        return product
 
     def _check_remembered(self) -> None:
         super()._check_remembered()
         truth_value("_multilabel", self._multilabel)
-        net, classes = self.network_, np.unique(self.classes_)
+        if not isinstance(self.classes_, np.ndarray):
+            raise TypeError(f"classes_ is {self.classes_!r}; expected an array")
+        net, classes = self.network_, _distinct("classes_", self.classes_)
         outputs = len(classes) if self._multilabel or len(classes) > 2 else 1
         fits = (self._loss(), outputs) == (net.loss, net.units[-1])
-        if not fits or not len(classes) or not np.array_equal(classes, self.classes_):
+        if not fits or not np.array_equal(classes, self.classes_):
             raise ValueError(f"classes_ is {self.classes_!r}; that does not fit the network")
 
     def _loss(self) -> str:
@@ -430,6 +561,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
 
     def _width(self, targets: NDArray[Any]) -> int:
         return len(self.classes_) if targets.ndim == 1 else targets.shape[1]
+
+    def _guess_score(self, targets: NDArray[Any], weight: NDArray[np.float64] | None) -> float:
+        """Return the share of the most frequent class, or row of labels."""
+        _, places = np.unique(targets, axis=0, return_inverse=True)
+        counts = np.bincount(places.ravel(), weight)
+        return float(counts.max() / counts.sum())
 
     def _strata(self, targets: NDArray[Any]) -> NDArray[Any] | None:
         if self._multilabel:
@@ -443,10 +580,25 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         return tags
 
 
-def _checked_class_weight(value: Any) -> Any:
-    """Return "balanced", or a weight of at least 0 for each class named."""
-    if isinstance(value, Mapping):
-        return {
-            key: finite_number(f"class_weight[{key!r}]", weight) for key, weight in value.items()
-        }
-    return choice("class_weight", value, ("balanced",))
+def _wrong_class_weight(value: Any, expected: str) -> ValueError:
+    return ValueError(f"class_weight is {value!r}; expected {expected} or 'balanced'")
+
+
+def _weights_by_class(
+    name: str, weights: Mapping[Any, Any], y: NDArray[Any], classes: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Return the weight of each row's class: 1 where a class has none.
+
+    Names that are no class are an error, unless all classes have a weight: then `y` may be a part of a larger set.
+    """
+    by_class = np.ones(len(classes))
+    if weights:
+        numbers = [finite_number(f"{name}[{key!r}]", value) for key, value in weights.items()]
+        places = sorted_numbers(name, label_array(name, list(weights)), classes)
+        by_class[places[places >= 0]] = np.array(numbers)[places >= 0]
+        if (places < 0).any() and (places >= 0).sum() < len(classes):
+            unknown = [key for key, place in zip(weights, places, strict=True) if place < 0]
+            raise ValueError(
+                f"{name} has weights for {unknown}, which are no classes; expected classes among {classes}"
+            )
+    return by_class[sorted_numbers("y", y, classes)]

@@ -128,16 +128,21 @@ def _named_as_here() -> Iterator[None]:
         raise type(error)(f"{_NAMES.get(name, name)} {rest}") from None
 
 
-def schedule(estimator: Any, options: Options, validated: bool) -> Schedule:
-    """Return the learning rate's schedule; `validated` says whether there are validation rows."""
+def schedule(estimator: Any, options: Options, validated: bool, by_loss: bool) -> Schedule:
+    """Return the learning rate's schedule.
+
+    `validated` says whether there are validation rows, `by_loss` whether early stopping goes by their loss.
+    """
     if isinstance(estimator.learning_rate, Schedule):
         return estimator.learning_rate
     kind = choice("learning_rate", estimator.learning_rate, _LEARNING_RATES)
     with _named_as_here():
-        return _named_schedule(kind, estimator, options, validated)
+        return _named_schedule(kind, estimator, options, validated, by_loss)
 
 
-def _named_schedule(kind: str, estimator: Any, options: Options, validated: bool) -> Schedule:
+def _named_schedule(
+    kind: str, estimator: Any, options: Options, validated: bool, by_loss: bool
+) -> Schedule:
     rate, epochs = estimator.learning_rate_init, options.max_iter
     if kind == "constant":
         return schedules.Constant(rate)
@@ -149,10 +154,11 @@ def _named_schedule(kind: str, estimator: Any, options: Options, validated: bool
         return schedules.Cosine(rate, epochs=epochs)
     patience = min(options.patience, 2**52)
     if kind == "plateau":
-        monitor = "validation_loss" if validated or options.early_stopping else "loss"
+        monitor = "validation_loss" if validated else "loss"
         patience = max(1, patience // 2)
     else:  # adaptive: in step with the stopping rule
-        monitor = "validation_score" if options.early_stopping else "loss"
+        scored = "validation_loss" if by_loss else "validation_score"
+        monitor = scored if options.early_stopping else "loss"
     return schedules.Plateau(
         rate, int(patience), tol=options.tol, smallest=SMALLEST_RATE, monitor=monitor
     )

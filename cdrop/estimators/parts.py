@@ -41,6 +41,8 @@ def encode(name: str, value: Any) -> Any:
         return [encode(name, item) for item in value]
     if isinstance(value, tuple):
         return {"tuple": [encode(name, item) for item in value]}
+    if isinstance(value, range):
+        return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, dict):
         return {"dict": [[encode(name, k), encode(name, v)] for k, v in value.items()]}
     if isinstance(value, np.ndarray):
@@ -50,8 +52,8 @@ def encode(name: str, value: Any) -> Any:
     if isinstance(value, np.random.RandomState):
         return {"RandomState": encode(name, value.get_state(legacy=True))}
     raise TypeError(
-        f"{name} is {value!r}; a file holds numbers, strings, None, lists, tuples, dicts, arrays of them, schedules "
-        "and RandomState objects"
+        f"{name} is {value!r}; a file holds numbers, strings, None, lists, tuples, ranges, dicts, arrays of them, "
+        "schedules and RandomState objects"
     )
 
 
@@ -109,6 +111,11 @@ def _check_padding(name: str, array: NDArray[Any]) -> None:
         )
 
 
+def _range(content: Any) -> range:
+    start, stop, step = content
+    return range(start, stop, step)
+
+
 def _schedule(content: Any) -> Schedule:
     name, settings = content
     if not isinstance(name, str) or not isinstance(settings, Mapping):
@@ -136,6 +143,7 @@ def _random_state(content: Any) -> np.random.RandomState:
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "tuple": tuple,
     "dict": dict,
+    "range": _range,
     "array": _array,
     "schedule": _schedule,
     "RandomState": _random_state,

@@ -78,9 +78,13 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         -------
         ndarray, shape (n_samples,) or (n_samples, n_outputs)
             Float32 if trained on it, else float64.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `X` is invalid, or too large for outputs that are finite.
         """
-        x = self._checked(X)
-        return _one_column_flat(self.network_.predict(x))
+        return _one_column_flat(np.concatenate(list(self._outputs(X))))
 
     def predict_uncertainty(
         self, X: Any, mc_samples: int = 50, *, seed: int | None = None
@@ -103,14 +107,16 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If all dropout rates are 0: all masks would agree, right or wrong.
+            If all dropout rates are 0: all masks would agree, right or wrong. If `X` is too large for outputs that are
+            finite.
         """
-        x = self._checked(X)
+        x = self._checked_finite(X)
         told = self.network_.predict_uncertainty(x, mc_samples, seed=seed)
         assert isinstance(told, RegressionUncertainty)
-        return RegressionUncertainty(_one_column_flat(told.mean), _one_column_flat(told.std))
+        mean, std = self._finite(told.mean), self._finite(told.std)
+        return RegressionUncertainty(_one_column_flat(mean), _one_column_flat(std))
 
-    def _learn(self, y: NDArray[Any], fresh: bool, classes: NDArray[Any] | None) -> None:
+    def _learn(self, *about: Any) -> None:
         """There are no classes."""
 
     def _encoded(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -127,6 +133,9 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
 
     def _width(self, targets: NDArray[Any]) -> int:
         return int(targets.shape[1])
+
+    def _guess_score(self, *about: Any) -> float:
+        return 0.0
 
     def _strata(self, targets: NDArray[Any]) -> None:
         return None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cdrop._checks import as_array, finite_number, truth_value, whole_number
+from cdrop._labels import are_whole, check_one_kind, kind_of, label_array, same_type
 from cdrop.datasets import Dataset, Table, encode_labels
 from cdrop.datasets.table import is_missing
 from cdrop.experiments.arms import Candidate, Configuration, Estimator
@@ -201,12 +202,17 @@ def _encode(
 
 
 def _joined(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
-    """Return both targets as one array; numbers and text are not mixed."""
-    texts = [a.dtype.kind in "US" for a in (first, second)]
-    if texts[0] != texts[1] and "O" not in (first.dtype.kind, second.dtype.kind):
-        raise TypeError(
-            f"test_data[1] has dtype {second.dtype}, and y has {first.dtype}; expected labels of one kind"
-        )
+    """Return both targets as one array in which equal labels are equal; numbers and text are not mixed."""
+    named = [("y", first), ("test_data[1]", second)]
+    check_one_kind(named)
+    numbers = kind_of(first) == "numbers" and first.dtype != second.dtype
+    if numbers and are_whole(first) and are_whole(second):  # which NumPy may join as floats
+        first, second = same_type(named)
+        if first.dtype.kind == "O":
+            raise ValueError(
+                "test_data[1] and y together have negative labels and labels from 2**63; expected labels that int64 or "
+                "uint64 holds"
+            )
     return np.concatenate([first, second])
 
 
@@ -225,10 +231,10 @@ def _rows(name: str, value: Any) -> Any:
 
 def _targets(name: str, value: Any, rows: Any) -> NDArray[Any]:
     """Return targets, one for each row."""
-    array = as_array(name, value)
-    if array.ndim not in (1, 2) or len(array) != rows.shape[0]:
+    array = label_array(name, value)
+    if not isinstance(array, np.ndarray) or array.ndim not in (1, 2) or len(array) != rows.shape[0]:
         raise ValueError(
-            f"{name} has shape {array.shape}; expected {rows.shape[0]} targets, one for each row"
+            f"{name} has shape {np.shape(array)}; expected {rows.shape[0]} targets, one for each row"
         )
     return array
 

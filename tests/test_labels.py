@@ -1,0 +1,202 @@
+"""Class labels: equal by value and kind, in every place where labels are given."""
+
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from cdrop import DropoutMLPClassifier
+from cdrop._labels import label_array, same_type, sorted_numbers
+from cdrop.convert import to_onnx
+from cdrop.experiments import paired_experiment
+from cdrop.experiments.problem import _encode, _joined, _targets
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+DRAW = np.random.default_rng(0)
+IDS = 10**18 + 7 * np.arange(20)  # next to each other as float64
+PLACES = DRAW.integers(0, 20, 400)
+Y = IDS[PLACES]
+X = (DRAW.normal(size=(20, 4)) * 4)[PLACES] + 0.3 * DRAW.normal(size=(400, 4))
+X3, Y3 = X[:60], np.arange(60) % 3
+
+
+def quick(**settings):
+    defaults = {"hidden_layer_sizes": 9, "max_iter": 3, "random_state": 3}
+    return DropoutMLPClassifier(**{**defaults, **settings})
+
+
+SAME_IDS = {
+    "uint64": Y.astype("u8"),
+    "big-endian": Y.astype(">i8"),
+    "objects": Y.astype(object),
+    "list": Y.tolist(),
+    "Int64": pd.Series(Y, dtype="Int64"),
+    "UInt64": pd.Series(Y.astype("u8"), dtype="UInt64"),
+    "category": pd.Series(Y).astype("category"),
+    "frame": pd.DataFrame({"id": Y}),
+    "Decimal": [Decimal(int(value)) for value in Y],
+}
+
+
+@pytest.mark.parametrize("kind", SAME_IDS)
+@pytest.mark.filterwarnings("ignore:A column-vector y was passed")
+def test_integers_of_any_type_are_the_same_classes(kind):
+    other = SAME_IDS[kind]
+    model = quick().fit(X, Y, X_val=X, y_val=other)
+    assert model.validation_scores_[-1] == model.score(X, Y) == model.score(X, other)
+    again = quick().fit(X, other)
+    assert again.classes_.tolist() == IDS.tolist()
+    assert np.array_equal(again.predict(X).astype("i8"), model.predict(X))
+    streamed = quick().partial_fit(X, Y, classes=IDS).partial_fit(X, other, classes=IDS)
+    assert streamed.t_ == 800
+
+
+def test_negative_labels_next_to_unsigned_ones_above_int64():
+    high = np.array([1, 2**63 + 1, 2**63 + 2], "u8")
+    assert sorted_numbers("y", np.array([-1, 1]), high).tolist() == [-1, 0]
+    assert sorted_numbers("y", high, np.array([-5, 1])).tolist() == [1, -1, -1]
+    a, b = same_type([("a", high), ("b", np.array([2.0**63 + 2048]))])
+    assert a.dtype == b.dtype == np.uint64
+
+
+def test_floats_booleans_and_integers_are_numbers():
+    model = quick().fit(X3, Y3)
+    assert model.score(X3, Y3.astype(float)) == model.score(X3, Y3.astype("u1"))
+    two = quick().fit(X3, Y3 > 0)
+    assert two.score(X3, Y3 > 0) == two.score(X3, (Y3 > 0) * 1.0)
+    with pytest.raises(ValueError, match="y_val has the label 0.5; expected whole numbers"):
+        quick().fit(X3, Y3, X_val=X3, y_val=Y3 + 0.5)
+    assert quick().fit(X3, Y3.astype(float)).classes_.dtype == float
+
+
+def words(y):
+    return np.array([str(value) for value in y])
+
+
+def test_text_and_numbers_are_an_error_that_names_both():
+    named = r"such as '.*numbers such as|numbers such as .*such as '"
+    with pytest.raises(TypeError, match="y_val has text such as '0', and classes_ has numbers"):
+        quick().fit(X3, Y3, X_val=X3, y_val=words(Y3))
+    for text in (words(Y3), words(Y3).astype(object)):
+        with pytest.raises(TypeError, match=named):
+            quick().fit(X3, Y3).score(X3, text)
+        with pytest.raises(TypeError, match=named):
+            quick().fit(X3, text).score(X3, Y3)
+        with pytest.raises(TypeError, match=named):
+            quick().partial_fit(X3, text, classes=[0, 1, 2])
+        with pytest.raises(TypeError, match=named):
+            quick().partial_fit(X3, Y3, classes=[0, 1, 2]).partial_fit(X3, text)
+        with pytest.raises(TypeError, match=named):
+            quick(warm_start=True).fit(X3, Y3).fit(X3, text)
+        with pytest.raises(TypeError, match=named):
+            paired_experiment({"a": {}}, X3, Y3, test_data=(X3, text))
+    for mixed in ([1, "1", 2] * 20, np.array([1, "1", 2] * 20, object)):
+        with pytest.raises(TypeError, match="y has text such as '1' and numbers such as 1"):
+            quick().fit(X3, mixed)
+        with pytest.raises(TypeError, match="y has text such as '1' and numbers such as 1"):
+            paired_experiment({"a": {}}, X3, mixed)
+
+
+def test_codes_with_zeros_in_front_are_classes_of_their_own():
+    assert quick().fit(X3, ["007", "7", "12"] * 20).classes_.tolist() == ["007", "12", "7"]
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [None, "a", "b"] * 20,
+        np.array([None, "a", "b"] * 20, object),
+        pd.Series(["a", pd.NA, "b"] * 20, dtype="string"),
+        pd.Series([1, pd.NA, 2] * 20, dtype="Int64"),
+        [1, float("nan"), 2] * 20,
+    ],
+)
+def test_missing_labels_are_named(y):
+    with pytest.raises(ValueError, match="y has 20 missing labels.*leave those rows out"):
+        quick().fit(X3, y)
+    with pytest.raises(ValueError, match="y_val has 20 missing labels"):
+        quick().fit(X3, Y3, X_val=X3, y_val=y)
+
+
+@pytest.mark.parametrize(
+    ("label", "error", "message"),
+    [
+        (b"a", TypeError, "expected text or whole numbers"),
+        (object(), TypeError, "expected text or whole numbers"),
+        (2**70, ValueError, "int64 or uint64"),
+        (1j, ValueError, "Complex data not supported"),
+    ],
+)
+def test_other_labels_are_refused(label, error, message):
+    with pytest.raises(error, match=message):
+        quick().fit(X3, [label, 1, 2] * 20)
+    with pytest.raises(ValueError, match="int64 or uint64"):
+        label_array("y", [-1, 2**63])
+
+
+def test_classes_may_come_in_a_set():
+    for classes in ({0, 1, 2}, frozenset([2, 1, 0]), dict.fromkeys([0, 1, 2]).keys(), range(3)):
+        assert quick().partial_fit(X3, Y3, classes=classes).classes_.tolist() == [0, 1, 2]
+    for classes in ([], 3, [[0, 1]]):
+        with pytest.raises(ValueError, match="classes is"):
+            quick().partial_fit(X3, Y3, classes=classes)
+    with pytest.raises(ValueError, match="classes has the label 0.5"):
+        quick().partial_fit(X3, Y3, classes=[0, 0.5, 1, 2])
+
+
+def test_a_vector_and_a_matrix_of_labels_are_told_apart():
+    matrix = np.eye(3, dtype=int)[Y3]
+    with pytest.raises(ValueError, match=r"y has shape \(60, 3\); expected one class a row"):
+        quick().partial_fit(X3, Y3, classes=range(3)).partial_fit(X3, matrix)
+    several = quick().partial_fit(X3, matrix, classes=range(3))
+    for y in (Y3, matrix[:, :2]):
+        with pytest.raises(ValueError, match="y has shape.*expected 3 columns of 0 and 1"):
+            several.partial_fit(X3, y)
+
+
+def test_rows_one_by_one_with_warm_start():
+    model, plain = quick(warm_start=True), quick()
+    for i in range(60):
+        for each in (model, plain):
+            each.partial_fit(X3[i : i + 1], Y3[i : i + 1], classes=[0, 1, 2])
+    assert model.t_ == 60
+    assert np.array_equal(model.coefs_[0], plain.coefs_[0])
+    with pytest.raises(ValueError, match="same classes"):
+        model.fit(X3, Y3 % 2)
+
+
+def test_a_class_that_was_not_trained_counts_as_wrong():
+    model = quick().fit(X3, Y3)
+    assert model.score(X3, Y3 + 100) == 0
+    weight = np.where(Y3 == 0, 1.0, 0.0)
+    unseen = np.where(Y3 == 0, model.predict(X3), 77)
+    assert model.score(X3, unseen, weight) == 1
+
+
+def experiment_classes(y, y_test):
+    """Return what `paired_experiment` makes of labels."""
+    joined = _joined(_targets("y", y, X), _targets("test_data[1]", y_test, X))
+    return _encode(joined, "classification", False)[2]
+
+
+def test_experiments_keep_integers_apart():
+    names = tuple(map(str, IDS))
+    for other in (Y.astype("u8"), Y.tolist(), pd.Series(Y, dtype="Int64"), Y.astype(object)):
+        assert experiment_classes(Y, other) == experiment_classes(other, Y) == names
+    assert len(experiment_classes(Y.astype("u8") + 2**63, Y)) == 40
+    with pytest.raises(ValueError, match="negative labels"):
+        experiment_classes(Y.astype("u8") + 2**63, -Y)
+
+
+def test_onnx_refuses_labels_that_it_cannot_hold():
+    high = Y3.astype("u8") + 2**63
+    model = quick().fit(X3, high)
+    assert set(model.predict(X3)) <= set(high)
+    with pytest.raises(ValueError, match="ONNX's int64"):
+        to_onnx(model)
+    fits = quick().fit(X3.astype("f4"), Y3.astype("u8"))
+    labels = ReferenceEvaluator(to_onnx(fits)).run(["label"], {"X": X3.astype("f4")})[0]
+    assert np.array_equal(labels, fits.predict(X3))

@@ -1,0 +1,127 @@
+"""The estimators' probabilities: digits of small ones, logarithms, and rows that overflow."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+from scipy.special import expit, log_softmax
+
+from cdrop import DropoutMLPClassifier, DropoutMLPRegressor
+from cdrop.estimators import base
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+DRAW = np.random.default_rng(0)
+X = DRAW.normal(size=(300, 5))
+Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0.5)
+TASKS = {
+    "two": (Y > 0).astype(int),
+    "three": Y,
+    "labels": np.stack([Y > 0, Y > 1], axis=1).astype(int),
+    "one": np.zeros(300, int),
+}
+EPS = {"float32": 1e-5, "float64": 1e-12}
+
+
+def trained(task, dtype, **settings):
+    defaults = {"max_iter": 20, "learning_rate_init": 0.02, "random_state": 0, "dropout": 0.2}
+    x = X.astype(dtype)
+    return DropoutMLPClassifier((30,), **{**defaults, **settings}).fit(x, TASKS[task]), x
+
+
+def log_odds(model, x):
+    """Return the outputs, in float64."""
+    (w, v), (a, b) = model.coefs_, model.intercepts_
+    return np.maximum(x.astype("f8") @ w.astype("f8") + a, 0) @ v.astype("f8") + b
+
+
+@pytest.mark.parametrize("dtype", EPS)
+def test_both_of_two_classes_keep_their_digits(dtype):
+    model, x = trained("two", dtype)
+    x = 20 * x
+    z, p = log_odds(model, x)[:, 0], model.predict_proba(x)
+    assert p.dtype == dtype
+    assert np.array_equal(p[:, 1], model.network_.predict_proba(x)[:, 0])
+    assert z.max() > 40
+    assert z.min() < -40
+    seen = np.abs(z) < 80  # those that float32 holds
+    tolerance = EPS[dtype] * 100
+    assert np.allclose(p[seen], np.stack([expit(-z), expit(z)], axis=1)[seen], tolerance, 0)
+
+
+@pytest.mark.parametrize("dtype", EPS)
+def test_both_keep_their_digits_under_masks(dtype):
+    model, x = trained("two", dtype)
+    p = model.predict_proba(30 * x, mc_samples=1)
+    told = model.predict_uncertainty(30 * x, 1)
+    single = model.network_.predict_uncertainty(30 * x, 1)
+    assert np.array_equal(p, told.mean)
+    assert np.array_equal(p[:, 1], single.mean[:, 0])
+    assert np.array_equal(told.predictive_entropy, single.predictive_entropy[:, 0])
+    certain = p[:, 1] == 1
+    assert certain.any()
+    assert (p[certain, 0] > 0).any()
+    flipped, _ = trained("two", dtype)
+    coefs, biases = flipped.coefs_, flipped.intercepts_
+    flipped.network_.set_weights([coefs[0], -coefs[1]], [biases[0], -biases[1]])
+    assert np.array_equal(flipped.predict_proba(30 * x, mc_samples=1), p[:, ::-1])
+
+
+@pytest.mark.parametrize("dtype", EPS)
+@pytest.mark.parametrize("task", TASKS)
+def test_logarithms_are_finite_and_right(task, dtype):
+    model, x = trained(task, dtype)
+    x = 300 * x
+    z, logs = log_odds(model, x), model.predict_log_proba(x)
+    expected = {
+        "two": lambda: np.hstack([-np.logaddexp(0, z), -np.logaddexp(0, -z)]),
+        "three": lambda: log_softmax(z, axis=1),
+        "labels": lambda: -np.logaddexp(0, -z),
+        "one": lambda: np.zeros_like(z),
+    }[task]()
+    assert logs.dtype == dtype
+    assert np.isfinite(logs).all()
+    assert task == "one" or logs.min() < -200
+    assert np.allclose(logs, expected, atol=EPS[dtype] * np.abs(z).max(), rtol=EPS[dtype])
+
+
+@pytest.mark.parametrize("dtype", EPS)
+@pytest.mark.parametrize("task", TASKS)
+def test_rows_that_overflow_are_named(task, dtype):
+    model, x = trained(task, dtype)
+    wide = x.copy()
+    wide[7] = np.finfo(dtype).max
+    calls = [model.predict, model.predict_proba, model.predict_log_proba]
+    calls += [lambda x: model.score(x, TASKS[task]), model.predict_uncertainty]
+    calls += [lambda x: model.predict_proba(x, mc_samples=3)]
+    for call in calls:
+        for rows in (wide, sparse.csr_array(wide)):
+            with pytest.raises(ValueError, match=rf"X\[7\] makes outputs.*not finite in {dtype}"):
+                call(rows)
+
+
+@pytest.mark.parametrize("dtype", EPS)
+def test_rows_that_overflow_a_regressor_are_named(dtype):
+    x = X.astype(dtype)
+    model = DropoutMLPRegressor((9,), dropout=0.3, max_iter=2, random_state=0).fit(x, X[:, 0])
+    wide = x.copy()
+    wide[3] = np.finfo(dtype).max
+    for call in (model.predict, model.predict_uncertainty):
+        with pytest.raises(ValueError, match=r"X\[3\] makes outputs"):
+            call(wide)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_pieces_make_the_whole(task, monkeypatch):
+    model, x = trained(task, "float32")
+    names = ("predict", "predict_proba", "predict_log_proba")
+    rows = np.tile(x, (3, 1))
+    whole = [getattr(model, name)(rows) for name in names]
+    monkeypatch.setattr(base, "_OUTPUTS_AT_ONCE", 1)  # 256 rows
+    for name, expected in zip(names, whole, strict=True):
+        assert np.array_equal(getattr(model, name)(rows), expected)
+    labels = model.network_.predict(rows)
+    number = whole[0] if task in ("three", "labels") else whole[0][:, None]
+    assert task == "one" or np.array_equal(labels, number)
+    wide = rows.copy()
+    wide[700] = 3e38
+    with pytest.raises(ValueError, match=r"X\[700\] makes"):
+        model.predict(wide)
