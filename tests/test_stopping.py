@@ -190,6 +190,16 @@ def test_a_warm_start_after_a_stop_counts_afresh(rate, early, tmp_path):
 
 
 @QUIET
+def test_a_file_that_lacks_a_best_value_can_be_trained_further():
+    model = regressor(warm_start=True, max_iter=2).fit(X, TARGET)
+    settings, arrays = model._to_parts()
+    for name in ("best_validation_score_", "best_validation_loss_", "best_loss_"):
+        fitted = {**settings["fitted"], name: None}
+        again = DropoutMLPRegressor._from_parts({**settings, "fitted": fitted}, arrays)
+        assert again.fit(X, TARGET, X_val=X[:1], y_val=TARGET[:1]).n_iter_ == 2
+
+
+@QUIET
 def test_a_warm_start_before_a_stop_goes_on_counting():
     long = classifier(max_iter=12, n_iter_no_change=8).fit(XC, Y)
     short = classifier(max_iter=1, n_iter_no_change=8, warm_start=True)

@@ -408,7 +408,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 net._schedule = None
         elif early and self._last_weights is not None:
             net.set_weights(*self._last_weights)
-        if validated and self.best_validation_score_ is None:
+        if validated and None in (self.best_validation_score_, self.best_validation_loss_):
             self.best_validation_score_, self.best_validation_loss_ = -math.inf, math.inf
         if not early and self.best_loss_ is None:
             self.best_loss_ = math.inf
