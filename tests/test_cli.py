@@ -210,6 +210,13 @@ TABLE = "--data numbers.csv --label kind"
         ("--json out.png --plot ./out.png", "--json and --plot name the same file, out.png"),
         ("--report absent/out.html", "--report: absent/out.html: there is no directory"),
         ("--json out --report ./out", "--json and --report name the same file, out"),
+        # What the command reads, and what it keeps.
+        (f"{TABLE} --json ./numbers.csv", "--data and --json name the same file, numbers.csv"),
+        (f"{TABLE} --test x.csv --report x.csv", "--test and --report name the same file, x.csv"),
+        ("--checkpoint kept --json ./kept", "--checkpoint and --json name the same file, kept"),
+        ("--json experiment.jsonl", "experiment.jsonl has the name of a file of kept runs; expect"),
+        ("--json repeat-1-with.cdrop", "repeat-1-with.cdrop has the name of a file of kept runs"),
+        ("--json train-images-idx3-ubyte.gz", "ubyte.gz has the name of an IDX data file; expect"),
         ("--train-size 301", "--train-size: train_size is 301; expected "),
         ("--splits 3 --repeats 3", "--splits and --repeats are given; expected one of them"),
         ("--test-share 0.3 --time when", "--test-share is given with --time; expected one"),
@@ -267,6 +274,28 @@ def test_refused_before_any_work(arguments, message, fake, capsys, here):
     assert captured.out == ""
     assert fake.calls == []
     assert os.listdir(here) == ["numbers.csv"]
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+def test_an_output_is_not_the_data_under_another_name(make, here, capsys):
+    before = (here / "numbers.csv").read_bytes()
+    make("numbers.csv", "out.json")
+    assert compare(f"{TABLE} --splits 2 --json out.json", *TUNED) == 2
+    assert "--data and --json name the same file, out.json" in capsys.readouterr().err
+    assert (here / "numbers.csv").read_bytes() == before
+
+
+def test_an_output_is_not_a_link_to_kept_runs(fake, here, capsys):
+    (here / "kept").mkdir()
+    (here / "out.json").symlink_to("kept/experiment.jsonl")
+    assert compare("--json out.json") == 2
+    assert "out.json has the name of a file of kept runs" in capsys.readouterr().err
+
+
+def test_a_link_that_leads_to_itself_is_refused(fake, here, capsys):
+    (here / "out.json").symlink_to("out.json")
+    assert compare("--json out.json") == 2
+    assert "--json: out.json is a link that leads to itself" in capsys.readouterr().err
 
 
 def test_plot_without_matplotlib_is_refused_and_names_the_extra(fake, capsys, monkeypatch):

@@ -82,18 +82,45 @@ def check_outputs(args: argparse.Namespace) -> None:
         _check_picture(args.plot)
     if given.get("report") is not None:
         _check_report()
-    seen: dict[Path, str] = {}
+    seen = _inputs(args)
     for option in ("json", "plot", "report"):
         path: Path | None = given.get(option)
         if path is None:
             continue
-        other = seen.setdefault(path.resolve(), option)
-        if other != option:
+        other = next((name for name, there in seen if _same_file(path, there)), None)
+        if other is not None:
             raise CommandError(f"--{other} and --{option} name the same file, {path}", REFUSED)
+        seen.append((option, path))
         try:
+            _check_no_input(path)
             check_writable(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise CommandError(f"--{option}: {error}", REFUSED) from error
+
+
+def _inputs(args: argparse.Namespace) -> list[tuple[str, Path]]:
+    """Return the paths that the command reads or keeps runs in, with their options."""
+    given = {name: vars(args).get(name) for name in ("data", "test", "checkpoint")}
+    return [(name, Path(at)) for name, at in given.items() if at not in (None, "mnist", "digits")]
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Return whether two paths name one file, also through links."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # one of them does not exist yet
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _check_no_input(path: Path) -> None:
+    """Raise ValueError if an output has the name of a file that cdrop itself reads: of MNIST, or of kept runs."""
+    from cdrop.datasets.mnist import is_idx_name
+    from cdrop.experiments.ledger import is_kept_name
+
+    name = os.path.basename(os.path.realpath(path))
+    if is_idx_name(name) or is_kept_name(name):
+        kind = "an IDX data file" if is_idx_name(name) else "a file of kept runs"
+        raise ValueError(f"{path} has the name of {kind}; expected another name")
 
 
 def _check_picture(path: Path) -> None:

@@ -48,6 +48,7 @@ from cdrop.datasets.dataset import (
 __all__ = [
     "MIRRORS",
     "cache_folder",
+    "is_idx_name",
     "load_folder",
     "load_mnist",
     "read_idx",
@@ -197,6 +198,11 @@ def _read_header(stream: Any, where: str, ndim: int | None) -> tuple[bytes, tupl
 
 
 # --- folders ---
+
+
+def is_idx_name(name: str) -> bool:
+    """Return whether a folder of IDX files may have a file of this name."""
+    return name.lower().removesuffix(".gz") in _FILES
 
 
 def _find(folder: Path, stem: str) -> Path | None:
