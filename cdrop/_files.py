@@ -63,8 +63,8 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
 
     Notes
     -----
-    The bytes go to a temporary file in the same directory, which is synced and then renamed. From the beginning it has the
-    permissions of the file that it will replace. It is removed on every error, including Ctrl-C; one that a killed
+    The bytes go to a temporary file in the same directory, which is synced and then renamed. From the beginning it has
+    the permissions of the file that it will replace. It is removed on every error, including Ctrl-C; one that a killed
     process left is removed by the next write of the same file, or by `sweep`.
     """
     target = _resolve(path)

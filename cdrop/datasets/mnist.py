@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrop._checks import truth_value, whole_number
+from cdrop._console import is_terminal
 from cdrop._files import sweep, write_atomically
 from cdrop.datasets.dataset import (
     MOST_BYTES,
@@ -496,7 +497,7 @@ def _fetch_all(
         pooch = importlib.import_module("pooch")
     except ImportError as error:
         _give_up([*tried, f"the mirrors: {error}; pip install 'cdrop[data]'"], cache)
-    progress = progress and sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+    progress = progress and is_terminal(sys.stderr) and importlib.util.find_spec("tqdm") is not None
     got: dict[str, _Idx] = {}
     givers: dict[str, None] = {}  # a set in order
     for number, mirror in enumerate(mirrors):

@@ -63,7 +63,8 @@ def make_problem(
     if times is not None and testing and n // (repeats + 1) < 1:
         raise ValueError(f"repeats is {repeats} with times; expected fewer than the {n} rows")
     if train_size is not None:
-        train_size = whole_number("train_size", train_size, 2, n - testing + 1)
+        least = max(2, len(problem.classes) if truth_value("stratify", stratify) else 2)
+        train_size = whole_number("train_size", train_size, least, n - testing + 1)
     problem.splitter = Splitter(
         problem.y,
         truth_value("stratify", stratify) and problem.task == "classification",
