@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cdrop._checks import as_array, finite_number, truth_value, whole_number
+from cdrop._features import csr
 from cdrop.datasets import Dataset, Table, encode_labels
 from cdrop.datasets.table import is_missing
 from cdrop.experiments.arms import Candidate, Configuration, Estimator
@@ -216,12 +217,19 @@ def _rows(name: str, value: Any) -> Any:
     if hasattr(value, "to_pandas") and not hasattr(value, "iloc"):
         value = value.to_pandas()
     if hasattr(value, "tocsr"):
-        value = value.tocsr()
+        value = _sparse(name, value)
     elif not hasattr(value, "iloc"):
         value = as_array(name, value)
     if value.ndim != 2 or not value.shape[0]:
         raise ValueError(f"{name} has shape {value.shape}; expected (n, features), n at least 1")
     return value
+
+
+def _sparse(name: str, value: Any) -> Any:
+    """Return a CSR matrix whose rows can be taken apart."""
+    if len(value.shape) != 2:
+        raise ValueError(f"{name} has shape {value.shape}; expected (n, features), n at least 1")
+    return csr(name, value)
 
 
 def _targets(name: str, value: Any, rows: Any) -> NDArray[Any]:
