@@ -8,6 +8,7 @@ import re
 import stat
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["check_writable", "sweep", "write_atomically"]
 
-_TOKEN = re.compile(r"[0-9a-f]{16}\.tmp")
+_SUFFIX = ".cdrop-tmp"
+_TOKEN = re.compile(r"[0-9a-f]{16}" + re.escape(_SUFFIX))
+_TRIES = 100  # new names, where other processes lock each new file before its writer can
 _LOSSES = (errno.EIO, errno.ENOSPC, errno.EDQUOT)  # of a sync that was tried and failed
 
 
@@ -60,9 +63,9 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
 
     Notes
     -----
-    The bytes go to a temporary file in the same directory, which is synced and then renamed. It
-    is removed on every error, including Ctrl-C; one that a killed process left is removed by the next write of the same
-    file, or by `sweep`.
+    The bytes go to a temporary file in the same directory, which is synced and then renamed. From the beginning it has
+    the permissions of the file that it will replace. It is removed on every error, including Ctrl-C; one that a killed
+    process left is removed by the next write of the same file, or by `sweep`.
     """
     target = _resolve(path)
     sweep(target)
@@ -76,8 +79,6 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
             os.fsync(stream.fileno())
             if sys.platform == "win32":
                 stream.close()  # which renames no open file
-            if target.exists():
-                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
             temporary.replace(target)
     except BaseException:
         with suppress(OSError):
@@ -96,7 +97,7 @@ def sweep(path: str | os.PathLike[str]) -> None:
     """
     if sys.platform == "win32":
         return  # no lock tells there whether a writer lives
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(os.fsdecode(path)))
     prefix = _prefix(target)
     with suppress(OSError), os.scandir(target.parent) as entries:
         for entry in entries:
@@ -116,7 +117,7 @@ def _remove_abandoned(entry: os.DirEntry[str]) -> None:
 
 def _resolve(path: str | os.PathLike[str]) -> Path:
     """Return the file behind `path`, once it is known to be one that may be replaced."""
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(os.fsdecode(path)))
     if target.is_dir():
         raise IsADirectoryError(f"{path} is a directory, not a file")
     if not target.parent.is_dir():
@@ -126,6 +127,8 @@ def _resolve(path: str | os.PathLike[str]) -> Path:
             raise OSError(f"{path} is not a regular file")
         if not os.access(target, os.W_OK):
             raise PermissionError(f"{path} is write-protected")
+    elif target.is_symlink():
+        raise OSError(f"{path} is a link that leads to itself")
     return target
 
 
@@ -134,34 +137,74 @@ def _prefix(target: Path) -> str:
 
 
 def _create_beside(target: Path) -> tuple[Path, BinaryIO]:
-    """Create and lock a new file in the directory of `target`, with the permissions of any new file."""
-    while True:
-        temporary = target.with_name(f"{_prefix(target)}{os.urandom(8).hex()}.tmp")
-        try:
-            stream = temporary.open("xb")
-            if _hold(stream):
+    """Create and lock a new file in the directory of `target`, with the permissions of `target` or of any new file."""
+    try:
+        for _ in range(_TRIES):
+            temporary = target.with_name(f"{_prefix(target)}{os.urandom(8).hex()}{_SUFFIX}")
+            stream = _create(temporary, target)
+            if stream is not None:
                 return temporary, stream
-        except OSError as error:
-            with suppress(OSError):  # it may have been created all the same
+    except OSError as error:
+        raise type(error)(f"cannot write into {target.parent}: {error.strerror}") from error
+    raise BlockingIOError(
+        f"cannot write into {target.parent}: another process locks each new file there"
+    )
+
+
+def _create(temporary: Path, target: Path) -> BinaryIO | None:
+    """Create and lock a new file; remove it and return None if another process has locked it first."""
+    held, stream = False, None
+    try:
+        stream = open(temporary, "xb", opener=partial(_open_like, target))  # noqa: SIM115
+        held = _hold(stream)
+    finally:
+        if not held:
+            if stream is not None:
+                stream.close()
+            with suppress(OSError):  # it may have been created all the same, or a sweep was faster
                 temporary.unlink()
-            raise type(error)(f"cannot write into {target.parent}: {error.strerror}") from error
+    return stream if held else None
+
+
+def _open_like(target: Path, name: str, flags: int) -> int:
+    """Open a new file that never has more permissions than `target`, if there is one: what is written may be secret."""
+    try:
+        there = os.stat(target)
+    except OSError:
+        return os.open(name, flags, 0o666)
+    descriptor = os.open(name, flags, stat.S_IMODE(there.st_mode) & 0o600)
+    try:
+        if sys.platform != "win32":
+            _give_permissions(descriptor, there)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _give_permissions(descriptor: int, there: os.stat_result) -> None:
+    """Give a new file the owner, group and mode of another, as far as this user may."""
+    mode = stat.S_IMODE(there.st_mode)
+    for owner in (there.st_uid, -1):
+        with suppress(OSError):
+            os.fchown(descriptor, owner, there.st_gid)
+            break
+    else:  # another group must not get the rights of the right one
+        mode &= ~0o070 | mode << 3
+    os.fchmod(descriptor, mode)
 
 
 def _hold(stream: BinaryIO) -> bool:
-    """Lock a new file until it is closed; close it and return False if a sweep has met it first and removed it."""
+    """Lock a new file until it is closed, without waiting; return False if another process, as a sweep, has it."""
     if sys.platform == "win32":
         return True
-    with suppress(
-        OSError
-    ):  # some network file systems have no locks, and then nothing sweeps there
-        fcntl.flock(stream, fcntl.LOCK_EX)
-    held = False
     try:
-        held = os.fstat(stream.fileno()).st_nlink > 0
-    finally:
-        if not held:
-            stream.close()
-    return held
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems have no locks, and then nothing sweeps there
+        pass
+    return os.fstat(stream.fileno()).st_nlink > 0
 
 
 def sync_directory(directory: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cdrop._checks import whole_number
+from cdrop._console import is_terminal, put
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -158,7 +159,7 @@ class LossPrinter(_Forgetful):
         """Print the loss when its turn has come."""
         if iteration % self.every == 0:
             # Looked up now, not when the printer was made: the output may be redirected since.
-            print(f"Iter-{iteration} loss: {loss:.4f}", file=self.file or sys.stdout, flush=True)
+            put(f"Iter-{iteration} loss: {loss:.4f}", self.file or sys.stdout)
 
 
 class EpochPrinter(_Forgetful):
@@ -185,7 +186,7 @@ class EpochPrinter(_Forgetful):
         lines = [f"Iteration {epoch.number}, loss = {epoch.loss:.8f}"]
         if not math.isnan(epoch.validation_score):
             lines.append(f"Validation score: {epoch.validation_score:f}")
-        print(*lines, sep="\n", file=self.file or sys.stdout, flush=True)
+        put("\n".join(lines), self.file or sys.stdout)
 
 
 class Validation(Callback):
@@ -242,7 +243,7 @@ class Validation(Callback):
 
 
 class ProgressBar(_Forgetful):
-    """Show a tqdm bar; silent when the output is not a terminal or tqdm is not installed.
+    """Show a tqdm bar; silent when the output is absent, closed or not a terminal, or tqdm is not installed.
 
     Beside the bar stand the loss of the last epoch and its validation score, if there is one.
 
@@ -293,8 +294,7 @@ class ProgressBar(_Forgetful):
     @property
     def visible(self) -> bool:
         """Whether the output is a terminal and tqdm can be imported."""
-        stream = self.file or sys.stderr
-        return stream.isatty() and _tqdm() is not None
+        return is_terminal(self.file or sys.stderr) and _tqdm() is not None
 
     def on_fit_begin(self, net: Network, total: int) -> None:
         """Open the bar, or continue the one that spans several fits."""

@@ -204,7 +204,7 @@ def kill_fit(victims, folder, draw, kind, expected, careless=False):
         trial |= {"threads": draw.randint(1, 2), "simd": draw.choice(cdrop.kernels.simd_paths())}
         lines = victims.kill(0.06 * draw.random(), after=draw.randint(0, 12), **trial)
         kills += "end" not in lines
-        torn += any(name.endswith(".tmp") for name in os.listdir(folder))
+        torn += any(name.endswith(".cdrop-tmp") for name in os.listdir(folder))
         steps = [int(line) for line in lines if line.isdigit()]
         check_kept(path, (steps[-1] - 1) // every * every if steps else 0)
     if Fit(kind, 1).run(checkpoint=path, checkpoint_every=every) != expected:
@@ -265,7 +265,7 @@ def is_torn(path):
         return False
     file = path / ledger._FILE
     partial = file.exists() and not file.read_bytes().endswith(b"\n") and file.stat().st_size > 0
-    return partial or any(name.endswith(".tmp") for name in os.listdir(path))
+    return partial or any(name.endswith(".cdrop-tmp") for name in os.listdir(path))
 
 
 def careless_losses(victims, folder, kill, expected, times, seed=0):

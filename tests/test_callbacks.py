@@ -178,3 +178,16 @@ def test_one_bar_over_several_fits(features):
     bar.close()
     assert "/20" in out.getvalue()
     assert "/10" not in out.getvalue()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_without_a_console_a_fit_prints_nothing(closed, monkeypatch):
+    stream = io.StringIO()
+    stream.close()
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, stream if closed else None)
+    net, (X, y) = Network([4, 3, 2]), (np.eye(4), [0, 1, 0, 1])
+    shown = [LossPrinter(1), EpochPrinter(), ProgressBar()]
+    net.fit(X, y, epochs=2, batch_size=2, callbacks=shown)
+    assert net.history.iterations == 4
+    assert not ProgressBar().visible

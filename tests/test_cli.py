@@ -1,5 +1,8 @@
 """The command line: options, exit codes, what is printed and what is saved."""
 
+import contextlib
+import errno
+import io
 import json
 import os
 import re
@@ -7,6 +10,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -210,7 +215,16 @@ TABLE = "--data numbers.csv --label kind"
         ("--json out.png --plot ./out.png", "--json and --plot name the same file, out.png"),
         ("--report absent/out.html", "--report: absent/out.html: there is no directory"),
         ("--json out --report ./out", "--json and --report name the same file, out"),
+        # What the command reads, and what it keeps.
+        (f"{TABLE} --json ./numbers.csv", "--data and --json name the same file, numbers.csv"),
+        (f"{TABLE} --test x.csv --report x.csv", "--test and --report name the same file, x.csv"),
+        ("--checkpoint kept --json ./kept", "--checkpoint and --json name the same file, kept"),
+        ("--json experiment.jsonl", "experiment.jsonl has the name of a file of kept runs; expect"),
+        ("--json repeat-1-with.cdrop", "repeat-1-with.cdrop has the name of a file of kept runs"),
+        ("--json train-images-idx3-ubyte.gz", "ubyte.gz has the name of an IDX data file; expect"),
         ("--train-size 301", "--train-size: train_size is 301; expected "),
+        ("--train-size 1", "--train-size: train_size is 1; expected an integer between 10 and 300"),
+        (f"{TABLE} --train-size 1", "--train-size: train_size is 1; expected an integer between 2"),
         ("--splits 3 --repeats 3", "--splits and --repeats are given; expected one of them"),
         ("--test-share 0.3 --time when", "--test-share is given with --time; expected one"),
         ("--test-share 0.5", "expected it with --protocol tuned --splits N"),
@@ -267,6 +281,28 @@ def test_refused_before_any_work(arguments, message, fake, capsys, here):
     assert captured.out == ""
     assert fake.calls == []
     assert os.listdir(here) == ["numbers.csv"]
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+def test_an_output_is_not_the_data_under_another_name(make, here, capsys):
+    before = (here / "numbers.csv").read_bytes()
+    make("numbers.csv", "out.json")
+    assert compare(f"{TABLE} --splits 2 --json out.json", *TUNED) == 2
+    assert "--data and --json name the same file, out.json" in capsys.readouterr().err
+    assert (here / "numbers.csv").read_bytes() == before
+
+
+def test_an_output_is_not_a_link_to_kept_runs(fake, here, capsys):
+    (here / "kept").mkdir()
+    (here / "out.json").symlink_to("kept/experiment.jsonl")
+    assert compare("--json out.json") == 2
+    assert "out.json has the name of a file of kept runs" in capsys.readouterr().err
+
+
+def test_a_link_that_leads_to_itself_is_refused(fake, here, capsys):
+    (here / "out.json").symlink_to("out.json")
+    assert compare("--json out.json") == 2
+    assert "--json: out.json is a link that leads to itself" in capsys.readouterr().err
 
 
 def test_plot_without_matplotlib_is_refused_and_names_the_extra(fake, capsys, monkeypatch):
@@ -371,7 +407,7 @@ def test_without_mnist_the_first_and_last_line_say_so(no_mnist, capsys, tmp_path
 
 
 def test_explicit_mnist_is_never_replaced(no_mnist, capsys):
-    assert compare("--data mnist") == 1
+    assert compare("--data mnist") == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "--data mnist: MNIST was not found" in captured.err
@@ -385,7 +421,7 @@ def test_damaged_mnist_is_reported_and_never_replaced(given, fake, capsys, monke
         raise datasets.DataError("train-images: expected 60000 images, found 59999")
 
     monkeypatch.setattr(sources, "load_mnist", fail)
-    assert compare(given) == 1
+    assert compare(given) == 2
     captured = capsys.readouterr()
     assert "--data mnist: train-images: expected 60000 images, found 59999" in captured.err
     assert "digits" not in captured.err
@@ -507,7 +543,7 @@ def test_each_option_of_a_table_is_passed_on(monkeypatch):
     line = (
         "--data d --label l --task regression --drop a,b --categories c --test t --group g --time w"
     )
-    assert compare(f"{line} --sep '|' --decimal , --encoding e --missing=-9,x --no-header") == 1
+    assert compare(f"{line} --sep '|' --decimal , --encoding e --missing=-9,x --no-header") == 2
     assert seen == {
         "source": "d",
         "label": "l",
@@ -661,7 +697,7 @@ def test_a_refusal_names_all_unfit_columns_and_a_command_that_works(here, capsys
         lambda i: f"{i * i % 50},{'AB'[i % 2]},{'CD'[i % 4 // 2]},2024-{i % 9 + 1:02}-01,{i % 2}",
     )
     line = "--data mixed.csv --label kind"
-    assert compare(line) == 1
+    assert compare(line) == 2
     error = capsys.readouterr().err
     for name in ("home town", "it's", "when"):
         assert repr(name) in error
@@ -673,7 +709,7 @@ def test_a_refusal_names_all_unfit_columns_and_a_command_that_works(here, capsys
 
 def test_a_bad_table_is_an_error(here, capsys):
     (here / "own.csv").write_text("x,kind\n1,a\n2,b,c\n3,a\n")
-    assert compare("--data", here / "own.csv", "--label", "kind") == 1
+    assert compare("--data", here / "own.csv", "--label", "kind") == 2
     captured = capsys.readouterr()
     assert f"--data {here / 'own.csv'}: line 3: expected 2 values between ','" in captured.err
     assert captured.err.count("own.csv") == 1
@@ -699,7 +735,7 @@ def test_numbers_too_large_to_standardize_are_an_error_of_the_data(protocol, her
     ],
 )
 def test_what_is_not_there_is_named_by_its_option(line, message, here, capsys):
-    assert compare(line) == 1
+    assert compare(line) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"cdrop compare: error: {message}")
     assert "cdrop compare --data digits" not in error
@@ -707,7 +743,7 @@ def test_what_is_not_there_is_named_by_its_option(line, message, here, capsys):
 
 def test_an_empty_directory_is_an_error(tmp_path):
     done = run("compare", "--data", tmp_path, *ARTICLE)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.count(str(tmp_path)) == 1
     assert "Traceback" not in done.stderr
 
@@ -855,6 +891,68 @@ def test_a_killed_comparison_resumes_to_the_same_json(idx_directory, tmp_path, c
     assert timeless(resumed) == timeless(whole)
 
 
+@POSIX
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_comparison_that_is_killed_leaves_no_workers(end, here):
+    pytest.importorskip("joblib")
+    if not os.path.isdir("/proc/self"):
+        pytest.skip("needs /proc")
+    mark = f"CDROP_TEST_MARK={os.getpid()}-{end}"
+    line = python("compare", "--data", "digits", *ARTICLE[:-2], "--repeats", 500, "--jobs", 2)
+    env = dict(os.environ, **dict([mark.split("=")]))
+    with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=env) as run:
+        run.stderr.readline()  # of a finished repeat
+        assert len(processes_with(mark)) > 2
+        run.send_signal(end)
+        run.wait()
+        for _ in range(300):
+            if not processes_with(mark):
+                break
+            time.sleep(0.1)
+        assert processes_with(mark) == []
+
+
+def processes_with(mark):
+    """Return the processes that have this in their environment."""
+    found = []
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{number}/environ", "rb") as stream:
+            if mark.encode() in stream.read().split(b"\0"):
+                found.append(number)
+    return found
+
+
+@POSIX
+def test_no_more_workers_are_started_than_there_are_runs(fake, monkeypatch):
+    pytest.importorskip("joblib")
+    asked = []
+    monkeypatch.setattr(
+        "joblib.Parallel", lambda n_jobs, **_: asked.append(n_jobs) or (lambda tasks: [])
+    )
+    compare("--repeats 3 --jobs 1000")
+    assert asked == [6]
+
+
+def test_a_single_run_that_is_left_takes_place_here(fake, here, monkeypatch):
+    pytest.importorskip("joblib")
+    monkeypatch.setattr("joblib.Parallel", lambda **_: 1 / 0)
+    fake.fault, fake.fault_at = KeyboardInterrupt, 1
+    assert compare("--repeats 1 --jobs 1 --checkpoint kept") == 130
+    fake.fault_at = None
+    assert compare("--repeats 1 --jobs 1000 --checkpoint kept --resume") == 0
+
+
+def test_a_billion_repeats_are_not_listed_beforehand(fake, capsys):
+    fake.fault, fake.fault_at = KeyboardInterrupt, 4
+    for option in ("", "--until-decided"):
+        del fake.calls[:]
+        tracemalloc.start()
+        assert compare(f"--repeats {10**9} --jobs 1 {option}") == 130
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+        tracemalloc.stop()
+    assert "at most 1,000,000,000 repeats" in capsys.readouterr().out
+
+
 def test_ctrl_c_says_how_to_resume(fake, capsys, tmp_path):
     kept = tmp_path / "kept"
     fake.fault, fake.fault_at = KeyboardInterrupt, 3
@@ -922,6 +1020,76 @@ def test_refused_by_the_network_is_an_error_without_traceback(fake, capsys):
     fake.fault, fake.fault_at = ValueError("the batch is odd"), 0
     assert compare("") == 1
     assert "cdrop compare: error: the batch is odd" in capsys.readouterr().err
+
+
+# --- streams ---
+
+QUICK = ["compare", "--data", "numbers.csv", "--label", "kind", *TUNED[:-2], "--json", "out.json"]
+
+
+def in_shell(redirected, *arguments):
+    """Run a command in a shell that redirects or closes some of its streams."""
+    line = f"{shlex.join(python(*arguments))} {redirected}"
+    return subprocess.run(line, shell=True, capture_output=True, text=True, timeout=120)
+
+
+@POSIX
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("options", [["--splits", 2], ["--splits", 4, "--jobs", 2]])
+def test_without_standard_streams_the_work_is_done(closed, options, here):
+    if "--jobs" in options:
+        pytest.importorskip("joblib")
+    done = in_shell(closed, *QUICK, *options)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert json.loads((here / "out.json").read_text())["repeats_done"] == options[1]
+    assert bool(done.stdout) == (closed == "2>&-")
+
+
+@POSIX
+def test_without_standard_error_no_error_goes_to_standard_output():
+    for line in (["info", "--bad"], ["compare", "--data", "absent.csv", "--label", "x"]):
+        done = in_shell("2>&-", *line)
+        assert (done.returncode, done.stdout) == (2, "")
+
+
+@POSIX
+@pytest.mark.parametrize("line", [["--help"], ["--version"], ["info"], QUICK])
+def test_a_full_standard_output_is_an_error_before_the_work(line, here):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    done = in_shell("> /dev/full", *line)
+    assert done.returncode == 1
+    assert done.stderr.endswith("error: standard output: No space left on device\n")
+    assert len(done.stderr.splitlines()) == 1
+    assert os.listdir(here) == ["numbers.csv"]
+
+
+def test_a_full_standard_output_after_the_work_costs_no_file(fake, here, capsys, monkeypatch):
+    class Filling(io.StringIO):
+        def flush(self):
+            if "Test scores" in self.getvalue():
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        def fileno(self):
+            return stand_in.fileno()
+
+    with open(here / "stand-in", "w") as stand_in:
+        monkeypatch.setattr(sys, "stdout", Filling())
+        assert compare("--repeats 2 --json out.json") == 1
+    assert "standard output: No space left on device" in capsys.readouterr().err
+    assert json.loads((here / "out.json").read_text())["repeats_done"] == 2
+
+
+@POSIX
+def test_names_that_the_encoding_lacks_or_a_terminal_obeys_are_escaped(here):
+    write_table("odd.csv", "x,größe\x1b]0;,kind", lambda i: f"{i % 7},{i % 5},{'aж'[i % 2]}")
+    line = python("compare", "--data", "odd.csv", "--label", "kind", *TUNED, "--splits", 2)
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(line, capture_output=True, text=True, timeout=120, env=env)
+    assert done.returncode == 0
+    assert r"gr\xf6\xdfe\x1b]0;" in done.stdout
+    assert r"\u0436: 30" in done.stdout
 
 
 @POSIX

@@ -40,6 +40,56 @@ def test_a_write_replaces_follows_links_and_keeps_rights(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link.json", "real.json"]
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o604])
+def test_a_temporary_file_never_has_more_rights_than_the_file_it_replaces(
+    tmp_path, monkeypatch, mode
+):
+    path, seen, create = tmp_path / "secret", [], os.open
+    path.write_text("old")
+    path.chmod(mode)
+
+    def watched(name, *arguments, **options):
+        descriptor = create(name, *arguments, **options)
+        if str(name).endswith("-tmp"):
+            seen.append(os.fstat(descriptor).st_mode & 0o777)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", watched)
+    write_atomically(path, lambda stream: seen.append(os.fstat(stream.fileno()).st_mode & 0o777))
+    assert seen == [mode & 0o600, mode]  # as created, and when the first byte is written
+    assert path.stat().st_mode & 0o777 == mode
+
+
+def test_the_rights_of_a_group_are_not_given_to_another(tmp_path, monkeypatch):
+    path = tmp_path / "result"
+    path.write_text("old")
+    path.chmod(0o664)
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    write_atomically(path, lambda stream: stream.write(b"new"))
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_lock_that_another_process_holds_is_not_waited_for(tmp_path, monkeypatch):
+    def held(stream, operation):
+        assert operation & fcntl.LOCK_NB
+        raise BlockingIOError(errno.EWOULDBLOCK, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(_files.fcntl, "flock", held)
+    with pytest.raises(BlockingIOError, match="another process locks each new file there"):
+        write_atomically(tmp_path / "result", lambda stream: stream.write(b"new"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_may_be_bytes(tmp_path):
+    path = tmp_path / "result"
+    write_atomically(os.fsencode(path), lambda stream: stream.write(b"new"))
+    assert path.read_bytes() == b"new"
+
+
 def test_check_writable_leaves_no_trace(tmp_path):
     check_writable(tmp_path / "new.json")
     assert list(tmp_path.iterdir()) == []
@@ -68,7 +118,7 @@ def test_a_file_that_cannot_be_looked_at_goes(tmp_path, monkeypatch):
     look = os.fstat
 
     def fail_on_new_files(descriptor):
-        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".tmp"):
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(".cdrop-tmp"):
             raise OSError(errno.EIO, "Input/output error")
         return look(descriptor)
 
@@ -105,7 +155,7 @@ def test_a_folder_that_cannot_be_synced_is_told_only_if_the_disk_fails(
 
 
 def left_behind(folder, name):
-    path = folder / f".{name}.{TOKEN}.tmp"
+    path = folder / f".{name}.{TOKEN}.cdrop-tmp"
     path.write_bytes(b"half a file")
     return path
 
@@ -122,11 +172,17 @@ def test_the_next_write_and_a_sweep_remove_what_a_killed_writer_left(tmp_path):
 
 
 def test_a_sweep_leaves_other_files_alone(tmp_path):
-    for name in ("a", f".b.{TOKEN}.tmp", f".a.{TOKEN}.tmp2", f".a.{TOKEN}0.tmp", ".a.tmp", ".a"):
+    for name in (
+        "a",
+        f".b.{TOKEN}.cdrop-tmp",
+        f".a.{TOKEN}.cdrop-tmp2",
+        f".a.{TOKEN}0.cdrop-tmp",
+        f".a.{TOKEN}.tmp",
+    ):
         (tmp_path / name).write_bytes(b"mine")
-    (tmp_path / f".a.{TOKEN}.tmp").mkdir()
-    (tmp_path / f".a.{TOKEN[::-1]}.tmp").symlink_to(tmp_path / "a")
-    os.mkfifo(tmp_path / ".a.0000000000000000.tmp")  # opening it would hang
+    (tmp_path / f".a.{TOKEN}.cdrop-tmp").mkdir()
+    (tmp_path / f".a.{TOKEN[::-1]}.cdrop-tmp").symlink_to(tmp_path / "a")
+    os.mkfifo(tmp_path / ".a.0000000000000000.cdrop-tmp")  # opening it would hang
     before = sorted(tmp_path.iterdir())
     sweep(tmp_path / "a")
     assert sorted(tmp_path.iterdir()) == before
@@ -161,7 +217,7 @@ def test_a_writer_swept_before_it_could_lock_begins_again(tmp_path, monkeypatch)
     path, lock, swept = tmp_path / "result", fcntl.flock, []
 
     def late(stream, operation):
-        if operation == fcntl.LOCK_EX and not swept:
+        if operation == fcntl.LOCK_EX | fcntl.LOCK_NB and not swept:
             swept.extend(tmp_path.iterdir())
             sweep(path)
         lock(stream, operation)

@@ -419,7 +419,7 @@ def test_no_home_is_a_clear_error(monkeypatch, alone):
 def test_what_a_killed_download_left_is_removed(small, alone):
     fill(alone, small)
     for name in ("t10k-labels-idx1-ubyte", "train-images-idx3-ubyte.gz"):
-        (alone / f".{name}.0123456789abcdef.tmp").write_bytes(b"half a file")
+        (alone / f".{name}.0123456789abcdef.cdrop-tmp").write_bytes(b"half a file")
     load_mnist(validation=3)
     assert list(alone.glob(".*")) == []
 

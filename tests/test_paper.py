@@ -173,17 +173,17 @@ def test_finished_runs_are_not_work_to_come(quick, tmp_path, monkeypatch):
     seen = []
 
     class Recorded(Progress):
-        def __init__(self, left, done):
-            seen.append((list(left), done))
-            super().__init__(left, done)
+        def __init__(self, left, done, total):
+            seen.append((list(left), done, total))
+            super().__init__(seen[-1][0], done, total)
 
     monkeypatch.setattr("cdrop.cli.progress.Progress", Recorded)
     options = ["standard", "logistic", "--epochs", 1, "--checkpoint", tmp_path / "kept", "--resume"]
     for repeats in (1, 2):
         assert run(*options, "--repeats", repeats) == 0
-    (both, nothing), again = seen
-    assert (len(both), nothing) == (2, 0)
-    assert again == (both, sum(map(sum, both)))
+    (both, nothing, work), again = seen
+    assert (len(both), nothing, work) == (2, 0, sum(map(sum, both)))
+    assert again == (both, work, 2 * work)
 
 
 def test_a_search_lists_its_candidates(quick, capsys):

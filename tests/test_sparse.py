@@ -10,6 +10,7 @@ from conftest import LOSSES, digest, problem, run_python
 
 from cdrop import Network
 from cdrop.callbacks import Callback
+from cdrop.experiments import paired_experiment
 
 FORMATS = ("csr", "csc", "coo", "bsr", "lil", "dok", "dia")
 
@@ -266,3 +267,53 @@ def test_errors_in_a_later_piece_name_the_row(monkeypatch):
 def test_no_rows():
     with pytest.raises(ValueError, match="X has 0 rows"):
         Network([3, 2]).fit(sp.csr_array((0, 3)), [])
+
+
+# ---- Matrices that do not fit themselves -------------------------------------------------------
+
+
+def torn(format, **parts):
+    """A matrix of 6 rows and 4 columns in a format, with some of its parts exchanged."""
+    made = sp.coo_array(np.arange(24.0).reshape(6, 4) % 5).asformat(format)
+    for name, value in parts.items():
+        setattr(made, name, value)
+    return made
+
+
+def torn_lists():
+    made = torn("lil")
+    made.data[2] = [*made.data[2], 7.0] * 1000
+    return made
+
+
+FAR = np.int32(2**30)
+TORN = {
+    "csc, row": torn("csc", indices=torn("csc").indices + FAR),
+    "csc, negative": torn("csc", indices=torn("csc").indices - FAR),
+    "csc, indptr": torn("csc", indptr=torn("csc").indptr * FAR),
+    "csr, indptr": torn("csr", indptr=torn("csr").indptr * 1000),
+    "csr, column": torn("csr", indices=torn("csr").indices + FAR),
+    "bsr, block": torn("bsr", indices=torn("bsr").indices + FAR),
+    "bsr, shape": torn("bsr", data=np.ones((len(torn("bsr").data), 4, 3))),
+    "bsr, indptr": torn("bsr", indptr=torn("bsr").indptr + 9),
+    "coo, row": torn("coo", row=torn("coo").row + FAR),
+    "coo, column": torn("coo", col=torn("coo").col - FAR),
+    "coo, length": torn("coo", col=torn("coo").col[:3]),
+    "dia, offsets": torn("dia", offsets=np.arange(1000, dtype=np.int32)),
+    "lil, lengths": torn_lists(),
+}
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_a_matrix_is_checked_before_scipy_converts_it(name):
+    """Each of them made SciPy read or write out of bounds."""
+    y = [0, 1, 0, 1, 0, 1]
+    net = Network([4, 3, 2])
+    for call in (
+        lambda: net.fit(TORN[name], y, epochs=1),
+        lambda: net.predict(TORN[name]),
+        lambda: paired_experiment({"a": {"iterations": 1}}, TORN[name], y, repeats=1),
+    ):
+        with pytest.raises((TypeError, ValueError), match=r"^X has .*; expected "):
+            call()
+    assert net.history.iterations == 0

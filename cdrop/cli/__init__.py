@@ -6,7 +6,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from cdrop.cli.common import INTERRUPTED, CommandError
+from cdrop._console import standard_streams
+from cdrop.cli.common import INTERRUPTED, CommandError, complain
 from cdrop.cli.options import build_parser
 
 __all__ = ["build_parser", "main"]
@@ -30,17 +31,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         For ``--help``, ``--version`` and bad options, as argparse does.
     """
+    with standard_streams():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    """Run the command line, with streams to print to."""
     # Imported when it runs: everything heavy is inside the commands, so that ``--help`` is fast.
     from importlib import import_module
 
-    args = build_parser().parse_args(argv)
-    args.command_line = shlex.join(["cdrop", *(sys.argv[1:] if argv is None else argv)])
+    about = "cdrop"
     try:
+        args = build_parser().parse_args(argv)
+        about = f"cdrop {args.command}"
+        args.command_line = shlex.join(["cdrop", *(sys.argv[1:] if argv is None else argv)])
         code: int = import_module(f"cdrop.cli.{args.command}").run(args)
     except CommandError as error:
-        print(f"cdrop {args.command}: error: {error}", file=sys.stderr)
+        complain(about, f"error: {error}")
         return error.code
     except KeyboardInterrupt:
-        print(f"cdrop {args.command}: interrupted", file=sys.stderr)
+        complain(about, "interrupted")
         return INTERRUPTED
     return code

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cdrop._console import printable, put
+
 if TYPE_CHECKING:
     import argparse
 
@@ -27,6 +29,7 @@ __all__ = [
     "CommandError",
     "begin",
     "check_outputs",
+    "complain",
     "explained",
     "finish",
     "load_data",
@@ -62,15 +65,35 @@ class CommandError(Exception):
 
 
 def say(*paragraphs: str | None) -> None:
-    """Print what is not None at once: progress goes to another stream and must not overtake it."""
+    """Print what is not None at once: progress goes to another stream and must not overtake it.
+
+    CommandError if standard output is full; where there is none, or its reader has left, nothing is printed.
+    """
+    for paragraph in paragraphs:
+        if paragraph is not None:
+            try:
+                put(printable(paragraph, sys.stdout), sys.stdout)
+            except BrokenPipeError:
+                # The reader (`head`, a pager) has left; the work continues, for the sake of the files.
+                _discard(sys.stdout)
+            except OSError as error:
+                _discard(sys.stdout)
+                raise CommandError(f"standard output: {error.strerror}") from error
+
+
+def complain(about: str, message: object) -> None:
+    """Print a message about a command to standard error, if there is one that takes it."""
     try:
-        for paragraph in paragraphs:
-            if paragraph is not None:
-                print(paragraph)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (`head`, a pager) has left; the work continues, for the sake of the files.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        put(printable(f"{about}: {message}", sys.stderr), sys.stderr)
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _discard(stream: Any) -> None:
+    """Let a stream lead nowhere: what is still in its buffer would fail again when the process ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -82,18 +105,45 @@ def check_outputs(args: argparse.Namespace) -> None:
         _check_picture(args.plot)
     if given.get("report") is not None:
         _check_report()
-    seen: dict[Path, str] = {}
+    seen = _inputs(args)
     for option in ("json", "plot", "report"):
         path: Path | None = given.get(option)
         if path is None:
             continue
-        other = seen.setdefault(path.resolve(), option)
-        if other != option:
+        other = next((name for name, there in seen if _same_file(path, there)), None)
+        if other is not None:
             raise CommandError(f"--{other} and --{option} name the same file, {path}", REFUSED)
+        seen.append((option, path))
         try:
+            _check_no_input(path)
             check_writable(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise CommandError(f"--{option}: {error}", REFUSED) from error
+
+
+def _inputs(args: argparse.Namespace) -> list[tuple[str, Path]]:
+    """Return the paths that the command reads or keeps runs in, with their options."""
+    given = {name: vars(args).get(name) for name in ("data", "test", "checkpoint")}
+    return [(name, Path(at)) for name, at in given.items() if at not in (None, "mnist", "digits")]
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    """Return whether two paths name one file, also through links."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):  # one of them does not exist yet
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _check_no_input(path: Path) -> None:
+    """Raise ValueError if an output has the name of a file that cdrop itself reads: of MNIST, or of kept runs."""
+    from cdrop.datasets.mnist import is_idx_name
+    from cdrop.experiments.ledger import is_kept_name
+
+    name = os.path.basename(os.path.realpath(path))
+    if is_idx_name(name) or is_kept_name(name):
+        kind = "an IDX data file" if is_idx_name(name) else "a file of kept runs"
+        raise ValueError(f"{path} has the name of {kind}; expected another name")
 
 
 def _check_picture(path: Path) -> None:
@@ -151,7 +201,7 @@ def load_data(args: argparse.Namespace, **more: Any) -> tuple[Dataset | Table, s
             example = f"\nWithout any file: cdrop {args.command} --data digits"
             missing = isinstance(error, DataNotFoundError) and choice == "mnist"
             message = explained(args, error, f"--data {choice}")
-            raise CommandError(f"{message}{example * missing}") from error
+            raise CommandError(f"{message}{example * missing}", REFUSED) from error
         return load("digits", **more), f"{error}\nDrawn digits take MNIST's place.\n"
     except (ImportError, TypeError, ValueError) as error:  # such as an option that has no meaning
         raise CommandError(explained(args, error, f"--data {choice}"), REFUSED) from error
@@ -176,6 +226,8 @@ def explained(args: argparse.Namespace, error: Exception, where: str = "") -> st
 @contextmanager
 def plain_errors(args: argparse.Namespace, progress: Progress) -> Iterator[None]:
     """Turn the errors of an experiment into a command's, and end the display of its progress."""
+    from concurrent.futures import BrokenExecutor  # of a worker that was killed
+
     from cdrop.datasets import DataError
     from cdrop.experiments import OtherExperimentError
 
@@ -183,12 +235,11 @@ def plain_errors(args: argparse.Namespace, progress: Progress) -> Iterator[None]
         yield
     except OtherExperimentError as error:
         raise CommandError(f"--checkpoint: {error}", REFUSED) from error
-    except DataError as error:
-        raise CommandError(explained(args, error, f"--data {args.data or 'mnist'}")) from error
     except (ImportError, ValueError) as error:  # arguments are checked before the experiment begins
         code = FAILED if progress.begun else REFUSED
-        raise CommandError(explained(args, error), code) from error
-    except (MemoryError, OSError) as error:
+        where = f"--data {args.data or 'mnist'}" if isinstance(error, DataError) else ""
+        raise CommandError(explained(args, error, where), code) from error
+    except (MemoryError, OSError, BrokenExecutor) as error:
         raise CommandError(str(error) or "out of memory") from error
     finally:
         progress.close()
@@ -230,9 +281,11 @@ def finish(
         lines, errors = _save(args, result, more or {})
         if args.checkpoint is not None and not result.complete:
             lines.append(report.how_to_resume(args.checkpoint, len(result.trials)))
-        say(text(), *lines)
-        for problem in errors:
-            print(f"cdrop {args.command}: error: {problem}", file=sys.stderr, flush=True)
+        try:
+            say(text(), *lines)
+        finally:
+            for problem in errors:
+                complain(f"cdrop {args.command}", f"error: {problem}")
         say(*result.preset.warnings)
     if result.stopped == results.INTERRUPTED:
         return INTERRUPTED

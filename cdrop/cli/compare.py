@@ -24,18 +24,22 @@ def run(args: argparse.Namespace) -> int:
     """Train, report and save."""
     from cdrop.cli.progress import Progress
     from cdrop.experiments import report
-    from cdrop.experiments.paired import runs_left
+    from cdrop.experiments.paired import count_left, runs_left
 
     _check_options(args)
     common.check_outputs(args)
     ledger = common.open_directory(args)
     data, fallback = common.load_data(args)
     experiment, arms, repeats = _experiment(args, data)
-    jobs = _jobs(args, repeats * len(arms))
     kept = [] if ledger is None else ledger.among(repeats, arms)
+    jobs = _jobs(args, repeats * len(arms), count_left(repeats, arms, kept))
     fits = {n: [1.0] * (len(some) if isinstance(some, list) else 1) for n, some in arms.items()}
-    left = [fits[name] for _, name in runs_left(repeats, arms, kept)]
-    progress = Progress(left, sum(sum(fits[trial.arm]) for trial in kept))
+    left = (fits[name] for _, name in runs_left(repeats, arms, kept))
+    done, total = (
+        sum(sum(fits[trial.arm]) for trial in kept),
+        repeats * sum(map(sum, fits.values())),
+    )
+    progress = Progress(left, done, total)
 
     def begin(result: ExperimentResult) -> None:
         common.begin(args, result, len(kept), fallback)
@@ -190,13 +194,13 @@ def _subset(args: argparse.Namespace, data: Dataset) -> Dataset:
         raise CommandError(f"--train-size: {error}", REFUSED) from error
 
 
-def _jobs(args: argparse.Namespace, runs: int) -> int:
-    """Return how many runs take place at a time: one per core, if there are enough for that to be worth it."""
+def _jobs(args: argparse.Namespace, runs: int, left: int) -> int:
+    """Return how many of the runs left take place at a time: one per core, if it is worth it for so many runs."""
     from cdrop.experiments.machine import package_version
 
     there = package_version("joblib") is not None
     if args.jobs is not None:
         if args.jobs != 1 and not there:
             raise CommandError("--jobs needs joblib: pip install 'cdrop[parallel]'", REFUSED)
-        return int(args.jobs)
+        return max(1, min(int(args.jobs), left))
     return -1 if runs >= WORTH_JOBS and args.threads is None and there else 1

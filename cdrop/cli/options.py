@@ -6,7 +6,9 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from cdrop.cli.common import REFUSED, complain, say
 
 __all__ = ["build_parser"]
 
@@ -48,8 +50,9 @@ With --checkpoint a run is safe as soon as it is finished, and a long one every
 and ends with the same numbers as if it had not been. Data and settings must be
 the same; --repeats, --splits and --threads may differ.
 
-exit codes: 0 done; 1 failed; 2 refused before the work began (a bad option or
-path, a missing extra); 130 Ctrl-C (finished repeats are reported and saved)."""
+exit codes: 0 done; 1 failed; 2 refused before the work began (a bad option,
+path, column or file, a missing extra); 130 Ctrl-C (finished repeats are
+reported and saved)."""
 
 PAPER_TEXT = """\
 Train rows of table 2 of Srivastava et al. (JMLR 15, 2014): MNIST without
@@ -83,11 +86,22 @@ exit codes: 0 done, or out of time; 1 failed; 2 refused before the work began;
 130 Ctrl-C."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that prints as the commands do: also where a stream is absent or full."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        say(message.rstrip("\n"))
+
+    def error(self, message: str) -> NoReturn:
+        complain(f"{self.format_usage()}{self.prog}", f"error: {message}")
+        raise SystemExit(REFUSED)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     from cdrop._version import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="cdrop",
         description="Dropout training on CPUs.",
         epilog="`cdrop COMMAND --help` describes a command.",
@@ -285,7 +299,7 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
     add("--optimizer", choices=OPTIMIZERS, help="article: update rule (default: rmsprop)")
 
 
-def _add_paper(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_paper(commands: argparse._SubParsersAction[_Parser]) -> None:
     """Add ``cdrop paper``."""
     from cdrop.experiments.paper import ROWS
 

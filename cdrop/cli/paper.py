@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     plan = paper.plan(args.rows or None, args.epochs, candidates=args.search)
     work = {name: planned.work(data) for name, planned in plan.items()}
     kept = [] if ledger is None else ledger.among(repeats, plan)
-    left = [[work[name]] for _, name in runs_left(repeats, plan, kept)]
-    progress = Progress(left, sum(work[trial.arm] for trial in kept))
+    left = ([work[name]] for _, name in runs_left(repeats, plan, kept))
+    progress = Progress(left, sum(work[t.arm] for t in kept), repeats * sum(work.values()))
 
     def begin(result: ExperimentResult) -> None:
         common.begin(args, result, len(kept), fallback)

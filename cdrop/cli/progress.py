@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from cdrop._console import printable, put
 from cdrop.callbacks import Callback, ProgressBar
 from cdrop.experiments import report
 
@@ -29,15 +30,18 @@ class Progress(Callback):
 
     Parameters
     ----------
-    left : sequence of sequence of float
+    left : iterable of sequence of float
         Of each run to come, in order, the work of its fits: one, or one for each candidate. Any unit will do.
-    done : float, default 0.0
+    done : float
         Work of the runs that were finished before.
+    total : float
+        Work of all runs.
     """
 
-    def __init__(self, left: Sequence[Sequence[float]], done: float = 0.0) -> None:
-        self._left, self._before, self._finished = list(left), done, 0.0
-        self._total = done + sum(map(sum, left))
+    def __init__(self, left: Iterable[Sequence[float]], done: float, total: float) -> None:
+        self._left, self._before, self._finished = iter(left), done, 0.0
+        self._run: Sequence[float] = next(self._left, [0.0])  # the work of the current one
+        self._total = total
         # Of the current run: work done, work of its earlier fits, work of an iteration, and how many fits began.
         self._part = self._base = self._step = 0.0
         self._fits = 0
@@ -75,7 +79,7 @@ class Progress(Callback):
     def on_fit_begin(self, net: Any, total: int) -> None:
         """Find out which part of a run an iteration is; what a checkpoint holds of it is done."""
         before = net.history.iterations
-        fits = self._left[0] if self._left else [0.0]
+        fits = self._run
         now = min(self._fits, len(fits) - 1)
         self._fits += 1
         self._base, self._step = sum(fits[:now]), fits[now] / (before + total)
@@ -94,7 +98,8 @@ class Progress(Callback):
 
     def on_trial(self, trial: Trial) -> None:
         """Count a finished run; print a line where there is no bar and one is due."""
-        self._finished += sum(self._left.pop(0)) if self._left else 0.0
+        self._finished += sum(self._run)
+        self._run = next(self._left, [0.0])
         self._part, self._fits = 0.0, 0
         line = self._line(trial) if self._bar is None and self._result is not None else ""
         if line:
@@ -124,10 +129,10 @@ class Progress(Callback):
         """Print a line, above the bar if there is one."""
         self._printed = time.monotonic()
         if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
+            self._bar.write(printable(line, sys.stderr), file=sys.stderr)
             return
         with suppress(OSError):  # a reader that has left must not end the run
-            print(line, file=sys.stderr, flush=True)
+            put(printable(line, sys.stderr), sys.stderr)
 
     def state_dict(self) -> None:
         """Return nothing: a checkpoint need not know of the display."""

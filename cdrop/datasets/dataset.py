@@ -227,13 +227,13 @@ class Dataset:
     def subset(self, train_size: int, seed: int = 0) -> Dataset:
         """Draw some of the training rows, each class with its share; validation and test rows stay as they are.
 
-        A class has its share to the nearest row (Sainte-Laguë's rule), and at least one row where `train_size`
-        allows it. A larger draw with the same seed contains a smaller one.
+        A class has its share to the nearest row (Sainte-Laguë's rule), and at least one row. A larger draw with the
+        same seed contains a smaller one.
 
         Parameters
         ----------
         train_size : int
-            How many rows, from 1 to all. All of them are the data set itself.
+            How many rows, from one for each class to all. All of them are the data set itself.
         seed : int, default 0
             Which rows, from 0 to 2**64 - 1.
 
@@ -258,7 +258,7 @@ class Dataset:
         ('digits, 50 training images (not MNIST)', 50, 200)
         """
         rows = len(self.y_train)
-        train_size = whole_number("train_size", train_size, 1, rows + 1)
+        train_size = whole_number("train_size", train_size, len(np.unique(self.y_train)), rows + 1)
         seed = whole_number("seed", seed, 0, 2**64)
         if train_size == rows:
             return self

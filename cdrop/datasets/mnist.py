@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrop._checks import truth_value, whole_number
+from cdrop._console import is_terminal
 from cdrop._files import sweep, write_atomically
 from cdrop.datasets.dataset import (
     MOST_BYTES,
@@ -48,6 +49,7 @@ from cdrop.datasets.dataset import (
 __all__ = [
     "MIRRORS",
     "cache_folder",
+    "is_idx_name",
     "load_folder",
     "load_mnist",
     "read_idx",
@@ -197,6 +199,11 @@ def _read_header(stream: Any, where: str, ndim: int | None) -> tuple[bytes, tupl
 
 
 # --- folders ---
+
+
+def is_idx_name(name: str) -> bool:
+    """Return whether a folder of IDX files may have a file of this name."""
+    return name.lower().removesuffix(".gz") in _FILES
 
 
 def _find(folder: Path, stem: str) -> Path | None:
@@ -490,7 +497,7 @@ def _fetch_all(
         pooch = importlib.import_module("pooch")
     except ImportError as error:
         _give_up([*tried, f"the mirrors: {error}; pip install 'cdrop[data]'"], cache)
-    progress = progress and sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+    progress = progress and is_terminal(sys.stderr) and importlib.util.find_spec("tqdm") is not None
     got: dict[str, _Idx] = {}
     givers: dict[str, None] = {}  # a set in order
     for number, mirror in enumerate(mirrors):

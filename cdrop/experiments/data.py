@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cdrop._features import csr
 from cdrop._shared import SharedRows
 from cdrop.checkpoints import digest
 from cdrop.datasets.dataset import SPLITTING, in_shares
@@ -343,7 +344,7 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "iloc"):
         return [[str(name), _plain(value[name].to_numpy())] for name in value.columns]
     if hasattr(value, "tocsr"):
-        value = value.tocsr()
+        value = csr("X", value)
         return [list(value.shape), value.data, value.indices, value.indptr]
     if isinstance(value, np.ndarray) and value.dtype.kind not in "biufmM":
         return value.astype(str).tolist()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,11 +24,17 @@ from cdrop.experiments.trials import Trial
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Ledger", "OtherExperimentError", "open_ledger"]
+__all__ = ["Ledger", "OtherExperimentError", "is_kept_name", "open_ledger"]
 
 _FILE = "experiment.jsonl"
+_NAMES = re.compile(r"experiment\.jsonl|repeat-[0-9]+-.*\.cdrop", re.IGNORECASE)
 _LONG = 1000  # iterations from which a run is worth checkpoints of its own
 _MOST_BYTES = 1 << 30  # of a line: the values of 200 million test rows
+
+
+def is_kept_name(name: str) -> bool:
+    """Return whether a ledger's directory may have a file of this name."""
+    return _NAMES.fullmatch(name) is not None
 
 
 class OtherExperimentError(ValueError):

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +23,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from cdrop._checks import finite_number, truth_value, whole_number
+from cdrop._console import standard_streams
 from cdrop.callbacks import Callback, check_callbacks
 from cdrop.experiments import machine, statistics
 from cdrop.experiments.arms import Candidate, NetworkFactory, Options, parse_arms, run
@@ -32,7 +35,7 @@ from cdrop.experiments.results import INTERRUPTED, OUT_OF_TIME, Arm, ExperimentR
 from cdrop.experiments.statistics import Look, Sampling
 from cdrop.experiments.trials import Trial
 
-__all__ = ["paired_experiment", "runs_left"]
+__all__ = ["count_left", "paired_experiment", "runs_left"]
 
 _REPEATS, _MOST_REPEATS = 20, 100  # without a number, and until decided
 _PER_BATCH = 2  # runs per worker that a backend without a generator makes before it reports
@@ -205,7 +208,9 @@ def paired_experiment(
         transformer=transformer,
         arms=candidates,
     )
-    repeats, jobs = problem.splitter.repeats, _jobs(n_jobs)
+    repeats = problem.splitter.repeats
+    done = [] if ledger is None else ledger.among(repeats, candidates)
+    jobs = _jobs(n_jobs, count_left(repeats, candidates, done))
     seed = whole_number("seed", seed, 0, 2**64 + 1 - repeats)
     options = Options(
         metric_for(metric, problem.task, len(problem.classes)),
@@ -219,7 +224,7 @@ def paired_experiment(
     result.margin, result.preset = finite_number("margin", margin), preset or Preset()
     result.data = {**(about or {}), **result.data}  # the sizes are those of the repeats
     _claim(ledger, result, problem, options)
-    work = _Work(problem, candidates, repeats, seed, options, ledger, n_jobs, jobs)
+    work = _Work(problem, candidates, repeats, seed, options, ledger, jobs, done)
     begin, earlier = time.perf_counter(), sum(trial.seconds for trial in work.done)
     plan = _looks(problem, repeats, looks)
     try:
@@ -261,10 +266,18 @@ def _perform(
             return
 
 
-def runs_left(repeats: int, arms: Iterable[str], done: Iterable[Trial]) -> list[tuple[int, str]]:
-    """Return repeat and arm of each run still to be made, in order."""
+def runs_left(
+    repeats: int, arms: Collection[str], done: Iterable[Trial]
+) -> Iterator[tuple[int, str]]:
+    """Yield repeat and arm of each run still to be made, in order: there may be more than memory holds."""
     finished = {(trial.repeat, trial.arm) for trial in done}
-    return [pair for pair in itertools.product(range(repeats), arms) if pair not in finished]
+    pairs = ((repeat, name) for repeat in range(repeats) for name in arms)
+    return (pair for pair in pairs if pair not in finished)
+
+
+def count_left(repeats: int, arms: Collection[str], done: Iterable[Trial]) -> int:
+    """Return the number of runs still to be made."""
+    return repeats * len(arms) - len({(trial.repeat, trial.arm) for trial in done})
 
 
 def now() -> str:
@@ -396,20 +409,19 @@ class _Work:
         seed: int,
         options: Options,
         ledger: Ledger | None,
-        n_jobs: int | None,
         jobs: int,
+        done: list[Trial],
     ) -> None:
         self.problem, self.arms, self.seed, self.ledger = problem, arms, seed, ledger
-        self.options, self.n_jobs, self.jobs = options, n_jobs, jobs
-        self.done = [] if ledger is None else ledger.among(repeats, arms)
-        self.left = runs_left(repeats, arms, self.done)
+        self.options, self.jobs, self.done = options, jobs, done
+        self.left = count_left(repeats, arms, done)
 
     def before(self, look: Look) -> Iterator[Trial]:
         """Make what is left before a look, and yield each run as it is finished."""
-        left = [which for which in self.left if which[0] < look.repeats]
+        left = runs_left(look.repeats, self.arms, self.done)
         return self._here(left) if self.jobs == 1 else self._elsewhere(left)
 
-    def _here(self, left: list[tuple[int, str]]) -> Iterator[Trial]:
+    def _here(self, left: Iterable[tuple[int, str]]) -> Iterator[Trial]:
         """Make runs one after the other; a long one has a checkpoint of its own."""
         for which in left:
             options = self.options
@@ -417,22 +429,24 @@ class _Work:
                 options = replace(options, checkpoint=self.ledger.checkpoint(*which))
             yield self._keep(run(*self._arguments(which), options))
 
-    def _elsewhere(self, left: list[tuple[int, str]]) -> Iterator[Trial]:
+    def _elsewhere(self, left: Iterable[tuple[int, str]]) -> Iterator[Trial]:
         """Make runs by joblib, several at a time."""
         from joblib import Parallel, delayed
 
-        tasks = [delayed(run)(*self._arguments(which), self.options) for which in left]
+        task, here = delayed(_run_for), os.getpid()
+        tasks = (task(here, *self._arguments(which), self.options) for which in left)
+        batches: Iterator[Iterable[Any]] = iter([tasks])
         # One at a time goes to a worker: a batch of them would be lost, and reported, together.
         try:
-            parallel = Parallel(n_jobs=self.n_jobs, batch_size=1, return_as="generator_unordered")
-            batches = [tasks]
+            parallel = Parallel(n_jobs=self.jobs, batch_size=1, return_as="generator_unordered")
         except ValueError:  # a backend that returns lists only, such as multiprocessing and Ray
-            parallel = Parallel(n_jobs=self.n_jobs, batch_size=1)
+            parallel = Parallel(n_jobs=self.jobs, batch_size=1)
             size = _PER_BATCH * self.jobs
-            batches = [tasks[i : i + size] for i in range(0, len(tasks), size)]
-        for batch in batches:
-            for trial in parallel(batch):
-                yield self._keep(trial)
+            batches = iter(lambda: list(itertools.islice(tasks, size)), [])
+        with standard_streams():
+            for batch in batches:
+                for trial in parallel(batch):
+                    yield self._keep(trial)
 
     def _arguments(self, which: tuple[int, str]) -> tuple[Problem, str, list[Candidate], int, int]:
         """Return the positional arguments of `run`, except for the options."""
@@ -443,13 +457,33 @@ class _Work:
         """Record a run before it is reported: Ctrl-C in the reporting must not cost what was reported."""
         if self.ledger is not None:
             self.ledger.add(trial)
-        self.left.remove((trial.repeat, trial.arm))
+        self.left -= 1
         self.done.append(trial)
         return trial
 
 
-def _jobs(n_jobs: int | None) -> int:
-    """Return how many runs take place at a time, as joblib and what surrounds the call have it."""
+_watched: int | None = None  # the process that this one ends with
+
+
+def _run_for(process: int, *arguments: Any) -> Trial:
+    """Make a run in a worker of `process`, with which the worker ends, however that ends."""
+    global _watched
+    # A worker elsewhere has another parent, and Windows keeps the number of one that has ended.
+    if sys.platform != "win32" and os.getppid() == process != _watched:
+        _watched = process
+        threading.Thread(target=_end_with, args=(process,), daemon=True).start()
+    return run(*arguments)
+
+
+def _end_with(process: int) -> None:
+    """End this process within a second of its parent: joblib's workers survive one that is killed."""
+    while os.getppid() == process:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _jobs(n_jobs: int | None, runs: int) -> int:
+    """Return how many of so many runs take place at a time, as joblib and what surrounds the call have it."""
     if n_jobs is not None:
         n_jobs = whole_number("n_jobs", n_jobs, -(2**31), 2**31)
         if n_jobs == 0:
@@ -462,7 +496,7 @@ def _jobs(n_jobs: int | None) -> int:
         raise ImportError(
             f"n_jobs is {n_jobs}, which needs joblib: pip install 'cdrop[parallel]'"
         ) from error
-    return int(joblib.effective_n_jobs(n_jobs))
+    return max(1, min(int(joblib.effective_n_jobs(n_jobs)), runs))
 
 
 def check_called(**called: Any) -> None:

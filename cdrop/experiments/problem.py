@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cdrop._checks import as_array, finite_number, truth_value, whole_number
+from cdrop._features import csr
 from cdrop._labels import are_whole, check_one_kind, kind_of, label_array, same_type
 from cdrop.datasets import Dataset, Table, encode_labels
 from cdrop.datasets.table import is_missing
@@ -64,7 +65,8 @@ def make_problem(
     if times is not None and testing and n // (repeats + 1) < 1:
         raise ValueError(f"repeats is {repeats} with times; expected fewer than the {n} rows")
     if train_size is not None:
-        train_size = whole_number("train_size", train_size, 2, n - testing + 1)
+        least = max(2, len(problem.classes) if truth_value("stratify", stratify) else 2)
+        train_size = whole_number("train_size", train_size, least, n - testing + 1)
     problem.splitter = Splitter(
         problem.y,
         truth_value("stratify", stratify) and problem.task == "classification",
@@ -221,12 +223,19 @@ def _rows(name: str, value: Any) -> Any:
     if hasattr(value, "to_pandas") and not hasattr(value, "iloc"):
         value = value.to_pandas()
     if hasattr(value, "tocsr"):
-        value = value.tocsr()
+        value = _sparse(name, value)
     elif not hasattr(value, "iloc"):
         value = as_array(name, value)
     if value.ndim != 2 or not value.shape[0]:
         raise ValueError(f"{name} has shape {value.shape}; expected (n, features), n at least 1")
     return value
+
+
+def _sparse(name: str, value: Any) -> Any:
+    """Return a CSR matrix whose rows can be taken apart."""
+    if len(value.shape) != 2:
+        raise ValueError(f"{name} has shape {value.shape}; expected (n, features), n at least 1")
+    return csr(name, value)
 
 
 def _targets(name: str, value: Any, rows: Any) -> NDArray[Any]:
