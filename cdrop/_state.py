@@ -177,11 +177,10 @@ def _schedule(settings: Mapping[str, Any] | None) -> tuple[Schedule | None, tupl
     known = dict(settings)
     if "name" not in known or "state" not in known:
         raise ValueError("the state's schedule lacks its name or its state")
-    name, state = known.pop("name"), _floats("schedule", known.pop("state"))
+    name, state = known.pop("name"), tuple(_floats("schedule", known.pop("state")))
     schedule = get_schedule(name, **known)
-    if len(state) != len(schedule.begin()) or not state[0] > 0:
-        raise ValueError(f"the state's schedule has the state {state}; expected one of {schedule}")
-    return schedule, tuple(state)
+    schedule._check(state)
+    return schedule, state
 
 
 def _curves(curves: Any) -> tuple[list[float], list[float], list[float]]:

@@ -244,7 +244,12 @@ def use(net: Network, hyper: Hyper) -> None:
     net._optimizer = hyper.optimizer
     if hyper.schedule != net._schedule:
         net._schedule = hyper.schedule
-        net._schedule_state = () if hyper.schedule is None else hyper.schedule.begin()
+        net._schedule_state = () if hyper.schedule is None else _floats(hyper.schedule.begin())
+
+
+def _floats(state: Sequence[float]) -> tuple[float, ...]:
+    """Return a schedule's state as a file holds it: a rate may have been given as an int."""
+    return tuple(map(float, state))
 
 
 def _go(net: Network, plan: Plan, course: _Course) -> None:
@@ -310,7 +315,7 @@ def _end_epoch(net: Network, plan: Plan, rate: float, course: _Course) -> None:
     history.validation_score.append(epoch.validation_score)
     answers = [callback.on_epoch_end(net, epoch) for callback in course.callbacks]
     if net._schedule is not None:
-        net._schedule_state = net._schedule.after(net._schedule_state, epoch)
+        net._schedule_state = _floats(net._schedule.after(net._schedule_state, epoch))
     place.epochs, place.steps, place.total = place.epochs + 1, 0, 0.0
     place.finished = any(answers)
 

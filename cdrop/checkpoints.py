@@ -299,7 +299,7 @@ def _plain(name: str, value: Any) -> Any:
         return {key: _plain(name, item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(name, item) for item in value]
-    numeric = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+    numeric = isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8
     if numeric or value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(

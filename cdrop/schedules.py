@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -102,6 +103,31 @@ class Schedule:
             The rate of the next epoch comes first.
         """
         return state
+
+    def _check(self, state: State) -> None:
+        """Raise ValueError unless `begin` and `after` can have returned this state: a file may hold any floats.
+
+        A rate of 0 is valid, because schedules may come down to it.
+        """
+        ranges = (_is_rate, *self._remembered())
+        if len(state) != len(ranges) or not all(
+            fits(number) for fits, number in zip(ranges, state, strict=True)
+        ):
+            raise ValueError(
+                f"the state's schedule has the state {list(state)}; expected one of {self}"
+            )
+
+    def _remembered(self) -> tuple[Callable[[float], bool], ...]:
+        """Return what numbers a state may have after the rate: one test for each."""
+        return (_is_count,) * (len(self.begin()) - 1)
+
+
+def _is_rate(number: float) -> bool:
+    return 0 <= number < math.inf
+
+
+def _is_count(number: float) -> bool:
+    return number >= 0 and number.is_integer()
 
 
 @dataclass(frozen=True)
@@ -267,6 +293,9 @@ class Plateau(Schedule):
         if waited > self.patience:
             rate, waited = rate * self.factor if rate > self.smallest else rate, 0.0
         return rate, min(best, value), waited
+
+    def _remembered(self) -> tuple[Callable[[float], bool], ...]:
+        return lambda best: not math.isnan(best), _is_count
 
 
 _SCHEDULES: dict[str, type[Schedule]] = {

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -262,6 +263,90 @@ def test_bad_states_are_told(bad):
     with pytest.raises((TypeError, ValueError)):
         net.load_state_dict({**net.state_dict(), **bad})
     assert digest(net) == before
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 12])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Constant(1),
+        Step(1, every=1),
+        Step(0.1, every=1, factor=1e-100),
+        Cosine(1, epochs=3),
+        InverseScaling(1, power=2),
+        InverseScaling(power=1000),
+        Plateau(1, patience=1, factor=1),
+        Plateau(patience=1, factor=1e-200, smallest=0, tol=10),
+        Plateau(patience=1, monitor="validation_loss"),
+    ],
+    ids=str,
+)
+def test_every_state_that_a_schedule_reaches_is_saved_and_resumes(schedule, epochs, tmp_path):
+    """Rates of 0, and rates given as ints."""
+    pytest.importorskip("safetensors", exc_type=ImportError)
+    net, path = Network(UNITS, dropout=0.4, seed=2), tmp_path / "m"
+    fit = {"learning_rate": schedule, "batch_size": 16}
+    net.fit(*DATA, **fit, epochs=epochs)
+    net.save(path)
+    again = [load(path), copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
+    for other in (net, *again):
+        other.fit(*DATA, **fit, epochs=2)
+        assert digest(other) == digest(net)
+        assert other.state_dict()["schedule"] == net.state_dict()["schedule"]
+
+
+def test_a_fit_is_resumed_at_a_rate_of_0(tmp_path):
+    pytest.importorskip("safetensors", exc_type=ImportError)
+    fit = {"learning_rate": Step(0.1, every=1, factor=1e-200), "epochs": 6, "batch_size": 16}
+    whole, killed = Network(UNITS, seed=2), Network(UNITS, seed=2)
+    whole.fit(*DATA, **fit)
+
+    class Breaks(Callback):
+        def on_iteration(self, net, iteration, loss):
+            if iteration == 14:
+                raise OSError("power cut")
+
+    kept = {"checkpoint": tmp_path / "c", "checkpoint_every": 1}
+    with pytest.raises(OSError, match="power cut"):
+        killed.fit(*DATA, **fit, **kept, callbacks=[Breaks()])
+    again = Network(UNITS, seed=2)
+    again.fit(*DATA, **fit, **kept, callbacks=[Callback()])
+    assert again.learning_rate == 0
+    assert digest(again) == digest(whole)
+
+
+def test_nan_is_no_progress_for_a_plateau():
+    schedule = Plateau(0.1, patience=1, factor=0.5, monitor="validation_loss")
+    state = schedule.begin()
+    for number in range(1, 5):
+        state = schedule.after(state, Epoch(number, 100, 1.0, state[0]))
+    assert state == (0.1 * 0.5 * 0.5, math.inf, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "state"),
+    [
+        (Step(), [0.1, 0.5]),
+        (Step(), [0.1, -1.0]),
+        (Step(), [0.1, math.inf]),
+        (Step(), [math.inf, 1.0]),
+        (Cosine(), [0.1, math.nan]),
+        (InverseScaling(), [0.1, -5.0]),
+        (Plateau(), [0.1, math.nan, 0.0]),
+        (Plateau(), [0.1, 1.0, 0.5]),
+        (Plateau(), [0.1, 1.0]),
+        (Constant(), []),
+    ],
+    ids=str,
+)
+def test_states_that_no_schedule_reaches_are_refused(schedule, state):
+    net = Network(UNITS)
+    net.fit(*DATA, learning_rate=schedule, epochs=1)
+    whole, before = net.state_dict(), digest(net)
+    with pytest.raises(ValueError, match="the state's schedule has the state"):
+        net.load_state_dict({**whole, "schedule": {**whole["schedule"], "state": state}})
+    assert digest(net) == before
+    net.load_state_dict(whole)
 
 
 # ---- Evaluation and weights ----------------------------------------------------------------
