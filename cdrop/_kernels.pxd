@@ -99,6 +99,9 @@ cdef extern from "cdrop.h" nogil:
         uint64_t seed
         size_t first_row
         const uint64_t *const *masks
+        double *sums
+        size_t done
+        size_t until
 
     int CDROP_MAX_THREADS
     size_t cdrop_words(size_t units)

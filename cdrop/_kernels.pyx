@@ -7,11 +7,32 @@ their shapes fit together. What a memoryview sees by itself (dtype, dimensions, 
 not.
 """
 import os
-import threading
 
 import numpy as np
 
+from cpython.dict cimport PyDict_GetItem, PyDict_Next, PyDict_SetItem
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.float cimport PyFloat_FromDouble
+from cpython.list cimport PyList_Append
+from cpython.pythread cimport (
+    NOWAIT_LOCK,
+    PY_LOCK_ACQUIRED,
+    PyLockStatus,
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_release_lock,
+    PyThread_type_lock,
+)
+from cpython.ref cimport Py_DECREF, PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+
+cdef extern from "Python.h":
+    ctypedef struct PyFloatObject:
+        double ob_fval
+    void Py_SET_SIZE(list, Py_ssize_t)
+    PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
 
 ctypedef fused real:
     float
@@ -43,6 +64,9 @@ _ANSWERS = {
     "probabilities": CDROP_PROBABILITIES,
     "labels": CDROP_LABELS,
 }
+_WORK = 2**32  # multiplications of a call into C, between which signal handlers run: about half a second
+_PASSED_ROWS = 2**20  # and rows times masks, where a row's work is small
+_KEEP_ALL = 2**32
 ACTIVATIONS = tuple(_ACTIVATIONS)
 LOSSES = tuple(_LOSSES)
 OPTIMIZERS = tuple(_RULES)
@@ -366,29 +390,111 @@ def limit_norms(weight, double max_norm):
 # ---- Networks ------------------------------------------------------------------------------------------------------
 
 
+# While an engine's lock is held, no Python code runs: only C, and changes of lists and dicts that allocate nothing. So
+# no signal handler, finalizer, asynchronous exception or failed allocation can come between the parts of a change, none
+# can find the lock held by its own thread, and whoever waits for it waits for C alone.
+
+
 cdef class Turn:
     """A lock that detects a fork that left its holder behind: in the child nothing would ever release it."""
-    cdef object lock
+    cdef PyThread_type_lock lock
     cdef object process  # of the last holder
 
     def __cinit__(self):
-        self.lock, self.process = threading.Lock(), os.getpid()
+        self.process = os.getpid()
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError("cdrop could not get a lock")
 
-    def __enter__(self):
-        if not self.lock.acquire(False):
-            if self.process != os.getpid():
+    def __dealloc__(self):
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    cdef int take(self) except -1:
+        cdef PyLockStatus got
+        while True:
+            process = os.getpid()  # what can fail does so before the lock is held
+            if PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+                break
+            if self.process != process:
                 raise RuntimeError("another thread was using this network when the process forked, so in this child "
                                    "its weights may be half updated; expected a fork between calls on the network")
-            self.lock.acquire()
-        self.process = os.getpid()  # no fork comes before this: the GIL is kept, or it was this process already
+            with nogil:
+                got = PyThread_acquire_lock_timed(self.lock, -1, True)
+            if got == PY_LOCK_ACQUIRED:
+                break
+            PyErr_CheckSignals()
+        self.process = process  # no fork comes before this: the GIL is kept, or it was this process already
+        return 0
 
-    def __exit__(self, *error):
-        self.lock.release()
+    cdef void give(self) noexcept:
+        PyThread_release_lock(self.lock)
+
+
+cdef class Fitting:
+    """Context of a fit, which the network's `state` holds under "_fit" meanwhile.
+
+    It is entered and left in C, so that no exception from outside can leave it there."""
+    cdef dict state
+    cdef readonly object process
+
+    def __cinit__(self, dict state not None):
+        self.state, self.process = state, os.getpid()
+
+    @staticmethod
+    def of(dict state not None):
+        """Return what the state holds; raise if it is a fit of this process, not one that a fork left behind."""
+        fit = state["_fit"]
+        if fit is not None and (<Fitting?>fit).process == os.getpid():
+            raise RuntimeError(
+                "the network is in a fit, which alone may change it; expected this call after the fit, or on a copy "
+                "(copy.deepcopy). Meanwhile other threads, callbacks, signal handlers and finalizers may predict and "
+                "save"
+            )
+        return fit
+
+    def __enter__(self):
+        Fitting.of(self.state)
+        PyDict_SetItem(self.state, "_fit", self)
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        PyDict_SetItem(self.state, "_fit", None)
+
+
+cdef bint _same(dict state, dict was) noexcept:
+    """Whether each name in `was` still stands for the same object in `state`."""
+    cdef PyObject *name
+    cdef PyObject *value
+    cdef Py_ssize_t at = 0
+    while PyDict_Next(was, &at, &name, &value):
+        if PyDict_GetItem(state, <object>name) != value:
+            return False
+    return True
+
+
+cdef int _assign(dict state, dict new) except -1:
+    """Set names that `state` has, which takes no memory."""
+    cdef PyObject *name
+    cdef PyObject *value
+    cdef Py_ssize_t at = 0
+    while PyDict_Next(new, &at, &name, &value):
+        PyDict_SetItem(state, <object>name, <object>value)
+    return 0
+
+
+cdef int _make_room(list numbers, number) except -1:
+    """Make sure that the next append takes no memory: `list.pop` might give it back."""
+    PyList_Append(numbers, number)
+    Py_SET_SIZE(numbers, len(numbers) - 1)
+    Py_DECREF(number)
+    return 0
 
 
 cdef class KeptBatches:
     """Lists of minibatches that come again, made by `Engine.keep_batches` and used by engines to which they apply."""
     cdef cdrop_kept *kept
+    cdef size_t size  # rows of each, where they are for predictions
 
     def __dealloc__(self):
         cdrop_kept_free(self.kept)
@@ -421,7 +527,8 @@ cdef class Rows:
 cdef class Engine:
     """The weights, optimizer state and memory of a network, in C. `cdrop.Network` checks all arguments.
 
-    Each engine has one lock: threads that share a network take turns.
+    Each engine has one lock: threads that share a network take turns. A `state` is the network's `vars`, with
+    "history", "_updates" and "_fit" in it.
     """
 
     cdef cdrop_network *network
@@ -429,6 +536,8 @@ cdef class Engine:
     cdef readonly object dtype
     cdef readonly list shapes
     cdef cdrop_loss loss
+    cdef size_t work  # multiplications for a row
+    cdef size_t masked_work  # of which those from the first layer on whose input is dropped out
 
     def __cinit__(self, units, keep, dtype, activation, loss, scale_in_training, seed):
         cdef cdrop_design d
@@ -439,6 +548,9 @@ cdef class Engine:
         self.dtype = np.dtype(dtype)
         self.shapes = list(zip(units[:-1], units[1:]))
         self.loss = <cdrop_loss>kind
+        self.work = sum(fan_in * fan_out for fan_in, fan_out in self.shapes)
+        masked = [i for i, units_kept in enumerate(keep) if units_kept != _KEEP_ALL] or [0]
+        self.masked_work = sum(fan_in * fan_out for fan_in, fan_out in self.shapes[masked[0]:])
         d.dtype = CDROP_FLOAT32 if self.dtype.itemsize == 4 else CDROP_FLOAT64
         d.layers = len(units) - 1
         d.units = &widths[0]
@@ -452,32 +564,104 @@ cdef class Engine:
     def __dealloc__(self):
         cdrop_network_free(self.network)
 
-    def get(self, size_t layer, int part):
-        """Return weight and bias of a layer, or for part 1 and 2 their optimizer states, as new arrays."""
-        weight = np.empty(self.shapes[layer], self.dtype)
-        bias = np.empty(weight.shape[1], self.dtype)
-        with self.lock:
-            cdrop_network_get(self.network, layer, <cdrop_part>part, <void *>_address(weight), <void *>_address(bias))
-        return weight, bias
+    def copy(self, parts, dict state=None):
+        """Return copies of weight and bias for each (layer, part), all of one moment; with `state`, its values then,
+        and the lengths of its history's lists, too. Parts 1 and 2 are the optimizer states."""
+        cdef Py_ssize_t i, count = len(parts)
+        cdef Py_ssize_t lengths[4]
+        cdef dict now = {} if state is None else dict(state)
+        arrays, table = [], np.empty((count, 4), np.uintp)
+        cdef size_t[:, ::1] view = table
+        for i, (layer, part) in enumerate(parts):
+            weight = np.empty(self.shapes[layer], self.dtype)
+            bias = np.empty(weight.shape[1], self.dtype)
+            arrays.append((weight, bias))
+            view[i, 0], view[i, 1] = layer, part
+            view[i, 2], view[i, 3] = <size_t>_address(weight), <size_t>_address(bias)
+        self.lock.take()
+        try:
+            with nogil:
+                for i in range(count):
+                    cdrop_network_get(self.network, view[i, 0], <cdrop_part>view[i, 1], <void *>view[i, 2],
+                                      <void *>view[i, 3])
+            if state is not None:
+                _assign(now, state)
+                history = now["history"]
+                lengths[0], lengths[1] = len(history.loss), len(history.epoch_loss)
+                lengths[2], lengths[3] = len(history.validation_loss), len(history.validation_score)
+        finally:
+            self.lock.give()
+        return arrays if state is None else (arrays, now, [lengths[i] for i in range(4)])
 
-    def set(self, size_t layer, int part, weight, bias):
+    def get(self, layer, part):
+        """Return copies of weight and bias of a layer, or for part 1 and 2 of their optimizer states."""
+        return self.copy([(layer, part)])[0]
+
+    def put(self, dict state not None, dict new not None, dict was not None, parts=(), background=None):
+        """Change a network at once: copy weights and biases, as (layer, part, weight, bias), and the background into
+        the engine, and set the names of `new` in `state`. Return False, with nothing changed, if a name in `was` stands
+        for another object by now.
+
+        The background is the most common value of each feature, shape (units[0],), 0 for none. See cdrop.h."""
+        cdef Py_ssize_t i, count = len(parts)
+        cdef const void *most_common = NULL
+        table, _replaced = np.empty((count, 4), np.uintp), dict(state)  # whose finalizers must wait for the lock
+        cdef size_t[:, ::1] view = table
+        arrays = []
+        for i, (layer, part, weight, bias) in enumerate(parts):
+            weight = np.require(weight, self.dtype, ["C", "A"])
+            bias = np.require(bias, self.dtype, ["C", "A"])
+            arrays.append((weight, bias))
+            view[i, 0], view[i, 1] = layer, part
+            view[i, 2], view[i, 3] = <size_t>_address(weight), <size_t>_address(bias)
+        if background is not None:
+            background = np.require(background, self.dtype, ["C", "A"])
+            most_common = _address(background)
+        self.lock.take()
+        try:
+            if not _same(state, was):
+                return False
+            with nogil:
+                for i in range(count):
+                    cdrop_network_set(self.network, view[i, 0], <cdrop_part>view[i, 1], <const void *>view[i, 2],
+                                      <const void *>view[i, 3])
+                if most_common != NULL:
+                    cdrop_network_set_background(self.network, most_common)
+            _assign(state, new)
+        finally:
+            self.lock.give()
+        return True
+
+    def set(self, layer, part, weight, bias):
         """Copy weight and bias (or their states), which have the shape of the layer, into the engine."""
-        weight = np.require(weight, self.dtype, ["C", "A"])
-        bias = np.require(bias, self.dtype, ["C", "A"])
-        with self.lock:
-            cdrop_network_set(self.network, layer, <cdrop_part>part, _address(weight), _address(bias))
+        self.put({}, {}, {}, [(layer, part, weight, bias)])
 
-    def set_background(self, background):
-        """Set the most common value of each feature, shape (units[0],), 0 for none. See cdrop.h."""
-        background = np.require(background, self.dtype, ["C", "A"])
-        with self.lock:
-            cdrop_network_set_background(self.network, _address(background))
+    def end_epoch(self, dict state not None, dict new not None, tuple seen not None):
+        """Append loss, validation loss and score to the history's curves, and set the names of `new`, at once."""
+        history = state["history"]
+        cdef list loss = history.epoch_loss, tested = history.validation_loss, score = history.validation_score
+        loss_seen, tested_seen, score_seen = seen
+        self.lock.take()
+        try:
+            _make_room(loss, loss_seen)
+            _make_room(tested, tested_seen)
+            _make_room(score, score_seen)
+            PyList_Append(loss, loss_seen)
+            PyList_Append(tested, tested_seen)
+            PyList_Append(score, score_seen)
+            _assign(state, new)
+        finally:
+            self.lock.give()
 
     def reserve(self, size_t rows, int threads):
         """Take the memory of steps on up to `rows` rows, so that no later step of that size can lack it."""
         cdef cdrop_status status
-        with self.lock, nogil:
-            status = cdrop_network_reserve(self.network, rows, threads)
+        self.lock.take()
+        try:
+            with nogil:
+                status = cdrop_network_reserve(self.network, rows, threads)
+        finally:
+            self.lock.give()
         _raise_on(status)
 
     def keep_batches(self, Rows data not None, order, size_t size, int threads):
@@ -491,25 +675,34 @@ cdef class Engine:
         if by_unit:
             batch.rows = _integers(order)
             batch.n = order.shape[0]
-        with self.lock, nogil:
-            status = cdrop_keep_batches(&kept.kept, self.network, &batch, size, by_unit, threads)
+        kept.size = size
+        self.lock.take()
+        try:
+            with nogil:
+                status = cdrop_keep_batches(&kept.kept, self.network, &batch, size, by_unit, threads)
+        finally:
+            self.lock.give()
         _raise_on(status)
         return kept
 
-    def step(self, Rows data not None, rows, constants, double max_norm, uint64_t step, int threads,
-             KeptBatches kept=None, size_t number=0):
-        """Make one training step on `rows` of the data, None for all; return the loss.
+    def step(self, Rows data not None, rows, constants, double max_norm, dict state not None, dict was not None,
+             int threads, KeptBatches kept=None, size_t number=0):
+        """Make one training step on `rows` of the data, None for all; return the loss, or None if a name in `was`
+        stands for another object in `state` by now. Weights, `_updates` and the history's losses change at once.
 
-        FloatingPointError has three arguments: the loss (if it is not finite, nothing has changed); the first layer
-        with numbers that are not finite, or the number of layers; and whether they are in its weights. `max_norm` 0
-        means no
-        limit. With `kept`, the rows are its minibatch `number`."""
+        FloatingPointError has four arguments: the number of the step; the loss (if it is not finite, nothing has
+        changed); the first layer with numbers that are not finite, or the number of layers; and whether they are in its
+        weights. `max_norm` 0 means no limit. With `kept`, the rows are its minibatch `number`."""
         cdef cdrop_batch batch = data.batch
         cdef cdrop_optimizer o = _optimizer(constants)
         cdef cdrop_status status
-        cdef double loss
+        cdef double loss = 0
         cdef size_t layer = 0
+        cdef uint64_t step
         cdef int in_weights = 0
+        cdef list losses = was["history"].loss
+        updates = was["_updates"] + 1
+        result = PyFloat_FromDouble(loss)  # a new object, which gets its value when there is one
         o.max_norm = max_norm
         if rows is not None:
             batch.rows = _integers(rows)
@@ -517,14 +710,26 @@ cdef class Engine:
         if kept is not None:
             batch.kept = kept.kept
             batch.number = number
-        with self.lock, nogil:
-            status = cdrop_network_step(self.network, &batch, &o, step, threads, &loss)
-            if status == CDROP_NOT_FINITE or status == CDROP_DIVERGED:
-                layer = cdrop_network_fault(self.network, batch.n if status == CDROP_NOT_FINITE else 0, &in_weights)
+        self.lock.take()
+        try:
+            if not _same(state, was):
+                return None
+            _make_room(losses, result)
+            step = len(losses) + 1
+            with nogil:
+                status = cdrop_network_step(self.network, &batch, &o, step, threads, &loss)
+                if status == CDROP_NOT_FINITE or status == CDROP_DIVERGED:
+                    layer = cdrop_network_fault(self.network, batch.n if status == CDROP_NOT_FINITE else 0, &in_weights)
+            (<PyFloatObject *>result).ob_fval = loss
+            if status == CDROP_OK or status == CDROP_DIVERGED:
+                PyList_Append(losses, result)
+                PyDict_SetItem(state, "_updates", updates)
+        finally:
+            self.lock.give()
         if status == CDROP_NOT_FINITE or status == CDROP_DIVERGED:
-            raise FloatingPointError(loss, layer, bool(in_weights))
+            raise FloatingPointError(step, loss, layer, bool(in_weights))
         _raise_on(status)
-        return loss
+        return result
 
     def times(self, bint on):
         """Return the seconds that threads spent in each part since the last call, and turn measuring on or off.
@@ -533,8 +738,13 @@ cdef class Engine:
         seconds = np.empty((len(self.shapes), <int>CDROP_TIMES))
         cdef double[:, ::1] view = seconds
         cdef int by_layer
-        with self.lock:
-            _raise_on(cdrop_network_times(self.network, on, &view[0, 0]))
+        cdef cdrop_status status
+        self.lock.take()
+        try:
+            status = cdrop_network_times(self.network, on, &view[0, 0])
+        finally:
+            self.lock.give()
+        _raise_on(status)
         found = {}
         for part in range(<int>CDROP_TIMES):
             name = cdrop_time_name(part, &by_layer).decode()
@@ -542,46 +752,88 @@ cdef class Engine:
         return found
 
     def predict(self, Rows data not None, answer, int threads):
-        """Predict "outputs", "probabilities" or "labels" of all rows without dropout; see cdrop.h."""
+        """Predict "outputs", "probabilities" or "labels" of all rows without dropout; see cdrop.h.
+
+        Between pieces of rows, signal handlers run, and other threads may change the network."""
         cdef int kind = _ANSWERS[answer]
         cdef cdrop_batch batch = data.batch
+        cdef size_t piece = self.rows_at_once(), first, row_size
+        cdef const char *x = <const char *>batch.x
+        cdef cdrop_status status
+        cdef char *out_address
         if data.kept is not None:
             batch.kept = data.kept.kept
+            piece = max(<size_t>1, piece // data.kept.size) * data.kept.size
         labels = kind == CDROP_LABELS and self.loss != CDROP_SQUARED_ERROR
         one_each = labels and self.loss == CDROP_SOFTMAX_CROSS_ENTROPY
         rows, units = data.batch.n, self.shapes[-1][1]
         out = np.empty(rows if one_each else (rows, units), np.int64 if labels else self.dtype)
-        cdef void *po
         if labels:
-            po = <void *>_integers(out.reshape(-1))
+            out_address = <char *>_integers(out.reshape(-1))
         else:
-            po = <void *>_address(out)
-        cdef cdrop_status status
-        with self.lock, nogil:
-            status = cdrop_network_predict(self.network, po, &batch, <cdrop_answer>kind, threads)
-        _raise_on(status)
+            out_address = <char *>_address(out)
+        row_size = out.strides[0]
+        for first in range(0, rows, piece):
+            batch.n = min(piece, data.batch.n - first)
+            if data.batch.indptr != NULL:
+                batch.indptr = data.batch.indptr + first
+            else:
+                batch.x = x + first * <size_t>(self.shapes[0][0] * self.dtype.itemsize)
+            if data.kept is not None:
+                batch.number = first // data.kept.size
+            self.lock.take()
+            try:
+                with nogil:
+                    status = cdrop_network_predict(self.network, out_address + first * row_size, &batch,
+                                                   <cdrop_answer>kind, threads)
+            finally:
+                self.lock.give()
+            _raise_on(status)
+            PyErr_CheckSignals()
         return out
+
+    cpdef size_t rows_at_once(self):
+        """Return how many rows a call into C takes, in whole blocks of 256, so that it ends within a second or so."""
+        return max(<size_t>256, <size_t>_WORK // self.work // 256 * 256)
 
     def sample(self, Rows data not None, dict out, size_t passes, uint64_t seed, size_t first_row, masks, int threads):
         """Fill arrays with the statistics of passes under dropout; see cdrop_uncertainty in cdrop.h.
 
-        `masks` has one array per layer, None where nothing is dropped; or it is None, and masks are drawn."""
+        `masks` has one array per layer, None where nothing is dropped; or it is None, and masks are drawn. Between
+        pieces of the passes, signal handlers run, and other threads may change the network."""
         cdef cdrop_uncertainty results
         cdef cdrop_sampling how
         cdef size_t[::1] addresses
         cdef cdrop_status status
+        cdef size_t rows = data.batch.n
+        cdef size_t piece = min(<size_t>_WORK // self.masked_work, <size_t>_PASSED_ROWS) // max(<size_t>1, rows)
+        cdef double[::1] view
         results.mean = <void *>_address(out.get("mean"))
         results.deviation = <void *>_address(out.get("std"))
         results.predictive_entropy = <void *>_address(out.get("predictive_entropy"))
         results.expected_entropy = <void *>_address(out.get("expected_entropy"))
         results.mutual_information = <void *>_address(out.get("mutual_information"))
-        how.passes, how.seed, how.first_row, how.masks = passes, seed, first_row, NULL
+        how.passes, how.seed, how.first_row, how.masks, how.sums = passes, seed, first_row, NULL, NULL
         if masks is not None:
             addresses = np.array([<size_t>_mask_address(mask) for mask in masks], np.uintp)
             how.masks = <const uint64_t *const *>&addresses[0]
-        with self.lock, nogil:
-            status = cdrop_network_sample(self.network, &results, &data.batch, &how, threads)
-        _raise_on(status)
+        piece = max(<size_t>1, piece)
+        if rows and piece < passes:
+            sums = np.empty(2 * rows * self.shapes[-1][1])
+            view = sums
+            how.sums = &view[0]
+        how.done = 0
+        while how.done < passes:
+            how.until = min(passes, how.done + piece) if how.sums != NULL else passes
+            self.lock.take()
+            try:
+                with nogil:
+                    status = cdrop_network_sample(self.network, &results, &data.batch, &how, threads)
+            finally:
+                self.lock.give()
+            _raise_on(status)
+            PyErr_CheckSignals()
+            how.done = how.until
 
 
 _select_simd(os.environ.get("CDROP_SIMD") or None)

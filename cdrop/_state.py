@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrop._checks import layer_widths, whole_number
+from cdrop._checks import layer_widths, truth_value, whole_number
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Schedule, get_schedule
 
@@ -27,6 +27,7 @@ __all__ = [
     "checked",
     "from_parts",
     "to_parts",
+    "with_state",
 ]
 
 CURVES = ("epoch_loss", "validation_loss", "validation_score")
@@ -45,6 +46,7 @@ class State(NamedTuple):
     background: NDArray[Any] | None
     losses: list[float]
     curves: tuple[list[float], list[float], list[float]]
+    one_column: bool
 
 
 def array_names(layers: int) -> Iterator[tuple[int, int, str, str]]:
@@ -62,6 +64,11 @@ def as_settings(made: Optimizer | Schedule) -> dict[str, Any]:
         if "added" in field.metadata and settings[field.name] == field.default:
             del settings[field.name]
     return settings
+
+
+def with_state(schedule: Schedule | None, state: tuple[float, ...]) -> dict[str, Any] | None:
+    """Return a schedule's name, settings and state."""
+    return None if schedule is None else {**as_settings(schedule), "state": list(state)}
 
 
 def check_ours(optimizer: Optimizer | None, schedule: Schedule | None) -> None:
@@ -86,6 +93,8 @@ def to_parts(
     background = state.pop("background")
     if background is not None:
         arrays["background"] = background
+    if not state["one_column"]:
+        del state["one_column"]  # as files had it at first
     return {**state, "interrupted": interrupted, "threads": threads}, arrays
 
 
@@ -95,6 +104,7 @@ def from_parts(settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> dic
     state["losses"], state["background"] = arrays.pop("losses"), arrays.pop("background", None)
     state["curves"] = {name: arrays.pop(f"curve.{name}") for name in CURVES}
     state["arrays"] = arrays
+    state.setdefault("one_column", False)
     if not isinstance(state["interrupted"], bool):
         raise TypeError(f"interrupted is {state['interrupted']!r}; expected a bool")
     _check_mapping("the state's settings", state["settings"])
@@ -127,8 +137,20 @@ def checked(state: Mapping[str, Any], own: dict[str, Any]) -> State:
     losses, curves = _floats("losses", state["losses"]), _curves(state["curves"])
     schedule, schedule_state = _schedule(state["schedule"])
     background = _background(state["background"], arrays["weight.0"])
+    one_column = truth_value("the state's one_column", state["one_column"])
+    if one_column and own["settings"]["units"][-1] != 1:
+        raise ValueError("the state's one_column is True; expected False with several outputs")
     return State(
-        arrays, optimizer, updates, schedule, schedule_state, epoch, background, losses, curves
+        arrays,
+        optimizer,
+        updates,
+        schedule,
+        schedule_state,
+        epoch,
+        background,
+        losses,
+        curves,
+        one_column,
     )
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,6 +35,7 @@ __all__ = [
     "checked_hyper",
     "fit",
     "length",
+    "rows_with_weight",
     "step",
     "use",
 ]
@@ -125,14 +126,27 @@ class Plan:
         }
 
 
+@dataclass
+class _Interrupt:
+    """Whether Ctrl-C was pressed in a fit, and whether it is to leave at once what changes nothing."""
+
+    pressed: bool = False
+    at_once: bool = False
+
+
 @dataclass(frozen=True)
 class _Course:
-    """A fit in progress: callbacks, the test for Ctrl-C, its place, and the writer of its checkpoints."""
+    """A fit in progress: what holds the network, callbacks, Ctrl-C, its place, and the writer of its checkpoints."""
 
+    fit: _kernels.Fitting
     callbacks: Sequence[Any]
-    interrupted: Callable[[], bool]
+    interrupt: _Interrupt
     place: checkpoints.Place
     keeper: checkpoints.Keeper | None
+
+    def stops(self, answers: list[Any]) -> bool:
+        """Return whether a callback has asked to stop, for which it returns True, Python's or NumPy's."""
+        return any(isinstance(answer, (bool, np.bool_)) and answer for answer in answers)
 
 
 def _digest(rows: _kernels.Rows, *names: str) -> str:
@@ -196,27 +210,61 @@ def fit(
     callbacks: Sequence[Any],
     path: str | os.PathLike[str] | None,
     every: int | None,
+    new: dict[str, Any],
 ) -> None:
-    """Carry out a plan. Whatever can fail before the first step fails before the network has changed."""
-    keeper = _keeper(net, plan, callbacks, path, every)
-    place = checkpoints.Place() if keeper is None else keeper.place
-    net._engine.reserve(min(plan.cut.batch_size, plan.cut.n), net.threads or 0)
-    if keeper is not None:
-        keeper.restore_network(net)
-    net._under_way = None if keeper is None else keeper.identity
-    if net._background is None:
-        x = plan.data.x
-        net._set_background(find_background(x) if isinstance(x, np.ndarray) else None)
-    use(net, plan.hyper)
-    net.history.interrupted = False
-    for callback in callbacks:
-        callback.on_fit_begin(net, plan.left(place))
+    """Carry out a plan, and set what is in `new`.
+
+    Whatever can fail before the first step fails before the network has changed.
+    """
+    with _kernels.Fitting(vars(net)) as this:
+        keeper = _keeper(net, plan, callbacks, path, every)
+        place = checkpoints.Place() if keeper is None else keeper.place
+        net._engine.reserve(min(plan.cut.batch_size, plan.cut.n), net.threads or 0)
+        if keeper is not None:
+            keeper.restore_network(net, this)
+        if net._background is None:
+            x = plan.data.x
+            net._set_background(find_background(x) if isinstance(x, np.ndarray) else None, this)
+        use(net, plan.hyper, {**new, "_under_way": keeper and keeper.identity}, this)
+        net.history.interrupted = False
+        with _called(net, callbacks, plan.left(place)), _deferred_interrupt(net, this) as interrupt:
+            _go(net, plan, _Course(this, callbacks, interrupt, place, keeper))
+
+
+@contextmanager
+def _called(net: Network, callbacks: Sequence[Any], total: int) -> Iterator[None]:
+    """Notify callbacks of the beginning and end of a fit: those that were notified of its beginning, of its end too."""
+    begun: list[Any] = []
     try:
-        with _deferred_interrupt() as interrupted:
-            _go(net, plan, _Course(callbacks, interrupted, place, keeper))
-    finally:
         for callback in callbacks:
-            callback.on_fit_end(net)
+            callback.on_fit_begin(net, total)
+            begun.append(callback)
+        yield
+    except BaseException as error:
+        _end(net, begun, error)
+        raise
+    _end(net, begun, None)
+
+
+def _end(net: Network, callbacks: Sequence[Any], error: BaseException | None) -> None:
+    """Notify all callbacks of the end. The fit's error stays what is raised; those of callbacks become notes on it.
+
+    Without one, the first error of a callback is raised; Ctrl-C and the like come before errors.
+    """
+    shown = error
+    try:
+        for callback in callbacks:
+            try:
+                callback.on_fit_end(net)
+            except BaseException as raised:
+                if shown is None or isinstance(shown, Exception) > isinstance(raised, Exception):
+                    shown = raised
+                else:
+                    shown.add_note(f"{callback!r} failed in on_fit_end: {raised!r}")
+        if shown is not None and shown is not error:
+            raise shown
+    finally:
+        del shown, error  # which would keep the frames of their tracebacks alive
 
 
 def _keeper(
@@ -233,18 +281,30 @@ def _keeper(
     return checkpoints.Keeper(path, every, net, callbacks, plan.arguments())
 
 
-def use(net: Network, hyper: Hyper) -> None:
-    """Set optimizer and schedule; each starts from a fresh state if it differs from the last one."""
-    old = net._optimizer
-    if old is not None and type(old) is not type(hyper.optimizer):
-        for i, (fan_in, fan_out) in enumerate(net._engine.shapes):
-            for part in (1, 2):
-                net._engine.set(i, part, np.zeros((fan_in, fan_out)), np.zeros(fan_out))
-        net._updates = 0
-    net._optimizer = hyper.optimizer
-    if hyper.schedule != net._schedule:
-        net._schedule = hyper.schedule
-        net._schedule_state = () if hyper.schedule is None else _floats(hyper.schedule.begin())
+def use(net: Network, hyper: Hyper, new: dict[str, Any], fit: _kernels.Fitting | None) -> None:
+    """Set optimizer, schedule, and `new`; the first two start from a fresh state if they differ from the last one.
+
+    `fit` is the fit that does so; None outside of one.
+    """
+    state, changed = vars(net), False
+    while not changed:
+        was = {
+            "_fit": net._free(fit),
+            **{name: state[name] for name in ("_optimizer", "_schedule")},
+        }
+        now = {**new, "_optimizer": hyper.optimizer}
+        parts: list[tuple[int, int, NDArray[Any], NDArray[Any]]] = []
+        if was["_optimizer"] is not None and type(was["_optimizer"]) is not type(hyper.optimizer):
+            for i, (fan_in, fan_out) in enumerate(net._engine.shapes):
+                zeros = np.zeros((fan_in, fan_out), net.dtype), np.zeros(fan_out, net.dtype)
+                parts += [(i, 1, *zeros), (i, 2, *zeros)]
+            now["_updates"] = 0
+        if hyper.schedule != was["_schedule"]:
+            now["_schedule"] = hyper.schedule
+            now["_schedule_state"] = (
+                () if hyper.schedule is None else _floats(hyper.schedule.begin())
+            )
+        changed = net._engine.put(state, now, was, parts)
 
 
 def _floats(state: Sequence[float]) -> tuple[float, ...]:
@@ -264,6 +324,7 @@ def _go(net: Network, plan: Plan, course: _Course) -> None:
         else:
             completed = _epochs(net, plan, plan.passes, course)
         place.finished |= completed
+    net.history.interrupted = course.interrupt.pressed
     if keeper is not None:
         keeper.write(net)
 
@@ -292,8 +353,7 @@ def _epochs(net: Network, plan: Plan, passes: int, course: _Course) -> bool:
         rest = _batches.cut(order[place.steps * cut.batch_size :], cut.batch_size)
         if not _steps(net, plan.data, map(Minibatch, rest), hyper, course):
             return False
-        _end_epoch(net, plan, hyper.learning_rate, course)
-        if place.finished:
+        if not _end_epoch(net, plan, hyper.learning_rate, course):
             return False
     return True
 
@@ -305,19 +365,28 @@ def _keep_lists(net: Network, held_out: _kernels.Rows | None) -> None:
         held_out.kept = net._engine.keep_batches(held_out, None, PREDICTED_AT_ONCE, threads)
 
 
-def _end_epoch(net: Network, plan: Plan, rate: float, course: _Course) -> None:
-    """Record an epoch, notify the callbacks, and advance the schedule."""
-    place, history, held_out = course.place, net.history, plan.held_out
-    seen = (math.nan, math.nan) if held_out is None else net._evaluated(held_out)
+def _end_epoch(net: Network, plan: Plan, rate: float, course: _Course) -> bool:
+    """Record an epoch, advance the schedule, and notify the callbacks; return whether to go on.
+
+    Ctrl-C during the validation leaves the epoch unrecorded: the checkpoint resumes with the validation.
+    """
+    place, held_out = course.place, plan.held_out
+    seen = (math.nan, math.nan)
+    if held_out is not None:
+        try:
+            with _left_at_once(course.interrupt):
+                seen = net._evaluated(held_out)
+        except _Left:
+            return False
     epoch = Epoch(net._epoch, plan.cut.n, place.total / plan.cut.n, rate, *seen)
-    history.epoch_loss.append(epoch.loss)
-    history.validation_loss.append(epoch.validation_loss)
-    history.validation_score.append(epoch.validation_score)
-    answers = [callback.on_epoch_end(net, epoch) for callback in course.callbacks]
+    new = {}
     if net._schedule is not None:
-        net._schedule_state = _floats(net._schedule.after(net._schedule_state, epoch))
+        new["_schedule_state"] = _floats(net._schedule.after(net._schedule_state, epoch))
+    net._engine.end_epoch(vars(net), new, (epoch.loss, *seen))
     place.epochs, place.steps, place.total = place.epochs + 1, 0, 0.0
-    place.finished = any(answers)
+    answers = [callback.on_epoch_end(net, epoch) for callback in course.callbacks]
+    place.finished = course.stops(answers)
+    return not (place.finished or course.interrupt.pressed)
 
 
 def _steps(
@@ -330,15 +399,14 @@ def _steps(
     """Train on each minibatch; return whether all are done, without a request to stop."""
     place = course.place
     for minibatch in minibatches:
-        loss = step(net, data, minibatch, hyper)
+        loss = step(net, data, minibatch, hyper, course.fit)
         assert minibatch.rows is not None
         place.steps += 1
         place.total += loss * len(minibatch.rows)
         done = net.history.iterations
         answers = [callback.on_iteration(net, done, loss) for callback in course.callbacks]
-        net.history.interrupted = course.interrupted()
-        place.finished = any(answers)
-        if net.history.interrupted or place.finished:
+        place.finished = course.stops(answers)
+        if course.interrupt.pressed or place.finished:
             return False
         if course.keeper is not None:
             course.keeper.after_step(net)
@@ -348,42 +416,64 @@ def _steps(
 # ---- A step ----------------------------------------------------------------------------------------------------------
 
 
-def step(net: Network, data: _kernels.Rows, minibatch: Minibatch, hyper: Hyper) -> float:
-    """Make one update and return the loss before it; threads that share a network take turns."""
-    with net._turn:
-        return _step_alone(net, data, minibatch, hyper)
+def rows_with_weight(
+    data: _kernels.Rows, rows: NDArray[np.int64] | None
+) -> NDArray[np.int64] | None:
+    """Return the rows to train on without those of weight 0, None for all: no minibatch may be without weight."""
+    if data.weights is None:
+        return rows
+    chosen = np.flatnonzero(data.weights >= _TINY)
+    if rows is not None:
+        chosen = rows[data.weights[rows] >= _TINY]
+    if not len(chosen):
+        raise ValueError("sample_weight is 0 for all rows to train on; expected one above 0")
+    return None if rows is None and len(chosen) == len(data.x) else chosen
 
 
-def _step_alone(net: Network, data: _kernels.Rows, minibatch: Minibatch, hyper: Hyper) -> float:
-    number, rows = net.history.iterations + 1, minibatch.rows
+def step(
+    net: Network,
+    data: _kernels.Rows,
+    minibatch: Minibatch,
+    hyper: Hyper,
+    fit: _kernels.Fitting | None = None,
+) -> float:
+    """Make one update with what `use` has set, and return the loss before it.
+
+    Threads that share a network take turns. Each step is made with the optimizer and the counters of its moment, so it
+    is prepared again if another thread has been faster.
+    """
+    rows, threads, state = minibatch.rows, net.threads or 0, vars(net)
     weight = len(data.x if rows is None else rows)
     if data.weights is not None:
         weight = data.weights.sum() if rows is None else data.weights[rows].sum()
-    if not weight >= _TINY:
-        raise ValueError(
-            f"sample_weight is 0 for all rows of the minibatch of step {number}; expected a larger batch_size, or "
-            "data without the rows of weight 0"
-        )
     l2 = hyper.l2 / float(weight) if hyper.share_l2 else hyper.l2
-    constants = hyper.optimizer.constants(hyper.learning_rate, l2, net._updates + 1)
-    fault, threads = None, net.threads or 0
-    try:
-        loss = net._engine.step(
-            data, rows, constants, hyper.max_norm, number, threads, minibatch.kept, minibatch.number
-        )
-    except FloatingPointError as error:
-        loss, fault = error.args[0], _not_finite(net, number, hyper, *error.args)
-        if not math.isfinite(loss):
-            raise fault from None
-    net._updates += 1
-    net.history.loss.append(loss)
-    if fault is not None:
-        raise fault
-    return loss
+    while True:
+        updates, history = net._updates, net.history
+        was: dict[str, Any] = {"_fit": net._free(fit), "_optimizer": hyper.optimizer}
+        was |= {"_updates": updates, "history": history}
+        constants = hyper.optimizer.constants(hyper.learning_rate, l2, updates + 1)
+        try:
+            loss = net._engine.step(
+                data,
+                rows,
+                constants,
+                hyper.max_norm,
+                state,
+                was,
+                threads,
+                minibatch.kept,
+                minibatch.number,
+            )
+        except FloatingPointError as error:
+            raise _not_finite(net, hyper, *error.args) from None
+        if loss is not None:
+            return loss
+        if net._optimizer is not hyper.optimizer:
+            use(net, hyper, {}, fit)
 
 
 def _not_finite(
-    net: Network, number: int, hyper: Hyper, loss: float, layer: int, in_weights: bool
+    net: Network, hyper: Hyper, number: int, loss: float, layer: int, in_weights: bool
 ) -> FloatingPointError:
     """Name the first layer, counted from the input, where the engine found numbers that are not finite."""
     last = len(net.units) - 1
@@ -404,29 +494,48 @@ def _not_finite(
     )
 
 
+class _Left(BaseException):
+    """Raised by Ctrl-C to leave what changes nothing."""
+
+
 @contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+def _left_at_once(interrupt: _Interrupt) -> Iterator[None]:
+    """Raise `_Left` within as soon as Ctrl-C is pressed, or has been."""
+    try:
+        interrupt.at_once = True
+        if interrupt.pressed:
+            raise _Left
+        yield
+    finally:
+        interrupt.at_once = False
+
+
+@contextmanager
+def _deferred_interrupt(net: Network, fit: _kernels.Fitting) -> Iterator[_Interrupt]:
     """Record Ctrl-C for a test between steps, so that no step is interrupted midway; a second one raises at once.
 
     Only the main thread receives signals. Only Python's own handler is replaced, so that a program's own handling of
-    Ctrl-C keeps working.
+    Ctrl-C keeps working; so does a handler that a callback has set.
     """
-    pressed = False
+    interrupt = _Interrupt()
 
     def note(signum: int, frame: Any) -> None:
-        nonlocal pressed
-        if pressed:
+        if (
+            interrupt.pressed or net._fit is not fit
+        ):  # the fit may have been left without the code below
             raise KeyboardInterrupt
-        pressed = True
+        interrupt.pressed = True
+        if interrupt.at_once:
+            raise _Left
 
     ours = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
-    if ours:
-        signal.signal(signal.SIGINT, note)
     try:
-        yield lambda: pressed
-    finally:
         if ours:
+            signal.signal(signal.SIGINT, note)
+        yield interrupt
+    finally:
+        if ours and signal.getsignal(signal.SIGINT) is note:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -7,6 +7,7 @@ checkpoints, so that it resumes after a crash as if there had been none.
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Callback", "EpochPrinter", "LossPrinter", "ProgressBar", "Validation"]
 
-_MOMENTS = ("fit_begin", "iteration", "epoch_end", "fit_end")  # at which callbacks are called
+_MOMENTS = {  # at which callbacks are called, with their arguments
+    "on_fit_begin": "net, total",
+    "on_iteration": "net, iteration, loss",
+    "on_epoch_end": "net, epoch",
+    "on_fit_end": "net",
+}
 
 
 class Callback:
@@ -69,7 +75,7 @@ class Callback:
         Returns
         -------
         bool or None
-            True asks ``fit`` to stop after this iteration; with any other value it continues.
+            True (Python's or NumPy's) asks ``fit`` to stop after this iteration; with any other value it continues.
         """
         return None
 
@@ -86,12 +92,15 @@ class Callback:
         Returns
         -------
         bool or None
-            True asks ``fit`` to stop after this epoch; with any other value it continues.
+            True (Python's or NumPy's) asks ``fit`` to stop after this epoch; with any other value it continues.
         """
         return None
 
     def on_fit_end(self, net: Network) -> None:
-        """Handle the end of the fit, completed or stopped.
+        """Handle the end of the fit: completed, stopped, or ended by an error.
+
+        Each callback whose `on_fit_begin` returned is called, also if another one raises. The error of the fit is what
+        is raised then; errors of `on_fit_end` become notes on it.
 
         Parameters
         ----------
@@ -227,6 +236,13 @@ class Validation(Callback):
         self.iterations: list[int] = []
         self.scores: list[float] = []
 
+    def _check(self, name: str, net: Network) -> None:
+        """Raise, before a fit begins, what `Network.score` would raise within it."""
+        try:
+            net._scorable_data(self.X, self.y)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from None
+
     def on_iteration(self, net: Network, iteration: int, loss: float) -> None:
         """Score the network when its turn has come."""
         if iteration % self.every == 0:
@@ -238,8 +254,15 @@ class Validation(Callback):
         return {"every": self.every, "iterations": self.iterations, "scores": self.scores}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """As `Callback.load_state_dict`."""
-        vars(self).update(state)
+        """As `Callback.load_state_dict`; what `state_dict` cannot have returned is a ValueError."""
+        every, iterations, scores = map(state.get, ("every", "iterations", "scores"))
+        for kind, numbers in ((int, iterations), (float, scores)):
+            if not isinstance(numbers, list) or not all(type(number) is kind for number in numbers):
+                raise ValueError(
+                    f"Validation remembers {state!r}; expected what its state_dict returns"
+                )
+        self.every = whole_number("every", every, 1, 2**62)
+        self.iterations, self.scores = list(iterations or ()), list(scores or ())
 
 
 class ProgressBar(_Forgetful):
@@ -350,13 +373,29 @@ def _tqdm() -> Any:
     return tqdm
 
 
-def check_callbacks(callbacks: Sequence[Any]) -> tuple[Any, ...]:
-    """Return callbacks as a tuple; raise if one is not a callback."""
+def check_callbacks(callbacks: Sequence[Any], net: Network | None = None) -> tuple[Any, ...]:
+    """Return callbacks as a tuple; raise if one is not a callback, or if its data do not fit the network."""
     expected = "expected a sequence of cdrop.callbacks.Callback objects"
     if not isinstance(callbacks, Sequence):
         raise TypeError(f"callbacks is {callbacks!r}; {expected}")
     for i, callback in enumerate(callbacks):
-        methods = [getattr(callback, f"on_{when}", None) for when in _MOMENTS]
+        methods = [getattr(callback, name, None) for name in _MOMENTS]
         if isinstance(callback, type) or not all(map(callable, methods)):
             raise TypeError(f"callbacks[{i}] is {callback!r}; {expected}")
+        for (name, arguments), method in zip(_MOMENTS.items(), methods, strict=True):
+            _check_takes(f"callbacks[{i}].{name}", method, arguments)
+        if net is not None and isinstance(callback, Validation):
+            callback._check(f"callbacks[{i}]", net)
     return tuple(callbacks)
+
+
+def _check_takes(name: str, method: Any, arguments: str) -> None:
+    """Raise if a method cannot be called with as many arguments, before a fit begins rather than within it."""
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):
+        return  # of some compiled functions nothing is known
+    try:
+        signature.bind(*arguments.split(", "))
+    except TypeError:
+        raise TypeError(f"{name} takes {signature}; expected ({arguments})") from None

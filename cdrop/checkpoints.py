@@ -32,6 +32,7 @@ from cdrop._files import check_writable
 from cdrop._version import __version__
 
 if TYPE_CHECKING:
+    from cdrop._kernels import Fitting
     from cdrop.network import Network
 
 __all__ = ["Checkpoint", "Keeper", "Place", "digest"]
@@ -216,10 +217,10 @@ class Keeper:
             "resume that fit, or another path"
         )
 
-    def restore_network(self, net: Network) -> None:
-        """Restore the network from the checkpoint, if there is one."""
+    def restore_network(self, net: Network, fit: Fitting) -> None:
+        """Restore the network, which a fit holds, from the checkpoint, if there is one."""
         if self._found is not None:
-            net.load_state_dict(self._found.network.state_dict())
+            net._load(self._found.network.state_dict(), fit)
 
     def begin(self, net: Network) -> None:
         """Restore the callbacks, whose `on_fit_begin` has been called; or write the first checkpoint."""
@@ -237,7 +238,13 @@ class Keeper:
 
     def write(self, net: Network) -> None:
         """Write a checkpoint to disk."""
-        storage.save(Checkpoint(net, self.place, self._run, self._remembered()), self.path)
+        try:
+            remembered = self._remembered()
+        except (
+            TypeError
+        ) as error:  # no mistake of the call's arguments by now: the network has changed
+            raise RuntimeError(f"no checkpoint at step {net.history.iterations}: {error}") from None
+        storage.save(Checkpoint(net, self.place, self._run, remembered), self.path)
 
     def _remembered(self) -> dict[str, Any]:
         states = {name: _plain(name, c.state_dict()) for name, c in self._callbacks.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -42,7 +43,8 @@ __all__ = ["Evaluation", "History", "Network", "make_network"]
 
 _SCALINGS = ("train", "test")
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
-_PASSED_ROWS = 2**20  # rows times masks per call into C, which Ctrl-C cannot interrupt
+_PASSED_ROWS = 2**20  # rows times masks of a piece under dropout
+_INTERRUPTS = ("keep", "raise")
 _Masks = Sequence[NDArray[np.uint64] | None] | None  # of each layer's input; None: drawn
 
 
@@ -176,7 +178,10 @@ class Network:
         self._background: NDArray[Any] | None = None  # set by the first fit; zeros if there is none
         self._under_way: str | None = None  # the last fit, if it wrote checkpoints
         self._shared: SharedRows | None = None  # set by experiments
-        self._turn = _kernels.Turn()  # threads that share a network take whole steps in turn
+        self._fit: _kernels.Fitting | None = (
+            None  # the fit under way, which alone may change the network
+        )
+        self._one_column = False  # whether targets came as a vector, and so predictions go
         self._engine = self._make_engine()
         for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
             weight = initial_weight(
@@ -239,6 +244,7 @@ class Network:
         callbacks: Sequence[Any] = (),
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
+        interrupt: str = "keep",
     ) -> History:
         """Train. Calling `fit` again continues training.
 
@@ -248,10 +254,10 @@ class Network:
             Finite numbers. Not copied if C-contiguous and of the network's dtype. A sparse matrix is converted to CSR.
         y : array_like
             For softmax cross-entropy: labels, shape (n,), integers from 0 to units[-1] - 1. For sigmoid cross-entropy:
-            probabilities, shape (n, units[-1]). For squared error: numbers, shape (n, units[-1]), or (n,) for one
-            output.
+            probabilities, shape (n, units[-1]). For squared error: numbers, shape (n, units[-1]). For one output, `y`
+            may have shape (n,), and then predictions have it, too.
         sample_weight : array_like, shape (n,), optional
-            At least 0. The loss of a minibatch is the weighted mean over its rows.
+            At least 0. The loss of a minibatch is the weighted mean over its rows. Rows of weight 0 are left out.
         optimizer : str or Optimizer, default "rmsprop"
             See `cdrop.optimizers`. Its state is kept between calls unless the update rule changes.
         learning_rate : float or Schedule, default 1e-3
@@ -285,6 +291,10 @@ class Network:
         checkpoint_every : int, optional
             Write the checkpoint after every step whose number in the network's history is a multiple of this. Default:
             1,000. It is also written when the fit begins and ends, and is on disk before the next step starts.
+        interrupt : {"keep", "raise"}, default "keep"
+            What Ctrl-C does after the current step. ``"keep"``: the fit returns, with a warning and
+            ``history.interrupted``. ``"raise"``: it raises KeyboardInterrupt, which ends a loop or search around it as
+            well. In both cases the network and the checkpoint are those of the last step.
 
         Returns
         -------
@@ -300,11 +310,21 @@ class Network:
         FloatingPointError
             If the loss is NaN or infinite (the weights are then those before the step), or if an update leaves a weight
             or bias that is. The message names the step and the layer.
+        KeyboardInterrupt
+            After Ctrl-C, see `interrupt`.
+        RuntimeError
+            If the network is in another fit: of another thread, or this one was called by a callback, a signal handler
+            or a finalizer.
 
         Notes
         -----
-        Ctrl-C ends the fit after the current step and sets ``history.interrupted``; the network can be used and trained
-        further. A second Ctrl-C raises at once.
+        A second Ctrl-C raises KeyboardInterrupt at once. Ctrl-C during the validation of an epoch ends the fit before
+        that epoch is in the history. Only Python's own handler of Ctrl-C is replaced during a fit.
+
+        A step changes weights, counters and history together, so an exception from outside (a signal handler that
+        raises, a second Ctrl-C, no memory) leaves the network after a step that was made. Other threads, callbacks,
+        signal handlers and finalizers may predict with the network and save or copy it meanwhile: they find it between
+        two steps. What would change it (`fit`, `train_step`, `set_weights`, `load_state_dict`) is a RuntimeError.
 
         Resuming from a checkpoint needs no switch, because the result is the same as that of a new start: the file
         identifies the data, network, callbacks and arguments of its fit, and the call must have the same ones
@@ -320,8 +340,9 @@ class Network:
         data = self._training_data(X, y, sample_weight)
         hyper = _training.checked_hyper(optimizer, learning_rate, l2, max_norm, share_l2)
         batch_size = whole_number("batch_size", batch_size, 1, 2**48)
-        callbacks = check_callbacks(callbacks)
+        callbacks = check_callbacks(callbacks, self)
         chosen = None if rows is None else row_numbers("rows", rows, len(data.x))
+        chosen = _training.rows_with_weight(data, chosen)
         shuffle = truth_value("shuffle", shuffle)
         held_out = None if validation is None else self._validation_data(validation)
         n = len(data.x) if chosen is None else len(chosen)
@@ -329,16 +350,47 @@ class Network:
         passes, total = _training.length(iterations, epochs, cut.count)
         if passes is None:
             _training.check_no_epochs(hyper, held_out)
+        choice("interrupt", interrupt, _INTERRUPTS)
         plan = Plan(data, hyper, cut, passes, total, held_out)
-        _training.fit(self, plan, callbacks, checkpoint, checkpoint_every)
+        new = {"_one_column": self._is_one_column(y)}
+        _training.fit(self, plan, callbacks, checkpoint, checkpoint_every, new)
+        if self.history.interrupted:
+            if interrupt == "raise":
+                raise KeyboardInterrupt
+            warnings.warn("Training interrupted by user.", stacklevel=2)
         return self.history
 
-    def _set_background(self, background: NDArray[Any] | None) -> None:
+    def _is_one_column(self, y: ArrayLike) -> bool:
+        return self.loss != "softmax_cross_entropy" and self.units[-1] == 1 and np.ndim(y) == 1
+
+    def _free(self, fit: _kernels.Fitting | None) -> _kernels.Fitting | None:
+        """Return `_fit` as it must stay during a change by `fit`, None for none; raise if another fit is under way."""
+        return fit if fit is not None else _kernels.Fitting.of(vars(self))
+
+    def _change(
+        self,
+        new: dict[str, Any],
+        parts: Sequence[tuple[int, int, NDArray[Any], NDArray[Any]]] = (),
+        background: NDArray[Any] | None = None,
+        fit: _kernels.Fitting | None = None,
+    ) -> None:
+        """Change attributes, arrays and background of the network at once; `fit` is the fit that does so."""
+        changed = False
+        while not changed:
+            was = {"_fit": self._free(fit)}
+            changed = self._engine.put(vars(self), new, was, parts, background)
+
+    def _set_background(
+        self, background: NDArray[Any] | None, fit: _kernels.Fitting | None = None
+    ) -> None:
         """Set the background; none with input dropout, under which it would differ from row to row."""
+        background = self._usable_background(background)
+        self._change({"_background": background}, background=background, fit=fit)
+
+    def _usable_background(self, background: NDArray[Any] | None) -> NDArray[Any]:
         if background is None or self.input_dropout:
-            background = np.zeros(self.units[0], self.dtype)
-        self._background = background
-        self._engine.set_background(background)
+            return np.zeros(self.units[0], self.dtype)
+        return background
 
     def train_step(
         self,
@@ -363,15 +415,15 @@ class Network:
 
         Raises
         ------
-        TypeError, ValueError, FloatingPointError
+        TypeError, ValueError, FloatingPointError, RuntimeError
             See `fit`.
         """
         data = self._training_data(X, y, sample_weight)
         hyper = _training.checked_hyper(optimizer, learning_rate, l2, max_norm, share_l2)
         _training.check_no_epochs(hyper, None)
         self._engine.reserve(len(data.x), self.threads or 0)
-        self._under_way = None
-        _training.use(self, hyper)
+        new = {"_under_way": None, "_one_column": self._is_one_column(y)}
+        _training.use(self, hyper, new, None)
         return _training.step(self, data, Minibatch(), hyper)
 
     def _training_data(
@@ -444,9 +496,25 @@ class Network:
         -------
         ndarray
             Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Squared
-            error: outputs of the network's dtype, shape (n, units[-1]).
+            error: outputs of the network's dtype, shape (n, units[-1]). With one output, the shape is (n,) if the `y`
+            of the last `fit` or `train_step` had it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from cdrop import Network
+        >>> X = np.linspace(-1.0, 1.0, 40)[:, None]
+        >>> y = X[:, 0] ** 2
+        >>> net = Network([1, 64, 1], loss="squared_error", seed=1)
+        >>> history = net.fit(X, y, learning_rate=0.003, epochs=200)
+        >>> bool(((net.predict(X) - y) ** 2).mean() < 0.01)
+        True
         """
-        return self._predicted(X, "labels")
+        return self._shaped(self._predicted(X, "labels"))
+
+    def _shaped(self, predicted: NDArray[Any]) -> NDArray[Any]:
+        """Return predictions in the shape that targets had."""
+        return predicted[:, 0] if self._one_column and predicted.ndim == 2 else predicted
 
     def predict_proba(
         self, X: ArrayLike, mc_samples: int | None = None, *, seed: int | None = None
@@ -464,6 +532,7 @@ class Network:
         Returns
         -------
         ndarray of the network's dtype, shape (n, units[-1])
+            Or (n,), as in `predict`.
 
         Raises
         ------
@@ -473,8 +542,8 @@ class Network:
         """
         self._check_probabilities("predict_proba")
         if mc_samples is None:
-            return self._predicted(X, "probabilities")
-        return self._sampled(X, mc_samples, seed, ("mean",))["mean"]
+            return self._shaped(self._predicted(X, "probabilities"))
+        return self._shaped(self._sampled(X, mc_samples, seed, ("mean",))["mean"])
 
     def _check_probabilities(self, caller: str) -> None:
         if self.loss == "squared_error":
@@ -501,12 +570,17 @@ class Network:
         TypeError, ValueError
             If an argument is invalid, or targets are constant in a column, where R^2 is undefined.
         """
-        data = self._training_data(X, y, sample_weight)
-        if self.loss == "squared_error":
-            assert data.targets is not None
-            if not np.ptp(data.targets, axis=0).all():
-                raise ValueError("y is constant in a column; R^2 needs targets that vary")
+        data = self._scorable_data(X, y, sample_weight)
         return self._scored(data, self._outputs(data, "labels"))
+
+    def _scorable_data(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> _kernels.Rows:
+        data = self._training_data(X, y, sample_weight)
+        regression = self.loss == "squared_error"
+        if regression and data.targets is not None and not np.ptp(data.targets, axis=0).all():
+            raise ValueError("y is constant in a column; R^2 needs targets that vary")
+        return data
 
     def evaluate(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
@@ -582,7 +656,7 @@ class Network:
         -------
         ClassificationUncertainty or RegressionUncertainty
             For the cross-entropy losses: mean probabilities, entropies and mutual information. For the squared error:
-            mean and standard deviation.
+            mean and standard deviation. With one output, arrays have shape (n,) where those of `predict` have it.
 
         Raises
         ------
@@ -648,7 +722,10 @@ class Network:
         self, X: ArrayLike, passes: int, seed: int | None, masks: _Masks = None
     ) -> uncertainty.Uncertainty:
         names = tuple(uncertainty.shapes(self.loss, 0, 0))
-        return uncertainty.kind_of(self.loss)(**self._sampled(X, passes, seed, names, masks))
+        sampled = self._sampled(X, passes, seed, names, masks)
+        return uncertainty.kind_of(self.loss)(
+            **{name: self._shaped(array) for name, array in sampled.items()}
+        )
 
     def _sampled(
         self,
@@ -664,7 +741,8 @@ class Network:
         seed, x = self._mask_seed(seed), feature_matrix("X", X, self.units[0])
         rows, shapes = x.shape[0], uncertainty.shapes(self.loss, x.shape[0], self.units[-1])
         out = {name: np.empty(shapes[name], self.dtype) for name in names}
-        piece = min(self._piece(), max(256, _PASSED_ROWS // passes // 64 * 64))
+        piece = max(256, _PASSED_ROWS // passes // 64 * 64)
+        piece = min(self._piece(), piece, self._engine.rows_at_once())
         for i in range(0, max(rows, 1), piece):
             data = _kernels.Rows(checked_rows("X", x[i : i + piece], self.dtype, i))
             part = {name: array[i : i + piece] for name, array in out.items()}
@@ -676,12 +754,16 @@ class Network:
     @property
     def coefs_(self) -> list[NDArray[Any]]:
         """Copies of the weights, layer by layer, each of shape (units[l], units[l + 1])."""
-        return [self._engine.get(i, 0)[0] for i in range(len(self.units) - 1)]
+        return [weight for weight, _ in self._weights()]
 
     @property
     def intercepts_(self) -> list[NDArray[Any]]:
         """Copies of the biases, layer by layer, each of shape (units[l + 1],)."""
-        return [self._engine.get(i, 0)[1] for i in range(len(self.units) - 1)]
+        return [bias for _, bias in self._weights()]
+
+    def _weights(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Return copies of weights and biases, layer by layer, all of one moment."""
+        return self._engine.copy([(i, 0) for i in range(len(self.units) - 1)])
 
     @property
     def learning_rate(self) -> float | None:
@@ -700,13 +782,14 @@ class Network:
         ------
         TypeError, ValueError
             If a number or shape does not fit. The network has not changed then.
+        RuntimeError
+            If the network is in a fit.
         """
         shapes = self._engine.shapes
         weights = self._parameters("coefs", coefs, shapes)
         biases = self._parameters("intercepts", intercepts, [shape[1:] for shape in shapes])
-        self._under_way = None
-        for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            self._engine.set(i, 0, weight, bias)
+        pairs = enumerate(zip(weights, biases, strict=True))
+        self._change({"_under_way": None}, [(i, 0, *pair) for i, pair in pairs])
 
     def _parameters(
         self, name: str, given: Sequence[ArrayLike], shapes: Sequence[tuple[int, ...]]
@@ -747,30 +830,35 @@ class Network:
             ``settings`` (arguments of `Network`), ``arrays`` (ndarrays by name: ``weight.0``, ``bias.0``,
             ``state1.weight.0``, ...), ``background`` (the most common value of each input as found by the first `fit`,
             shape (units[0],), or None before), ``optimizer`` (name and settings, or None), ``updates``, ``schedule``
-            (name, settings and ``state``, or None), ``epoch``, ``losses``, ``curves`` (the history's lists with one
-            entry per epoch, by name).
+            (name, settings and ``state``, or None), ``epoch``, ``one_column`` (whether targets had shape (n,)),
+            ``losses``, ``curves`` (the history's lists with one entry per epoch, by name). All of them are of one
+            moment, between two steps, also while another thread trains.
         """
+        return self._state()[0]
+
+    def _state(self) -> tuple[dict[str, Any], bool]:
+        """Return `state_dict` and whether the last fit was interrupted, all of one moment."""
+        names = list(_state.array_names(len(self.units) - 1))
+        parts = [(layer, part) for layer, part, _, _ in names]
+        copies, now, (steps, *epochs) = self._engine.copy(parts, vars(self))
         arrays = {}
-        for layer, part, weight, bias in _state.array_names(len(self.units) - 1):
-            arrays[weight], arrays[bias] = self._engine.get(layer, part)
-        rule = self._optimizer
-        return {
+        for (_, _, weight, bias), pair in zip(names, copies, strict=True):
+            arrays[weight], arrays[bias] = pair
+        history, rule, background = now["history"], now["_optimizer"], now["_background"]
+        lengths = dict(zip(_state.CURVES, epochs, strict=True))
+        state = {
             "settings": self._settings(),
             "arrays": arrays,
-            "background": None if self._background is None else self._background.copy(),
+            "background": None if background is None else background.copy(),
             "optimizer": None if rule is None else _state.as_settings(rule),
-            "updates": self._updates,
-            "schedule": self._schedule_settings(),
-            "epoch": self._epoch,
-            "losses": list(self.history.loss),
-            "curves": {name: list(getattr(self.history, name)) for name in _state.CURVES},
+            "updates": now["_updates"],
+            "schedule": _state.with_state(now["_schedule"], now["_schedule_state"]),
+            "epoch": now["_epoch"],
+            "one_column": now["_one_column"],
+            "losses": history.loss[:steps],
+            "curves": {name: getattr(history, name)[:n] for name, n in lengths.items()},
         }
-
-    def _schedule_settings(self) -> dict[str, Any] | None:
-        schedule = self._schedule
-        if schedule is None:
-            return None
-        return {**_state.as_settings(schedule), "state": list(self._schedule_state)}
+        return state, history.interrupted
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned; the network must have the same settings.
@@ -783,20 +871,30 @@ class Network:
         ------
         TypeError, ValueError
             If a part is missing or does not fit this network. The network has not changed then.
+        RuntimeError
+            If the network is in a fit.
         """
+        self._load(state, None)
+
+    def _load(self, state: Mapping[str, Any], fit: _kernels.Fitting | None) -> None:
         new = _state.checked(state, self.state_dict())
-        for layer, part, weight, bias in _state.array_names(len(self.units) - 1):
-            self._engine.set(layer, part, new.arrays[weight], new.arrays[bias])
-        if new.background is not None:
-            self._set_background(new.background)
-        elif self._background is not None:
-            self._set_background(None)
-            self._background = None
-        self._under_way = None
-        self._optimizer, self._updates = new.optimizer, new.updates
-        self._schedule, self._schedule_state = new.schedule, new.schedule_state
-        self._epoch = new.epoch
-        self.history = History(new.losses, *new.curves)
+        parts = [
+            (layer, part, new.arrays[weight], new.arrays[bias])
+            for layer, part, weight, bias in _state.array_names(len(self.units) - 1)
+        ]
+        background = self._usable_background(new.background)
+        attributes = {
+            "_background": None if new.background is None else background,
+            "_under_way": None,
+            "_optimizer": new.optimizer,
+            "_updates": new.updates,
+            "_schedule": new.schedule,
+            "_schedule_state": new.schedule_state,
+            "_epoch": new.epoch,
+            "_one_column": new.one_column,
+            "history": History(new.losses, *new.curves),
+        }
+        self._change(attributes, parts, background, fit)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Store the complete network in one file, from which `cdrop.load` restores it bit for bit.
@@ -826,9 +924,7 @@ class Network:
     def _to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return settings and arrays for `cdrop.storage`."""
         _state.check_ours(self._optimizer, self._schedule)
-        with self._turn:  # between the steps of other threads
-            state, interrupted = self.state_dict(), self.history.interrupted
-        return _state.to_parts(state, interrupted, self.threads)
+        return _state.to_parts(*self._state(), self.threads)
 
     @classmethod
     def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Network:
@@ -841,6 +937,7 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy through `state_dict`."""
+        _state.check_ours(self._optimizer, self._schedule)
         return {"state": self.state_dict(), "threads": self.threads}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:

@@ -137,7 +137,8 @@ class Subnetworks:
         return self._network._uncertainty(X, self._count, self._seed, self.masks)
 
     def _mean(self, X: ArrayLike) -> NDArray[Any]:
-        return self._network._sampled(X, self._count, self._seed, ("mean",), self.masks)["mean"]
+        net = self._network
+        return net._shaped(net._sampled(X, self._count, self._seed, ("mean",), self.masks)["mean"])
 
     def __getitem__(self, index: int) -> Network:
         """Extract a subnetwork; negative numbers count from the end."""
@@ -171,8 +172,10 @@ class Subnetworks:
         units = [np.flatnonzero(layer) if layer.any() else np.array([0]) for layer in kept]
         units[0] = np.arange(whole.units[0])
         smaller = whole._resized([len(layer) for layer in units])
-        for i, keep in enumerate(whole._keeps()):
-            weight, bias = whole._engine.get(i, 0)
+        smaller._one_column = whole._one_column
+        for i, (keep, (weight, bias)) in enumerate(
+            zip(whole._keeps(), whole._weights(), strict=True)
+        ):
             scale = whole.dtype.type(1 / keep if whole.scaling == "train" else 1)
             factor = (kept[i] * scale)[units[i], None]
             smaller._engine.set(

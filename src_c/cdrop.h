@@ -308,6 +308,10 @@ typedef struct {
     uint64_t seed;
     size_t first_row;             /* a multiple of 64 */
     const uint64_t *const *masks; /* NULL, or one for each layer's input */
+    /* The passes may be made in several calls on the same rows, in order, each those from `done` to below `until`; the last
+     * one has the results. NULL: this call makes them all. */
+    double *sums; /* n * 2 * units[layers] numbers, which the first call sets */
+    size_t done, until;
 } cdrop_sampling;
 
 /* Works in chunks of fixed size: needs no more memory for more rows or passes. What lies below the first layer that is

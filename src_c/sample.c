@@ -170,11 +170,16 @@ static void sample_job(void *argument, cdrop_team team)
     cdrop_share_blocks(s, team, &from, &to);
     if (from == to)
         return;
-    begin_rows(&mine, from, to);
-    for (s->step = 0; s->step < mine.how->passes; s->step++) {
+    const size_t first = mine.how->sums ? mine.how->done : 0;
+    const size_t last = mine.how->sums ? mine.how->until : mine.how->passes;
+    if (first == 0)
+        begin_rows(&mine, from, to);
+    for (s->step = first; s->step < last; s->step++) {
         cdrop_forward_above(s, from, to);
         add_rows(&mine, from, to, scratch);
     }
+    if (last < mine.how->passes)
+        return;
     for (size_t row = from; row < to; row++)
         finish_row(&mine, row, mine.done + row);
 }
@@ -237,6 +242,10 @@ cdrop_status cdrop_network_sample(cdrop_network *n, const cdrop_uncertainty *out
     q.pass.relisted = first_masked(&q.pass);
     for (q.done = 0; q.done < batch->n; q.done += chunk) {
         const cdrop_batch part = cdrop_part_of(n, batch, q.done, cdrop_min(chunk, batch->n - q.done));
+        if (how->sums) {
+            q.mean = how->sums + q.done * outputs(n);
+            q.second = how->sums + batch->n * outputs(n) + q.done * statistics(n);
+        }
         q.pass.batch = &part;
         q.pass.first_row = how->first_row + q.done;
         q.pass.begin = cdrop_begin_watches(n);

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import cdrop
-from cdrop import _kernels, kernels, reference
+from cdrop import _kernels, checkpoints, kernels, reference
 
 settings.register_profile(
     "cdrop",
@@ -89,6 +89,11 @@ def digest(net):
         sha.update(name.encode() + array.astype(array.dtype.newbyteorder("<")).tobytes())
     sha.update(np.array(state["losses"], "<f8").tobytes())
     return sha.hexdigest()
+
+
+def whole_state(net):
+    """Hash of the network's whole state: that of `digest`, optimizer, schedule, counters, curves, background."""
+    return checkpoints.digest(list(net._to_parts()))
 
 
 def problem(units, loss="softmax_cross_entropy", rows=40, seed=0, dtype="float32"):

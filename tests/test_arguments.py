@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import LOSSES, OPTIMIZERS, digest, problem
+from conftest import LOSSES, OPTIMIZERS, digest, problem, whole_state
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 import cdrop
 from cdrop import Network, kernels, make_network, optimizers, reference
-from cdrop.callbacks import Callback
+from cdrop.callbacks import Callback, Validation
 
 pytestmark = pytest.mark.usefixtures("another_folder")
 
@@ -324,6 +324,15 @@ RULE = {
 }
 NO_SEED = [value for value in NO_KEY if value is not None]
 NO_SAMPLES = [*[value for value in NO_WHOLE if value is not None], 0, -1, 2**32, HUGE]
+
+
+class Deaf(Callback):
+    """Takes no loss."""
+
+    def on_iteration(self, net, iteration):
+        pass
+
+
 FIT = {
     "batch_size": [*NO_WHOLE, 0, -1, 2**48],
     "iterations": [*[v for v in NO_WHOLE if v is not None], -1, 2**62],
@@ -334,9 +343,14 @@ FIT = {
         *["a", 3, [], [np.ones((2, 5))], (None, None), (np.ones((2, 4)), [0, 2]), ("a", "b")],
         *[(np.ones((2, 5)), [0, 2], [1.0]), (np.full((2, 5), NAN), [0, 2]), (1, 2, 3, 4)],
     ],
-    "callbacks": [None, 3, "ab", [3], [None], Callback(), Callback, [Callback], iter([])],
+    "callbacks": [
+        *[None, 3, "ab", [3], [None], Callback(), Callback, [Callback], iter([])],
+        # what would fail in the middle of the fit
+        *[[Deaf()], [Validation(np.ones((2, 4)), [0, 2], every=2)], [Validation(None, [0, 2])]],
+    ],
     "checkpoint": [3, 1.5, b"run", True, [], {}, object()],
     "checkpoint_every": [10],  # without checkpoint
+    "interrupt": NO_NAME,
 }
 
 
@@ -349,24 +363,23 @@ def trained(loss="softmax_cross_entropy"):
 def on_network(method, loss, **arguments):
     """Call a method of a trained network; on an error the network must be as before."""
     net = trained(loss)
-    before, state = digest(net), net.state_dict()["optimizer"]
+    before = whole_state(net)
     try:
         getattr(net, method)(**arguments)
     except (TypeError, ValueError):
-        assert digest(net) == before
-        assert net.state_dict()["optimizer"] == state
+        assert whole_state(net) == before
         raise
 
 
 def loading(**parts):
     """Load a state with some parts exchanged; on an error the network must be as before."""
     net, other = Network([5, 4, 3], dropout=0.5), trained()
-    before, state = digest(net), {**other.state_dict(), **parts}
+    before, state = whole_state(net), {**other.state_dict(), **parts}
     state = {name: value for name, value in state.items() if value is not LACKING}
     try:
         net.load_state_dict(state)
     except (TypeError, ValueError):
-        assert digest(net) == before
+        assert whole_state(net) == before
         raise
 
 

@@ -191,3 +191,91 @@ def test_without_a_console_a_fit_prints_nothing(closed, monkeypatch):
     net.fit(X, y, epochs=2, batch_size=2, callbacks=shown)
     assert net.history.iterations == 4
     assert not ProgressBar().visible
+
+
+# ---- Answers, errors, signatures ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["on_iteration", "on_epoch_end"])
+@pytest.mark.parametrize(
+    ("answer", "stops"),
+    [
+        (True, True),
+        (np.bool_(True), True),
+        (False, False),
+        (np.bool_(False), False),
+        *[(answer, False) for answer in (None, 1, 0.5, "no", [0], object(), np.ones(3))],
+    ],
+    ids=str,
+)
+def test_only_true_stops_a_fit(features, moment, answer, stops):
+    callback = Callback()
+    setattr(callback, moment, lambda *arguments: answer)
+    net = Network([784, 8, 10])
+    net.fit(features.X_train, features.y_train, epochs=2, callbacks=[callback])
+    steps = {"on_iteration": 1, "on_epoch_end": -(-len(features.X_train) // 256)}[moment]
+    assert (net.history.iterations == steps) == stops
+    assert (len(net.history.epoch_loss) == 2) == (not stops)
+
+
+class Fails(Recorder):
+    """Raises at one moment."""
+
+    def __init__(self, moment, error):
+        super().__init__()
+        setattr(self, moment, self.fail)
+        self.error = error
+
+    def fail(self, *arguments):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("moment", ["on_fit_begin", "on_iteration", "on_fit_end"])
+def test_each_begun_callback_is_notified_of_the_end(features, moment, error):
+    before, after = Recorder(), Recorder()
+    with pytest.raises(type(error)) as caught:
+        train(features, before, Fails(moment, error), after)
+    assert caught.value is error
+    assert before.events[-1] == "end"
+    assert after.events[-1:] == ([] if moment == "on_fit_begin" else ["end"])
+
+
+def test_the_fits_own_error_is_raised_with_those_of_the_end_as_notes(features):
+    own, late = RuntimeError("own"), ValueError("late")
+    last = Recorder()
+    callbacks = [Fails("on_fit_end", late), Fails("on_iteration", own), last]
+    with pytest.raises(RuntimeError) as caught:
+        train(features, *callbacks)
+    assert caught.value is own
+    assert [
+        note.endswith("failed in on_fit_end: ValueError('late')") for note in own.__notes__
+    ] == [True]
+    assert last.events[-1] == "end"
+
+
+def test_ctrl_c_at_the_end_is_not_hidden_by_an_error(features):
+    callbacks = [
+        Fails("on_fit_end", KeyboardInterrupt()),
+        Fails("on_iteration", RuntimeError("own")),
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        train(features, *callbacks)
+
+
+@pytest.mark.parametrize("moment", ["on_fit_begin", "on_iteration", "on_epoch_end", "on_fit_end"])
+def test_a_callback_that_does_not_take_the_arguments_is_refused_at_once(features, moment):
+    callback = Callback()
+    setattr(callback, moment, lambda: None)
+    net = Network([784, 8, 10])
+    with pytest.raises(TypeError, match=rf"callbacks\[0\]\.{moment} takes \(\); expected \(net"):
+        net.fit(features.X_train, features.y_train, epochs=1, callbacks=[callback])
+    assert net.history.iterations == 0
+
+
+def test_callbacks_may_take_any_arguments(features):
+    callback, heard = Callback(), []
+    for moment in ("on_fit_begin", "on_iteration", "on_epoch_end", "on_fit_end"):
+        setattr(callback, moment, lambda *arguments, moment=moment: heard.append(moment))
+    train(features, callback, iterations=1)
+    assert heard == ["on_fit_begin", "on_iteration", "on_fit_end"]

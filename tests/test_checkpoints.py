@@ -181,10 +181,11 @@ def test_callbacks_are_told_what_is_left(tmp_path):
 
 def test_ctrl_c_loses_nothing(tmp_path):
     process = run_python(f"""
-import os, signal
+import os, signal, warnings
 from killed_fits import Fit
 from cdrop.callbacks import Callback
 signal.signal(signal.SIGINT, signal.default_int_handler)
+warnings.filterwarnings("ignore", "Training interrupted")
 class Press(Callback):
     def on_iteration(self, net, iteration, loss):
         for _ in range((iteration == 13) + 2 * (iteration == 29)):

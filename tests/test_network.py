@@ -29,7 +29,7 @@ from conftest import (
 )
 
 import cdrop
-from cdrop import Network, _batches, kernels, make_network, reference
+from cdrop import Network, _batches, kernels, load, make_network, reference
 from cdrop.callbacks import Callback
 from cdrop.optimizers import get_optimizer
 
@@ -584,13 +584,21 @@ def test_weights_of_rows_are_ratios_and_zero_leaves_a_row_out():
     assert distance(parameters(one), parameters(none), parameters(Network([6, 9, 3]))) < 1e-6
 
 
-def test_a_minibatch_without_weight_is_told():
-    x, y = problem([6, 3], rows=20)
-    weights = np.zeros(20)
-    weights[:2] = 1
-    net = Network([6, 3])
-    with pytest.raises(ValueError, match=r"sample_weight is 0 .* minibatch of step"):
-        net.fit(x, y, weights, batch_size=2, epochs=1)
+@pytest.mark.parametrize("how", [{"epochs": 2}, {"iterations": 40}], ids=str)
+def test_rows_without_weight_make_no_minibatches(how):
+    x, y = problem([6, 3], rows=600)
+    weights = np.ones(600)
+    weights[np.random.default_rng(0).permutation(600)[:540]] = [0, 1e-320] * 270
+    chosen = np.flatnonzero(weights > 1e-300)
+    nets = [Network([6, 3], seed=1) for _ in range(4)]
+    nets[0].fit(x, y, weights, batch_size=16, **how)
+    nets[1].fit(x, y, weights, batch_size=16, rows=np.arange(600), **how)
+    nets[2].fit(x, y, batch_size=16, rows=chosen, **how)
+    nets[3].fit(x[chosen], y[chosen], batch_size=16, **how)
+    assert len(set(map(digest, nets))) == 1
+    with pytest.raises(ValueError, match="sample_weight is 0 for all rows to train on"):
+        nets[0].fit(x, y, weights, rows=np.flatnonzero(weights < 1e-300), **how)
+    assert digest(nets[0]) == digest(nets[1])
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -739,12 +747,13 @@ def test_an_update_that_leaves_infinite_weights_is_told_at_once(loss, dtype, thr
 # ---- Ctrl-C --------------------------------------------------------------------------------
 
 INTERRUPT = """
-import os, signal, threading
+import os, signal, threading, warnings
 from conftest import digest, problem
 from cdrop import Network
 from cdrop.callbacks import Callback
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & may have switched it off
+warnings.filterwarnings("ignore", "Training interrupted")
 
 class Press(Callback):
     def __init__(self, at, times=1):
@@ -865,6 +874,49 @@ def test_a_diverged_network_can_be_copied():
     state["arrays"]["weight.0"][0, 0] = np.inf
     net.load_state_dict(state)
     assert digest(copy.deepcopy(net)) == digest(net)
+
+
+# ---- One output ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "sigmoid_cross_entropy"])
+@pytest.mark.parametrize("step", ["fit", "train_step"])
+def test_predictions_have_the_shape_that_targets_had(loss, step, tmp_path):
+    x, y = problem([4, 1], loss)
+    net = Network([4, 8, 1], loss=loss, dropout=0.5)
+    assert net.predict(x).shape == (40, 1)
+
+    def shapes(net):
+        yield net.predict(x).shape
+        yield net.subnetworks(3).predict(x).shape
+        yield net.subnetworks(3)[0].predict(x).shape
+        yield from (array.shape for array in vars(net.predict_uncertainty(x, 3)).values())
+        if loss != "squared_error":
+            yield net.predict_proba(x).shape
+            yield net.predict_proba(x, mc_samples=2).shape
+
+    for targets in (y[:, 0], y, list(y[:, 0])):
+        getattr(net, step)(x, targets, **({"iterations": 2} if step == "fit" else {}))
+        expected = np.shape(targets)
+        net.save(tmp_path / "m")
+        for n in (net, copy.deepcopy(net), pickle.loads(pickle.dumps(net)), load(tmp_path / "m")):
+            assert set(shapes(n)) == {expected}
+            assert n.score(x, y > 0.5) == n.score(x, y[:, 0] > 0.5)
+    other = Network([4, 8, 1], loss=loss, dropout=0.5)
+    other.load_state_dict({**net.state_dict(), "one_column": False})
+    assert set(shapes(other)) == {(40, 1)}
+
+
+def test_predictions_of_several_outputs_or_classes_keep_their_shapes():
+    x, y = problem([4, 1])
+    net = Network([4, 1])
+    net.fit(x, y, iterations=1)
+    assert net.predict(x).shape == (40,)
+    assert net.predict_proba(x).shape == (40, 1)
+    several = Network([4, 2], loss="squared_error")
+    for bad in (True, 1, None):
+        with pytest.raises((TypeError, ValueError), match="one_column"):
+            several.load_state_dict({**several.state_dict(), "one_column": bad})
 
 
 # ---- Making networks -----------------------------------------------------------------------

@@ -453,8 +453,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         except FloatingPointError as error:
             self._diverged(error)
         if net.history.interrupted:
-            self._stopped = True
-            warnings.warn("Training interrupted by user.", stacklevel=4)
+            self._stopped = True  # `Network.fit` has warned
         if options.early_stopping and self._best_weights is not None:
             self._last_weights = net.coefs_, net.intercepts_
             net.set_weights(*self._best_weights)

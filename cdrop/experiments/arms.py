@@ -196,13 +196,15 @@ class Configuration:
         scaled = part.scaled_targets(fitted)
         notes = Notes(rows["test"], scaled("test"), options.curve_every)
         extra: dict[str, Any] = dict(options.checkpoint or {})
+        if isinstance(net, Network):
+            extra["interrupt"] = "raise"
         watch = []
         if self.patience is not None:
             watch = [_EarlyStopping(self.patience)]
             extra["validation"] = (rows["validation"], scaled("validation"))
         callbacks = [notes, *watch, *options.callbacks]
         history = net.fit(rows[fitted], scaled(fitted), **self.fit, callbacks=callbacks, **extra)
-        if history.interrupted:
+        if history.interrupted:  # one that knows no `interrupt`
             raise KeyboardInterrupt
         for stopper in watch:
             stopper.restore(net)

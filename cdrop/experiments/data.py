@@ -175,7 +175,7 @@ class Part:
     def unscaled(self, values: NDArray[Any], fitted: str) -> NDArray[np.float64]:
         """Return a network's numbers in the units of the targets."""
         center, scale = self._scale(fitted)
-        shaped = values[:, 0] if self._problem.y.ndim == 1 else values
+        shaped = values.reshape(-1) if self._problem.y.ndim == 1 else values
         return np.asarray(shaped.astype(np.float64) * scale + center)
 
     def _scale(self, fitted: str) -> tuple[Any, Any]:
