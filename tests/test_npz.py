@@ -297,3 +297,25 @@ def test_changed_bytes_of_an_npz_never_raise_anything_else(tmp_path, data):
     path.write_bytes(bytes(content)[: data.draw(st.integers(0, len(content)))])
     with contextlib.suppress(DataError):
         assert len(load_npz(path).X) == 12
+
+
+def test_a_small_file_does_not_become_a_large_table(tmp_path):
+    path = tmp_path / "bomb.npz"
+    X = np.zeros((300, 1_000_000), np.uint8)  # 0.3 MiB in the file, and 1.1 GiB as floats
+    np.savez_compressed(path, X=X, y=np.arange(300) % 2)
+    assert path.stat().st_size < 2**20
+    tracemalloc.start()
+    with pytest.raises(DataError, match="expected at most 1073741824 bytes of arrays in a file"):
+        load_npz(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_arrays_of_one_part_are_not_copied(tmp_path):
+    path = tmp_path / "one.npz"
+    np.savez(path, X=np.random.default_rng(0).normal(size=(20_000, 100)), y=np.arange(20_000) % 2)
+    load_npz(path)
+    tracemalloc.start()
+    table = load_npz(path)
+    assert tracemalloc.get_traced_memory()[1] < 1.5 * table.X.nbytes
+    tracemalloc.stop()

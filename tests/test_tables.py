@@ -880,3 +880,45 @@ def test_options_without_a_meaning_are_refused(tmp_path, source, options, messag
 def test_options_of_another_type_are_refused(tmp_path, option):
     with pytest.raises(TypeError, match=f"{list(option)[-1]} is .*; expected"):
         load(write(tmp_path / "a.csv", lines("x,y", "1,2", "2,3")), **option)
+
+
+# --- bounds of memory and exactness ---
+
+
+def test_columns_are_bounded(tmp_path):
+    path = tmp_path / "wide.csv"
+    path.write_text("," * 140_000 + "\n" + ("1," * 140_000 + "\n") * 3)
+    with pytest.raises(DataError, match="expected at most 131072 columns in a text file, found"):
+        load_csv(path, label="last")
+
+
+@pytest.mark.parametrize("kind", [np.int32, str, object])
+def test_classes_are_bounded(kind):
+    labels = np.arange(100_001).astype(kind)
+    with pytest.raises(
+        ValueError, match=r"y has 100,001 distinct labels; expected at most 100,000"
+    ):
+        encode_labels(labels, None if kind is str else "classification")
+    assert len(encode_labels(labels[1:], "classification")[2]) == 100_000
+
+
+@pytest.mark.parametrize("rows", [90, 60_000])
+def test_integers_that_floats_merge_are_no_classes(tmp_path, rows):
+    path, ids = tmp_path / "ids.csv", ("9007199254740993", "9007199254740992", "3")
+    path.write_text("a,id\n" + "".join(f"{i * 7 % 31},{ids[i % 3]}\n" for i in range(rows)))
+    with pytest.raises(DataError, match=r"label 'id' has integers of 2\*\*53 and more, .*categor"):
+        load_csv(path, label="id")
+    assert load_csv(path, label="id", categories=["id"]).classes == tuple(sorted(ids, key=int))
+
+
+@pytest.mark.parametrize("rows", [90, 60_000])
+@pytest.mark.parametrize(
+    "cells", [("007", "7", "12"), ("01", "1_0", "10"), ("\uff11", "1", "2"), ("1_000", "1", "2")]
+)
+def test_codes_are_never_merged(tmp_path, rows, cells):
+    path = tmp_path / "codes.csv"
+    text = "".join(f"{i * 7 % 31},{cells[i % 3]}\n" for i in range(rows))
+    path.write_text(f"a,code\n{text}", encoding="utf-8")
+    table = load_csv(path, label="code")
+    assert set(table.classes) == set(cells)
+    assert [int((table.y == k).sum()) for k in range(3)] == [rows // 3] * 3

@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _LEAST = 3  # rows of a class: one each for training, validation and testing
+_EXACT = 2.0**53  # from here on not every integer is a float
 _SCREEN = 1000  # rows that must agree before a column is compared with the target as a whole
 
 
@@ -343,6 +344,8 @@ def finish(
         task, y, classes = _encoded(rows.labels, test, task)
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: label {label!r}: {str(error).removeprefix('y ')}") from error
+    if task == "classification":
+        _check_exact(rows.labels, label, where)
     n = len(rows.labels)
     notes += _target_notes(y[:n], task, classes, rows, columns, label)
     held_out = None if test is None else (test.X, y[n:])
@@ -360,6 +363,15 @@ def finish(
         notes=tuple(notes),
         columns=columns,
     )
+
+
+def _check_exact(labels: NDArray[Any], label: str, where: object) -> None:
+    """Raise DataError if classes are integers so large that several are one 64-bit float."""
+    if labels.dtype.kind == "f" and np.abs(labels).max() >= _EXACT:
+        raise DataError(
+            f"{where}: label {label!r} has integers of 2**53 and more, of which several may be one class; expected "
+            f"them as text: categories=[{label!r}] (--categories {shlex.quote(label)})"
+        )
 
 
 def _labeled(rows: Rows, kind: str) -> tuple[Rows, list[str]]:
@@ -418,19 +430,15 @@ def _target_notes(
         notes.append(
             f"task: {label} has {len(np.unique(y)):,} distinct integers, taken as a quantity"
         )
-    given = [
-        name
-        for name in (c.name for c in columns if c.used)
-        if _gives_away(rows.X, columns, name, y)
-    ]
+    used = [c.name for c in columns if c.used]
+    given = [name for place, name in enumerate(used) if _gives_away(rows.X, place, name, y)]
     if given:
         notes.append(f"warning: {listed(given)} determines {label}: is it known before {label}?")
     return notes
 
 
-def _gives_away(X: Any, columns: Sequence[Column], name: str, y: NDArray[Any]) -> bool:
+def _gives_away(X: Any, place: int, name: str, y: NDArray[Any]) -> bool:
     """Return whether a feature is the target under another name: equal up to scale, or value by value."""
-    place = [column.name for column in columns if column.used].index(name)
     values: Any = X[:, place] if isinstance(X, np.ndarray) else X[name]
     if getattr(values, "dtype", None) == "category":
         values = values.cat.codes.to_numpy()

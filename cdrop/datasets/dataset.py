@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DRAWING",
     "MOST_BYTES",
+    "MOST_CLASSES",
+    "MOST_COLUMNS",
     "MOST_RATIO",
     "MOST_ROWS",
     "SPLITTING",
@@ -33,6 +35,10 @@ __all__ = [
 MOST_BYTES = 1 << 30  # of one unpacked file: EMNIST by class, MNIST's largest relative, has 0.55 GB
 MOST_RATIO = 1032  # deflate's limit: 258 bytes from 2 bits (zlib's technical notes)
 MOST_ROWS = 16 << 20  # each takes some memory of its own, however few bytes it has in the file
+MOST_COLUMNS = (
+    1 << 17
+)  # of a text file: each takes up to 5 KiB, however few bytes it has in the file
+MOST_CLASSES = 100_000  # each takes a name, and an output
 SPLITTING, DRAWING = 1, 2  # purposes of random orders: one seed gives unrelated ones
 
 

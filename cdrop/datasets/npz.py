@@ -69,9 +69,9 @@ def load_npz(
     DataNotFoundError
         If there is no such file.
     DataError
-        If the file is damaged, contains pickled objects, lacks an array, would unpack to more than
-        1 GiB or than it can hold, or has more than 16 million rows; if the arrays do not fit
-        together, or test labels are unknown to the training rows.
+        If the file is damaged, contains pickled objects, lacks an array, would take more than 1 GiB
+        (tables as floats) or unpack to more than it can hold, or has more than 16 million rows; if the arrays do
+        not fit together, or test labels are unknown to the training rows.
     TypeError, ValueError
         If an argument is unfit, or both `path` and `test` have test rows.
 
@@ -106,6 +106,8 @@ def load_npz(
 def _joined(parts: Iterable[Rows]) -> Rows:
     """Return the rows of all parts as one."""
     every = list(parts)
+    if len(every) == 1:  # usually: no copy
+        return every[0]
     return Rows(np.concatenate([p.X for p in every]), np.concatenate([p.labels for p in every]))
 
 
@@ -140,7 +142,7 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> dict[str, Rows]:
                     f"{path}: expected an array {' or '.join(wanted)}, found {listed(there)}"
                 )
             arrays.append(_read_array(archive, there[key], f"{path}: {key}", left))
-            left -= arrays[-1].nbytes
+            left -= _held(arrays[-1].shape, arrays[-1].dtype)
         X, labels = _check_rows(arrays[0], f"{path}: {keys[0]}"), arrays[1]
         if labels.shape not in ((len(X),), (len(X), 1)):
             raise DataError(
@@ -165,9 +167,10 @@ def _read_array(
         need = stream.tell() + math.prod(shape) * dtype.itemsize
     promise = f"{need} bytes for {dtype} of shape {shape}, as its header says"
     # A dimension of 0 must not hide others that no array can have.
-    if math.prod(max(size, 1) for size in shape) * dtype.itemsize > most:
+    if _held(shape, dtype) > most:
         raise DataError(
-            f"{where}: expected at most {MOST_BYTES} bytes of arrays in a file, found {promise}"
+            f"{where}: expected at most {MOST_BYTES} bytes of arrays in a file, images as bytes and tables as floats, "
+            f"found {promise}"
         )
     if shape and shape[0] > MOST_ROWS:
         raise DataError(f"{where}: expected at most {MOST_ROWS} rows, found {promise}")
@@ -178,6 +181,19 @@ def _read_array(
         )
     with archive.open(info) as stream:  # read to its end, where zipfile compares the checksum
         return npy.read_array(stream, allow_pickle=False)
+
+
+def _held(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Return the bytes that an array takes when it has been read: tables become floats."""
+    size = dtype.itemsize
+    if len(shape) == 2 and dtype.kind in "biuf":
+        size = _float_for(dtype).itemsize
+    return math.prod(max(side, 1) for side in shape) * size
+
+
+def _float_for(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the type of float that holds numbers of another type."""
+    return np.dtype(np.float32 if np.can_cast(dtype, np.float32) else np.float64)
 
 
 def _read_header(stream: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -205,8 +221,7 @@ def _check_rows(rows: NDArray[Any], where: str) -> NDArray[Any]:
             f"{where}: expected numbers of shape (rows, features), or images, uint8 of shape (n, height, width), "
             f"found {rows.dtype} of shape {rows.shape}"
         )
-    kind = np.float32 if np.can_cast(rows.dtype, np.float32) else np.float64
-    return cast(rows, np.dtype(kind))
+    return cast(rows, _float_for(rows.dtype))
 
 
 def _check_text(labels: NDArray[Any], where: str) -> NDArray[Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cdrop._checks import as_array, choice
+from cdrop.datasets.dataset import MOST_CLASSES
 from cdrop.datasets.transform import TableEncoder, Transformer, array_transformer
 
 __all__ = ["Column", "Table", "encode_labels", "is_missing"]
@@ -266,7 +267,8 @@ def encode_labels(
     Raises
     ------
     TypeError, ValueError
-        If labels are missing, infinite, of an unfit shape or kind, or all equal.
+        If labels are missing, infinite, of an unfit shape or kind, or all equal, or if there are more than 100,000
+        classes.
 
     Examples
     --------
@@ -289,12 +291,22 @@ def encode_labels(
         raise ValueError(f"y has {some}; expected at least 2 distinct labels")
     task = task or _guess_task(distinct, len(labels))
     if task == "classification":
+        _check_count(len(distinct))
         return task, *_in_order(distinct.tolist(), places)
     if labels.dtype.kind not in "iuf":
         raise ValueError(
             f"y has labels like {str(labels[0])[:50]!r}; expected numbers for task='regression'"
         )
     return task, labels.astype(np.float64), ()
+
+
+def _check_count(classes: int) -> None:
+    """Raise ValueError if there are so many classes that their names would take the memory."""
+    if classes > MOST_CLASSES:
+        raise ValueError(
+            f"y has {classes:,} distinct labels; expected at most {MOST_CLASSES:,} classes, or numbers with "
+            "task='regression'"
+        )
 
 
 def check_task(task: Any) -> None:
@@ -329,6 +341,7 @@ def _unboxed(values: list[Any]) -> NDArray[Any]:
     booleans = sum(isinstance(value, (bool, np.bool_)) for value in values)
     if booleans in (0, len(values)) and np.asarray(values).dtype.kind in "biuf":
         return np.asarray(values)
+    _check_count(len(set(values)))
     names = {value: str(value) for value in values}
     if len(set(names.values())) < len(names):
         raise ValueError("y has labels that differ only in type, as 1 and '1'; expected one type")

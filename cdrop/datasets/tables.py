@@ -45,7 +45,7 @@ from cdrop.datasets.columns import (
     number_cells,
     typed,
 )
-from cdrop.datasets.dataset import MOST_BYTES, MOST_ROWS, DataError, DataNotFoundError
+from cdrop.datasets.dataset import MOST_BYTES, MOST_COLUMNS, MOST_ROWS, DataError, DataNotFoundError
 from cdrop.datasets.table import Table
 
 __all__ = ["load_csv"]
@@ -102,7 +102,7 @@ def load_csv(path: str | os.PathLike[str], *, label: str | int, **options: Any) 
         If there is no such file.
     DataError
         If the file is not such a table, unpacks to more than 1 GiB, or has more than 16 million
-        lines or one longer than 16 MiB. The message names the line, or all unfit columns.
+        lines, one longer than 16 MiB, or more than 131,072 columns. The message names the line, or all unfit columns.
     TypeError, ValueError
         If an argument is unfit.
 
@@ -227,6 +227,10 @@ def _look(path: Path, head: bytes, options: Options) -> _Look:
         )
     rows = _sampled(sample, sep)
     width = Counter(map(len, rows[1:] or rows)).most_common(1)[0][0]
+    if width > MOST_COLUMNS:
+        raise DataError(
+            f"{path}: expected at most {MOST_COLUMNS} columns in a text file, found {width}; write it as .npz"
+        )
     decimal = options.decimal or _decimal(rows, sep)
     header, names = _header(
         path, rows, width, decimal, options, comment and _sampled([comment], sep)[0]
