@@ -119,53 +119,61 @@ def check(net, seen):
 # ---- Signal handlers ---------------------------------------------------------------------------
 
 
+def saved(net):
+    """Return what a file holds that is saved now."""
+    path = os.path.join(tempfile.gettempdir(), f"handled.{os.getpid()}")
+    net.save(path)
+    try:
+        return load(path)
+    finally:
+        os.unlink(path)
+
+
+COPIES = {
+    "save": saved,
+    "copy": copy.deepcopy,
+    "pickle": lambda net: pickle.loads(pickle.dumps(net)),
+}
+STEPS = {
+    "train_step": lambda net: net.train_step(X, Y),
+    "fit": lambda net: net.fit(X, Y, iterations=1),
+}
+
+
 def handlers(trials, draw):
     """Send signals to fits, at random times; the handlers save, copy, raise or train."""
-    seen, taken, folder = passed_through(), [], tempfile.mkdtemp()
-    path = os.path.join(folder, "m")
+    seen, taken = passed_through(), []
 
     def handle(*_):
+        if net._fit is None:  # before or after the fit
+            return
         COUNTS["signals"] += 1
-        kind = draw.choice(["save", "copy", "pickle", "raise", "train_step", "fit"])
-        if kind == "save":
-            net.save(path)
-            taken.append(load(path))
-        elif kind == "copy":
-            taken.append(copy.deepcopy(net))
-        elif kind == "pickle":
-            taken.append(pickle.loads(pickle.dumps(net)))
-        elif kind == "raise":
+        kind = draw.choice([*COPIES, *STEPS, "raise"])
+        if kind == "raise":
             raise Outside
+        if kind in COPIES:
+            taken.append(COPIES[kind](net))
         else:
             try:
-                net.train_step(X, Y) if kind == "train_step" else net.fit(X, Y, iterations=1)
+                STEPS[kind](net)
             except RuntimeError:
                 COUNTS["told that the network is in a fit"] += 1
+        signal.setitimer(signal.ITIMER_REAL, 0.002)  # not before: another signal would end a hang
 
+    net = network()
     signal.signal(signal.SIGALRM, handle)
     while COUNTS["signals"] < trials:
         net = network()
         try:
-            signal.setitimer(signal.ITIMER_REAL, 1e-4 + 0.01 * draw.random(), 0.004)
+            signal.setitimer(signal.ITIMER_REAL, 1e-4 + 0.01 * draw.random())
             net.fit(X, Y, **FIT)
         except Outside:
             COUNTS["raised"] += 1
-        finally:
-            stop_timer()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for other in (net, *taken):
             check(other, seen)
         COUNTS["copies and files"] += len(taken)
         taken.clear()
-
-
-def stop_timer():
-    """Stop the timer, whose handler may raise meanwhile."""
-    while True:
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            return
-        except Outside:
-            pass
 
 
 # ---- Asynchronous exceptions -------------------------------------------------------------------
