@@ -45,10 +45,6 @@ static double *density_of(const pass *s, layer *l)
     return s->training || s->masks ? &l->density : &l->predicted_density;
 }
 
-/* Making an entry's lists, by row and by unit, takes as long as this many columns of dense products (measured on AVX2,
- * at half of the entries live). */
-enum { LISTING = 40 };
-
 /* The density above which a step's products of layer i run dense: the products' own, less what the lists cost, which is
  * spread over all columns that an entry is multiplied with. A block that is not full takes as long as a full one. */
 static double dense_above(const cdrop_network *n, size_t i)
@@ -56,7 +52,7 @@ static double dense_above(const cdrop_network *n, size_t i)
     const layer *l = &n->layer[i];
     const size_t below = i > 1 ? n->layer[i - 1].n_in : 0; /* the gradient by its input runs over lists of this width */
     const double columns = 2.0 * (double)l->n_out + (double)below;
-    const double cost = LISTING * (double)(cdrop_blocks(l->n_in) * CDROP_BLOCK) / (double)l->n_in;
+    const double cost = n->k->listing * (double)(cdrop_blocks(l->n_in) * CDROP_BLOCK) / (double)l->n_in;
     return cost < columns ? n->k->dense_above * (1 - cost / columns) : 0;
 }
 

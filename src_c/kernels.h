@@ -101,6 +101,7 @@ typedef struct {
     size_t size;        /* bytes of an element */
     size_t panel;       /* columns of a panel: a multiple of CDROP_BLOCK */
     double dense_above; /* share of live entries from which on the dense product is the faster one */
+    double listing;     /* columns of dense products that take as long as making an entry's lists, by row and by unit */
 
     /* out[line - l0][0..width) = start[0..width) + sum over blocks b0..b1 of values * panel lines, for lines l0..l1.
      * The panel begins at the lines of block b0. With `resume` the chains continue from out instead of start; start may be

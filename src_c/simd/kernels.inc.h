@@ -43,6 +43,7 @@ static const cdrop_kernels KERNEL(kernels) = {
     .size = sizeof(REAL),
     .panel = PANEL,
     .dense_above = DENSE_ABOVE,
+    .listing = LISTING,
     .product = KERNEL(product),
     .product_dense = KERNEL(product_dense),
     .compress = KERNEL(compress),

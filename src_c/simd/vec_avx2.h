@@ -11,6 +11,7 @@
 #define VEC_LANES_f32 8
 #define VEC_LANES_f64 4
 #define DENSE_ABOVE 0.72
+#define LISTING 40 /* at half of the entries live */
 #define VEC_CHAINS 8
 #define DENSE_LINES 6 /* tile of a dense product: 12 of 16 registers */
 #define DENSE_VECTORS 2

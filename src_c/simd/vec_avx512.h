@@ -9,6 +9,7 @@
 #define VEC_LANES_f32 16
 #define VEC_LANES_f64 8
 #define DENSE_ABOVE 0.55
+#define LISTING 0 /* not measured: no such machine was at hand */
 #define VEC_CHAINS 8
 #define DENSE_LINES 6 /* tile of a dense product: 24 of 32 registers */
 #define DENSE_VECTORS 4

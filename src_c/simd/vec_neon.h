@@ -30,6 +30,7 @@
 
 #define VEC_LANES_f32 4
 #define VEC_LANES_f64 2
+#define LISTING 0
 #define DENSE_ABOVE 0.7 /* as on AVX2: not measured, no such machine was at hand */
 #define VEC_CHAINS 16   /* half of the 32 registers; two pipes of four cycles need at least eight */
 #define DENSE_LINES 6   /* tile of a dense product: 24 of 32 registers */

@@ -14,6 +14,7 @@
 #define VEC_LANES_f32 1
 #define VEC_LANES_f64 1
 #define DENSE_ABOVE 0.9
+#define LISTING 0
 #define VEC_CHAINS 16 /* output vectors a product keeps in registers */
 #define DENSE_LINES 2 /* tile of a dense product */
 #define DENSE_VECTORS 4
