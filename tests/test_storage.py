@@ -208,7 +208,7 @@ def test_a_save_replaces_and_a_failed_one_does_not(tmp_path, monkeypatch):
 def test_what_a_killed_save_left_goes_with_the_next_load(tmp_path):
     net = trained()
     net.save(tmp_path / "m")
-    (tmp_path / ".m.0123456789abcdef.tmp").write_bytes(b"half")
+    (tmp_path / ".m.0123456789abcdef.cdrop-tmp").write_bytes(b"half")
     load(tmp_path / "m")
     assert list(tmp_path.iterdir()) == [tmp_path / "m"]
 
