@@ -686,9 +686,10 @@ cdef class Engine:
         return kept
 
     def step(self, Rows data not None, rows, constants, double max_norm, dict state not None, dict was not None,
-             int threads, KeptBatches kept=None, size_t number=0):
+             dict new not None, int threads, KeptBatches kept=None, size_t number=0):
         """Make one training step on `rows` of the data, None for all; return the loss, or None if a name in `was`
-        stands for another object in `state` by now. Weights, `_updates` and the history's losses change at once.
+        stands for another object in `state` by now. Weights, `_updates`, the history's losses and the names of `new`
+        change at once.
 
         FloatingPointError has four arguments: the number of the step; the loss (if it is not finite, nothing has
         changed); the first layer with numbers that are not finite, or the number of layers; and whether they are in its
@@ -724,6 +725,7 @@ cdef class Engine:
             if status == CDROP_OK or status == CDROP_DIVERGED:
                 PyList_Append(losses, result)
                 PyDict_SetItem(state, "_updates", updates)
+                _assign(state, new)
         finally:
             self.lock.give()
         if status == CDROP_NOT_FINITE or status == CDROP_DIVERGED:

@@ -135,6 +135,11 @@ def checked(state: Mapping[str, Any], own: dict[str, Any]) -> State:
     updates = whole_number("the state's updates", state["updates"], 0, 2**62)
     epoch = whole_number("the state's epoch", state["epoch"], 0, 2**62)
     losses, curves = _floats("losses", state["losses"]), _curves(state["curves"])
+    for name, count in (("updates", updates), ("epoch", epoch)):
+        if count > len(losses):  # each has a step of its own
+            raise ValueError(
+                f"the state's {name} is {count}; expected at most {len(losses)}, the number of its losses"
+            )
     schedule, schedule_state = _schedule(state["schedule"])
     background = _background(state["background"], arrays["weight.0"])
     one_column = truth_value("the state's one_column", state["one_column"])

@@ -66,11 +66,12 @@ class Cut:
 
 
 class Minibatch(NamedTuple):
-    """The rows of a step, None for all; and the kept lists of these rows, if there are any."""
+    """The rows of a step, None for all; the kept lists of these rows and the epoch's number, if there are any."""
 
     rows: NDArray[np.int64] | None = None
     kept: _kernels.KeptBatches | None = None
     number: int = 0
+    epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -345,13 +346,15 @@ def _epochs(net: Network, plan: Plan, passes: int, course: _Course) -> bool:
     if net._shared is None and passes - place.epochs >= _WORTH_LISTS:
         _keep_lists(net, plan.held_out)
     for _ in range(place.epochs, passes):
-        if not place.steps:  # else a checkpoint was made within this epoch
-            net._epoch += 1
+        number = (
+            net._epoch if place.steps else net._epoch + 1
+        )  # a checkpoint may be from within an epoch
         if net._schedule is not None:
             hyper = dataclasses.replace(hyper, learning_rate=net._schedule_state[0])
-        order = cut.order(_batches.epoch(cut.n, net.seed, net._epoch))
+        order = cut.order(_batches.epoch(cut.n, net.seed, number))
         rest = _batches.cut(order[place.steps * cut.batch_size :], cut.batch_size)
-        if not _steps(net, plan.data, map(Minibatch, rest), hyper, course):
+        minibatches = (Minibatch(rows, epoch=number) for rows in rest)
+        if not _steps(net, plan.data, minibatches, hyper, course):
             return False
         if not _end_epoch(net, plan, hyper.learning_rate, course):
             return False
@@ -443,6 +446,7 @@ def step(
     is prepared again if another thread has been faster.
     """
     rows, threads, state = minibatch.rows, net.threads or 0, vars(net)
+    new = {} if minibatch.epoch is None else {"_epoch": minibatch.epoch}
     weight = len(data.x if rows is None else rows)
     if data.weights is not None:
         weight = data.weights.sum() if rows is None else data.weights[rows].sum()
@@ -460,6 +464,7 @@ def step(
                 hyper.max_norm,
                 state,
                 was,
+                new,
                 threads,
                 minibatch.kept,
                 minibatch.number,

@@ -120,6 +120,8 @@ class Checkpoint:
             raise TypeError(f"its total is {place.total!r}; expected a float")
         if not isinstance(run["arguments"], dict) or not isinstance(remembered, dict):
             raise TypeError("its arguments or callbacks are not as a fit writes them")
+        if not all(isinstance(state, dict) for state in remembered.values()):
+            raise TypeError("the state of a callback is not a dict")
         return cls(network, place, run, remembered)
 
 
@@ -291,7 +293,12 @@ def _named(callbacks: Sequence[Any]) -> dict[str, Any]:
                     f"callbacks[{i}] is {callback!r}; expected, with checkpoint, one that has {method}, such as a "
                     "cdrop.callbacks.Callback"
                 )
-        if callback.state_dict() is not None:
+        state = callback.state_dict()
+        if not isinstance(state, dict | None):
+            raise TypeError(
+                f"callbacks[{i}] is {callback!r}, whose state_dict returns {state!r}; expected a dict or None"
+            )
+        if state is not None:
             kind = type(callback).__name__
             number = 1 + sum(name.split()[0] == kind for name in named)
             named[kind if number == 1 else f"{kind} {number}"] = callback

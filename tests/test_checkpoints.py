@@ -544,3 +544,54 @@ def test_what_is_lost_is_told(tmp_path):
         check_kept(path, 0)
     with pytest.raises(storage.ModelFileError):
         Fit("iterations").run(checkpoint=path)
+
+
+def test_a_callbacks_state_must_be_a_dict(tmp_path):
+    class Lists(Callback):
+        def state_dict(self):
+            return [1]
+
+    x, y = problem([6, 3])
+    net = Network([6, 3])
+    with pytest.raises(
+        TypeError, match=r"callbacks\[0\] is .* state_dict returns \[1\]; expected a dict"
+    ):
+        net.fit(x, y, iterations=3, callbacks=[Lists()], checkpoint=tmp_path / "run")
+    assert net.history.iterations == 0
+    net.fit(x, y, iterations=3, callbacks=[Lists()])
+
+
+def test_a_state_that_cannot_be_kept_any_more_is_no_mistake_of_an_argument(tmp_path):
+    class Changes(Callback):
+        def on_iteration(self, net, iteration, loss):
+            self.last = (iteration, loss)
+
+    x, y = problem([6, 3])
+    net = Network([6, 3])
+    with pytest.raises(RuntimeError, match="no checkpoint at step 2: callbacks: Changes remembers"):
+        net.fit(
+            x,
+            y,
+            iterations=3,
+            callbacks=[Changes()],
+            checkpoint=tmp_path / "run",
+            checkpoint_every=2,
+        )
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"every": 0, "iterations": [], "scores": []},
+        {"every": 2, "iterations": "ab", "scores": []},
+        {"every": 2, "iterations": [2], "scores": ["a"]},
+        {"every": 2, "iterations": [2.0], "scores": [0.5]},
+    ],
+    ids=str,
+)
+def test_a_validation_refuses_what_it_cannot_have_remembered(state):
+    validation = Validation([[0.0]], [0], every=3)
+    with pytest.raises((TypeError, ValueError), match="every|Validation remembers"):
+        validation.load_state_dict(state)
+    assert validation.state_dict() == {"every": 3, "iterations": [], "scores": []}

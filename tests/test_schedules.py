@@ -246,6 +246,8 @@ def test_bad_arguments_of_fit_are_told(arguments, told):
 @pytest.mark.parametrize(
     "bad",
     [
+        {"updates": 100},
+        {"epoch": 100},
         {"curves": None},
         {"curves": {}},
         {"curves": {"epoch_loss": [1.0], "validation_loss": [], "validation_score": []}},
