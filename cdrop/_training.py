@@ -19,7 +19,7 @@ from cdrop import _batches, _kernels, checkpoints
 from cdrop._background import find_background
 from cdrop._checks import finite_number, truth_value, whole_number
 from cdrop._shared import PREDICTED_AT_ONCE, SharedRows
-from cdrop._state import as_settings, check_ours
+from cdrop._state import LAST, as_settings, check_ours
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Epoch, Schedule
 
@@ -102,6 +102,15 @@ class Plan:
         if place.finished:
             return 0
         return self.total - place.epochs * self.cut.count - place.steps
+
+    def check_place(self, place: checkpoints.Place, path: str) -> None:
+        """Raise unless a fit by this plan can be there: a file may hold any place."""
+        most = (0, self.total) if self.passes is None else (self.passes, self.cut.count)
+        if place.epochs > most[0] or place.steps > most[1] or self.left(place) < 0:
+            raise ValueError(
+                f"checkpoint is {path!r}, whose place is {place.epochs} epochs and {place.steps} steps; expected one "
+                f"within the {self.total} steps of this fit"
+            )
 
     def arguments(self) -> dict[str, Any]:
         """Return all arguments that the result depends on, as `cdrop.checkpoints` compares them."""
@@ -220,6 +229,8 @@ def fit(
     with _kernels.Fitting(vars(net)) as this:
         keeper = _keeper(net, plan, callbacks, path, every)
         place = checkpoints.Place() if keeper is None else keeper.place
+        if keeper is not None:
+            plan.check_place(place, keeper.path)
         net._engine.reserve(min(plan.cut.batch_size, plan.cut.n), net.threads or 0)
         if keeper is not None:
             keeper.restore_network(net, this)
@@ -346,9 +357,8 @@ def _epochs(net: Network, plan: Plan, passes: int, course: _Course) -> bool:
     if net._shared is None and passes - place.epochs >= _WORTH_LISTS:
         _keep_lists(net, plan.held_out)
     for _ in range(place.epochs, passes):
-        number = (
-            net._epoch if place.steps else net._epoch + 1
-        )  # a checkpoint may be from within an epoch
+        within = place.steps > 0  # the checkpoint may be from within an epoch
+        number = net._epoch if within else min(net._epoch + 1, LAST)
         if net._schedule is not None:
             hyper = dataclasses.replace(hyper, learning_rate=net._schedule_state[0])
         order = cut.order(_batches.epoch(cut.n, net.seed, number))
@@ -446,7 +456,7 @@ def step(
     is prepared again if another thread has been faster.
     """
     rows, threads, state = minibatch.rows, net.threads or 0, vars(net)
-    new = {} if minibatch.epoch is None else {"_epoch": minibatch.epoch}
+    new: dict[str, Any] = {} if minibatch.epoch is None else {"_epoch": minibatch.epoch}
     weight = len(data.x if rows is None else rows)
     if data.weights is not None:
         weight = data.weights.sum() if rows is None else data.weights[rows].sum()
@@ -455,6 +465,7 @@ def step(
         updates, history = net._updates, net.history
         was: dict[str, Any] = {"_fit": net._free(fit), "_optimizer": hyper.optimizer}
         was |= {"_updates": updates, "history": history}
+        new["_updates"] = min(updates + 1, LAST)
         constants = hyper.optimizer.constants(hyper.learning_rate, l2, updates + 1)
         try:
             loss = net._engine.step(

@@ -249,7 +249,7 @@ class Keeper:
         storage.save(Checkpoint(net, self.place, self._run, remembered), self.path)
 
     def _remembered(self) -> dict[str, Any]:
-        states = {name: _plain(name, c.state_dict()) for name, c in self._callbacks.items()}
+        states = {name: _state_of(name, c) for name, c in self._callbacks.items()}
         return {name: state for name, state in states.items() if state}
 
 
@@ -293,16 +293,21 @@ def _named(callbacks: Sequence[Any]) -> dict[str, Any]:
                     f"callbacks[{i}] is {callback!r}; expected, with checkpoint, one that has {method}, such as a "
                     "cdrop.callbacks.Callback"
                 )
-        state = callback.state_dict()
-        if not isinstance(state, dict | None):
-            raise TypeError(
-                f"callbacks[{i}] is {callback!r}, whose state_dict returns {state!r}; expected a dict or None"
-            )
-        if state is not None:
+        if callback.state_dict() is not None:
             kind = type(callback).__name__
             number = 1 + sum(name.split()[0] == kind for name in named)
             named[kind if number == 1 else f"{kind} {number}"] = callback
     return named
+
+
+def _state_of(name: str, callback: Any) -> Any:
+    """Return what the callback of this name remembers, a dict that a file can hold or None."""
+    state = callback.state_dict()
+    if not isinstance(state, dict | None):
+        raise TypeError(
+            f"callbacks: the state_dict of {name} returns {state!r}; expected a dict or None"
+        )
+    return _plain(name, state)
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from conftest import digest, problem, run_python
+from conftest import digest, problem, run_python, whole_state
 from killed_fits import (
     Best,
     Fit,
@@ -497,6 +497,7 @@ def test_hostile_checkpoints_are_refused(tmp_path):
             [],
             {"Best": {"__array__": "weight.0"}},
             {"Best": {"__array__": []}},
+            {"Best": [1]},
         ],
         ("network",): [None, {}, [], 1],
         ("network", "settings"): [None, {}],
@@ -514,6 +515,31 @@ def test_hostile_checkpoints_are_refused(tmp_path):
         path.write_bytes(forged(about, bad))
         with pytest.raises(ModelFileError, match="holds no model"):
             load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({"epochs": 12}, {"epochs": 2**53}),
+        ({"epochs": 12}, {"epochs": 12, "steps": 1}),
+        ({"epochs": 12}, {"epochs": 0, "steps": 8}),
+        ({"iterations": 50}, {"epochs": 1}),
+        ({"iterations": 9}, {"steps": 10}),
+    ],
+)
+def test_a_place_that_the_fit_does_not_reach_is_refused(tmp_path, options, place):
+    path, kind = tmp_path / "run", next(iter(options))
+    broken(kind, path, 12)
+    about, arrays = parts(path.read_bytes())
+    del about["sha256"]
+    about["settings"]["place"] |= place
+    about["settings"]["run"]["arguments"] |= options
+    path.write_bytes(forged(about, arrays))
+    fit = Fit(kind, **options)
+    before = whole_state(fit.net)
+    with pytest.raises(ValueError, match="whose place is .* expected one within the"):
+        fit.run(checkpoint=path)
+    assert whole_state(fit.net) == before
 
 
 # ---- Kills -------------------------------------------------------------------------------------
@@ -554,7 +580,7 @@ def test_a_callbacks_state_must_be_a_dict(tmp_path):
     x, y = problem([6, 3])
     net = Network([6, 3])
     with pytest.raises(
-        TypeError, match=r"callbacks\[0\] is .* state_dict returns \[1\]; expected a dict"
+        TypeError, match=r"callbacks: the state_dict of Lists returns \[1\]; expected a dict"
     ):
         net.fit(x, y, iterations=3, callbacks=[Lists()], checkpoint=tmp_path / "run")
     assert net.history.iterations == 0

@@ -141,6 +141,40 @@ def test_a_network_that_diverged_comes_back_bit_for_bit(tmp_path):
     assert digest(saved(net, tmp_path / "m")) == digest(net)
 
 
+def test_counters_at_their_last_value_train_and_load_again(tmp_path):
+    x, y = problem([6, 3])
+    net = Network([6, 3], dropout=(), seed=1)
+    state = net.state_dict()
+    net.load_state_dict({**state, "updates": 2**62 - 1, "epoch": 2**62 - 1})
+    net.fit(x, y, optimizer="adam", epochs=2)
+    net.save(tmp_path / "m")
+    assert digest(load(tmp_path / "m")) == digest(net)
+    assert load(tmp_path / "m").state_dict()["epoch"] == 2**62 - 1
+
+
+def test_a_network_whose_history_was_replaced_loads_again(tmp_path):
+    x, y = problem([6, 3])
+    net = Network([6, 3])
+    net.fit(x, y, epochs=3)
+    net.history = cdrop.History()
+    net.save(tmp_path / "m")
+    assert digest(load(tmp_path / "m")) == digest(net)
+
+
+def test_an_epoch_counts_with_its_first_step(tmp_path):
+    x, y = problem([6, 3])
+    net, straight = (Network([6, 3], dropout=(), seed=1) for _ in range(2))
+    weights = net.coefs_
+    net.set_weights([weights[0] * np.nan], net.intercepts_)
+    with pytest.raises(FloatingPointError):
+        net.fit(x, y, epochs=1)
+    assert net.state_dict()["epoch"] == 0
+    net.set_weights(weights, net.intercepts_)
+    for n in (net, straight):
+        n.fit(x, y, batch_size=8, epochs=2)
+    assert digest(net) == digest(straight)
+
+
 def test_the_same_model_gives_the_same_bytes(tmp_path):
     net = trained()
     copies = [net, saved(net, tmp_path / "m"), copy.deepcopy(net), pickle.loads(pickle.dumps(net))]

@@ -3,9 +3,12 @@
 import collections
 import json
 import math
+import os
 import random
 import signal
 import struct
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from campaign import Run, campaign
@@ -13,11 +16,11 @@ from conftest import problem
 from model_files import forged, parts
 
 from cdrop import Network, _state, load, storage
-from cdrop.callbacks import Validation
+from cdrop.callbacks import Callback, Validation
 from cdrop.schedules import Constant, Cosine, InverseScaling, Plateau, Schedule, Step
 
 ROW = 16
-LONGEST = 5  # seconds
+LONGEST = 5  # seconds of the processor; and of the clock 60 times as many, which notices what waits
 NUMBERS = [
     0,
     1,
@@ -49,6 +52,19 @@ class Wrong(AssertionError):
 # ---- Good files --------------------------------------------------------------------------------
 
 
+class Steps(Callback):
+    """Counts the steps of a fit, which must be as many as it says that it will make."""
+
+    def on_fit_begin(self, net, total):
+        self.left = total
+
+    def on_iteration(self, net, iteration, loss):
+        self.left -= 1
+
+    def state_dict(self):
+        return None
+
+
 def arguments(net, i):
     """Return data and settings of a fit with epochs."""
     x, y = problem(net.units, net.loss, rows=12)
@@ -69,7 +85,7 @@ def resumed(i):
     """Return network, callbacks and arguments of a fit that checkpoints, and of the same one again."""
     net = Network([3, 4, 3], dropout=0.5, seed=i, threads=1)
     given = arguments(net, i)
-    return net, [Validation(given["X"], given["y"], every=2)], given
+    return net, [Steps(), Validation(given["X"], given["y"], every=2)], given
 
 
 def made(folder):
@@ -161,8 +177,9 @@ def came_to(content, i, path):
         model = load(path)
     except storage.ModelFileError:
         return "refused"
-    signal.alarm(LONGEST)
     try:
+        signal.setitimer(signal.ITIMER_PROF, LONGEST)
+        signal.alarm(60 * LONGEST)
         check_works(model, i, path)
         if type(model).__name__ == "Checkpoint":
             path.write_bytes(content)
@@ -171,7 +188,10 @@ def came_to(content, i, path):
                 net.fit(**given, callbacks=callbacks, checkpoint=path)
             except (TypeError, ValueError, FloatingPointError):
                 return "loaded, but no fit resumes from it"
+            if callbacks[0].left:
+                raise Wrong(f"the fit ended with {callbacks[0].left} steps left")
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
     return "loaded"
 
@@ -182,26 +202,31 @@ def too_long(*_):
 
 def fuzzed(run, trials):
     """Return what came of changed files, and the first that went wrong, with its error."""
-    counts, draw, path = collections.Counter(), random.Random(run.seed), run.folder / "m"
-    files = made(run.folder)
-    before = signal.signal(signal.SIGALRM, too_long)
-    try:
-        for _ in range(trials):
-            i, content = draw.choice(files)
-            about, arrays = parts(content)
-            about.pop("sha256")
-            for _ in range(draw.choice([1, 1, 2])):
-                change(about, arrays, draw)
-            try:
-                changed = forged(about, arrays)
-            except (OverflowError, ValueError):
-                continue
-            try:
-                counts[came_to(changed, i, path)] += 1
-            except Exception as error:
-                return counts, f"{type(error).__name__}: {error}, with {json.dumps(about)[:600]}"
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    in_memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk takes most of the time
+    with tempfile.TemporaryDirectory(dir=in_memory) as folder:
+        return fuzzed_in(Path(folder), run, trials)
+
+
+def fuzzed_in(folder, run, trials):
+    """Do the work of `fuzzed` in a folder."""
+    counts, draw, path = collections.Counter(), random.Random(run.seed), folder / "m"
+    files = made(folder)
+    for number in (signal.SIGALRM, signal.SIGPROF):
+        signal.signal(number, too_long)
+    for _ in range(trials):
+        i, content = draw.choice(files)
+        about, arrays = parts(content)
+        about.pop("sha256")
+        for _ in range(draw.choice([1, 1, 2])):
+            change(about, arrays, draw)
+        try:
+            changed = forged(about, arrays)
+        except (OverflowError, ValueError):
+            continue
+        try:
+            counts[came_to(changed, i, path)] += 1
+        except Exception as error:
+            return counts, f"{type(error).__name__}: {error}, with {json.dumps(about)[:600]}"
     return counts, None
 
 
