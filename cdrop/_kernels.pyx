@@ -752,7 +752,8 @@ cdef class Engine:
         return found
 
     def predict(self, Rows data not None, answer, int threads):
-        """Predict "outputs", "probabilities" or "labels" of all rows without dropout; see cdrop.h.
+        """Predict "outputs", "probabilities" or "labels" of all rows without dropout; see cdrop.h. Rows with outputs
+        that are not finite get NaN and -1.
 
         Between pieces of rows, signal handlers run, and other threads may change the network."""
         cdef int kind = _ANSWERS[answer]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cdrop import _batches, _kernels, checkpoints
 from cdrop._background import find_background
-from cdrop._checks import finite_number, truth_value, whole_number
+from cdrop._checks import finite_number, norm_limit, truth_value, whole_number
 from cdrop._shared import PREDICTED_AT_ONCE, SharedRows
 from cdrop._state import LAST, as_settings, check_ours
 from cdrop.optimizers import Optimizer, get_optimizer
@@ -182,7 +182,7 @@ def checked_hyper(
         schedule,
         finite_number("l2", l2),
         truth_value("share_l2", share_l2),
-        0.0 if max_norm is None else finite_number("max_norm", max_norm, positive=True),
+        0.0 if max_norm is None else norm_limit("max_norm", max_norm),
     )
     hyper.optimizer.constants(hyper.learning_rate, hyper.l2, 1)  # raises where they do not combine
     return hyper
@@ -328,7 +328,7 @@ def _go(net: Network, plan: Plan, course: _Course) -> None:
     """Do the rest of a fit, from wherever its checkpoint was made."""
     place, keeper = course.place, course.keeper
     if keeper is not None:
-        keeper.begin(net)
+        keeper.begin(net, course.fit)
     if not place.finished:
         if plan.passes is None:
             minibatches = _draws(net, plan.data, plan.cut, plan.left(place))
@@ -496,7 +496,10 @@ def _not_finite(
     where = f"layer {layer + 1} of {last}"
     weights = f"the weights of {where} (coefs_[{layer}] and intercepts_[{layer}])"
     if math.isfinite(loss):
-        message = f"the update of step {number} left numbers that are not finite in {weights}"
+        too_large = ", or too large for max_norm," if hyper.max_norm else ""
+        message = (
+            f"the update of step {number} left numbers that are not finite{too_large} in {weights}"
+        )
     else:
         message = f"the loss of step {number} is not finite, "
         if in_weights:

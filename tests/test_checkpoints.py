@@ -572,6 +572,71 @@ def test_what_is_lost_is_told(tmp_path):
         Fit("iterations").run(checkpoint=path)
 
 
+def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
+    class Moves(Callback):
+        def on_fit_begin(self, net, total):
+            os.chdir(tmp_path / "elsewhere")
+
+        def state_dict(self):
+            return None
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    x, y = problem([6, 3])
+    Network([6, 3]).fit(x, y, iterations=3, callbacks=[Moves()], checkpoint="run")
+    assert os.listdir(tmp_path / "elsewhere") == []
+    assert load(tmp_path / "run").place.finished
+
+
+def test_a_state_that_a_callback_refuses_changes_nothing(tmp_path):
+    class Refuses(Callback):
+        def __init__(self):
+            self.refuses = self.ended = False
+
+        def state_dict(self):
+            return {"a": 1}
+
+        def load_state_dict(self, state):
+            if self.refuses:
+                raise ValueError("not this one")
+
+        def on_fit_end(self, net):
+            self.ended = True
+
+    path, last = tmp_path / "run", Refuses()
+    with pytest.raises(RuntimeError, match="broken off"):
+        Fit("epochs").run(last, Break(12), checkpoint=path, checkpoint_every=5)
+    fit = Fit("epochs")
+    before, history = whole_state(fit.net), fit.net.history
+    at_first = [{"best": np.inf, "waited": 0, "weights": []}]  # as its on_fit_begin leaves it
+    at_first += [{"every": 4, "iterations": [], "scores": []}, None]
+    last.refuses, last.ended = True, False
+    with pytest.raises(ValueError, match="not this one"):
+        fit.run(last, checkpoint=path)
+    assert last.ended
+    assert whole_state(fit.net) == before
+    assert fit.net.history is history
+    assert [callback.state_dict() for callback in fit.watching] == at_first
+    last.refuses = False
+    assert fit.run(last, checkpoint=path) == Fit("epochs").run()
+
+
+def test_a_state_that_is_nested_too_deep_is_refused_before_the_first_step(tmp_path):
+    class Deep(Callback):
+        def __init__(self, depth):
+            self.state = []
+            for _ in range(depth):
+                self.state = [self.state]
+
+    x, y = problem([6, 3])
+    net = Network([6, 3])
+    with pytest.raises(TypeError, match="Deep remembers lists or dicts in more than 80 others"):
+        net.fit(x, y, iterations=3, callbacks=[Deep(300)], checkpoint=tmp_path / "run")
+    assert net.history.iterations == 0
+    net.fit(x, y, iterations=3, callbacks=[Deep(79)], checkpoint=tmp_path / "run")
+    assert load(tmp_path / "run").place.finished
+
+
 def test_a_callbacks_state_must_be_a_dict(tmp_path):
     class Lists(Callback):
         def state_dict(self):
