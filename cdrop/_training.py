@@ -230,7 +230,7 @@ def fit(
         keeper = _keeper(net, plan, callbacks, path, every)
         place = checkpoints.Place() if keeper is None else keeper.place
         if keeper is not None:
-            plan.check_place(place, keeper.path)
+            plan.check_place(place, keeper.given)
         net._engine.reserve(min(plan.cut.batch_size, plan.cut.n), net.threads or 0)
         if keeper is not None:
             keeper.restore_network(net, this)

@@ -168,6 +168,7 @@ class Keeper:
     ) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"checkpoint is {path!r}; expected a path")
+        self.given = os.fspath(path)
         self.path = os.path.abspath(path)  # a callback or another thread may change the directory
         self.every = whole_number("checkpoint_every", _EVERY if every is None else every, 1, 2**62)
         storage._safetensors()
@@ -195,7 +196,7 @@ class Keeper:
             raise storage.ModelFileError(f"checkpoint: {error}") from error
         if not isinstance(found, Checkpoint):
             raise ValueError(
-                f"checkpoint is {self.path!r}, where a {type(found).__name__} is saved; expected a checkpoint, or no "
+                f"checkpoint is {self.given!r}, where a {type(found).__name__} is saved; expected a checkpoint, or no "
                 "file yet"
             )
         self._take_over(net, found)
@@ -220,7 +221,7 @@ class Keeper:
 
     def _other(self, what: str) -> ValueError:
         return ValueError(
-            f"checkpoint is {self.path!r}, which is of a fit {what}; expected the same call on the same network, to "
+            f"checkpoint is {self.given!r}, which is of a fit {what}; expected the same call on the same network, to "
             "resume that fit, or another path"
         )
 
