@@ -147,6 +147,8 @@ class Keeper:
         Where the fit is: that of the checkpoint, or the beginning.
     identity : str
         SHA-256 of what the fit began with.
+    path, given : str
+        The checkpoint's absolute path, and its path as the caller named it.
 
     Raises
     ------
