@@ -75,6 +75,7 @@ class _Data:
 class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share."""
 
+    interrupt = "keep"  # of estimators that were pickled before there was this parameter
     _numeric = False
     _remembered: tuple[str, ...] = ("n_features_in_", *_WATCHED, "_validated")
 
@@ -107,6 +108,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         n_jobs: int | None = None,
+        interrupt: str = "keep",
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -134,6 +136,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.n_jobs = n_jobs
+        self.interrupt = interrupt
 
     # ---- What the network knows ----------------------------------------------------------------------------------
 
@@ -448,12 +451,20 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 max_norm=options.max_norm,
                 shuffle=options.shuffle,
                 callbacks=[watch, *_shown(options.verbose)],
+                interrupt=options.interrupt,
                 **settings,
             )
         except FloatingPointError as error:
             self._diverged(error)
+        finally:
+            if watch.begun:
+                self._end_run(options)
+
+    def _end_run(self, options: Options) -> None:
+        """Note an interruption, and show the best weights; also where an exception has ended the run."""
+        net = self.network_
         if net.history.interrupted:
-            self._stopped = True  # `Network.fit` has warned
+            self._stopped = True
         if options.early_stopping and self._best_weights is not None:
             self._last_weights = net.coefs_, net.intercepts_
             net.set_weights(*self._best_weights)

@@ -109,6 +109,11 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Training stops after more than so many epochs without progress; infinity for never.
     n_jobs : int, optional
         Number of threads, -1 for one on each CPU. Default: `cdrop.get_num_threads`. Results do not depend on it.
+    interrupt : {"keep", "raise"}, default "keep"
+        What Ctrl-C does after the current step. "keep": `fit` returns with what has been learned, and warns, as
+        MLPClassifier does. "raise": it raises KeyboardInterrupt, which ends a search or loop around it: choose this for
+        GridSearchCV and cross_validate, where "keep" scores the interrupted fit and continues with the next one. In
+        both cases the estimator is fitted, with its best weights where `early_stopping` keeps these.
 
     Attributes
     ----------
@@ -142,9 +147,13 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     ------
     TypeError, ValueError
         By `fit`, if a parameter is not as above.
+    KeyboardInterrupt
+        By `fit` and `partial_fit`, after Ctrl-C with ``interrupt="raise"``, and after a second Ctrl-C in any case.
 
     Warns
     -----
+    UserWarning
+        By `fit` and `partial_fit`: if Ctrl-C ended it.
     ConvergenceWarning
         By `fit`: if `max_iter` was reached; if training diverged and the best weights were kept; if it stopped although
         the loss never fell by more than `tol` after the first epoch, or the best validation score is not above that of
@@ -212,6 +221,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         n_jobs: int | None = None,
+        interrupt: str = "keep",
     ) -> None:
         super().__init__(
             hidden_layer_sizes=hidden_layer_sizes,
@@ -240,6 +250,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             epsilon=epsilon,
             n_iter_no_change=n_iter_no_change,
             n_jobs=n_jobs,
+            interrupt=interrupt,
         )
         self.class_weight = class_weight
 

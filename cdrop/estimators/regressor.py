@@ -20,7 +20,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
 
     Parameters
     ----------
-    hidden_layer_sizes, activation, dropout, ..., n_jobs
+    hidden_layer_sizes, activation, dropout, ..., interrupt
         Those of `DropoutMLPClassifier`, without `class_weight`. Nothing is stratified.
 
     Attributes
