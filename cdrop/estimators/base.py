@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from cdrop import storage
 from cdrop._checks import drop_rate, drop_rates, row_weights, truth_value, whole_number
+from cdrop._kernels import all_finite
 from cdrop.callbacks import Callback, EpochPrinter, ProgressBar
 from cdrop.estimators.options import (
     SMALLEST_RATE,
@@ -582,8 +583,12 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
 
     # ---- Prediction ----------------------------------------------------------------------------------------------
 
+    def _check_fitted(self) -> None:
+        if "network_" not in vars(self):  # else scikit-learn's check only takes time
+            check_is_fitted(self, "network_")
+
     def _checked(self, X: Any) -> Any:
-        check_is_fitted(self, "network_")
+        self._check_fitted()
         return self._features(X)
 
     def _outputs(self, X: Any) -> Iterator[NDArray[Any]]:
@@ -602,6 +607,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
 
     def _finite(self, outputs: NDArray[Any], first: int = 0) -> NDArray[Any]:
         """Return outputs of rows that are counted from `first`; raise where a row has one that is not finite."""
+        if all_finite(np.ascontiguousarray(outputs)):
+            return outputs
         good = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)
         if not good.all():
             raise ValueError(
@@ -611,8 +618,22 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         return outputs
 
     def _features(self, X: Any) -> Any:
+        if self._is_plain(X):
+            return X
         _check_no_times(X)
         return validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
+
+    def _is_plain(self, X: Any) -> bool:
+        """Return whether scikit-learn's checks would return X as it is: they take longer than predicting a row."""
+        return (
+            type(X) is np.ndarray
+            and X.dtype in _FLOATS
+            and X.shape[1:] == (self.n_features_in_,)
+            and len(X) > 0
+            and X.flags.c_contiguous
+            and "feature_names_in_" not in vars(self)
+            and all_finite(X)
+        )
 
     # ---- Files ---------------------------------------------------------------------------------------------------
 

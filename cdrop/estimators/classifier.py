@@ -12,8 +12,8 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted
 
+from cdrop import _kernels
 from cdrop._checks import finite_number, row_weights, truth_value
 from cdrop._labels import label_array, same_type, sorted_numbers
 from cdrop.estimators.base import BaseDropoutMLP
@@ -339,7 +339,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
 
     def _predicted(self, X: Any) -> NDArray[Any]:
         """Predict the numbers of classes, or columns of 0 and 1."""
-        check_is_fitted(self, "network_")
+        self._check_fitted()
         several = not self._multilabel and len(self.classes_) > 2
         pieces = [z.argmax(axis=1) if several else z > 0 for z in self._outputs(X)]
         numbers = np.concatenate(pieces).astype(np.int64, copy=False)
@@ -368,7 +368,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         TypeError, ValueError
             If `X` is invalid, or too large for outputs that are finite; with `mc_samples`, if all dropout rates are 0.
         """
-        check_is_fitted(self, "network_")
+        self._check_fitted()
         if mc_samples is not None:
             x, net = self._checked_finite(X), self._sampled_network()
             return self._by_class(self._finite(net.predict_proba(x, mc_samples)))
@@ -452,15 +452,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
 
     def _sigmoids(self, outputs: NDArray[Any]) -> NDArray[Any]:
         """Return the engine's probabilities of each label, or of both of two classes: 1 - p would lose digits."""
-        both = Network(
-            [1, 2],
-            loss="sigmoid_cross_entropy",
-            dtype=outputs.dtype.name,
-            threads=self.network_.threads,
+        signs = np.array([[1.0]] if self._multilabel else [[-1.0, 1.0]], outputs.dtype)
+        threads = self.network_.threads or 0
+        probabilities: NDArray[Any] = _kernels.masked_gemm(
+            outputs.reshape(-1, 1), signs, None, None, 1.0, "sigmoid", threads
         )
-        both.set_weights([[[-1, 1]]], [[0, 0]])
-        probabilities = both.predict_proba(outputs.reshape(-1, 1))
-        return probabilities[:, 1].reshape(outputs.shape) if self._multilabel else probabilities
+        return probabilities.reshape(outputs.shape) if self._multilabel else probabilities
 
     def _sampled_network(self) -> Network:
         """Return the network, or for two classes one with an output for each: the log-odds and their negative."""
