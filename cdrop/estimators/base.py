@@ -20,7 +20,14 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from cdrop import storage
-from cdrop._checks import drop_rate, drop_rates, row_weights, truth_value, whole_number
+from cdrop._checks import (
+    check_unmasked,
+    drop_rate,
+    drop_rates,
+    row_weights,
+    truth_value,
+    whole_number,
+)
 from cdrop._kernels import all_finite
 from cdrop.callbacks import Callback, EpochPrinter, ProgressBar
 from cdrop.estimators.options import (
@@ -46,6 +53,7 @@ _OUT_ACTIVATIONS = {
 _FLOATS = (np.float64, np.float32)
 _KEPT = ("best", "last")  # weights that early stopping keeps
 _OUTPUTS_AT_ONCE = 2**20
+_HELD = "_fit_under_way"  # an attribute during a fit
 _PARTS = ("weight", "bias")
 _WATCHED = (  # changes from epoch to epoch
     "n_iter_",
@@ -288,19 +296,40 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     @contextmanager
     def _unchanged_if_refused(self, watch: _Watch, fresh: bool) -> Iterator[None]:
         """Undo everything where a fit is refused before its first step, or where a new network has diverged."""
-        before, draws = vars(self).copy(), self.random_state
+        this, draws = [os.getpid()], self.random_state
         drawn = draws.get_state() if isinstance(draws, np.random.RandomState) else None
         try:
-            yield
-        except BaseException as error:
-            if not watch.begun or (fresh and isinstance(error, ValueError)):
-                self.__dict__.clear()
-                self.__dict__.update(before)
-                if drawn is not None:
-                    draws.set_state(drawn)
-                if watch.network is not None:
-                    watch.restore_network()
-            raise
+            self._hold(this)
+            before = vars(self).copy()
+            try:
+                yield
+            except BaseException as error:
+                if not watch.begun or (fresh and isinstance(error, ValueError)):
+                    self.__dict__.clear()
+                    self.__dict__.update(before)
+                    if drawn is not None:
+                        draws.set_state(drawn)
+                    if watch.network is not None:
+                        watch.restore_network()
+                raise
+        finally:
+            if vars(self).get(_HELD) is this:
+                del self.__dict__[_HELD]
+
+    def _hold(self, fit: list[int]) -> None:
+        """Let no other fit change the estimator. `fit` has the number of its process: a fork may leave fits behind."""
+        holder = self.__dict__.setdefault(_HELD, fit)
+        if holder is not fit and holder == fit:
+            raise RuntimeError(
+                f"this {type(self).__name__} is in a fit; expected one fit at a time: fit a copy (sklearn.base.clone)"
+            )
+        self.__dict__[_HELD] = fit
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle and copy without a fit that is under way."""
+        state = dict(super().__getstate__())
+        state.pop(_HELD, None)
+        return state
 
     def _data(
         self,
@@ -312,7 +341,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         classes: NDArray[Any] | None = None,
     ) -> _Data:
         """Check the rows and encode their targets, anew if `fresh`."""
-        _check_no_times(X)
+        _check_kind("X", X)
+        check_unmasked("y", y)
         x, y = validate_data(
             self,
             X,
@@ -343,6 +373,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         return x, self._encoded("y_val", y, x.dtype), weight
 
     def _checked_labels(self, name: str, y: Any) -> NDArray[Any]:
+        check_unmasked(name, y)
         labels = self._label_array(name, y)
         with named(name):
             return _flat(check_array(labels, accept_sparse="csr", ensure_2d=False, dtype=None))
@@ -620,7 +651,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     def _features(self, X: Any) -> Any:
         if self._is_plain(X):
             return X
-        _check_no_times(X)
+        _check_kind("X", X)
         return validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
 
     def _is_plain(self, X: Any) -> bool:
@@ -821,12 +852,13 @@ def _batch_size(options: Options, n: int, partial: bool) -> int:
     return min(options.batch_size, n)
 
 
-def _check_no_times(X: Any) -> None:
-    """Refuse times, which scikit-learn takes for numbers of their units."""
+def _check_kind(name: str, X: Any) -> None:
+    """Refuse masked entries, and times, which scikit-learn takes for numbers of their units."""
+    check_unmasked(name, X)
     kinds: Any = getattr(X, "dtypes", getattr(X, "dtype", None))
     for kind in np.ravel(kinds):
         if getattr(kind, "kind", "") in ("M", "m"):
-            raise TypeError(f"X has dtype {kind}; expected real numbers")
+            raise TypeError(f"{name} has dtype {kind}; expected real numbers")
 
 
 @contextmanager

@@ -268,7 +268,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         X, y, sample_weight
             As for `fit`; `y` need not have all classes.
         classes : array_like or set, optional
-            All classes there will be; needed in the first call.
+            All classes there will be; needed in the first call. For several labels: the numbers of their columns, or 0
+            and 1.
 
         Returns
         -------
@@ -285,10 +286,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             given = _distinct("classes", classes)
         elif first:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        if not first and given is not None and not self._are_the_classes("classes", given):
-            raise ValueError(
-                f"classes is {given}; expected {self.classes_}, as in the first call to partial_fit"
-            )
+        if not first and given is not None:
+            self._check_same_classes(given)
         self._partial_fit(X, y, sample_weight, given)
         return self
 
@@ -490,6 +489,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         if fresh:
             self.classes_ = found if multilabel or classes is None else classes
             self._multilabel = multilabel
+            if multilabel and classes is not None:
+                self._check_same_classes(classes)
         self._check_shape("y", y)
         if not (fresh or partial or multilabel or self._are_the_classes("y", found)):
             raise ValueError(
@@ -501,6 +502,13 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         """Whether distinct labels are the known classes, all of them."""
         places = sorted_numbers(name, found, self.classes_)
         return len(found) == len(self.classes_) and bool((places >= 0).all())
+
+    def _check_same_classes(self, given: NDArray[Any]) -> None:
+        """Raise unless `classes` of `partial_fit` are the known ones; those of each of several labels are 0 and 1."""
+        of_each = self._multilabel and np.array_equal(given, [0, 1])
+        if not (of_each or self._are_the_classes("classes", given)):
+            or_of_each = ", or [0 1]" if self._multilabel else ""
+            raise ValueError(f"classes is {given}; expected {self.classes_}{or_of_each}")
 
     def _check_shape(self, name: str, y: NDArray[Any]) -> None:
         """Raise unless labels have the shape of those of the first fit."""
@@ -602,7 +610,10 @@ def _weights_by_class(
     by_class = np.ones(len(classes))
     if weights:
         numbers = [finite_number(f"{name}[{key!r}]", value) for key, value in weights.items()]
-        places = sorted_numbers(name, label_array(name, list(weights)), classes)
+        keys = label_array(name, list(weights))
+        if keys.ndim != 1:
+            raise TypeError(f"{name} is {weights!r}; expected a dict of weights by class")
+        places = sorted_numbers(name, keys, classes)
         by_class[places[places >= 0]] = np.array(numbers)[places >= 0]
         if (places < 0).any() and (places >= 0).sum() < len(classes):
             unknown = [key for key, place in zip(weights, places, strict=True) if place < 0]
