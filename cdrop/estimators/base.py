@@ -252,6 +252,11 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         TypeError, ValueError
             If an argument or a parameter is not as above: nothing has changed then. If training has diverged: a new
             fit has changed nothing then; a warm start leaves the network where it diverged.
+        KeyboardInterrupt
+            After Ctrl-C, see `interrupt`.
+        RuntimeError
+            If the estimator is in another fit: of another thread, or this one was called by a signal handler or a
+            finalizer.
         """
         options = checked_options(self)
         fresh = not (truth_value("warm_start", self.warm_start) and "network_" in vars(self))
