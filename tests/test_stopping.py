@@ -10,6 +10,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
@@ -346,3 +347,29 @@ def test_a_fit_that_a_fork_left_behind_bars_nothing():
     model = regressor(max_iter=2)
     vars(model)[estimators._HELD] = [0]
     assert estimators._HELD not in vars(model.fit(X, TARGET))
+
+
+@QUIET
+@pytest.mark.parametrize("at", ["validate_data", "Network", "row_weights", "threads"])
+def test_a_fit_that_is_being_prepared_is_seen_whole_or_not_at_all(at, monkeypatch, tmp_path):
+    frame = pd.DataFrame(XC[:, :4], columns=list("abcd"))
+    model, seen = classifier(max_iter=2).fit(frame, Y), []
+    before = model.predict(frame)
+    function = getattr(estimators, at)
+
+    def look(*arguments, **settings):
+        result = function(*arguments, **settings)
+        monkeypatch.setattr(estimators, at, function)
+        model.save(tmp_path / "m")
+        for other in (load(tmp_path / "m"), pickle.loads(pickle.dumps(model)), copy.copy(model)):
+            assert np.array_equal(other.predict(frame), before)
+            assert list(other.feature_names_in_) == list("abcd")
+        seen.append(at)
+        monkeypatch.setattr(estimators, at, look)
+        return result
+
+    monkeypatch.setattr(estimators, at, look)
+    model.fit(XC, Y % 2)
+    assert seen
+    assert not hasattr(model, "feature_names_in_")
+    assert model.classes_.tolist() == [0, 1]

@@ -267,13 +267,14 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 "random_state is None; expected, beside checkpoint, a seed: a fit goes on from the same beginning"
             )
         watch = _Watch(self, options)
-        with self._unchanged_if_refused(watch, fresh):
-            data = self._data(X, y, sample_weight, fresh)
+        with self._unchanged_if_refused(watch, fresh) as new:
+            data = new._data(X, y, sample_weight, fresh)
             held_out = None
             if X_val is not None:
-                held_out = self._held_out(X_val, y_val, sample_weight_val)
-            about = self._prepared(data, watch, fresh, held_out)
+                held_out = new._held_out(X_val, y_val, sample_weight_val)
+            about = new._prepared(data, watch, fresh, held_out)
             about |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+            self.__dict__ = new.__dict__
             self._run(data, watch, **about)
         if watch.constant:
             return self  # there was nothing to learn but one number
@@ -293,25 +294,30 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         if options.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         watch = _Watch(self, options)
-        with self._unchanged_if_refused(watch, fresh):
-            data = self._data(X, y, sample_weight, fresh, True, classes)
-            about = self._prepared(data, watch, fresh, None, partial=True)
+        with self._unchanged_if_refused(watch, fresh) as new:
+            data = new._data(X, y, sample_weight, fresh, True, classes)
+            about = new._prepared(data, watch, fresh, None, partial=True)
+            self.__dict__ = new.__dict__
             self._run(data, watch, **about)
 
     @contextmanager
-    def _unchanged_if_refused(self, watch: _Watch, fresh: bool) -> Iterator[None]:
-        """Undo everything where a fit is refused before its first step, or where a new network has diverged."""
+    def _unchanged_if_refused(self, watch: _Watch, fresh: bool) -> Iterator[BaseDropoutMLP]:
+        """Undo everything where a fit is refused before its first step, or where a new network has diverged.
+
+        Yields an estimator to prepare the fit in. Then its attributes become this one's, all at once, so that signal
+        handlers and other threads never find parts of two fits.
+        """
         this, draws = [os.getpid()], self.random_state
         drawn = draws.get_state() if isinstance(draws, np.random.RandomState) else None
         try:
             self._hold(this)
-            before = vars(self).copy()
+            before, new = self.__dict__, object.__new__(type(self))
+            new.__dict__ = before.copy()
             try:
-                yield
+                yield new
             except BaseException as error:
                 if not watch.begun or (fresh and isinstance(error, ValueError)):
-                    self.__dict__.clear()
-                    self.__dict__.update(before)
+                    self.__dict__ = before
                     if drawn is not None:
                         draws.set_state(drawn)
                     if watch.network is not None:
@@ -441,7 +447,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         """Continue from the last epoch; after a stop, continue from the weights that were kept, and count afresh."""
         net, early = self.network_, watch.options.early_stopping
         count = threads(self.n_jobs)
-        watch.remember_network(net)
+        watch.remember_network(net, self._best_weights if self._last_weights else None)
         if self._stopped:
             self._count_afresh()
             if isinstance(net._schedule, Plateau):  # it counts epochs without progress, too
@@ -787,10 +793,9 @@ class _Watch(Callback):
             return "Training loss"
         return "Validation loss" if self.by_loss else "Validation score"
 
-    def remember_network(self, net: Network) -> None:
-        """Note what the beginning of a fit may change of a network."""
+    def remember_network(self, net: Network, shown: _Pair | None) -> None:
+        """Note what the beginning of a fit may change of a network, which may show other weights than its last ones."""
         self.network = net
-        shown = self.estimator._best_weights if self.estimator._last_weights else None
         self._before = net.threads, net._schedule, net._under_way, shown
 
     def restore_network(self) -> None:
