@@ -269,6 +269,19 @@ def test_rows_are_bounded(tmp_path, monkeypatch):
         load_npz(path)
 
 
+def test_columns_are_bounded(tmp_path, monkeypatch):
+    path = npz(tmp_path / "a.npz", X=TABLE, y=KINDS)
+    monkeypatch.setattr(npz_module, "_MOST_COLUMNS", 4)
+    assert len(load_npz(path).y) == 60
+    monkeypatch.setattr(npz_module, "_MOST_COLUMNS", 3)
+    with pytest.raises(DataError, match="X: expected at most 3 columns, found"):
+        load_npz(path)
+    monkeypatch.undo()
+    wide = npz(tmp_path / "wide.npz", X=np.zeros((2, 2**21), np.uint8), y=[0, 1])
+    with pytest.raises(DataError, match="expected at most 1048576 columns, found"):
+        load_npz(wide)
+
+
 def test_other_methods_of_zip_are_refused(tmp_path):
     path = archive(tmp_path / "a.npz", zipfile.ZIP_LZMA, X=member((1, 1), body=bytes(8)))
     with pytest.raises(DataError, match="X: expected it stored or deflated, found zip's method 14"):

@@ -32,6 +32,7 @@ from cdrop.datasets.table import Table, check_task
 
 __all__ = ["load_npz"]
 
+_MOST_COLUMNS = 1 << 20  # each takes a name and more, however few rows there are
 _KEYS = {  # Keras writes the small ones
     "train": (("X_train", "x_train", "X", "x"), ("y_train", "y")),
     "val": (("X_val", "x_val"), ("y_val",)),
@@ -71,8 +72,9 @@ def load_npz(
         If there is no such file.
     DataError
         If the file is damaged, contains pickled objects, lacks an array, would take more than 1 GiB
-        (tables as floats) or unpack to more than it can hold, or has more than 16 million rows; if the arrays do
-        not fit together, or test labels are unknown to the training rows.
+        (tables as floats) or unpack to more than it can hold, or has more than 16 million rows or
+        a million columns; if the arrays do not fit together, or test labels are unknown to the
+        training rows.
     TypeError, ValueError
         If an argument is unfit, or both `path` and `test` have test rows.
 
@@ -178,6 +180,8 @@ def _read_array(
         )
     if shape and shape[0] > MOST_ROWS:
         raise DataError(f"{where}: expected at most {MOST_ROWS} rows, found {promise}")
+    if len(shape) == 2 and shape[1] > _MOST_COLUMNS:
+        raise DataError(f"{where}: expected at most {_MOST_COLUMNS} columns, found {promise}")
     packed = min(info.compress_size, os.path.getsize(str(archive.filename)))
     if need != info.file_size or need > packed * ratios[info.compress_type]:
         raise DataError(
