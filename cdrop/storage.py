@@ -218,7 +218,10 @@ def _check_same(
     differ |= arrays.keys() ^ its_arrays.keys()
     differ |= {name for name in arrays.keys() - differ if not _same(arrays[name], its_arrays[name])}
     if differ:
-        raise ValueError(f"a model made from it has other {', '.join(sorted(differ))}")
+        some = [repr(name[:50]) for name in sorted(differ)[:5]]
+        raise ValueError(
+            f"a model made from it has other {', '.join(some)}{', ...' * (len(differ) > 5)}"
+        )
 
 
 def _texts(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -1231,7 +1231,9 @@ def test_a_full_disk_of_the_kept_runs_is_named(fake, here, capsys, monkeypatch):
     monkeypatch.setattr("cdrop.experiments.ledger.os.fsync", full)
     assert compare("--repeats 5 --checkpoint kept") == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert re.fullmatch(r"cdrop compare: error: .*No space left on device: 'kept.experiment\.\w+'", error)
+    assert re.fullmatch(
+        r"cdrop compare: error: .*No space left on device: 'kept.experiment\.\w+'", error
+    )
 
 
 @pytest.mark.parametrize("width", [4 * 10**9, 10**15])
