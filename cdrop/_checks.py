@@ -30,6 +30,7 @@ __all__ = [
     "label_vector",
     "layer_widths",
     "mask_words",
+    "norm_limit",
     "parameter_array",
     "probabilities",
     "real_numbers",
@@ -87,6 +88,11 @@ def finite_number(
     if not (math.isfinite(number) and low <= number <= high) or (positive and number == 0):
         raise ValueError(f"{name} is {value!r}; expected {expected}")
     return number
+
+
+def norm_limit(name: str, value: Any) -> float:
+    """Return `value` as a limit of norms, whose square does not vanish."""
+    return finite_number(name, value, 1e-150)
 
 
 def _number_range(low: float, high: float, positive: bool) -> str:

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from cdrop._checks import check_unmasked
 
-__all__ = ["are_whole", "check_one_kind", "kind_of", "label_array", "same_type", "sorted_numbers"]
+__all__ = [
+    "are_whole",
+    "check_one_kind",
+    "joined",
+    "kind_of",
+    "label_array",
+    "same_type",
+    "sorted_numbers",
+]
 
 _KINDS = {
     **dict.fromkeys("biuf", "numbers"),
@@ -190,6 +198,32 @@ def same_type(arrays: Iterable[tuple[str, NDArray[Any]]]) -> list[NDArray[Any]]:
     extremes = [int(end) for _, array in named if array.size for end in (array.min(), array.max())]
     dtype = _integer_dtype(min(extremes, default=0), max(extremes, default=0))
     return [_as_integers(array, dtype) for _, array in named]
+
+
+def joined(arrays: Iterable[tuple[str, NDArray[Any]]]) -> NDArray[Any]:
+    """Return arrays of labels or targets, given with their names, as one array in which equal labels are equal.
+
+    Raises
+    ------
+    TypeError
+        If they are of different kinds.
+    ValueError
+        If no integer type of NumPy holds all of their labels.
+    """
+    named = list(arrays)
+    check_one_kind(named)
+    parts = [array for _, array in named]
+    numbers = kind_of(parts[0]) == "numbers" and len({part.dtype for part in parts}) > 1
+    if numbers and all(map(are_whole, parts)):  # which NumPy may join as floats
+        parts = same_type(named)
+        if parts[0].dtype.kind == "O":
+            raise ValueError(
+                f"{' and '.join(name for name, _ in reversed(named))} together have negative labels and labels from "
+                "2**63; expected labels that int64 or uint64 holds"
+            )
+    if len({part.dtype for part in parts if part.dtype.kind == "U"}) > 1:
+        parts = [part.astype(object) for part in parts]  # one long text would pad all others
+    return np.concatenate(parts)
 
 
 def are_whole(numbers: NDArray[Any]) -> bool:

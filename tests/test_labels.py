@@ -8,10 +8,10 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network, load
-from cdrop._labels import label_array, same_type, sorted_numbers
+from cdrop._labels import joined, label_array, same_type, sorted_numbers
 from cdrop.convert import to_onnx
 from cdrop.experiments import paired_experiment
-from cdrop.experiments.problem import _encode, _joined, _targets
+from cdrop.experiments.problem import _encode, _targets
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -178,8 +178,9 @@ def test_a_class_that_was_not_trained_counts_as_wrong():
 
 def experiment_classes(y, y_test):
     """Return what `paired_experiment` makes of labels."""
-    joined = _joined(_targets("y", y, X), _targets("test_data[1]", y_test, X))
-    return _encode(joined, "classification", False)[2]
+    named = [("y", y), ("test_data[1]", y_test)]
+    both = joined([(name, _targets(name, labels, X)) for name, labels in named])
+    return _encode(both, "classification", False)[2]
 
 
 def test_experiments_keep_integers_apart():

@@ -239,6 +239,9 @@ def test_classes_that_differ_only_in_case_are_named(tmp_path):
         (np.array([[1], [0]]), "classification", ("0", "1")),
         (np.array(["b", "a"], object), "classification", ("a", "b")),
         (np.array([2**63 + 1, 2**63], np.uint64), "classification", (str(2**63), str(2**63 + 1))),
+        (np.array([2**63 + 1, 2**63], object), "classification", (str(2**63), str(2**63 + 1))),
+        ([2**62, 2**62 + 1, 2**62], "classification", (str(2**62), str(2**62 + 1))),
+        ([2**63, np.int64(1)], "classification", ("1", str(2**63))),
         (pd.Series(["b", "a"], dtype="category"), "classification", ("a", "b")),
         (list(range(26)) * 800, "classification", tuple(map(str, range(26)))),
         ([0.5, 1.0], "regression", ()),
@@ -259,14 +262,15 @@ def test_labels_of_any_kind(labels, task, classes):
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
-        ([1.0, np.nan], {}, "y has 1 missing labels; expected none"),
+        ([1.0, np.nan], {}, "y has 1 missing labels, such as None; expected none"),
+        (np.array([1.0, np.nan]), {}, "y has 1 missing labels; expected none"),
         (["a", None], {}, "y has 1 missing labels"),
         (np.array(["a", pd.NA], object), {}, "y has 1 missing labels"),
         ([1.0, np.inf], {}, "y has 1 infinite labels"),
         ([1, 1], {}, "y has '1' in each row; expected at least 2 distinct"),
         ([], {}, r"y has shape \(0,\); expected"),
         (np.eye(2), {}, "y has shape"),
-        (np.array([1, "1"], object), {}, "differ only in type"),
+        ([2**64, 1], {}, "y has labels between 1 and 18446744073709551616; expected integers"),
         (["a", "b"], {"task": "regression"}, "y has labels like 'a'; expected numbers"),
         ([0, 1], {"task": "ranking"}, "task is 'ranking'"),
     ],
@@ -274,6 +278,28 @@ def test_labels_of_any_kind(labels, task, classes):
 def test_unfit_labels_are_refused(labels, options, message):
     with pytest.raises(ValueError, match=message):
         encode_labels(labels, **options)
+
+
+def test_text_next_to_numbers_is_refused():
+    for labels in ([1, "1"], np.array([1, "1"], object), [True, "yes"]):
+        with pytest.raises(TypeError, match="y has text such as .* and numbers such as"):
+            encode_labels(labels)
+
+
+def test_one_long_label_does_not_pad_the_others():
+    labels = np.array(["a", "b"] * 20_000 + ["c" * 2**14], object)
+    tracemalloc.start()
+    try:
+        task, y, classes = encode_labels(labels)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (task, len(classes), np.bincount(y).tolist()) == (
+        "classification",
+        3,
+        [20_000] * 2 + [1],
+    )
+    assert most < 100 * len(labels)
 
 
 # ---- Files as programs write them --------------------------------------------------------------

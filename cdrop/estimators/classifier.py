@@ -54,7 +54,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         L2 penalty, divided by the sum of the minibatch's sample weights (its size without them) as in MLPClassifier;
         with "adamw" its weight decay, not divided.
     max_norm : float, optional
-        Largest norm of a hidden unit's incoming weights. Default: no limit.
+        Largest norm of a hidden unit's incoming weights, at least 1e-150. Default: no limit.
     batch_size : int or "auto", default "auto"
         "auto" is ``min(200, n_samples)``.
     learning_rate : {"constant", "invscaling", "adaptive", "step", "cosine", "plateau"} or Schedule, default "constant"

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from cdrop import schedules
-from cdrop._checks import as_array, choice, finite_number, truth_value, whole_number
+from cdrop._checks import as_array, choice, finite_number, norm_limit, truth_value, whole_number
 from cdrop._kernels import MAX_THREADS
 from cdrop._threads import available_cpus
 from cdrop.network import INTERRUPTS
@@ -75,9 +75,7 @@ def checked_options(estimator: Any) -> Options:
     return Options(
         optimizer=_optimizer(estimator, solver, alpha),
         l2=0.0 if solver == "adamw" else alpha,
-        max_norm=None
-        if estimator.max_norm is None
-        else finite_number("max_norm", estimator.max_norm, positive=True),
+        max_norm=None if estimator.max_norm is None else norm_limit("max_norm", estimator.max_norm),
         batch_size=None
         if isinstance(size, str) and size == "auto"
         else whole_number("batch_size", size, 1, 2**48),
