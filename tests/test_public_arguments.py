@@ -289,6 +289,8 @@ def method_calls(kind):
         calls["score"] = Call(call("score"), good, {"X": OTHER_X12, "y": NO_Y}, SAYS)
         calls["score-weighted"] = Call(call("score"), good, {"sample_weight": NO_WEIGHTS})
         calls["predict_log_proba"] = Call(call("predict_log_proba"), x, {"X": OTHER_X12}, SAYS)
+    else:
+        calls["predict-std"] = Call(call("predict"), x, {"return_std": NO_FLAG})
     return {f"{name}.{method}": made for method, made in calls.items()}
 
 
