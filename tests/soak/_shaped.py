@@ -492,17 +492,23 @@ def wide_encoding(path):
 
 @shape("wide", read_table)
 def most_columns(path):
-    table(path, "0," * 120_000 + "1\n" + "1," * 120_000 + "0\n", 2, "," * 120_000 + "y\n")
+    path.write_text("," * 130_000 + "y\n" + "0," * 130_000 + "1\n" + "1," * 130_000 + "0\n")
 
 
 @shape("wide", read_table)
-def most_columns_of_text(path):
-    table(path, "a," * 120_000 + "1\n" + "b," * 120_000 + "0\n", 2, "," * 120_000 + "y\n")
+def many_columns(path):
+    table(path, "0," * 9_000 + "1\n" + "1," * 9_000 + "0\n", 2, "," * 9_000 + "y\n")
+
+
+@shape("wide", read_table)
+def many_columns_of_text(path):
+    table(path, "a," * 9_000 + "1\n" + "b," * 9_000 + "0\n", 2, "," * 9_000 + "y\n")
 
 
 @shape("wide", read_table)
 def columns_of_arabic_digits(path):
-    table(path, "\u0660," * 80_000 + "1\n" + "\u0661," * 80_000 + "0\n", 2, "a," * 80_000 + "y\n")
+    zero, one = "\u0660," * 9_000, "\u0661," * 9_000
+    table(path, f"{zero}1\n{one}0\n", 2, "a," * 9_000 + "y\n")
 
 
 @shape("wide", read_table)
