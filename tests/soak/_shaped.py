@@ -559,4 +559,4 @@ def empty_lines(path):
 
 @shape("refused", read_table)
 def text_above_256_mib(path):
-    table(path, "0,a\n1,b\n", 40 * MIB, "a,b\n", "gz")
+    table(path, "0," + "a" * 60 + "\n1,b\n", 5 * MIB, "a,b\n", "gz")
