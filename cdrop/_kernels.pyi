@@ -160,6 +160,7 @@ class Engine:
         max_norm: float,
         state: dict[str, Any],
         was: dict[str, Any],
+        new: dict[str, Any],
         threads: int,
         kept: KeptBatches | None = None,
         number: int = 0,

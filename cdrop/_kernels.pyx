@@ -528,7 +528,7 @@ cdef class Engine:
     """The weights, optimizer state and memory of a network, in C. `cdrop.Network` checks all arguments.
 
     Each engine has one lock: threads that share a network take turns. A `state` is the network's `vars`, with
-    "history", "_updates" and "_fit" in it.
+    "history" and "_fit" in it.
     """
 
     cdef cdrop_network *network
@@ -686,9 +686,10 @@ cdef class Engine:
         return kept
 
     def step(self, Rows data not None, rows, constants, double max_norm, dict state not None, dict was not None,
-             int threads, KeptBatches kept=None, size_t number=0):
+             dict new not None, int threads, KeptBatches kept=None, size_t number=0):
         """Make one training step on `rows` of the data, None for all; return the loss, or None if a name in `was`
-        stands for another object in `state` by now. Weights, `_updates` and the history's losses change at once.
+        stands for another object in `state` by now. Weights, the history's losses and the names of `new` change at
+        once.
 
         FloatingPointError has four arguments: the number of the step; the loss (if it is not finite, nothing has
         changed); the first layer with numbers that are not finite, or the number of layers; and whether they are in its
@@ -701,7 +702,6 @@ cdef class Engine:
         cdef uint64_t step
         cdef int in_weights = 0
         cdef list losses = was["history"].loss
-        updates = was["_updates"] + 1
         result = PyFloat_FromDouble(loss)  # a new object, which gets its value when there is one
         o.max_norm = max_norm
         if rows is not None:
@@ -723,7 +723,7 @@ cdef class Engine:
             (<PyFloatObject *>result).ob_fval = loss
             if status == CDROP_OK or status == CDROP_DIVERGED:
                 PyList_Append(losses, result)
-                PyDict_SetItem(state, "_updates", updates)
+                _assign(state, new)
         finally:
             self.lock.give()
         if status == CDROP_NOT_FINITE or status == CDROP_DIVERGED:
@@ -752,7 +752,8 @@ cdef class Engine:
         return found
 
     def predict(self, Rows data not None, answer, int threads):
-        """Predict "outputs", "probabilities" or "labels" of all rows without dropout; see cdrop.h.
+        """Predict "outputs", "probabilities" or "labels" of all rows without dropout; see cdrop.h. Rows with outputs
+        that are not finite get NaN and -1.
 
         Between pieces of rows, signal handlers run, and other threads may change the network."""
         cdef int kind = _ANSWERS[answer]

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdrop._checks import check_unmasked
+
 __all__ = [
     "are_whole",
     "check_one_kind",
@@ -44,11 +46,16 @@ def label_array(name: str, values: Any) -> Any:
     TypeError, ValueError
         If a label is missing, or neither text nor a number; if text and numbers are mixed.
     """
+    check_unmasked(name, values)
     array = _exact_array(values)
     if not isinstance(array, np.ndarray) or not array.size:
         return array
+    if array.dtype.char == "g":  # longdouble, which differs from machine to machine
+        array = array.astype(object)
     if array.dtype.kind == "O":
         array = _unboxed(name, array, keep=not isinstance(values, (list, tuple, Set)))
+    if array.dtype.kind == "M":
+        _check_none_missing(name, int(np.isnat(array).sum()))
     if array.dtype.kind not in _KINDS:
         raise TypeError(f"{name} has dtype {array.dtype}; expected integers, text or booleans")
     return array
@@ -82,11 +89,9 @@ def _unboxed(name: str, array: NDArray[Any], keep: bool) -> NDArray[Any]:
         return array if keep else np.array(flat).reshape(array.shape)
     if any(isinstance(value, (list, tuple, np.ndarray)) for value in flat):
         return array  # nested, of different shapes
-    if absent := sum(map(_is_missing, flat)):
-        raise ValueError(
-            f"{name} has {absent} missing labels, such as None; expected none: leave those rows out, or give them a "
-            "label of their own"
-        )
+    _check_none_missing(name, sum(map(_is_missing, flat)))
+    if all(isinstance(value, np.datetime64) for value in flat):
+        return np.array(flat).reshape(array.shape)
     texts = [isinstance(value, str) for value in flat]
     if all(texts):
         return array if keep else np.array(flat).reshape(array.shape)
@@ -102,6 +107,14 @@ def _unboxed(name: str, array: NDArray[Any], keep: bool) -> NDArray[Any]:
             f"{name} has the label {other!r}; expected text or whole numbers: convert the labels with str()"
         )
     return _numbers(name, flat).reshape(array.shape)
+
+
+def _check_none_missing(name: str, absent: int) -> None:
+    if absent:
+        raise ValueError(
+            f"{name} has {absent} missing labels, such as None; expected none: leave those rows out, or give them a "
+            "label of their own"
+        )
 
 
 def _is_missing(value: Any) -> bool:

@@ -20,6 +20,7 @@ from cdrop.schedules import Schedule, get_schedule
 
 __all__ = [
     "CURVES",
+    "LAST",
     "State",
     "array_names",
     "as_settings",
@@ -30,6 +31,9 @@ __all__ = [
     "with_state",
 ]
 
+LAST = (
+    2**62 - 1
+)  # at which counters of updates and epochs stay: training never leads to what a file cannot hold
 CURVES = ("epoch_loss", "validation_loss", "validation_score")
 _PARTS = ("weight", "state1", "state2")  # in the order of cdrop_part
 
@@ -132,8 +136,8 @@ def checked(state: Mapping[str, Any], own: dict[str, Any]) -> State:
     _check_settings(state["settings"], own["settings"])
     arrays = _checked_arrays(state["arrays"], own["arrays"])
     optimizer = _optimizer(state["optimizer"])
-    updates = whole_number("the state's updates", state["updates"], 0, 2**62)
-    epoch = whole_number("the state's epoch", state["epoch"], 0, 2**62)
+    updates = whole_number("the state's updates", state["updates"], 0, LAST + 1)
+    epoch = whole_number("the state's epoch", state["epoch"], 0, LAST + 1)
     losses, curves = _floats("losses", state["losses"]), _curves(state["curves"])
     schedule, schedule_state = _schedule(state["schedule"])
     background = _background(state["background"], arrays["weight.0"])

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from cdrop import _batches, _kernels, checkpoints
 from cdrop._background import find_background
-from cdrop._checks import finite_number, truth_value, whole_number
+from cdrop._checks import finite_number, norm_limit, truth_value, whole_number
 from cdrop._shared import PREDICTED_AT_ONCE, SharedRows
-from cdrop._state import as_settings, check_ours
+from cdrop._state import LAST, as_settings, check_ours
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Epoch, Schedule
 
@@ -66,11 +66,12 @@ class Cut:
 
 
 class Minibatch(NamedTuple):
-    """The rows of a step, None for all; and the kept lists of these rows, if there are any."""
+    """The rows of a step, None for all; the kept lists of these rows and the epoch's number, if there are any."""
 
     rows: NDArray[np.int64] | None = None
     kept: _kernels.KeptBatches | None = None
     number: int = 0
+    epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,15 @@ class Plan:
         if place.finished:
             return 0
         return self.total - place.epochs * self.cut.count - place.steps
+
+    def check_place(self, place: checkpoints.Place, path: str) -> None:
+        """Raise unless a fit by this plan can be there: a file may hold any place."""
+        most = (0, self.total) if self.passes is None else (self.passes, self.cut.count)
+        if place.epochs > most[0] or place.steps > most[1] or self.left(place) < 0:
+            raise ValueError(
+                f"checkpoint is {path!r}, whose place is {place.epochs} epochs and {place.steps} steps; expected one "
+                f"within the {self.total} steps of this fit"
+            )
 
     def arguments(self) -> dict[str, Any]:
         """Return all arguments that the result depends on, as `cdrop.checkpoints` compares them."""
@@ -172,7 +182,7 @@ def checked_hyper(
         schedule,
         finite_number("l2", l2),
         truth_value("share_l2", share_l2),
-        0.0 if max_norm is None else finite_number("max_norm", max_norm, positive=True),
+        0.0 if max_norm is None else norm_limit("max_norm", max_norm),
     )
     hyper.optimizer.constants(hyper.learning_rate, hyper.l2, 1)  # raises where they do not combine
     return hyper
@@ -219,6 +229,8 @@ def fit(
     with _kernels.Fitting(vars(net)) as this:
         keeper = _keeper(net, plan, callbacks, path, every)
         place = checkpoints.Place() if keeper is None else keeper.place
+        if keeper is not None:
+            plan.check_place(place, keeper.path)
         net._engine.reserve(min(plan.cut.batch_size, plan.cut.n), net.threads or 0)
         if keeper is not None:
             keeper.restore_network(net, this)
@@ -316,7 +328,7 @@ def _go(net: Network, plan: Plan, course: _Course) -> None:
     """Do the rest of a fit, from wherever its checkpoint was made."""
     place, keeper = course.place, course.keeper
     if keeper is not None:
-        keeper.begin(net)
+        keeper.begin(net, course.fit)
     if not place.finished:
         if plan.passes is None:
             minibatches = _draws(net, plan.data, plan.cut, plan.left(place))
@@ -345,13 +357,14 @@ def _epochs(net: Network, plan: Plan, passes: int, course: _Course) -> bool:
     if net._shared is None and passes - place.epochs >= _WORTH_LISTS:
         _keep_lists(net, plan.held_out)
     for _ in range(place.epochs, passes):
-        if not place.steps:  # else a checkpoint was made within this epoch
-            net._epoch += 1
+        within = place.steps > 0  # the checkpoint may be from within an epoch
+        number = net._epoch if within else min(net._epoch + 1, LAST)
         if net._schedule is not None:
             hyper = dataclasses.replace(hyper, learning_rate=net._schedule_state[0])
-        order = cut.order(_batches.epoch(cut.n, net.seed, net._epoch))
+        order = cut.order(_batches.epoch(cut.n, net.seed, number))
         rest = _batches.cut(order[place.steps * cut.batch_size :], cut.batch_size)
-        if not _steps(net, plan.data, map(Minibatch, rest), hyper, course):
+        minibatches = (Minibatch(rows, epoch=number) for rows in rest)
+        if not _steps(net, plan.data, minibatches, hyper, course):
             return False
         if not _end_epoch(net, plan, hyper.learning_rate, course):
             return False
@@ -443,6 +456,7 @@ def step(
     is prepared again if another thread has been faster.
     """
     rows, threads, state = minibatch.rows, net.threads or 0, vars(net)
+    new: dict[str, Any] = {} if minibatch.epoch is None else {"_epoch": minibatch.epoch}
     weight = len(data.x if rows is None else rows)
     if data.weights is not None:
         weight = data.weights.sum() if rows is None else data.weights[rows].sum()
@@ -451,6 +465,7 @@ def step(
         updates, history = net._updates, net.history
         was: dict[str, Any] = {"_fit": net._free(fit), "_optimizer": hyper.optimizer}
         was |= {"_updates": updates, "history": history}
+        new["_updates"] = min(updates + 1, LAST)
         constants = hyper.optimizer.constants(hyper.learning_rate, l2, updates + 1)
         try:
             loss = net._engine.step(
@@ -460,6 +475,7 @@ def step(
                 hyper.max_norm,
                 state,
                 was,
+                new,
                 threads,
                 minibatch.kept,
                 minibatch.number,
@@ -480,7 +496,10 @@ def _not_finite(
     where = f"layer {layer + 1} of {last}"
     weights = f"the weights of {where} (coefs_[{layer}] and intercepts_[{layer}])"
     if math.isfinite(loss):
-        message = f"the update of step {number} left numbers that are not finite in {weights}"
+        too_large = ", or too large for max_norm," if hyper.max_norm else ""
+        message = (
+            f"the update of step {number} left numbers that are not finite{too_large} in {weights}"
+        )
     else:
         message = f"the loss of step {number} is not finite, "
         if in_weights:

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "Keeper", "Place", "digest"]
 
+_DEEPEST = 80  # fewer than `storage` takes: these are part of something
 _EVERY = 1000  # steps, where the caller has not said
 _ARRAYS = ("X", "y", "sample_weight", "rows", "validation")  # arguments known by their SHA-256
 _ARRAY = "__array__"  # the member that stands for an array in what a callback remembers
@@ -120,6 +122,8 @@ class Checkpoint:
             raise TypeError(f"its total is {place.total!r}; expected a float")
         if not isinstance(run["arguments"], dict) or not isinstance(remembered, dict):
             raise TypeError("its arguments or callbacks are not as a fit writes them")
+        if not all(isinstance(state, dict) for state in remembered.values()):
+            raise TypeError("the state of a callback is not a dict")
         return cls(network, place, run, remembered)
 
 
@@ -164,7 +168,7 @@ class Keeper:
     ) -> None:
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"checkpoint is {path!r}; expected a path")
-        self.path = os.fspath(path)
+        self.path = os.path.abspath(path)  # a callback or another thread may change the directory
         self.every = whole_number("checkpoint_every", _EVERY if every is None else every, 1, 2**62)
         storage._safetensors()
         check_writable(self.path)
@@ -176,6 +180,9 @@ class Keeper:
         }
         self.identity = digest(self._run)
         self._found = self._find(net)
+        self._before: Any = (
+            None  # of the network, while the callbacks may still refuse their states
+        )
         self.place = Place() if self._found is None else self._found.place
 
     def _find(self, net: Network) -> Checkpoint | None:
@@ -220,16 +227,30 @@ class Keeper:
     def restore_network(self, net: Network, fit: Fitting) -> None:
         """Restore the network, which a fit holds, from the checkpoint, if there is one."""
         if self._found is not None:
+            self._before = net._snapshot()
             net._load(self._found.network.state_dict(), fit)
 
-    def begin(self, net: Network) -> None:
-        """Restore the callbacks, whose `on_fit_begin` has been called; or write the first checkpoint."""
+    def begin(self, net: Network, fit: Fitting) -> None:
+        """Restore the callbacks, whose `on_fit_begin` has been called; or write the first checkpoint.
+
+        Where a callback refuses its state, network and callbacks are as before.
+        """
         if self._found is None:
             self.write(net)  # from now on the same call can resume after any error
             return
-        for name, state in self._found._remembered.items():
-            self._callbacks[name].load_state_dict(state)
-        self._found = None  # and its memory
+        undo: list[tuple[Any, Any]] = []
+        try:
+            for name, state in self._found._remembered.items():
+                callback = self._callbacks[name]
+                undo.append((callback, callback.state_dict()))
+                callback.load_state_dict(state)
+        except Exception:
+            net._restore(self._before, fit)
+            for callback, state in undo:
+                with suppress(Exception):  # the error of above is the one to raise
+                    callback.load_state_dict(state)
+            raise
+        self._found = self._before = None  # and their memory
 
     def after_step(self, net: Network) -> None:
         """Write a checkpoint after every step whose number is a multiple of `every`."""
@@ -247,7 +268,7 @@ class Keeper:
         storage.save(Checkpoint(net, self.place, self._run, remembered), self.path)
 
     def _remembered(self) -> dict[str, Any]:
-        states = {name: _plain(name, c.state_dict()) for name, c in self._callbacks.items()}
+        states = {name: _state_of(name, c) for name, c in self._callbacks.items()}
         return {name: state for name, state in states.items() if state}
 
 
@@ -298,14 +319,28 @@ def _named(callbacks: Sequence[Any]) -> dict[str, Any]:
     return named
 
 
-def _plain(name: str, value: Any) -> Any:
+def _state_of(name: str, callback: Any) -> Any:
+    """Return what the callback of this name remembers, a dict that a file can hold or None."""
+    state = callback.state_dict()
+    if not isinstance(state, dict | None):
+        raise TypeError(
+            f"callbacks: the state_dict of {name} returns {state!r}; expected a dict or None"
+        )
+    return _plain(name, state)
+
+
+def _plain(name: str, value: Any, depth: int = 0) -> Any:
     """Return what the callback of this name remembers, once it is known to come back from a file as it was."""
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, (dict, list)) and depth > _DEEPEST:
+        raise TypeError(
+            f"callbacks: {name} remembers lists or dicts in more than {_DEEPEST} others"
+        )
     if isinstance(value, dict) and _ARRAY not in value and all(isinstance(k, str) for k in value):
-        return {key: _plain(name, item) for key, item in value.items()}
+        return {key: _plain(name, item, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(name, item) for item in value]
+        return [_plain(name, item, depth + 1) for item in value]
     numeric = isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.itemsize <= 8
     if numeric or value is None or isinstance(value, (bool, int, float, str)):
         return value

@@ -23,6 +23,7 @@ from cdrop._checks import (
     float_array,
     label_vector,
     mask_words,
+    norm_limit,
     probabilities,
     row_weights,
     state_arrays,
@@ -598,15 +599,15 @@ def update(
 def limit_norms(weight: NDArray[Any], max_norm: float) -> None:
     """Scale the columns of `weight` whose Euclidean norm is above `max_norm` to that norm, in place (max-norm).
 
-    A column holds the incoming weights of one unit. No other column changes, and neither does one with a weight that is
-    NaN or infinite. `cdrop.Network` does the same for hidden units, after each step.
+    A column holds the incoming weights of one unit. No other column changes, and neither does one whose sum of squares
+    is NaN or infinite in float64. `cdrop.Network` does the same for hidden units, after each step.
 
     Parameters
     ----------
     weight : ndarray of float32 or float64, shape (n_in, n_out)
         C-contiguous.
     max_norm : float
-        Above 0.
+        At least 1e-150.
 
     Raises
     ------
@@ -627,5 +628,5 @@ def limit_norms(weight: NDArray[Any], max_norm: float) -> None:
     array([[1.5, 0.5],
            [2. , 0.5]])
     """
-    limit = finite_number("max_norm", max_norm, positive=True)
+    limit = norm_limit("max_norm", max_norm)
     _kernels.limit_norms(updated_array("weight", weight, ndim=2), limit)

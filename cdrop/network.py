@@ -44,7 +44,17 @@ __all__ = ["Evaluation", "History", "Network", "make_network"]
 _SCALINGS = ("train", "test")
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
 _PASSED_ROWS = 2**20  # rows times masks of a piece under dropout
-_INTERRUPTS = ("keep", "raise")
+INTERRUPTS = ("keep", "raise")
+_LOADED = (  # the attributes that a state sets
+    "_background",
+    "_optimizer",
+    "_updates",
+    "_schedule",
+    "_schedule_state",
+    "_epoch",
+    "_one_column",
+    "history",
+)
 _Masks = Sequence[NDArray[np.uint64] | None] | None  # of each layer's input; None: drawn
 
 
@@ -268,8 +278,8 @@ class Network:
             Divide `l2` by the minibatch's sum of sample weights, or its number of rows, as scikit-learn does with
             ``alpha``: the penalty then applies to the sum over all rows, not to their mean.
         max_norm : float, optional
-            Above 0: limit of the Euclidean norm of a hidden unit's incoming weights (max-norm, often 3 to 4 with
-            dropout). After each update, weights with a larger norm are scaled to it. Default: no limit.
+            At least 1e-150: limit of the Euclidean norm of a hidden unit's incoming weights (max-norm, often 3 to 4
+            with dropout). After each update, weights with a larger norm are scaled to it. Default: no limit.
         batch_size : int, default 256
         iterations : int, optional
             Number of minibatches: the rows are shuffled once and cut into fixed minibatches, and each iteration draws
@@ -286,8 +296,8 @@ class Network:
             Called after each iteration and epoch; the fit ends when one returns True.
         checkpoint : path, optional
             Checkpoint file; if it exists, training resumes from it: after a crash, make the same call again on a
-            network made in the same way. The result is the same, byte for byte, as without the crash. Needs the extra
-            ``io``.
+            network made in the same way. The result is the same, byte for byte, as without the crash. A relative path
+            is that of the moment of the call. Needs the extra ``io``.
         checkpoint_every : int, optional
             Write the checkpoint after every step whose number in the network's history is a multiple of this. Default:
             1,000. It is also written when the fit begins and ends, and is on disk before the next step starts.
@@ -308,8 +318,9 @@ class Network:
         ImportError, OSError
             If a checkpoint cannot be written. The previous one is still there.
         FloatingPointError
-            If the loss is NaN or infinite (the weights are then those before the step), or if an update leaves a weight
-            or bias that is. The message names the step and the layer.
+            If the loss is NaN or infinite: the network is then as it was before that step, which may be many steps
+            after the fit began. Or if an update leaves a weight or bias that is, or weights above 1e154, which
+            `max_norm` cannot limit: the network keeps that update. The message names the step and the layer.
         KeyboardInterrupt
             After Ctrl-C, see `interrupt`.
         RuntimeError
@@ -333,6 +344,9 @@ class Network:
         Callbacks are called again for the steps after the checkpoint; see `cdrop.callbacks.Callback.state_dict`.
         `cdrop.load` reads the network from the file.
 
+        Do not fit with a checkpoint in a daemon thread that may still run when the interpreter exits: Python ends such
+        threads wherever they are, and within safetensors that aborts the process (SIGABRT). The checkpoint stays whole.
+
         References
         ----------
         Srivastava et al., "Dropout", JMLR 15 (2014), section 5.1: training, and max-norm.
@@ -350,7 +364,7 @@ class Network:
         passes, total = _training.length(iterations, epochs, cut.count)
         if passes is None:
             _training.check_no_epochs(hyper, held_out)
-        choice("interrupt", interrupt, _INTERRUPTS)
+        choice("interrupt", interrupt, INTERRUPTS)
         plan = Plan(data, hyper, cut, passes, total, held_out)
         new = {"_one_column": self._is_one_column(y)}
         _training.fit(self, plan, callbacks, checkpoint, checkpoint_every, new)
@@ -457,6 +471,18 @@ class Network:
     # ---- Prediction --------------------------------------------------------------------------------------------------
 
     def _predicted(self, X: ArrayLike, answer: str) -> NDArray[Any]:
+        """Predict rows; raise where an output is not finite, because such a row has no label or probability."""
+        predicted = self._in_pieces(X, answer)
+        good = np.isfinite(predicted) if predicted.dtype.kind == "f" else predicted >= 0
+        if not good.all():
+            row = int(good.reshape(len(good), -1).all(axis=1).argmin())
+            raise ValueError(
+                f"X[{row}] makes outputs that are not finite in {self.dtype}; expected rows on the scale of those "
+                "trained on (scale the inputs, or train in float64), and finite weights"
+            )
+        return predicted
+
+    def _in_pieces(self, X: ArrayLike, answer: str) -> NDArray[Any]:
         """Predict piece by piece, so that only a piece is copied if X has another dtype or layout than the engine's."""
         x = feature_matrix("X", X, self.units[0])
         if self._shared is not None and self._shared.has_checked(x, self.dtype):
@@ -499,6 +525,11 @@ class Network:
             error: outputs of the network's dtype, shape (n, units[-1]). With one output, the shape is (n,) if the `y`
             of the last `fit` or `train_step` had it.
 
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is invalid, or the outputs of a row are not finite.
+
         Examples
         --------
         >>> import numpy as np
@@ -537,8 +568,8 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument is invalid; if the loss is the squared error, whose outputs are not probabilities; with
-            `mc_samples`, if all dropout rates are 0.
+            If an argument is invalid, or the outputs of a row are not finite; if the loss is the squared error, whose
+            outputs are not probabilities; with `mc_samples`, if all dropout rates are 0.
         """
         self._check_probabilities("predict_proba")
         if mc_samples is None:
@@ -553,6 +584,8 @@ class Network:
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the accuracy, or R^2 for the squared error. With several labels per row, all must be right.
+
+        A row whose outputs are not finite is not right.
 
         Parameters
         ----------
@@ -896,6 +929,21 @@ class Network:
         }
         self._change(attributes, parts, background, fit)
 
+    def _snapshot(self) -> tuple[dict[str, Any], list[Any]]:
+        """Return what `_load` changes, for `_restore`."""
+        names = list(_state.array_names(len(self.units) - 1))
+        copies = self._engine.copy([(layer, part) for layer, part, _, _ in names])
+        parts = [
+            (layer, part, *pair) for (layer, part, _, _), pair in zip(names, copies, strict=True)
+        ]
+        return {name: vars(self)[name] for name in _LOADED}, parts
+
+    def _restore(self, snapshot: tuple[dict[str, Any], list[Any]], fit: _kernels.Fitting) -> None:
+        """Undo what changed the network since `_snapshot`, the same objects included."""
+        attributes, parts = snapshot
+        background = self._usable_background(attributes["_background"])
+        self._change(attributes, parts, background, fit)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Store the complete network in one file, from which `cdrop.load` restores it bit for bit.
 
@@ -953,7 +1001,9 @@ def _r2(
     residual = np.average((truth - predicted) ** 2, axis=0, weights=weights)
     middle = np.average(truth, axis=0, weights=weights)
     spread = np.average((truth - middle) ** 2, axis=0, weights=weights)
-    constant = spread == 0
+    counted = truth if weights is None else truth[weights > 0]
+    # The mean of equal numbers may be rounded, and then their spread is not 0.
+    constant = (np.ptp(counted, axis=0) == 0) | (spread == 0)
     r2 = np.where(constant, residual == 0, 1 - residual / np.where(constant, 1, spread))
     return float(np.mean(r2))
 

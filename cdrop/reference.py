@@ -44,6 +44,7 @@ from cdrop._checks import (
     label_vector,
     layer_widths,
     mask_words,
+    norm_limit,
     probabilities,
     row_weights,
     state_arrays,
@@ -678,7 +679,7 @@ def limit_norms(weight: Array, max_norm: float) -> None:
     ----------
     weight : array (n_in, n_out)
     max_norm : float
-        Above 0.
+        At least 1e-150.
 
     References
     ----------
@@ -693,7 +694,7 @@ def limit_norms(weight: Array, max_norm: float) -> None:
            [2. , 0.5]])
     """
     updated_array("weight", weight, ndim=2)
-    max_norm = finite_number("max_norm", max_norm, positive=True)
+    max_norm = norm_limit("max_norm", max_norm)
     norms = np.sqrt((weight.astype(float) ** 2).sum(axis=0))
     above = (norms > max_norm) & (norms < math.inf)
     weight[:, above] *= (max_norm / norms[above]).astype(weight.dtype)
@@ -1005,6 +1006,8 @@ def train_step(
     ----------
     Srivastava et al. 2014, section 5.1.
     """
+    if max_norm is not None:
+        max_norm = norm_limit("max_norm", max_norm)
     if masks is None:
         masks = keyed_masks(spec, len(np.asarray(x)), step)
     loss, gradients = loss_and_gradients(

@@ -33,6 +33,8 @@ import hashlib
 import importlib
 import json
 import os
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +59,8 @@ _LENGTH = 8  # bytes before the header, which say how long it is
 _OPENING = rb'{"__metadata__":{"cdrop":"{\"sha256\": \"'
 _DIGITS = slice(_LENGTH + len(_OPENING), _LENGTH + len(_OPENING) + 64)
 _NO_DIGITS = b"0" * 64
+_DEEPEST = 100
+_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)  # of JSON: strings and brackets
 
 
 class ModelFileError(ValueError):
@@ -122,7 +126,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     Nothing in a file can run code: one of unknown origin costs at most memory in proportion to its size. Temporary
     files that a killed `save` to this path left are removed.
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     try:
         about, arrays = _unpacked(_read(path))
         kind = _check_about(about)
@@ -130,7 +134,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         _check_same(model, about["settings"], arrays)
     except ModelFileError:
         raise
-    except (TypeError, ValueError, KeyError, RecursionError) as error:
+    except (TypeError, ValueError, KeyError) as error:
         lacks = "it lacks " if isinstance(error, KeyError) else ""
         raise ModelFileError(f"{path} holds no model that can be used: {lacks}{error}") from error
     return model
@@ -145,9 +149,11 @@ def _packed(
     kind: str, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> bytearray:
     about = dict(zip(_MEMBERS, ("0" * 64, _FORMAT, __version__, kind, settings), strict=True))
+    text = json.dumps(about)
+    _check_depth(text)
     # safetensors writes the memory of an array, in whatever order it lies there.
     in_order = {name: np.require(array, requirements="C") for name, array in arrays.items()}
-    content = bytearray(_safetensors().numpy.save(in_order, {"cdrop": json.dumps(about)}))
+    content = bytearray(_safetensors().numpy.save(in_order, {"cdrop": text}))
     if not content.startswith(_OPENING, _LENGTH):
         raise RuntimeError("safetensors begins its files in another way than it did; nothing saved")
     content[_DIGITS] = _digest(content)
@@ -189,7 +195,18 @@ def _unpacked(content: bytes) -> tuple[Any, dict[str, NDArray[Any]]]:
     except (safetensors.SafetensorError, LookupError) as error:  # a dtype that NumPy lacks
         raise ValueError(f"its arrays cannot be read: {error}") from error
     header = json.loads(content[_LENGTH : _LENGTH + int.from_bytes(content[:_LENGTH], "little")])
-    return json.loads(header["__metadata__"]["cdrop"]), arrays
+    text = header["__metadata__"]["cdrop"]
+    _check_depth(text)
+    return json.loads(text), arrays
+
+
+def _check_depth(text: str) -> None:
+    """Raise if JSON is nested so deep that Python's stack might be too small to read it, wherever that is done."""
+    depth = 0
+    for token in _TOKENS.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+        if depth > _DEEPEST:
+            raise ValueError(f"its settings are nested more than {_DEEPEST} deep")
 
 
 def _check_about(about: Any) -> str:
@@ -237,8 +254,17 @@ def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
 def _safetensors() -> Any:
     try:
         import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            "model files need safetensors: pip install 'cdrop[io]'", name="safetensors"
-        ) from error
+
+        complete = hasattr(safetensors, "SafetensorError") and hasattr(safetensors.numpy, "load")
+    except (ImportError, AttributeError) as error:
+        if sys.modules.get("safetensors") is None:
+            raise ImportError(
+                "model files need safetensors: pip install 'cdrop[io]'", name="safetensors"
+            ) from error
+        complete = False
+    if not complete:
+        raise RuntimeError(
+            "safetensors is being imported by what this signal handler or finalizer interrupts; expected this call "
+            "after it, or `import safetensors.numpy` at the beginning of the program"
+        )
     return safetensors

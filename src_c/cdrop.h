@@ -25,7 +25,7 @@ typedef enum {
     CDROP_NO_MEMORY,
     CDROP_UNSUPPORTED, /* this CPU has no such SIMD path */
     CDROP_NOT_FINITE,  /* the loss is NaN or infinite: nothing was updated */
-    CDROP_DIVERGED,    /* the update has left a weight or bias that is NaN or infinite */
+    CDROP_DIVERGED,    /* the update has left a weight or bias that is NaN or infinite, or too large for max_norm */
 } cdrop_status;
 
 typedef enum { CDROP_FLOAT32, CDROP_FLOAT64 } cdrop_dtype;
@@ -147,7 +147,8 @@ void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient,
 
 /* Max-norm (Srivastava et al. 2014, section 5.1), in place: a column of weight (n_in x n_out) whose Euclidean norm is above
  * max_norm is multiplied by max_norm / norm; the others do not change in a bit. Norm and quotient are computed in double,
- * from sums of squares of 64 lines each. A column whose sum of squares is NaN or infinite is left as it is. */
+ * from sums of squares of 64 lines each. A column whose sum of squares is NaN or infinite is left as it is.
+ * Sums below the smallest normal double count as 0, so max_norm must be well above its root, 1.5e-154. */
 cdrop_status cdrop_limit_norms(cdrop_dtype dtype, void *weight, size_t n_in, size_t n_out, double max_norm);
 
 /* ---- Networks (network.c, train.c, kept.c, forward.c, predict.c, sample.c) ---- */
@@ -275,7 +276,9 @@ cdrop_status cdrop_network_times(cdrop_network *network, int on, double *seconds
  *                       softmax                      sigmoid                  squared error
  *   CDROP_OUTPUTS       logits                       logits                   outputs
  *   CDROP_PROBABILITIES softmax of them              sigmoid of them          outputs
- *   CDROP_LABELS        int64, the first largest     int64 0 or 1 for each    outputs */
+ *   CDROP_LABELS        int64, the first largest     int64 0 or 1 for each    outputs
+ *
+ * A row with an output that is not finite has no probabilities and labels: they are NaN and -1. */
 typedef enum { CDROP_OUTPUTS, CDROP_PROBABILITIES, CDROP_LABELS } cdrop_answer;
 
 /* Predicts without dropout for the inputs of the batch; it needs no more than those. out: n x units[layers], but n for

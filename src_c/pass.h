@@ -64,6 +64,7 @@ struct cdrop_network {
     char *scratch;              /* for each thread: a block of gradient lines */
     cdrop_claims *claims;       /* of a step's loops, `threads` for each; see cdrop_claims_of */
     double *row_loss;
+    int limited;              /* whether the last step had a max_norm that squares can be compared with */
     uint64_t **masks;         /* of each layer's input, or NULL where nothing is dropped */
     cdrop_stopwatch *watches; /* for each thread, or NULL: nothing is measured */
     cdrop_workspace timing;

@@ -4,12 +4,32 @@
 
 #include "pass.h"
 
+/* Bytes of a row's answer. */
+static size_t answer_size(const cdrop_network *n, cdrop_answer answer)
+{
+    const size_t units = n->layer[n->layers - 1].n_out;
+    if (answer != CDROP_LABELS || n->loss == CDROP_SQUARED_ERROR)
+        return units * n->k->size;
+    return (n->loss == CDROP_SOFTMAX_CROSS_ENTROPY ? 1 : units) * sizeof(int64_t);
+}
+
+/* The answer for a row that has none: labels of -1, probabilities that are NaN in every bit. */
+static void answer_nothing(const pass *s, size_t row, size_t size)
+{
+    memset((char *)s->out + row * size, 0xff, size);
+}
+
 /* One row's answer from its outputs. Labels need no exponential: the largest logit is the largest probability, and a
  * positive one a probability above 1/2. */
 static void answer_row(const pass *s, size_t row, const void *outputs, size_t units)
 {
     const cdrop_kernels *k = s->n->k;
     const cdrop_loss loss = s->n->loss;
+    if (s->answer != CDROP_OUTPUTS && loss != CDROP_SQUARED_ERROR &&
+        !cdrop_all_finite(k->size == sizeof(float) ? CDROP_FLOAT32 : CDROP_FLOAT64, outputs, units)) {
+        answer_nothing(s, row, answer_size(s->n, s->answer));
+        return;
+    }
     char *out = (char *)s->out + row * units * k->size;
     if (s->answer == CDROP_LABELS && loss == CDROP_SOFTMAX_CROSS_ENTROPY)
         ((int64_t *)s->out)[row] = (int64_t)k->largest(outputs, units);
@@ -60,15 +80,6 @@ cdrop_batch cdrop_part_of(const cdrop_network *net, const cdrop_batch *batch, si
     else
         part.x = (const char *)batch->x + first * net->layer[0].n_in * net->k->size;
     return part;
-}
-
-/* Bytes of a row's answer. */
-static size_t answer_size(const cdrop_network *n, cdrop_answer answer)
-{
-    const size_t units = n->layer[n->layers - 1].n_out;
-    if (answer != CDROP_LABELS || n->loss == CDROP_SQUARED_ERROR)
-        return units * n->k->size;
-    return (n->loss == CDROP_SOFTMAX_CROSS_ENTROPY ? 1 : units) * sizeof(int64_t);
 }
 
 cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const cdrop_batch *batch, cdrop_answer answer,

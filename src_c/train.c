@@ -286,21 +286,22 @@ static int panels_finite(const cdrop_network *n, const cdrop_panels *m, size_t l
 }
 
 /* The squares of all weights are known, block by block, so one sum over them usually answers: NaN and infinity
- * spread into it. It can also overflow when no weight is infinite, and only then the weights themselves are read. */
-static int parameters_finite(const cdrop_network *n, const layer *l)
+ * spread into it. It can also overflow when no weight is infinite, and only then the weights themselves are read, unless
+ * their norms were to be `limited`: a norm that overflows is not. */
+static int parameters_finite(const cdrop_network *n, const layer *l, int limited)
 {
     double sum = 0;
     for (size_t b = 0; b < cdrop_square_blocks(l); b++)
         sum += l->squares[b];
     return cdrop_all_finite(dtype_of(n), l->bias, l->n_out) &&
-           (isfinite(sum) || panels_finite(n, &l->weight, l->n_in, l->n_out));
+           (isfinite(sum) || (!limited && panels_finite(n, &l->weight, l->n_in, l->n_out)));
 }
 
 size_t cdrop_network_fault(const cdrop_network *n, size_t rows, int *in_weights)
 {
     for (size_t i = 0; i < n->layers; i++) {
         const layer *l = &n->layer[i];
-        *in_weights = !parameters_finite(n, l);
+        *in_weights = !parameters_finite(n, l, rows == 0 && n->limited && i + 1 < n->layers);
         if (*in_weights || !panels_finite(n, &l->out, rows, l->n_out))
             return i;
     }
@@ -313,6 +314,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     cdrop_status status;
     int in_weights;
     const double begin = cdrop_begin_watches(n);
+    n->limited = optimizer->max_norm > 0 && optimizer->max_norm < 1e150; /* larger ones are as good as none */
     threads = cdrop_threads_for(n, batch->n, threads);
     if (cdrop_reserve_training(n, batch->n, threads) != CDROP_OK)
         return CDROP_NO_MEMORY;

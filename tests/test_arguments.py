@@ -69,7 +69,7 @@ BAD_LAYER = {
     "activation": NO_NAME,
     **BAD_THREADS,
 }
-NO_MAX_NORM = [*NO_NUMBER, NAN, INF, -0.1, 0, 0.0, HUGE]
+NO_MAX_NORM = [*NO_NUMBER, NAN, INF, -0.1, 0, 0.0, 1e-160, HUGE]
 NO_FLAG = [None, 0, 1, "yes", b"", [], NAN, np.ones(2)]
 NO_SETTING = ["0.5", None, True, [0.5], 1j, NAN, INF, -0.1]
 

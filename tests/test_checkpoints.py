@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from conftest import digest, problem, run_python
+from conftest import digest, problem, run_python, whole_state
 from killed_fits import (
     Best,
     Fit,
@@ -497,6 +497,7 @@ def test_hostile_checkpoints_are_refused(tmp_path):
             [],
             {"Best": {"__array__": "weight.0"}},
             {"Best": {"__array__": []}},
+            {"Best": [1]},
         ],
         ("network",): [None, {}, [], 1],
         ("network", "settings"): [None, {}],
@@ -514,6 +515,31 @@ def test_hostile_checkpoints_are_refused(tmp_path):
         path.write_bytes(forged(about, bad))
         with pytest.raises(ModelFileError, match="holds no model"):
             load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({"epochs": 12}, {"epochs": 2**53}),
+        ({"epochs": 12}, {"epochs": 12, "steps": 1}),
+        ({"epochs": 12}, {"epochs": 0, "steps": 8}),
+        ({"iterations": 50}, {"epochs": 1}),
+        ({"iterations": 9}, {"steps": 10}),
+    ],
+)
+def test_a_place_that_the_fit_does_not_reach_is_refused(tmp_path, options, place):
+    path, kind = tmp_path / "run", next(iter(options))
+    broken(kind, path, 12)
+    about, arrays = parts(path.read_bytes())
+    del about["sha256"]
+    about["settings"]["place"] |= place
+    about["settings"]["run"]["arguments"] |= options
+    path.write_bytes(forged(about, arrays))
+    fit = Fit(kind, **options)
+    before = whole_state(fit.net)
+    with pytest.raises(ValueError, match="whose place is .* expected one within the"):
+        fit.run(checkpoint=path)
+    assert whole_state(fit.net) == before
 
 
 # ---- Kills -------------------------------------------------------------------------------------
@@ -544,3 +570,119 @@ def test_what_is_lost_is_told(tmp_path):
         check_kept(path, 0)
     with pytest.raises(storage.ModelFileError):
         Fit("iterations").run(checkpoint=path)
+
+
+def test_a_relative_path_stays_where_it_was(tmp_path, monkeypatch):
+    class Moves(Callback):
+        def on_fit_begin(self, net, total):
+            os.chdir(tmp_path / "elsewhere")
+
+        def state_dict(self):
+            return None
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    x, y = problem([6, 3])
+    Network([6, 3]).fit(x, y, iterations=3, callbacks=[Moves()], checkpoint="run")
+    assert os.listdir(tmp_path / "elsewhere") == []
+    assert load(tmp_path / "run").place.finished
+
+
+def test_a_state_that_a_callback_refuses_changes_nothing(tmp_path):
+    class Refuses(Callback):
+        def __init__(self):
+            self.refuses = self.ended = False
+
+        def state_dict(self):
+            return {"a": 1}
+
+        def load_state_dict(self, state):
+            if self.refuses:
+                raise ValueError("not this one")
+
+        def on_fit_end(self, net):
+            self.ended = True
+
+    path, last = tmp_path / "run", Refuses()
+    with pytest.raises(RuntimeError, match="broken off"):
+        Fit("epochs").run(last, Break(12), checkpoint=path, checkpoint_every=5)
+    fit = Fit("epochs")
+    before, history = whole_state(fit.net), fit.net.history
+    at_first = [{"best": np.inf, "waited": 0, "weights": []}]  # as its on_fit_begin leaves it
+    at_first += [{"every": 4, "iterations": [], "scores": []}, None]
+    last.refuses, last.ended = True, False
+    with pytest.raises(ValueError, match="not this one"):
+        fit.run(last, checkpoint=path)
+    assert last.ended
+    assert whole_state(fit.net) == before
+    assert fit.net.history is history
+    assert [callback.state_dict() for callback in fit.watching] == at_first
+    last.refuses = False
+    assert fit.run(last, checkpoint=path) == Fit("epochs").run()
+
+
+def test_a_state_that_is_nested_too_deep_is_refused_before_the_first_step(tmp_path):
+    class Deep(Callback):
+        def __init__(self, depth):
+            self.state = []
+            for _ in range(depth):
+                self.state = [self.state]
+
+    x, y = problem([6, 3])
+    net = Network([6, 3])
+    with pytest.raises(TypeError, match="Deep remembers lists or dicts in more than 80 others"):
+        net.fit(x, y, iterations=3, callbacks=[Deep(300)], checkpoint=tmp_path / "run")
+    assert net.history.iterations == 0
+    net.fit(x, y, iterations=3, callbacks=[Deep(79)], checkpoint=tmp_path / "run")
+    assert load(tmp_path / "run").place.finished
+
+
+def test_a_callbacks_state_must_be_a_dict(tmp_path):
+    class Lists(Callback):
+        def state_dict(self):
+            return [1]
+
+    x, y = problem([6, 3])
+    net = Network([6, 3])
+    with pytest.raises(
+        TypeError, match=r"callbacks: the state_dict of Lists returns \[1\]; expected a dict"
+    ):
+        net.fit(x, y, iterations=3, callbacks=[Lists()], checkpoint=tmp_path / "run")
+    assert net.history.iterations == 0
+    net.fit(x, y, iterations=3, callbacks=[Lists()])
+
+
+def test_a_state_that_cannot_be_kept_any_more_is_no_mistake_of_an_argument(tmp_path):
+    class Changes(Callback):
+        def on_iteration(self, net, iteration, loss):
+            self.last = (iteration, loss)
+
+    x, y = problem([6, 3])
+    net = Network([6, 3])
+    with pytest.raises(RuntimeError, match="no checkpoint at step 2: callbacks: Changes remembers"):
+        net.fit(
+            x,
+            y,
+            iterations=3,
+            callbacks=[Changes()],
+            checkpoint=tmp_path / "run",
+            checkpoint_every=2,
+        )
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"every": 0, "iterations": [], "scores": []},
+        {"every": 2, "iterations": "ab", "scores": []},
+        {"every": 2, "iterations": [2], "scores": ["a"]},
+        {"every": 2, "iterations": [2.0], "scores": [0.5]},
+    ],
+    ids=str,
+)
+def test_a_validation_refuses_what_it_cannot_have_remembered(state):
+    validation = Validation([[0.0]], [0], every=3)
+    with pytest.raises((TypeError, ValueError), match="every|Validation remembers"):
+        validation.load_state_dict(state)
+    assert validation.state_dict() == {"every": 3, "iterations": [], "scores": []}

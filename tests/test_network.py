@@ -262,6 +262,23 @@ def test_a_fit_is_that_of_the_twin(loss, mode, dtype):
     assert_same(net, twin, start, "run")
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [5 << 60, 3 << 60, 4 << 60, 0],
+        [9, 8, 2**63 + 1, 2**63, 7, 2**64 - 1],
+        [2**40 + 1, 2**40, 2**40 + 1, 2**40, 0],
+        [7] * 9,
+        [],
+    ],
+)
+def test_keys_that_differ_only_in_low_bits_or_not_at_all_are_sorted_stably(monkeypatch, keys):
+    keys = np.array(keys, np.uint64)
+    monkeypatch.setattr(_batches, "random_words", lambda *_: keys)
+    order = _batches.epoch(len(keys), seed=0, number=1)
+    np.testing.assert_array_equal(order, np.argsort(keys, kind="stable"), strict=True)
+
+
 @pytest.mark.parametrize("done", [0, 1000])
 def test_long_fits_draw_the_batches_of_the_twin(done):
     cut = reference.fixed_batches(50, 7, seed=2**64 - 1)
@@ -721,6 +738,72 @@ def test_a_divergence_names_the_layer(layer, dtype, threads):
         with pytest.raises(FloatingPointError, match=r"step 1\b.*" + re.escape(told)):
             net.fit(np.abs(x), y, iterations=3)
     assert net.history.iterations == 0
+
+
+def test_weights_too_large_for_max_norm_end_the_fit():
+    x, y = problem([3, 4, 2], dtype="float64")
+    for dtype, size in (("float64", 1e200), ("float32", 1e30)):
+        net = Network([3, 4, 2], dtype=dtype)
+        coefs = [net.coefs_[0] * size, net.coefs_[1] * 0]
+        net.set_weights(coefs, net.intercepts_)
+        if dtype == "float32":
+            net.train_step(x, y, max_norm=2.0)
+            assert np.linalg.norm(net.coefs_[0], axis=0).max() < 2.0001
+            continue
+        with pytest.raises(
+            FloatingPointError,
+            match="not finite, or too large for max_norm, in the weights of layer 1 of 2",
+        ):
+            net.train_step(x, y, max_norm=2.0)
+        net.set_weights(coefs, net.intercepts_)
+        net.train_step(x, y)  # without a limit these are weights like others
+
+
+@pytest.mark.parametrize("limit", [1e-150, 1e149])
+def test_the_ends_of_max_norm_limit(limit):
+    x, y = problem([3, 4, 2], dtype="float64")
+    net = Network([3, 4, 2], dtype="float64")
+    net.set_weights([net.coefs_[0] * (limit * 100), net.coefs_[1] * 0], net.intercepts_)
+    net.train_step(x, y, optimizer="sgd", max_norm=limit)
+    norms = np.linalg.norm(net.coefs_[0] / limit, axis=0)
+    np.testing.assert_allclose(norms.max(), 1, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_rows_that_overflow_are_named(loss, dtype):
+    net = Network([5, 9, 2], dropout=0.5, loss=loss, dtype=dtype, seed=2)
+    x, _ = problem([5, 2], loss, rows=600, dtype=dtype)
+    calls = [net.predict]
+    if loss != "squared_error":
+        calls.append(net.predict_proba)
+    wide = x.copy()
+    wide[[311, 400]] = np.finfo(dtype).max
+    for call in calls:
+        call(x)
+        with pytest.raises(ValueError, match=rf"X\[311\] makes outputs.*not finite in {dtype}"):
+            call(wide)
+    if loss == "softmax_cross_entropy":  # such rows are wrong, whatever their label
+        right = net.predict(x)
+        assert net.score(wide, right) == 598 / 600
+    net.set_weights([w * np.nan for w in net.coefs_], net.intercepts_)
+    with pytest.raises(ValueError, match=r"X\[0\] makes outputs.*expected .* finite weights"):
+        net.predict(x)
+
+
+@pytest.mark.parametrize("value", [0.1, 3e38, 0.0])
+def test_r2_of_constant_targets_is_0_or_1(value):
+    net = Network([2, 1], loss="squared_error", dtype="float64")
+    x = np.zeros((7, 2))
+    targets = np.full((7, 1), value)
+    assert net.evaluate(x, targets).score == (value == 0)
+    net.set_weights(net.coefs_, [np.array([value])])
+    assert net.evaluate(x, targets).score == 1
+    weights = np.arange(7) % 2
+    targets[0] = 1.0  # of weight 0
+    assert net.evaluate(x, targets, weights).score == 1
+    targets[1:] += 0.1 + value  # others are predicted
+    assert net.evaluate(x, targets, weights).score == 0
 
 
 def test_a_loss_that_overflows_by_itself_is_told():

@@ -141,6 +141,7 @@ PARAMETERS = {
     "epsilon": POSITIVE,
     "n_iter_no_change": [*NO_WHOLE, 0, -1, -INF],
     "n_jobs": [1.5, "3", [1], 1j, 0, 257, HUGE, {}],
+    "interrupt": [*NO_NAME, "stop"],
 }
 WITH = {  # what a parameter needs beside it to have a meaning
     **each(("momentum", "nesterovs_momentum"), {"solver": "sgd"}),

@@ -246,6 +246,8 @@ def test_bad_arguments_of_fit_are_told(arguments, told):
 @pytest.mark.parametrize(
     "bad",
     [
+        {"updates": 2**62},
+        {"epoch": 2**62},
         {"curves": None},
         {"curves": {}},
         {"curves": {"epoch_loss": [1.0], "validation_loss": [], "validation_score": []}},

@@ -142,6 +142,115 @@ def test_a_network_that_diverged_comes_back_bit_for_bit(tmp_path):
     assert digest(saved(net, tmp_path / "m")) == digest(net)
 
 
+def test_paths_may_be_bytes(tmp_path):
+    net = Network([2, 3])
+    net.save(os.fsencode(tmp_path / "m"))
+    assert digest(load(os.fsencode(tmp_path / "m"))) == digest(net)
+    (tmp_path / "bad").write_bytes(b"x" * 200)
+    with pytest.raises(ModelFileError, match=r"^/.*bad is no model"):
+        load(os.fsencode(tmp_path / "bad"))
+
+
+def test_a_caller_near_the_end_of_the_stack_does_not_make_a_file_bad(tmp_path):
+    Network([2, 3]).save(tmp_path / "m")
+
+    def deeper(n):
+        return load(tmp_path / "m") if n == 0 else deeper(n - 1)
+
+    limit, seen = sys.getrecursionlimit(), set()
+    for depth in range(limit - 150, limit):
+        try:
+            deeper(depth)
+            seen.add("loaded")
+        except RecursionError:
+            seen.add("RecursionError")
+    assert "RecursionError" in seen
+
+
+def test_settings_that_are_nested_too_deep_are_refused(tmp_path, small):
+    about, arrays = parts(small)
+    del about["sha256"]
+    about["settings"]["threads"] = nested = []
+    for _ in range(99):
+        nested.append([])
+        nested = nested[0]
+    (tmp_path / "m").write_bytes(forged(about, arrays))
+    with pytest.raises(ModelFileError, match="nested more than 100 deep"):
+        load(tmp_path / "m")
+    about["settings"]["threads"] = "[" * 200  # a string
+    (tmp_path / "m").write_bytes(forged(about, arrays))
+    with pytest.raises(ModelFileError, match="threads is"):
+        load(tmp_path / "m")
+
+
+IMPORTED_TWICE = """
+import importlib.machinery, sys
+from cdrop import Network
+
+class Finder(importlib.machinery.PathFinder):
+    within = False
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name in ("safetensors._safetensors_rust", "safetensors.numpy") and not cls.within:
+            cls.within = True
+            try:
+                Network([2, 3]).save("m")
+                print("saved")
+            except RuntimeError as error:
+                print(str(error)[:32])
+            cls.within = False
+        return None
+
+sys.meta_path.insert(0, Finder)
+Network([2, 3]).save("m")
+print("saved")
+"""
+
+
+def test_a_handler_within_the_first_import_of_safetensors_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    process = run_python(IMPORTED_TWICE)
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert lines[0] == "safetensors is being imported by"
+    assert lines[-1] == "saved"
+
+
+def test_counters_at_their_last_value_train_and_load_again(tmp_path):
+    x, y = problem([6, 3])
+    net = Network([6, 3], dropout=(), seed=1)
+    state = net.state_dict()
+    net.load_state_dict({**state, "updates": 2**62 - 1, "epoch": 2**62 - 1})
+    net.fit(x, y, optimizer="adam", epochs=2)
+    net.save(tmp_path / "m")
+    assert digest(load(tmp_path / "m")) == digest(net)
+    assert load(tmp_path / "m").state_dict()["epoch"] == 2**62 - 1
+
+
+def test_a_network_whose_history_was_replaced_loads_again(tmp_path):
+    x, y = problem([6, 3])
+    net = Network([6, 3])
+    net.fit(x, y, epochs=3)
+    net.history = cdrop.History()
+    net.save(tmp_path / "m")
+    assert digest(load(tmp_path / "m")) == digest(net)
+
+
+def test_an_epoch_counts_with_its_first_step(tmp_path):
+    x, y = problem([6, 3])
+    net, straight = (Network([6, 3], dropout=(), seed=1) for _ in range(2))
+    weights = net.coefs_
+    net.set_weights([weights[0] * np.nan], net.intercepts_)
+    with pytest.raises(FloatingPointError):
+        net.fit(x, y, epochs=1)
+    assert net.state_dict()["epoch"] == 0
+    net.set_weights(weights, net.intercepts_)
+    for n in (net, straight):
+        n.fit(x, y, batch_size=8, epochs=2)
+    assert digest(net) == digest(straight)
+
+
 def test_the_same_model_gives_the_same_bytes(tmp_path):
     net = trained()
     copies = [net, saved(net, tmp_path / "m"), copy.deepcopy(net), pickle.loads(pickle.dumps(net))]

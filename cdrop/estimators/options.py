@@ -13,9 +13,10 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from cdrop import schedules
-from cdrop._checks import as_array, choice, finite_number, truth_value, whole_number
+from cdrop._checks import as_array, choice, finite_number, norm_limit, truth_value, whole_number
 from cdrop._kernels import MAX_THREADS
 from cdrop._threads import available_cpus
+from cdrop.network import INTERRUPTS
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Schedule
 
@@ -55,6 +56,7 @@ class Options:
     early_stopping: bool
     validation_fraction: float
     patience: float
+    interrupt: str
 
 
 def checked_options(estimator: Any) -> Options:
@@ -73,9 +75,7 @@ def checked_options(estimator: Any) -> Options:
     return Options(
         optimizer=_optimizer(estimator, solver, alpha),
         l2=0.0 if solver == "adamw" else alpha,
-        max_norm=None
-        if estimator.max_norm is None
-        else finite_number("max_norm", estimator.max_norm, positive=True),
+        max_norm=None if estimator.max_norm is None else norm_limit("max_norm", estimator.max_norm),
         batch_size=None
         if isinstance(size, str) and size == "auto"
         else whole_number("batch_size", size, 1, 2**48),
@@ -86,6 +86,7 @@ def checked_options(estimator: Any) -> Options:
         early_stopping=truth_value("early_stopping", estimator.early_stopping),
         validation_fraction=fraction,
         patience=patience,
+        interrupt=choice("interrupt", estimator.interrupt, INTERRUPTS),
     )
 
 

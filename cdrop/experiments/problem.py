@@ -212,6 +212,11 @@ def _rows(name: str, value: Any) -> Any:
     if hasattr(value, "tocsr"):
         value = _sparse(name, value)
     elif not hasattr(value, "iloc"):
+        if isinstance(value, tuple) and len(value) == 2 and np.ndim(value[0]) == 2:
+            raise TypeError(
+                f"{name} is a tuple, perhaps of rows and targets; expected rows. Give the targets as `y`, and test "
+                "rows with theirs as `test_data`"
+            )
         value = as_array(name, value)
     if value.ndim != 2 or not value.shape[0]:
         raise ValueError(f"{name} has shape {value.shape}; expected (n, features), n at least 1")

@@ -62,7 +62,7 @@ def plant_late_counters():
         state["history"].loss = list(net.history.loss)
         was = {"history": state["history"], "_updates": net._updates}
         constants = hyper.optimizer.constants(hyper.learning_rate, 0.0, net._updates + 1)
-        loss = net._engine.step(data, minibatch.rows, constants, 0.0, state, was, 1)
+        loss = net._engine.step(data, minibatch.rows, constants, 0.0, state, was, {}, 1)
         net._updates += 1
         net.history.loss.append(loss)
         return loss
@@ -145,7 +145,7 @@ def handlers(trials, draw):
     seen, taken = passed_through(), []
 
     def handle(*_):
-        if net._fit is None:  # before or after the fit
+        if getattr(net, "_fit", net) is None:  # before or after the fit; older versions do not say
             return
         COUNTS["signals"] += 1
         kind = draw.choice([*COPIES, *STEPS, "raise"])
