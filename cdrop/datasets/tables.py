@@ -56,7 +56,7 @@ _HEAD = 1 << 18  # bytes that are looked at first
 _SAMPLE = 200  # lines
 _BLOCK = 1 << 16  # bytes scanned at a time: they stay in the cache
 _LARGE = 1 << 20  # bytes: larger tables of numbers are parsed as arrays
-_MOST_EXACT = 1 << 28  # bytes: cell by cell, a table takes up to 20 times its size
+_MOST_EXACT = 1 << 28  # bytes: cell by cell, a table takes up to 40 times its size
 # Where several fit, the first: a comma may be a decimal point or in a text. The last two stand for
 # any white space, and for at least two blanks, as between columns of fixed width.
 _SEPARATORS = ("\t", ";", "|", ",", " ", "  ")

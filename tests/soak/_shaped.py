@@ -528,7 +528,7 @@ def one_line(path):
 
 @shape("refused", read_table)
 def gzip_bomb(path):
-    table(path, "0,a\n1,b\n", 160 * MIB, "a,b\n", "gz")
+    table(path, "0,a\n1,b\n", 18 * MIB, "a,b\n", "gz")
 
 
 @shape("refused", read_table)
@@ -538,12 +538,12 @@ def four_bytes_above_1_gib(path):
 
 @shape("refused", read_table)
 def bzip_bomb(path):
-    table(path, "0" * MIB, 1100, "a,b\n", "bz2")
+    table(path, "0" * MIB, 64, "a,b\n", "bz2")
 
 
 @shape("refused", read_table)
 def xz_bomb(path):
-    table(path, "0" * MIB, 1100, "a,b\n", "xz")
+    table(path, "0" * MIB, 64, "a,b\n", "xz")
 
 
 @shape("refused", read_table)
