@@ -1245,10 +1245,11 @@ def test_too_wide_layers_are_an_error_of_one_line(width, here, capsys):
 
 
 @pytest.mark.parametrize("option", ["plot", "report"])
-def test_a_name_with_signs_of_mathematics_is_drawn(option, here):
+def test_a_name_with_signs_of_mathematics_or_odd_bytes_is_drawn(option, here):
     pytest.importorskip("matplotlib"), pytest.importorskip("jinja2")
-    os.rename("numbers.csv", "$x_{$ \\frac.csv")
-    line = f"--data '$x_{{$ \\frac.csv' --label kind {shlex.join(TUNED)} --splits 2"
+    name = os.fsdecode(b"$x_{$ \\frac\xff.csv")
+    os.rename("numbers.csv", name)
+    line = f"--data {shlex.quote(name)} --label kind {shlex.join(TUNED)} --splits 2"
     assert compare(f"{line} --{option}", f"out.{'png' if option == 'plot' else 'html'}") == 0
 
 

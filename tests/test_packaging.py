@@ -285,6 +285,12 @@ def test_import_takes_little_time_beyond_numpy(tmp_path):
     assert any(float(run_python(code, environment)) < 0.1 for _ in range(20))
 
 
+def test_actions_are_pinned_by_commit():
+    uses = re.findall(r"uses: (.*)", read(".github/workflows/ci.yml"))
+    assert uses
+    assert [use for use in uses if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+", use)] == []
+
+
 def test_no_flag_ties_the_build_to_this_cpu():
     flags = re.search(r'^POSIX_FLAGS = "(.*)"$', read("setup.py"), flags=re.MULTILINE)[1].split()
     assert "-ffp-contract=off" in flags
