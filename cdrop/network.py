@@ -568,8 +568,9 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument is invalid, or the outputs of a row are not finite; if the loss is the squared error, whose
-            outputs are not probabilities; with `mc_samples`, if all dropout rates are 0.
+            If an argument is invalid; if the outputs of a row are not finite (with `mc_samples`, the result is NaN
+            where they are NaN); if the loss is the squared error, whose outputs are not probabilities; with
+            `mc_samples`, if all dropout rates are 0.
         """
         self._check_probabilities("predict_proba")
         if mc_samples is None:

@@ -14,10 +14,7 @@ static size_t answer_size(const cdrop_network *n, cdrop_answer answer)
 }
 
 /* The answer for a row that has none: labels of -1, probabilities that are NaN in every bit. */
-static void answer_nothing(const pass *s, size_t row, size_t size)
-{
-    memset((char *)s->out + row * size, 0xff, size);
-}
+static void answer_nothing(const pass *s, size_t row, size_t size) { memset((char *)s->out + row * size, 0xff, size); }
 
 /* One row's answer from its outputs. Labels need no exponential: the largest logit is the largest probability, and a
  * positive one a probability above 1/2. */

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 from comparisons import FakeTrainer, made_up, small_dataset, timeless
+from conftest import problem
 
 from cdrop import Network, optimizers, schedules
 from cdrop.callbacks import Callback
@@ -555,6 +556,19 @@ def test_training_that_diverges_keeps_the_finished_repeats():
         "arms['light'] with seed 6: the loss of step 7 is not finite",
         [0],
     )
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_rows_that_overflow_end_no_experiment(task):
+    x, y = problem([4, 3], rows=60)
+    y, metric = (y, "log_loss") if task == "classification" else (x[:, 0] * 1.5, "rmse")
+    wide = x[:20].copy()
+    wide[3] = np.finfo("float32").max
+    arms = {name: {"iterations": 5} for name in "ab"}
+    with np.errstate(all="ignore"):
+        result = paired_experiment(arms, x, y, test_data=(wide, y[:20]), repeats=2)
+    assert len(result.trials) == 4
+    assert not any(np.isfinite(trial.scores[metric]) for trial in result.trials)
 
 
 def test_on_begin_has_everything_but_repeats():

@@ -225,8 +225,8 @@ class Configuration:
 
         def predict(which: str) -> Prediction:
             if problem.task == "regression":
-                return Prediction(part.unscaled(net.predict(rows[which]), fitted_rows))
-            p = net.predict_proba(rows[which])
+                return Prediction(part.unscaled(_answers(net, rows[which], "labels"), fitted_rows))
+            p = _answers(net, rows[which], "probabilities")
             return Prediction(p.argmax(axis=1) if problem.y.ndim == 1 else p > 0.5, p)
 
         return Fitted(predict, rows.__getitem__, curves)
@@ -415,6 +415,13 @@ def _ended_by_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if pressed:
         raise KeyboardInterrupt
+
+
+def _answers(net: Any, X: Any, answer: str) -> Any:
+    """Predict; a network of cdrop without an error for rows whose outputs are not finite, which metrics show."""
+    if isinstance(net, Network):
+        return net._shaped(net._in_pieces(X, answer))
+    return net.predict(X) if answer == "labels" else net.predict_proba(X)
 
 
 def _of_labels(p: Any, classes: Any) -> Any:
