@@ -1,7 +1,9 @@
 """The C extension; everything else about the package stands in pyproject.toml."""
 
 import os
+import subprocess
 import sys
+import tempfile
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,13 @@ POSIX_FLAGS = "-O3 -std=c11 -ffp-contract=off -fno-math-errno -fvisibility=hidde
 MSVC_FLAGS = "/O2 /std:c11 /fp:precise"
 # No address of a function stays writable once the library is loaded, and no stack is executable.
 ELF_FLAGS = "-Wl,-z,relro,-z,now,-z,noexecstack"
+# Of each line the first that the compiler takes: calls of the C library that check the sizes of their arrays (level 3 needs gcc
+# 12 or clang 9), pages of a large stack frame touched in order, and jumps only to where they may lead (x86).
+HARDENING = (
+    ("-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3", "-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2"),
+    ("-fstack-clash-protection",),
+    ("-fcf-protection",),
+)
 
 
 class BuildKernels(build_ext):
@@ -38,13 +47,28 @@ class BuildKernels(build_ext):
         if self.compiler.compiler_type == "msvc":
             ext.extra_compile_args = MSVC_FLAGS.split()
         else:
-            ext.extra_compile_args = POSIX_FLAGS.split()
-            hardening = [ELF_FLAGS] if sys.platform == "linux" else []
-            ext.extra_link_args = ["-lm", "-pthread", *hardening]
+            ext.extra_compile_args = [*POSIX_FLAGS.split(), *self.hardening()]
+            linking = [ELF_FLAGS] if sys.platform == "linux" else []
+            ext.extra_link_args = ["-lm", "-pthread", *linking]
             self.compiler.compile = self.parallel_compiler(self.compiler.compile)
         # distutils would keep a library that another compiler made; linking again costs nothing.
         Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
         super().build_extension(ext)
+
+    def hardening(self):
+        """Return the flags of HARDENING that the compiler takes without a warning; none beside a sanitizer's."""
+        if any("-fsanitize" in flag for flag in self.compiler.compiler_so):
+            return []
+        chosen = (next(filter(self.takes, flags), "") for flags in HARDENING)
+        return [flag for flags in chosen for flag in flags.split()]
+
+    def takes(self, flags):
+        command = [*self.compiler.compiler_so, "-O2", "-Werror", *flags.split()]
+        with tempfile.TemporaryDirectory() as folder:
+            place = ["-c", "-x", "c", "-", "-o", os.path.join(folder, "probe.o")]
+            text = b"#include <string.h>\n"
+            run = subprocess.run([*command, *place], input=text, capture_output=True, check=False)
+        return run.returncode == 0
 
     def parallel_compiler(self, compile_files):
         """Wrap ``compile``: a thread for each file, and nothing to do for an object up to date."""

@@ -19,7 +19,13 @@ _OF_EPOCHS = 1  # their layer number; 0 is the one shuffle and the draws of `dra
 def _shuffled(n: int, seed: int, step: int, layer: int) -> NDArray[np.int64]:
     """Sorting random 64-bit keys shuffles; a stable sort decides ties (2**-64 n**2 / 2 rare) identically everywhere."""
     keys = random_words(n, seed, step, _PURPOSE, layer, 0)
-    return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
+    low = np.uint64((1 << n.bit_length()) - 1)
+    # The number of its row takes the place of a key's low bits: NumPy sorts numbers several times faster than indices.
+    both = np.sort(keys & ~low | np.arange(n, dtype=np.uint64))
+    high = both & ~low
+    if (high[1:] == high[:-1]).any():  # the low bits, or the stable order, decide
+        return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
+    return (both & low).astype(np.int64)
 
 
 def fixed(n: int, seed: int) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ __all__ = [
     "check_apart",
     "check_shape",
     "check_some",
+    "check_unmasked",
     "choice",
     "drop_rate",
     "drop_rates",
@@ -166,8 +167,19 @@ def drop_rates(name: str, value: Any, hidden: int) -> tuple[float, ...]:
     return tuple(drop_rate(f"{name}[{i}]", rate) for i, rate in enumerate(value))
 
 
+def check_unmasked(name: str, value: Any) -> None:
+    """Raise if `value` is a masked array with masked entries: what is below the mask would be taken for data."""
+    mask = getattr(value, "mask", None)  # a method of data frames
+    if isinstance(mask, (np.ndarray, np.bool_)) and mask.any():
+        raise ValueError(
+            f"{name} has {int(np.sum(mask))} masked entries; expected none: leave those rows out, or fill the entries "
+            "(numpy.ma.filled)"
+        )
+
+
 def as_array(name: str, value: ArrayLike) -> NDArray[Any]:
     """Return `value` as an array."""
+    check_unmasked(name, value)
     try:
         return np.asarray(value)
     except ValueError as error:  # rows of different lengths

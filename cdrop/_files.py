@@ -18,7 +18,7 @@ if sys.platform != "win32":
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["check_writable", "sweep", "write_atomically"]
+__all__ = ["check_writable", "named", "sweep", "write_atomically"]
 
 _SUFFIX = ".cdrop-tmp"
 _TOKEN = re.compile(r"[0-9a-f]{16}" + re.escape(_SUFFIX))
@@ -80,11 +80,20 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[BinaryIO], o
             if sys.platform == "win32":
                 stream.close()  # which renames no open file
             temporary.replace(target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError):
+            raise named(error, path) from error
         raise
     sync_directory(target.parent)
+
+
+def named(error: OSError, path: str | os.PathLike[str]) -> OSError:
+    """Return an error of a file, with its path where it names none: those of full disks do not."""
+    if error.errno is None or error.filename is not None:
+        return error
+    return OSError(error.errno, error.strerror, os.fsdecode(path))
 
 
 def sweep(path: str | os.PathLike[str]) -> None:

@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["are_whole", "check_one_kind", "kind_of", "label_array", "same_type", "sorted_numbers"]
+from cdrop._checks import check_unmasked
+
+__all__ = [
+    "are_whole",
+    "check_one_kind",
+    "joined",
+    "kind_of",
+    "label_array",
+    "same_type",
+    "sorted_numbers",
+]
 
 _KINDS = {
     **dict.fromkeys("biuf", "numbers"),
@@ -36,11 +46,16 @@ def label_array(name: str, values: Any) -> Any:
     TypeError, ValueError
         If a label is missing, or neither text nor a number; if text and numbers are mixed.
     """
+    check_unmasked(name, values)
     array = _exact_array(values)
     if not isinstance(array, np.ndarray) or not array.size:
         return array
+    if array.dtype.char == "g":  # longdouble, which differs from machine to machine
+        array = array.astype(object)
     if array.dtype.kind == "O":
         array = _unboxed(name, array, keep=not isinstance(values, (list, tuple, Set)))
+    if array.dtype.kind == "M":
+        _check_none_missing(name, int(np.isnat(array).sum()))
     if array.dtype.kind not in _KINDS:
         raise TypeError(f"{name} has dtype {array.dtype}; expected integers, text or booleans")
     return array
@@ -74,11 +89,9 @@ def _unboxed(name: str, array: NDArray[Any], keep: bool) -> NDArray[Any]:
         return array if keep else np.array(flat).reshape(array.shape)
     if any(isinstance(value, (list, tuple, np.ndarray)) for value in flat):
         return array  # nested, of different shapes
-    if absent := sum(map(_is_missing, flat)):
-        raise ValueError(
-            f"{name} has {absent} missing labels, such as None; expected none: leave those rows out, or give them a "
-            "label of their own"
-        )
+    _check_none_missing(name, sum(map(_is_missing, flat)))
+    if all(isinstance(value, np.datetime64) for value in flat):
+        return np.array(flat).reshape(array.shape)
     texts = [isinstance(value, str) for value in flat]
     if all(texts):
         return array if keep else np.array(flat).reshape(array.shape)
@@ -94,6 +107,14 @@ def _unboxed(name: str, array: NDArray[Any], keep: bool) -> NDArray[Any]:
             f"{name} has the label {other!r}; expected text or whole numbers: convert the labels with str()"
         )
     return _numbers(name, flat).reshape(array.shape)
+
+
+def _check_none_missing(name: str, absent: int) -> None:
+    if absent:
+        raise ValueError(
+            f"{name} has {absent} missing labels, such as None; expected none: leave those rows out, or give them a "
+            "label of their own"
+        )
 
 
 def _is_missing(value: Any) -> bool:
@@ -177,6 +198,32 @@ def same_type(arrays: Iterable[tuple[str, NDArray[Any]]]) -> list[NDArray[Any]]:
     extremes = [int(end) for _, array in named if array.size for end in (array.min(), array.max())]
     dtype = _integer_dtype(min(extremes, default=0), max(extremes, default=0))
     return [_as_integers(array, dtype) for _, array in named]
+
+
+def joined(arrays: Iterable[tuple[str, NDArray[Any]]]) -> NDArray[Any]:
+    """Return arrays of labels or targets, given with their names, as one array in which equal labels are equal.
+
+    Raises
+    ------
+    TypeError
+        If they are of different kinds.
+    ValueError
+        If no integer type of NumPy holds all of their labels.
+    """
+    named = list(arrays)
+    check_one_kind(named)
+    parts = [array for _, array in named]
+    numbers = kind_of(parts[0]) == "numbers" and len({part.dtype for part in parts}) > 1
+    if numbers and all(map(are_whole, parts)):  # which NumPy may join as floats
+        parts = same_type(named)
+        if parts[0].dtype.kind == "O":
+            raise ValueError(
+                f"{' and '.join(name for name, _ in reversed(named))} together have negative labels and labels from "
+                "2**63; expected labels that int64 or uint64 holds"
+            )
+    if len({part.dtype for part in parts if part.dtype.kind == "U"}) > 1:
+        parts = [part.astype(object) for part in parts]  # one long text would pad all others
+    return np.concatenate(parts)
 
 
 def are_whole(numbers: NDArray[Any]) -> bool:

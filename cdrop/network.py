@@ -44,7 +44,7 @@ __all__ = ["Evaluation", "History", "Network", "make_network"]
 _SCALINGS = ("train", "test")
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
 _PASSED_ROWS = 2**20  # rows times masks of a piece under dropout
-_INTERRUPTS = ("keep", "raise")
+INTERRUPTS = ("keep", "raise")
 _LOADED = (  # the attributes that a state sets
     "_background",
     "_optimizer",
@@ -364,7 +364,7 @@ class Network:
         passes, total = _training.length(iterations, epochs, cut.count)
         if passes is None:
             _training.check_no_epochs(hyper, held_out)
-        choice("interrupt", interrupt, _INTERRUPTS)
+        choice("interrupt", interrupt, INTERRUPTS)
         plan = Plan(data, hyper, cut, passes, total, held_out)
         new = {"_one_column": self._is_one_column(y)}
         _training.fit(self, plan, callbacks, checkpoint, checkpoint_every, new)

@@ -165,8 +165,8 @@ def _name(result: ExperimentResult, arm: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text that matplotlib does not take for a formula."""
-    return text.replace("$", r"\$")
+    """Return text that matplotlib does not take for a formula, and can draw: names of files need not be Unicode."""
+    return text.encode(errors="replace").decode().replace("$", r"\$")
 
 
 def _rows(axes: Axes, result: ExperimentResult, values: dict[str, Any]) -> None:

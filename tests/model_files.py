@@ -39,9 +39,10 @@ def parts(content):
     return about, arrays
 
 
-def forged(about, arrays):
-    """Make a file of any entry and arrays, with its digest right."""
-    header, data = {"__metadata__": {"cdrop": json.dumps({"sha256": "0" * 64, **about})}}, b""
+def forged(about, arrays, entry=None):
+    """Make a file of any entry (as text, if it is to be written otherwise) and arrays, with its digest right."""
+    entry = entry or json.dumps({"sha256": "0" * 64, **about})
+    header, data = {"__metadata__": {"cdrop": entry}}, b""
     for name, (dtype, shape, content) in arrays.items():
         offsets = [len(data), len(data) + len(content)]
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": offsets}

@@ -54,6 +54,7 @@ def test_a_dict_for_each_of_several_labels(tmp_path):
         ("even", Y, "expected a dict of weights by class or 'balanced'"),
         ({0: 3.0, 7: 2.0}, Y, r"weights for \[7\], which are no classes; .*\[0 1 2\]"),
         ({0: 0, 1: 0, 2: 0}, Y, "class_weight, with sample_weight, is negative or zero everywhere"),
+        ({(0,): 1}, Y, r"class_weight is \{\(0,\): 1\}; expected a dict of weights by class"),
         ({0: 1e308, 1: 1e308}, Y, "class_weight, with sample_weight, sums to inf"),
     ],
 )

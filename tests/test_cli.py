@@ -162,7 +162,7 @@ INTEGER, NUMBER = "an integer of at least", "a finite number"
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        *(("--repeats", value, f"{INTEGER} 1") for value in ("0", "2.5")),
+        *(("--repeats", v, f"{INTEGER} 1") for v in ("0", "2.5", "1_0", "\u0661\u0662", "\uff15")),
         ("--splits", "1", f"{INTEGER} 2"),
         ("--iterations", "-3", f"{INTEGER} 1"),
         ("--epochs", "0", f"{INTEGER} 1"),
@@ -175,7 +175,7 @@ INTEGER, NUMBER = "an integer of at least", "a finite number"
         *(("--sweep", value, f"{NUMBER} of at least 0 and below 1") for value in ("1", "")),
         *(("--rates", value, f"{NUMBER} above 0 and below 1") for value in ("0", "1", "")),
         *(("--learning-rate", value, f"{NUMBER} above 0") for value in ("0", "inf")),
-        *(("--l2", value, f"{NUMBER} of at least 0") for value in ("-1e-3", "x")),
+        *(("--l2", v, f"{NUMBER} of at least 0") for v in ("-1e-3", "x", "1_0.5", "\u0661")),
         *(("--margin", value, f"{NUMBER} of at least 0") for value in ("-1", "inf", "x")),
         ("--train-size", "0", f"{INTEGER} 1"),
         *(("--test-share", value, f"{NUMBER} above 0 and below 1") for value in ("0", "1")),
@@ -1188,6 +1188,69 @@ def test_info(capsys, monkeypatch):
     monkeypatch.setattr("cdrop.experiments.machine.package_version", lambda package: None)
     assert cli.main(["info"]) == 0
     assert "table     absent: pip install 'cdrop[table]'" in capsys.readouterr().out
+
+
+def test_info_of_a_user_without_a_home(capsys, monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("CDROP_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.home", fail)
+    assert cli.main(["info"]) == 0
+    assert (
+        "cache     none: no home folder to keep data in: set CDROP_CACHE" in capsys.readouterr().out
+    )
+
+
+@POSIX
+def test_a_deleted_working_directory_is_an_error_before_the_work(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    run_there = f"cd {gone} && rmdir {gone} && {shlex.join(python('compare', '--data', 'digits'))}"
+    for option in ("--json x.json", "--report x.html", "--checkpoint kept"):
+        gone.mkdir(exist_ok=True)
+        done = subprocess.run(
+            f"{run_there} {option}", shell=True, capture_output=True, text=True, timeout=120
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"cdrop compare: error: {option.split()[0]}: ")
+        assert len(done.stderr.splitlines()) == 1
+
+
+@POSIX
+def test_a_full_disk_of_the_kept_runs_is_named(fake, here, capsys, monkeypatch):
+    sync, calls = os.fsync, []
+
+    def full(number):
+        calls.append(number)
+        if len(calls) > 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(number)
+
+    monkeypatch.setattr("cdrop.experiments.ledger.os.fsync", full)
+    assert compare("--repeats 5 --checkpoint kept") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(
+        r"cdrop compare: error: .*No space left on device: 'kept.experiment\.\w+'", error
+    )
+
+
+@pytest.mark.parametrize("width", [4 * 10**9, 10**15])
+def test_too_wide_layers_are_an_error_of_one_line(width, here, capsys):
+    assert compare(f"--data numbers.csv --label kind --splits 2 --hidden {width}") in (1, 2)
+    error = capsys.readouterr().err
+    assert error.startswith("cdrop compare: error: ")
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["plot", "report"])
+def test_a_name_with_signs_of_mathematics_or_odd_bytes_is_drawn(option, here):
+    pytest.importorskip("matplotlib"), pytest.importorskip("jinja2")
+    name = os.fsdecode(b"$x_{$ \\frac\xff.csv")
+    os.rename("numbers.csv", name)
+    line = f"--data {shlex.quote(name)} --label kind {shlex.join(TUNED)} --splits 2"
+    assert compare(f"{line} --{option}", f"out.{'png' if option == 'plot' else 'html'}") == 0
 
 
 def test_info_says_where_the_threads_come_from():

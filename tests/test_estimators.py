@@ -405,9 +405,34 @@ def test_uncertainty_has_the_shape_of_the_problem():
     assert (told.std > 0).any()
 
 
+@pytest.mark.parametrize("targets", [1, 2])
+def test_a_pipeline_predicts_with_the_standard_deviation(targets):
+    y = X[:, 0] if targets == 1 else X[:, :2]
+    pipe = make_pipeline(StandardScaler(), quick(BOTH[1])).fit(X, y)
+    mean, std = pipe.predict(X, return_std=True)
+    assert np.array_equal(mean, pipe.predict(X))
+    assert np.array_equal(std, pipe[-1].predict_uncertainty(pipe[:-1].transform(X)).std)
+    assert std.shape == mean.shape == y.shape
+    assert std.dtype == mean.dtype
+    with pytest.raises(TypeError, match="return_std is 'yes'; expected"):
+        pipe.predict(X, return_std="yes")
+
+
+def test_single_passes_are_those_of_subnetworks():
+    net = quick(BOTH[1]).fit(X, X[:, 0]).network_
+    passes = net.subnetworks(5)
+    mean = np.mean([passes[i].predict(X) for i in range(5)], axis=0)
+    np.testing.assert_allclose(mean, passes.predict(X), rtol=1e-5, atol=1e-6)
+
+
 def test_uncertainty_without_dropout_is_an_error():
     net = quick(dropout=0.0).fit(X, Y)
-    for ask in (net.predict_uncertainty, lambda x: net.predict_proba(x, 10)):
+    number = quick(BOTH[1], dropout=0.0).fit(X, X[:, 0])
+    for ask in (
+        net.predict_uncertainty,
+        lambda x: net.predict_proba(x, 10),
+        lambda x: number.predict(x, return_std=True),
+    ):
         with pytest.raises(ValueError, match="dropout"):
             ask(X)
 

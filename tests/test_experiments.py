@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -476,6 +477,14 @@ def test_candidates_are_shown_and_counted():
 def test_arms_of_other_kinds_are_refused(arms, message):
     with pytest.raises((TypeError, ValueError), match=message):
         parse_arms(arms)
+
+
+@pytest.mark.parametrize("where", ["X", "test_data[0]"])
+def test_rows_and_targets_in_one_tuple_are_refused_with_the_right_way(where):
+    given = {"X": X, "y": Y, "test_data": (X, Y)}
+    given |= {"X": (X, Y)} if where == "X" else {"test_data": ((X, Y), Y)}
+    with pytest.raises(TypeError, match=rf"^{re.escape(where)} is a tuple, .*as `y`.*`test_data`$"):
+        paired_experiment(ARMS, **given)
 
 
 def test_what_a_network_refuses_is_raised():

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from cdrop import DropoutMLPClassifier
-from cdrop._labels import label_array, same_type, sorted_numbers
+from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network, load
+from cdrop._labels import joined, label_array, same_type, sorted_numbers
 from cdrop.convert import to_onnx
 from cdrop.experiments import paired_experiment
-from cdrop.experiments.problem import _encode, _joined, _targets
+from cdrop.experiments.problem import _encode, _targets
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -178,8 +178,9 @@ def test_a_class_that_was_not_trained_counts_as_wrong():
 
 def experiment_classes(y, y_test):
     """Return what `paired_experiment` makes of labels."""
-    joined = _joined(_targets("y", y, X), _targets("test_data[1]", y_test, X))
-    return _encode(joined, "classification", False)[2]
+    named = [("y", y), ("test_data[1]", y_test)]
+    both = joined([(name, _targets(name, labels, X)) for name, labels in named])
+    return _encode(both, "classification", False)[2]
 
 
 def test_experiments_keep_integers_apart():
@@ -200,3 +201,81 @@ def test_onnx_refuses_labels_that_it_cannot_hold():
     fits = quick().fit(X3.astype("f4"), Y3.astype("u8"))
     labels = ReferenceEvaluator(to_onnx(fits)).run(["label"], {"X": X3.astype("f4")})[0]
     assert np.array_equal(labels, fits.predict(X3))
+
+
+# ---- Masked arrays, dates, long doubles, several labels ------------------------------------
+
+
+def test_masked_entries_are_refused_wherever_there_are_arrays():
+    def masked(array):
+        return np.ma.array(array, mask=np.arange(array.size).reshape(array.shape) == 7)
+
+    model = quick().fit(X3, np.ma.array(Y3, mask=False))
+    target = X3[:, 0]
+    for name, call in {
+        "X": lambda: quick().fit(masked(X3), Y3),
+        "y": lambda: quick().fit(X3, masked(Y3)),
+        "sample_weight": lambda: quick().fit(X3, Y3, masked(np.ones(60))),
+        "X_val": lambda: quick().fit(X3, Y3, X_val=masked(X3), y_val=Y3),
+        "y_val": lambda: quick().fit(X3, Y3, X_val=X3, y_val=masked(Y3)),
+        "classes": lambda: quick().partial_fit(X3, Y3, classes=masked(np.arange(9))),
+        "X ": lambda: model.predict(masked(X3)),
+        "y ": lambda: model.score(X3, masked(Y3)),
+        " y ": lambda: DropoutMLPRegressor(max_iter=1).fit(X3, masked(target)),
+        " X ": lambda: Network([4, 3]).fit(masked(X3), Y3, epochs=1),
+        "  y ": lambda: Network([4, 3]).fit(X3, masked(Y3), epochs=1),
+        "  X ": lambda: Network([4, 3]).predict(masked(X3)),
+    }.items():
+        with pytest.raises(ValueError, match=f"{name.strip()}.* has 1 masked entries; expected"):
+            call()
+
+
+DATES = np.array(["2020-01-01", "2020-02-01", "2021-01-01"], "M8[D]")
+
+
+def test_dates_can_be_classes(tmp_path):
+    days = DATES[Y3]
+    weights = dict.fromkeys(DATES, 1.0)
+    for y in (days, days.astype("M8[ns]"), days.astype("M8[M]"), pd.Series(days)):
+        model = quick(class_weight=weights).fit(X3, y, X_val=X3, y_val=days)
+        model.save(tmp_path / "m")
+        again = load(tmp_path / "m")
+        assert again.classes_.dtype == model.classes_.dtype
+        assert np.array_equal(again.predict(X3), model.predict(X3))
+        assert again.score(X3, days) == model.validation_scores_[-1]
+        with pytest.raises(TypeError, match="y has text such as .*, and classes_ has dates"):
+            model.score(X3, days.astype(str))
+    missing = np.append(days[:-1], np.datetime64("NaT"))
+    for call in (
+        lambda: quick().fit(X3, missing),
+        lambda: model.score(X3, missing),
+        lambda: quick().fit(X3, days, X_val=X3, y_val=missing),
+        lambda: quick().fit(X3, pd.Series(missing)),
+        lambda: quick().partial_fit(X3, days, classes=[*DATES, np.datetime64("NaT")]),
+    ):
+        with pytest.raises(ValueError, match="has 1 missing labels"):
+            call()
+
+
+def test_long_doubles_are_numbers_as_others(tmp_path):
+    y = np.array([0, 1, 2], np.longdouble)[Y3] + 2**60
+    model = quick().fit(X3, y)
+    assert model.classes_.tolist() == [2**60, 2**60 + 1, 2**60 + 2]
+    model.save(tmp_path / "m")
+    assert load(tmp_path / "m").score(X3, y) == model.score(X3, Y3 + 2**60)
+    with pytest.raises(ValueError, match="y has 1 missing labels"):
+        quick().fit(X3, np.where(np.arange(60) == 5, np.nan, y))
+
+
+def test_classes_of_several_labels():
+    labels = np.stack([Y3 > 0, Y3 > 1, X3[:, 0] > 0], axis=1).astype(int)
+    models = [quick(), quick(), quick()]
+    for _ in range(3):
+        for model, classes in zip(models, (np.unique(labels), [0, 1, 2], {0, 1}), strict=True):
+            model.partial_fit(X3, labels, classes=classes)
+    first, *others = (model.predict_proba(X3) for model in models)
+    assert all(np.array_equal(first, other) for other in others)
+    for model in (quick(), models[0]):
+        for classes in ([0, 2], [1], range(4), range(2, 5)):
+            with pytest.raises(ValueError, match=r"classes is .*; expected \[0 1 2\], or \[0 1\]"):
+                model.partial_fit(X3, labels, classes=classes)

@@ -262,6 +262,23 @@ def test_a_fit_is_that_of_the_twin(loss, mode, dtype):
     assert_same(net, twin, start, "run")
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        [5 << 60, 3 << 60, 4 << 60, 0],
+        [9, 8, 2**63 + 1, 2**63, 7, 2**64 - 1],
+        [2**40 + 1, 2**40, 2**40 + 1, 2**40, 0],
+        [7] * 9,
+        [],
+    ],
+)
+def test_keys_that_differ_only_in_low_bits_or_not_at_all_are_sorted_stably(monkeypatch, keys):
+    keys = np.array(keys, np.uint64)
+    monkeypatch.setattr(_batches, "random_words", lambda *_: keys)
+    order = _batches.epoch(len(keys), seed=0, number=1)
+    np.testing.assert_array_equal(order, np.argsort(keys, kind="stable"), strict=True)
+
+
 @pytest.mark.parametrize("done", [0, 1000])
 def test_long_fits_draw_the_batches_of_the_twin(done):
     cut = reference.fixed_batches(50, 7, seed=2**64 - 1)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import cdrop.datasets.npz as npz_module
 from cdrop.datasets import DataError, load_npz
 
+RNG = np.random.default_rng(2)
 KINDS = np.array(["oak", "ash", "elm"])[np.arange(60) % 3]
 TABLE = np.random.default_rng(0).standard_normal((60, 4)) * [1, 10, 0.1, 1000] + [0, 5, -1, 1e6]
 IMAGES = np.random.default_rng(1).integers(0, 256, (60, 3, 5), np.uint8)
@@ -268,6 +269,19 @@ def test_rows_are_bounded(tmp_path, monkeypatch):
         load_npz(path)
 
 
+def test_columns_are_bounded(tmp_path, monkeypatch):
+    path = npz(tmp_path / "a.npz", X=TABLE, y=KINDS)
+    monkeypatch.setattr(npz_module, "_MOST_COLUMNS", 4)
+    assert len(load_npz(path).y) == 60
+    monkeypatch.setattr(npz_module, "_MOST_COLUMNS", 3)
+    with pytest.raises(DataError, match="X: expected at most 3 columns, found"):
+        load_npz(path)
+    monkeypatch.undo()
+    wide = npz(tmp_path / "wide.npz", X=np.zeros((2, 2**21), np.uint8), y=[0, 1])
+    with pytest.raises(DataError, match="expected at most 1048576 columns, found"):
+        load_npz(wide)
+
+
 def test_other_methods_of_zip_are_refused(tmp_path):
     path = archive(tmp_path / "a.npz", zipfile.ZIP_LZMA, X=member((1, 1), body=bytes(8)))
     with pytest.raises(DataError, match="X: expected it stored or deflated, found zip's method 14"):
@@ -319,3 +333,36 @@ def test_arrays_of_one_part_are_not_copied(tmp_path):
     table = load_npz(path)
     assert tracemalloc.get_traced_memory()[1] < 1.5 * table.X.nbytes
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_integers_of_other_types_are_not_merged_by_joining_them(tmp_path, part):
+    ids = 2**62 + np.arange(60) % 3
+    arrays = {f"X_{part}": TABLE, f"y_{part}": ids.astype("u8")}
+    table = load_npz(npz(tmp_path / "own.npz", X_train=TABLE, y_train=ids, **arrays))
+    assert table.classes == tuple(map(str, 2**62 + np.arange(3)))
+    y = table.y[60:] if part == "val" else table.test[1]
+    assert (y == np.arange(60) % 3).all()
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_text_next_to_numbers_is_refused(tmp_path, part):
+    labels = np.arange(60) % 3
+    arrays = {f"X_{part}": TABLE, f"y_{part}": labels.astype(str)}
+    path = npz(tmp_path / "own.npz", X_train=TABLE, y_train=labels, **arrays)
+    with pytest.raises(DataError, match=r"text such as '0', and .* has numbers such as 0"):
+        load_npz(path)
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_one_long_label_of_other_rows_does_not_pad_all(tmp_path, part):
+    labels = np.array(["a", "b"])[np.arange(20_000) % 2]
+    other = np.array(["a", "b" * 2**14 if part == "val" else "b"], f"U{2**14}")
+    arrays = {f"X_{part}": np.eye(2), f"y_{part}": other}
+    path = npz(tmp_path / "own.npz", X_train=RNG.normal(size=(20_000, 2)), y_train=labels, **arrays)
+    tracemalloc.start()
+    try:
+        assert len(load_npz(path).classes) == (3 if part == "val" else 2)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()

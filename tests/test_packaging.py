@@ -1,10 +1,12 @@
 """What a user gets: the version, the README, a light import, a library that exports little."""
 
+import ctypes
 import doctest
 import importlib
 import importlib.metadata
 import os
 import pkgutil
+import platform
 import re
 import shutil
 import subprocess
@@ -181,6 +183,59 @@ def test_library_guards_its_stack():
     )
 
 
+@pytest.mark.skipif(not shutil.which("nm"), reason="needs nm")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the symbols of an ELF file")
+def test_library_checks_the_sizes_of_what_the_c_library_writes():
+    command = ["nm", "--dynamic", "--undefined-only", _kernels.__file__]
+    names = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert re.search(r"\b__(?!stack_)\w+_chk\b", names)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="marks of x86")
+def test_library_marks_where_jumps_may_lead():
+    begin = ctypes.cast(ctypes.CDLL(_kernels.__file__).PyInit__kernels, ctypes.c_void_p).value
+    assert ctypes.string_at(begin, 4) == b"\xf3\x0f\x1e\xfa"  # endbr64
+
+
+@pytest.mark.skipif(not shutil.which("readelf"), reason="needs readelf")
+def test_a_wheel_for_release_has_no_debugging_sections():
+    about = importlib.metadata.distribution("cdrop").read_text("WHEEL") or ""
+    if "manylinux" not in about:
+        pytest.skip("not installed from such a wheel")
+    command = ["readelf", "--wide", "--sections", _kernels.__file__]
+    assert (
+        ".debug" not in subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    )
+
+
+def hardening(compiler):
+    """Return the flags of hardening that setup.py chooses for a compiler."""
+    code = (
+        "import os, runpy, setuptools, types\n"
+        "setuptools.setup = lambda **given: None\n"
+        f"os.chdir({str(ROOT)!r})\n"
+        "build = runpy.run_path('setup.py')['BuildKernels']\n"
+        f"build.compiler = types.SimpleNamespace(compiler_so={compiler!r})\n"
+        "print(*build.hardening(build.__new__(build)))"
+    )
+    return run_python(code).split()
+
+
+@pytest.mark.usefixtures("headers")
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
+def test_hardening_is_what_the_compiler_takes(tmp_path):
+    pytest.importorskip("setuptools")
+    assert hardening(["gcc", "-fsanitize=address"]) == []
+    old = tmp_path / "old-gcc"
+    for refused, left in (
+        ("=3|-fcf", "-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-clash-protection"),
+        ("FORTIFY|clash|-fcf", ""),
+    ):
+        old.write_text(f'#!/bin/sh\ncase "$*" in *{refused.replace("|", "*|*")}*) exit 1;; esac\n')
+        old.chmod(0o755)
+        assert hardening([str(old)]) == left.split()
+
+
 @pytest.mark.usefixtures("headers")
 def test_every_feature_that_a_path_is_compiled_for_is_asked_for():
     asked = set(re.findall(r"\bbit_(\w+)", read("src_c/cpu.c")))
@@ -228,6 +283,12 @@ def test_import_takes_little_time_beyond_numpy(tmp_path):
     run_python(code, environment)
     # On a machine with other work some tries are slow, caches being shared: one that is not shows what it takes.
     assert any(float(run_python(code, environment)) < 0.1 for _ in range(20))
+
+
+def test_actions_are_pinned_by_commit():
+    uses = re.findall(r"uses: (.*)", read(".github/workflows/ci.yml"))
+    assert uses
+    assert [use for use in uses if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+", use)] == []
 
 
 def test_no_flag_ties_the_build_to_this_cpu():

@@ -1,11 +1,15 @@
 """The estimators' probabilities: digits of small ones, logarithms, and rows that overflow."""
 
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 from scipy.special import expit, log_softmax
+from sklearn.utils.validation import validate_data
 
-from cdrop import DropoutMLPClassifier, DropoutMLPRegressor
+from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network
 from cdrop.estimators import base
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -125,3 +129,34 @@ def test_pieces_make_the_whole(task, monkeypatch):
     wide[700] = 3e38
     with pytest.raises(ValueError, match=r"X\[700\] makes"):
         model.predict(wide)
+
+
+# ---- One row at a time ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("dtype", EPS)
+def test_a_row_has_the_networks_probabilities_and_no_network_is_made(task, dtype, monkeypatch):
+    model, x = trained(task, dtype)
+    net, whole = model.network_, model.predict_proba(x)
+    monkeypatch.setattr(Network, "__init__", None)
+    rows = np.concatenate([model.predict_proba(x[i : i + 1]) for i in range(len(x))])
+    assert np.array_equal(rows, whole)
+    if task != "one":
+        assert np.array_equal(rows[:, -net.units[-1] :], net.predict_proba(x))
+
+
+def test_rows_that_are_taken_as_they_are_meet_the_same_checks():
+    model, x = trained("two", "float64")
+    whole, strange = model.predict_proba(x), x.copy()
+    for rows in (x.tolist(), np.asfortranarray(x), x.astype(">f8"), x[::-1].copy()[::-1]):
+        assert np.array_equal(model.predict_proba(rows), whole)
+    strange[7, 2] = np.nan
+    for rows in (x[:0], x[:, :3], x[0], x[None], x + 0j, strange, strange.astype("f4")):
+        with pytest.raises(ValueError, match=".") as theirs:
+            validate_data(model, rows, accept_sparse="csr", reset=False)
+        with pytest.raises(ValueError, match=f"^{re.escape(str(theirs.value))}$"):
+            model.predict_proba(rows)
+    model.fit(pd.DataFrame(x, columns=list("abcde")), TASKS["two"])
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        model.predict_proba(x)

@@ -141,6 +141,7 @@ PARAMETERS = {
     "epsilon": POSITIVE,
     "n_iter_no_change": [*NO_WHOLE, 0, -1, -INF],
     "n_jobs": [1.5, "3", [1], 1j, 0, 257, HUGE, {}],
+    "interrupt": [*NO_NAME, "stop"],
 }
 WITH = {  # what a parameter needs beside it to have a meaning
     **each(("momentum", "nesterovs_momentum"), {"solver": "sgd"}),
@@ -288,6 +289,8 @@ def method_calls(kind):
         calls["score"] = Call(call("score"), good, {"X": OTHER_X12, "y": NO_Y}, SAYS)
         calls["score-weighted"] = Call(call("score"), good, {"sample_weight": NO_WEIGHTS})
         calls["predict_log_proba"] = Call(call("predict_log_proba"), x, {"X": OTHER_X12}, SAYS)
+    else:
+        calls["predict-std"] = Call(call("predict"), x, {"return_std": NO_FLAG})
     return {f"{name}.{method}": made for method, made in calls.items()}
 
 

@@ -3,11 +3,16 @@
 import copy
 import io
 import math
+import pickle
+import re
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network, load
@@ -300,3 +305,71 @@ def test_a_refused_or_diverged_first_fit_changes_nothing():
             model.fit(X, TARGET)
         assert not hasattr(model, "network_")
         assert [str(each) for each in draws.get_state()] == before
+
+
+# ---- One fit at a time ---------------------------------------------------------------------
+
+
+@QUIET
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_second_fit_meanwhile_is_refused_and_changes_nothing(warm, monkeypatch):
+    model = regressor(early_stopping=False, max_iter=5, warm_start=warm).fit(X, TARGET)
+    alone = clone(model).fit(X, TARGET)
+    if warm:
+        alone.fit(X, TARGET)
+    seen, end = [], estimators._Watch.on_epoch_end
+
+    def again(watch, net, epoch):
+        mine = watch.estimator is model
+        monkeypatch.setattr(estimators._Watch, "on_epoch_end", end)
+        for call in (model.fit, model.partial_fit) if mine else ():
+            with ThreadPoolExecutor(1) as other:
+                seen.append(other.submit(call, X, TARGET).exception())
+            with pytest.raises(RuntimeError, match="is in a fit"):  # of a callback or handler
+                call(X, TARGET)
+        for copied in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
+            assert estimators._HELD not in vars(copied)
+        copied = copy.deepcopy(model)
+        copied.partial_fit(X, TARGET)
+        return end(watch, net, epoch)
+
+    monkeypatch.setattr(estimators._Watch, "on_epoch_end", again)
+    model.fit(X, TARGET)
+    assert len(seen) == 2
+    for error in seen:
+        assert re.match(r"this .*Regressor is in a fit; expected one fit at a time", str(error))
+    assert snapshot(model)[:2] == snapshot(alone)[:2]
+    assert estimators._HELD not in vars(model)
+
+
+@QUIET
+def test_a_fit_that_a_fork_left_behind_bars_nothing():
+    model = regressor(max_iter=2)
+    vars(model)[estimators._HELD] = [0]
+    assert estimators._HELD not in vars(model.fit(X, TARGET))
+
+
+@QUIET
+@pytest.mark.parametrize("at", ["validate_data", "Network", "row_weights", "threads"])
+def test_a_fit_that_is_being_prepared_is_seen_whole_or_not_at_all(at, monkeypatch, tmp_path):
+    frame = pd.DataFrame(XC[:, :4], columns=list("abcd"))
+    model, seen = classifier(max_iter=2).fit(frame, Y), []
+    before = model.predict(frame)
+    function = getattr(estimators, at)
+
+    def look(*arguments, **settings):
+        result = function(*arguments, **settings)
+        monkeypatch.setattr(estimators, at, function)
+        model.save(tmp_path / "m")
+        for other in (load(tmp_path / "m"), pickle.loads(pickle.dumps(model)), copy.copy(model)):
+            assert np.array_equal(other.predict(frame), before)
+            assert list(other.feature_names_in_) == list("abcd")
+        seen.append(at)
+        monkeypatch.setattr(estimators, at, look)
+        return result
+
+    monkeypatch.setattr(estimators, at, look)
+    model.fit(XC, Y % 2)
+    assert seen
+    assert not hasattr(model, "feature_names_in_")
+    assert model.classes_.tolist() == [0, 1]

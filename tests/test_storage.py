@@ -7,6 +7,7 @@ import pickle
 import random
 import struct
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -688,3 +689,26 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert "OSError" in process.stderr
     assert digest(load(path)) == digest(net)
     assert os.listdir(tmp_path) == ["m"]
+
+
+def test_loading_takes_three_times_the_arrays_next_to_the_network(tmp_path):
+    path = tmp_path / "m"
+    Network([300, 700, 700, 32]).save(path)
+    load(path)
+    tracemalloc.start()  # which sees NumPy's arrays, not the network's own memory
+    try:
+        load(path)
+        assert tracemalloc.get_traced_memory()[1] < 3 * path.stat().st_size
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_error_names_some_of_what_differs(tmp_path):
+    path = tmp_path / "m"
+    Network([2, 2]).save(path)
+    about, arrays = parts(path.read_bytes())
+    arrays |= {f"more{i}" + 99 * "x": ["F32", [0], b""] for i in range(1000)}
+    path.write_bytes(forged(about, arrays))
+    with pytest.raises(ModelFileError, match=r"has other 'more0x+', 'more1.*, \.\.\.$") as caught:
+        load(path)
+    assert len(str(caught.value)) < 600

@@ -34,10 +34,15 @@ def compiler() -> list[str]:
 
 def machine() -> str:
     """Return what counts depend on besides the text: the processor's kind, the compiler and its version."""
-    version = subprocess.run(
-        [*compiler(), "-dumpfullversion"], capture_output=True, text=True, check=True
-    )
-    return f"{platform.machine()}, {Path(compiler()[0]).name} {version.stdout.strip()}"
+    # gcc's -dumpversion is the first number only, and clang does not know -dumpfullversion.
+    command = [*compiler(), "-E", "-P", "-"]
+    text = subprocess.run(
+        command, input="__VERSION__", capture_output=True, text=True, check=True
+    ).stdout
+    version = re.search(r"\d+(\.\d+)+", text)
+    if version is None:
+        raise SystemExit(f"{shlex.join(command)} tells no version: {text.strip()!r}")
+    return f"{platform.machine()}, {Path(compiler()[0]).name} {version[0]}"
 
 
 def build(program: Path) -> None:
@@ -100,23 +105,23 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     if shutil.which("valgrind") is None:
         raise SystemExit("the guard needs valgrind. Debian: apt install valgrind")
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "kernels"
-        build(program)
-        counts = {path: count(program, path, Path(folder)) for path in PATHS}
     records = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     here = machine()
-    if options.record:
-        records[here] = counts
-        RECORD.write_text(json.dumps(records, indent=1) + "\n")
-        print(f"on record for {here}: {sum(map(len, counts.values()))} counts")
-        return 0
-    if here not in records:
+    if here not in records and not options.record:
         known = "; ".join(records) or "nothing"
         raise SystemExit(
             f"no counts on record for {here} (only for {known}). Choose another CC, or record "
             "them at a commit that is known to be fast: make guard ARGS=--record"
         )
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "kernels"
+        build(program)
+        counts = {path: count(program, path, Path(folder)) for path in PATHS}
+    if options.record:
+        records[here] = counts
+        RECORD.write_text(json.dumps(records, indent=1) + "\n")
+        print(f"on record for {here}: {sum(map(len, counts.values()))} counts")
+        return 0
     print(f"instructions on {here}: now, on record, change")
     faults = [f for path in PATHS for f in compare(counts[path], records[here].get(path, {}), path)]
     for fault in faults:

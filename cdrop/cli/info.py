@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from cdrop.cli.common import say
@@ -15,15 +14,24 @@ def run(args: argparse.Namespace) -> int:
     """Print what this machine and this installation are."""
     del args
     from cdrop import kernels
-    from cdrop.datasets import cache_folder
     from cdrop.experiments import machine
 
     about, usable = machine.describe(), kernels.simd_paths()
-    say(_text(about, list(usable), list(kernels.simd_paths(built=True)), cache_folder()))
+    say(_text(about, list(usable), list(kernels.simd_paths(built=True)), _cache()))
     return 0
 
 
-def _text(about: dict[str, Any], usable: list[str], built: list[str], cache: Path) -> str:
+def _cache() -> str:
+    """Return where downloads are kept, or why there is no such place."""
+    from cdrop.datasets import DataNotFoundError, cache_folder
+
+    try:
+        return str(cache_folder())
+    except DataNotFoundError as error:
+        return f"none: {error}"
+
+
+def _text(about: dict[str, Any], usable: list[str], built: list[str], cache: str) -> str:
     """Describe the machine and the installation."""
     from cdrop.experiments import machine
 

@@ -417,13 +417,20 @@ def _list(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     return lambda text: tuple(parse(part) for part in text.split(","))
 
 
+def _plain(text: str) -> str:
+    """Return a number's text; ValueError for digits of other scripts and for 1_000, which Python accepts."""
+    if "_" in text or not text.isascii():
+        raise ValueError(text)
+    return text
+
+
 def _whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     """Return an argument type: integers from `least` to `most`."""
     span = f"of at least {least}" if math.isinf(most) else f"from {least} to {most}"
 
     def parse(text: str) -> int:
         try:
-            value = int(text)
+            value = int(_plain(text))
         except ValueError:
             value = least - 1
         if not least <= value <= most:
@@ -441,7 +448,7 @@ def _number(low: float, high: float, *, low_open: bool = False) -> Callable[[str
 
     def parse(text: str) -> float:
         try:
-            value = float(text)
+            value = float(_plain(text))
         except ValueError:
             value = math.nan
         if not (low <= value < high) or (low_open and value == low):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrop._checks import truth_value
+from cdrop._labels import joined
 from cdrop.datasets.columns import Cells, drop_infinite, has_extra, number_reasons
 from cdrop.datasets.dataset import DataError
 from cdrop.datasets.table import Column, Table, check_task, encode_labels, is_missing
@@ -397,7 +398,8 @@ def _encoded(
     task, y, classes = encode_labels(labels, task)
     if test is None:
         return task, y, classes
-    _, y, every = encode_labels(np.concatenate([labels, test.labels]), task)
+    both = joined([("y", labels), ("y of test rows", test.labels)])
+    _, y, every = encode_labels(both, task)
     unknown = set(every) - set(classes)
     if unknown:
         raise ValueError(

@@ -89,10 +89,12 @@ def read_file(path: Path, options: Options, like: Read | None = None) -> Read:
     except ImportError as error:
         needs = _NEEDS.get(path.suffix.lower())
         more = f" {needs}" if needs else ""
-        raise DataError(f'{path}: {error}. Install: pip install "cdrop[table]"{more}') from error
+        found = " ".join(str(error).split())
+        raise DataError(f'{path}: {found}. Install: pip install "cdrop[table]"{more}') from error
     except Exception as error:  # whatever the libraries raise at damaged files
+        found = " ".join(str(error).split())
         raise DataError(
-            f"{path}: expected a readable {path.suffix} file, found: {error}"
+            f"{path}: expected a readable {path.suffix} file, found: {found}"
         ) from error
     return _read_frame(frame, path, options, like)
 

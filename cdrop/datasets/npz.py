@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cdrop._checks import cast
+from cdrop._labels import joined
 from cdrop.datasets.assemble import Rows, finish_arrays, listed
 from cdrop.datasets.dataset import (
     MOST_BYTES,
@@ -31,6 +32,7 @@ from cdrop.datasets.table import Table, check_task
 
 __all__ = ["load_npz"]
 
+_MOST_COLUMNS = 1 << 20  # each takes a name and more, however few rows there are
 _KEYS = {  # Keras writes the small ones
     "train": (("X_train", "x_train", "X", "x"), ("y_train", "y")),
     "val": (("X_val", "x_val"), ("y_val",)),
@@ -70,8 +72,9 @@ def load_npz(
         If there is no such file.
     DataError
         If the file is damaged, contains pickled objects, lacks an array, would take more than 1 GiB
-        (tables as floats) or unpack to more than it can hold, or has more than 16 million rows; if the arrays do
-        not fit together, or test labels are unknown to the training rows.
+        (tables as floats) or unpack to more than it can hold, or has more than 16 million rows or
+        a million columns; if the arrays do not fit together, or test labels are unknown to the
+        training rows.
     TypeError, ValueError
         If an argument is unfit, or both `path` and `test` have test rows.
 
@@ -96,19 +99,22 @@ def load_npz(
             raise ValueError(
                 f"test is {str(test)!r}; expected None: {place} has test rows of its own"
             )
-        parts["test"] = _joined(_read_parts(other).values())
+        parts["test"] = _joined(_read_parts(other), other)
         _check_alike(parts, other)
     held_out = parts.pop("test", None)
-    rows = _joined(parts.values())
+    rows = _joined(parts, place)
     return finish_arrays(place.name, f"the file {place}", place, rows, held_out, task)
 
 
-def _joined(parts: Iterable[Rows]) -> Rows:
+def _joined(parts: Mapping[str, Rows], path: Path) -> Rows:
     """Return the rows of all parts as one."""
-    every = list(parts)
-    if len(every) == 1:  # usually: no copy
-        return every[0]
-    return Rows(np.concatenate([p.X for p in every]), np.concatenate([p.labels for p in every]))
+    if len(parts) == 1:  # usually: no copy
+        return parts["train"]
+    try:
+        labels = joined([(_KEYS[part][1][0], rows.labels) for part, rows in parts.items()])
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: {error}") from error
+    return Rows(np.concatenate([rows.X for rows in parts.values()]), labels)
 
 
 def _read_parts(path: Path) -> dict[str, Rows]:
@@ -174,6 +180,8 @@ def _read_array(
         )
     if shape and shape[0] > MOST_ROWS:
         raise DataError(f"{where}: expected at most {MOST_ROWS} rows, found {promise}")
+    if len(shape) == 2 and shape[1] > _MOST_COLUMNS:
+        raise DataError(f"{where}: expected at most {_MOST_COLUMNS} columns, found {promise}")
     packed = min(info.compress_size, os.path.getsize(str(archive.filename)))
     if need != info.file_size or need > packed * ratios[info.compress_type]:
         raise DataError(

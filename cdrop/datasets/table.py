@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cdrop._checks import as_array, choice
+from cdrop._labels import label_array
 from cdrop.datasets.dataset import MOST_CLASSES
 from cdrop.datasets.transform import TableEncoder, Transformer, array_transformer
 
@@ -285,7 +286,7 @@ def encode_labels(
         raise ValueError(
             f"y has {(~np.isfinite(labels)).sum()} infinite labels; expected finite ones"
         )
-    distinct, places = np.unique(labels, return_inverse=True)
+    distinct, places = _distinct(labels)
     if len(distinct) < 2:
         some = f"{str(distinct[0])[:50]!r} in each row" if len(distinct) else "no rows"
         raise ValueError(f"y has {some}; expected at least 2 distinct labels")
@@ -317,35 +318,31 @@ def check_task(task: Any) -> None:
 
 def _label_array(y: ArrayLike) -> NDArray[Any]:
     """Return labels as a vector of numbers, booleans or text, none of them missing."""
-    labels = as_array("y", y)
+    labels = as_array("y", label_array("y", y))
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or not len(labels):
         raise ValueError(f"y has shape {labels.shape}; expected (n,), one label for each row")
-    if labels.dtype.kind not in "biufUTO":
+    if labels.dtype.kind not in "biufUO":
         raise TypeError(f"y has dtype {labels.dtype}; expected numbers, booleans or text")
-    absent = 0
-    if labels.dtype.kind in "fO":
-        absent = int(
-            np.isnan(labels).sum() if labels.dtype.kind == "f" else sum(map(is_missing, labels))
-        )
+    absent = np.isnan(labels).sum() if labels.dtype.kind == "f" else 0
     if absent:
         raise ValueError(
             f"y has {absent} missing labels; expected none: leave those rows out of X and y"
         )
-    return labels if labels.dtype.kind in "biufU" else _unboxed(labels.tolist())
+    return labels
 
 
-def _unboxed(values: list[Any]) -> NDArray[Any]:
-    """Return Python objects as an array of booleans, numbers or text."""
-    booleans = sum(isinstance(value, (bool, np.bool_)) for value in values)
-    if booleans in (0, len(values)) and np.asarray(values).dtype.kind in "biuf":
-        return np.asarray(values)
-    _check_count(len(set(values)))
-    names = {value: str(value) for value in values}
-    if len(set(names.values())) < len(names):
-        raise ValueError("y has labels that differ only in type, as 1 and '1'; expected one type")
-    return np.array([names[value] for value in values])
+def _distinct(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Return the distinct labels in order, and the place of each label among them."""
+    if labels.dtype.kind != "O":
+        distinct, places = np.unique(labels, return_inverse=True)
+        return distinct, places.ravel()
+    texts = labels.tolist()  # which an array of text would pad to the longest
+    distinct = np.array(sorted(set(texts)), object)
+    _check_count(len(distinct))
+    place = {text: i for i, text in enumerate(distinct.tolist())}
+    return distinct, np.fromiter(map(place.__getitem__, texts), np.intp, len(texts))
 
 
 def _guess_task(values: NDArray[Any], rows: int) -> str:
@@ -373,4 +370,4 @@ def _in_order(
         order.sort(key=lambda place: int(names[place]))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    return rank[places.ravel()], tuple(names[place] for place in order)
+    return rank[places], tuple(names[place] for place in order)

@@ -24,6 +24,7 @@ import re
 import warnings
 import zipfile
 import zlib
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ _HEAD = 1 << 18  # bytes that are looked at first
 _SAMPLE = 200  # lines
 _BLOCK = 1 << 16  # bytes scanned at a time: they stay in the cache
 _LARGE = 1 << 20  # bytes: larger tables of numbers are parsed as arrays
-_MOST_EXACT = 1 << 28  # bytes: cell by cell, a table takes up to 20 times its size
+_MOST_EXACT = 1 << 28  # bytes: cell by cell, a table takes up to 40 times its size
 # Where several fit, the first: a comma may be a decimal point or in a text. The last two stand for
 # any white space, and for at least two blanks, as between columns of fixed width.
 _SEPARATORS = ("\t", ";", "|", ",", " ", "  ")
@@ -425,22 +426,24 @@ def _has_padded(block: bytes, sep: str) -> bool:
 
 def _read_cells(path: Path, look: _Look, options: Options, like: Read | None) -> Read:
     """Read a table with the standard library; each cell is known as it was written."""
+    # Of each column the distinct cells, and the place of each cell among them: rows of text would take far more.
+    columns: list[tuple[dict[str, int], array[int]]] = [({}, array("q")) for _ in look.names]
     with _below_header(path, look) as text:
-        columns = list(zip(*_checked(path, look, text), strict=True))
-    if not columns:
+        for row in _checked(path, look, text):
+            for (levels, places), cell in zip(columns, row, strict=False):
+                places.append(levels.setdefault(cell.strip(), len(levels)))
+    if not columns[0][1]:
         raise DataError(f"{path}: expected rows below the names of the columns, found none")
     forced = {find(look.names, name, "categories", path): "text" for name in options.categories}
     if like is not None:
         forced = dict.fromkeys(like.numbers, "number")
         forced |= {name: cells.kind for name, cells in like.others.items()}
     cells = {}
-    for name, column in zip(look.names, columns, strict=False):
-        levels: dict[str, int] = {}
-        codes = np.array([levels.setdefault(cell.strip(), len(levels)) for cell in column])
+    for name, (levels, places) in zip(look.names, columns, strict=True):
         try:
             cells[name] = typed(
                 list(levels),
-                codes,
+                np.frombuffer(places, np.int64).astype(np.intp, copy=False),
                 decimal=look.decimal,
                 missing=options.missing,
                 kind=forced.get(name),

@@ -20,7 +20,15 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from cdrop import storage
-from cdrop._checks import drop_rate, drop_rates, row_weights, truth_value, whole_number
+from cdrop._checks import (
+    check_unmasked,
+    drop_rate,
+    drop_rates,
+    row_weights,
+    truth_value,
+    whole_number,
+)
+from cdrop._kernels import all_finite
 from cdrop.callbacks import Callback, EpochPrinter, ProgressBar
 from cdrop.estimators.options import (
     SMALLEST_RATE,
@@ -45,6 +53,7 @@ _OUT_ACTIVATIONS = {
 _FLOATS = (np.float64, np.float32)
 _KEPT = ("best", "last")  # weights that early stopping keeps
 _OUTPUTS_AT_ONCE = 2**20
+_HELD = "_fit_under_way"  # an attribute during a fit
 _PARTS = ("weight", "bias")
 _WATCHED = (  # changes from epoch to epoch
     "n_iter_",
@@ -75,6 +84,7 @@ class _Data:
 class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share."""
 
+    interrupt = "keep"  # of estimators that were pickled before there was this parameter
     _numeric = False
     _remembered: tuple[str, ...] = ("n_features_in_", *_WATCHED, "_validated")
 
@@ -107,6 +117,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         n_jobs: int | None = None,
+        interrupt: str = "keep",
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -134,6 +145,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
         self.n_jobs = n_jobs
+        self.interrupt = interrupt
 
     # ---- What the network knows ----------------------------------------------------------------------------------
 
@@ -240,6 +252,11 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         TypeError, ValueError
             If an argument or a parameter is not as above: nothing has changed then. If training has diverged: a new
             fit has changed nothing then; a warm start leaves the network where it diverged.
+        KeyboardInterrupt
+            After Ctrl-C, see `interrupt`.
+        RuntimeError
+            If the estimator is in another fit: of another thread, or this one was called by a signal handler or a
+            finalizer.
         """
         options = checked_options(self)
         fresh = not (truth_value("warm_start", self.warm_start) and "network_" in vars(self))
@@ -250,13 +267,14 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 "random_state is None; expected, beside checkpoint, a seed: a fit goes on from the same beginning"
             )
         watch = _Watch(self, options)
-        with self._unchanged_if_refused(watch, fresh):
-            data = self._data(X, y, sample_weight, fresh)
+        with self._unchanged_if_refused(watch, fresh) as new:
+            data = new._data(X, y, sample_weight, fresh)
             held_out = None
             if X_val is not None:
-                held_out = self._held_out(X_val, y_val, sample_weight_val)
-            about = self._prepared(data, watch, fresh, held_out)
+                held_out = new._held_out(X_val, y_val, sample_weight_val)
+            about = new._prepared(data, watch, fresh, held_out)
             about |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+            self.__dict__ = new.__dict__
             self._run(data, watch, **about)
         if watch.constant:
             return self  # there was nothing to learn but one number
@@ -276,27 +294,53 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         if options.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
         watch = _Watch(self, options)
-        with self._unchanged_if_refused(watch, fresh):
-            data = self._data(X, y, sample_weight, fresh, True, classes)
-            about = self._prepared(data, watch, fresh, None, partial=True)
+        with self._unchanged_if_refused(watch, fresh) as new:
+            data = new._data(X, y, sample_weight, fresh, True, classes)
+            about = new._prepared(data, watch, fresh, None, partial=True)
+            self.__dict__ = new.__dict__
             self._run(data, watch, **about)
 
     @contextmanager
-    def _unchanged_if_refused(self, watch: _Watch, fresh: bool) -> Iterator[None]:
-        """Undo everything where a fit is refused before its first step, or where a new network has diverged."""
-        before, draws = vars(self).copy(), self.random_state
+    def _unchanged_if_refused(self, watch: _Watch, fresh: bool) -> Iterator[BaseDropoutMLP]:
+        """Undo everything where a fit is refused before its first step, or where a new network has diverged.
+
+        Yields an estimator to prepare the fit in. Then its attributes become this one's, all at once, so that signal
+        handlers and other threads never find parts of two fits.
+        """
+        this, draws = [os.getpid()], self.random_state
         drawn = draws.get_state() if isinstance(draws, np.random.RandomState) else None
         try:
-            yield
-        except BaseException as error:
-            if not watch.begun or (fresh and isinstance(error, ValueError)):
-                self.__dict__.clear()
-                self.__dict__.update(before)
-                if drawn is not None:
-                    draws.set_state(drawn)
-                if watch.network is not None:
-                    watch.restore_network()
-            raise
+            self._hold(this)
+            before, new = self.__dict__, object.__new__(type(self))
+            new.__dict__ = before.copy()
+            try:
+                yield new
+            except BaseException as error:
+                if not watch.begun or (fresh and isinstance(error, ValueError)):
+                    self.__dict__ = before
+                    if drawn is not None:
+                        draws.set_state(drawn)
+                    if watch.network is not None:
+                        watch.restore_network()
+                raise
+        finally:
+            if vars(self).get(_HELD) is this:
+                del self.__dict__[_HELD]
+
+    def _hold(self, fit: list[int]) -> None:
+        """Let no other fit change the estimator. `fit` has the number of its process: a fork may leave fits behind."""
+        holder = self.__dict__.setdefault(_HELD, fit)
+        if holder is not fit and holder == fit:
+            raise RuntimeError(
+                f"this {type(self).__name__} is in a fit; expected one fit at a time: fit a copy (sklearn.base.clone)"
+            )
+        self.__dict__[_HELD] = fit
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle and copy without a fit that is under way."""
+        state = dict(super().__getstate__())
+        state.pop(_HELD, None)
+        return state
 
     def _data(
         self,
@@ -308,7 +352,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         classes: NDArray[Any] | None = None,
     ) -> _Data:
         """Check the rows and encode their targets, anew if `fresh`."""
-        _check_no_times(X)
+        _check_kind("X", X)
+        check_unmasked("y", y)
         x, y = validate_data(
             self,
             X,
@@ -339,6 +384,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         return x, self._encoded("y_val", y, x.dtype), weight
 
     def _checked_labels(self, name: str, y: Any) -> NDArray[Any]:
+        check_unmasked(name, y)
         labels = self._label_array(name, y)
         with named(name):
             return _flat(check_array(labels, accept_sparse="csr", ensure_2d=False, dtype=None))
@@ -401,7 +447,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         """Continue from the last epoch; after a stop, continue from the weights that were kept, and count afresh."""
         net, early = self.network_, watch.options.early_stopping
         count = threads(self.n_jobs)
-        watch.remember_network(net)
+        watch.remember_network(net, self._best_weights if self._last_weights else None)
         if self._stopped:
             self._count_afresh()
             if isinstance(net._schedule, Plateau):  # it counts epochs without progress, too
@@ -448,12 +494,20 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 max_norm=options.max_norm,
                 shuffle=options.shuffle,
                 callbacks=[watch, *_shown(options.verbose)],
+                interrupt=options.interrupt,
                 **settings,
             )
         except FloatingPointError as error:
             self._diverged(error)
+        finally:
+            if watch.begun:
+                self._end_run(options)
+
+    def _end_run(self, options: Options) -> None:
+        """Note an interruption, and show the best weights; also where an exception has ended the run."""
+        net = self.network_
         if net.history.interrupted:
-            self._stopped = True  # `Network.fit` has warned
+            self._stopped = True
         if options.early_stopping and self._best_weights is not None:
             self._last_weights = net.coefs_, net.intercepts_
             net.set_weights(*self._best_weights)
@@ -571,8 +625,12 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
 
     # ---- Prediction ----------------------------------------------------------------------------------------------
 
+    def _check_fitted(self) -> None:
+        if "network_" not in vars(self):  # else scikit-learn's check only takes time
+            check_is_fitted(self, "network_")
+
     def _checked(self, X: Any) -> Any:
-        check_is_fitted(self, "network_")
+        self._check_fitted()
         return self._features(X)
 
     def _outputs(self, X: Any) -> Iterator[NDArray[Any]]:
@@ -591,6 +649,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
 
     def _finite(self, outputs: NDArray[Any], first: int = 0) -> NDArray[Any]:
         """Return outputs of rows that are counted from `first`; raise where a row has one that is not finite."""
+        if all_finite(np.ascontiguousarray(outputs)):
+            return outputs
         good = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)
         if not good.all():
             raise ValueError(
@@ -600,8 +660,22 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         return outputs
 
     def _features(self, X: Any) -> Any:
-        _check_no_times(X)
+        if self._is_plain(X):
+            return X
+        _check_kind("X", X)
         return validate_data(self, X, accept_sparse="csr", dtype=_FLOATS, reset=False)
+
+    def _is_plain(self, X: Any) -> bool:
+        """Return whether scikit-learn's checks would return X as it is: they take longer than predicting a row."""
+        return (
+            type(X) is np.ndarray
+            and X.dtype in _FLOATS
+            and X.shape[1:] == (self.n_features_in_,)
+            and len(X) > 0
+            and X.flags.c_contiguous
+            and "feature_names_in_" not in vars(self)
+            and all_finite(X)
+        )
 
     # ---- Files ---------------------------------------------------------------------------------------------------
 
@@ -719,10 +793,9 @@ class _Watch(Callback):
             return "Training loss"
         return "Validation loss" if self.by_loss else "Validation score"
 
-    def remember_network(self, net: Network) -> None:
-        """Note what the beginning of a fit may change of a network."""
+    def remember_network(self, net: Network, shown: _Pair | None) -> None:
+        """Note what the beginning of a fit may change of a network, which may show other weights than its last ones."""
         self.network = net
-        shown = self.estimator._best_weights if self.estimator._last_weights else None
         self._before = net.threads, net._schedule, net._under_way, shown
 
     def restore_network(self) -> None:
@@ -789,12 +862,13 @@ def _batch_size(options: Options, n: int, partial: bool) -> int:
     return min(options.batch_size, n)
 
 
-def _check_no_times(X: Any) -> None:
-    """Refuse times, which scikit-learn takes for numbers of their units."""
+def _check_kind(name: str, X: Any) -> None:
+    """Refuse masked entries, and times, which scikit-learn takes for numbers of their units."""
+    check_unmasked(name, X)
     kinds: Any = getattr(X, "dtypes", getattr(X, "dtype", None))
     for kind in np.ravel(kinds):
         if getattr(kind, "kind", "") in ("M", "m"):
-            raise TypeError(f"X has dtype {kind}; expected real numbers")
+            raise TypeError(f"{name} has dtype {kind}; expected real numbers")
 
 
 @contextmanager

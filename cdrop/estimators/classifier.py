@@ -12,8 +12,8 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted
 
+from cdrop import _kernels
 from cdrop._checks import finite_number, row_weights, truth_value
 from cdrop._labels import label_array, same_type, sorted_numbers
 from cdrop.estimators.base import BaseDropoutMLP
@@ -109,6 +109,11 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Training stops after more than so many epochs without progress; infinity for never.
     n_jobs : int, optional
         Number of threads, -1 for one on each CPU. Default: `cdrop.get_num_threads`. Results do not depend on it.
+    interrupt : {"keep", "raise"}, default "keep"
+        What Ctrl-C does after the current step. "keep": `fit` returns with what has been learned, and warns, as
+        MLPClassifier does. "raise": it raises KeyboardInterrupt, which ends a search or loop around it: choose this for
+        GridSearchCV and cross_validate, where "keep" scores the interrupted fit and continues with the next one. In
+        both cases the estimator is fitted, with its best weights where `early_stopping` keeps these.
 
     Attributes
     ----------
@@ -142,9 +147,13 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     ------
     TypeError, ValueError
         By `fit`, if a parameter is not as above.
+    KeyboardInterrupt
+        By `fit` and `partial_fit`, after Ctrl-C with ``interrupt="raise"``, and after a second Ctrl-C in any case.
 
     Warns
     -----
+    UserWarning
+        By `fit` and `partial_fit`: if Ctrl-C ended it.
     ConvergenceWarning
         By `fit`: if `max_iter` was reached; if training diverged and the best weights were kept; if it stopped although
         the loss never fell by more than `tol` after the first epoch, or the best validation score is not above that of
@@ -212,6 +221,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         n_jobs: int | None = None,
+        interrupt: str = "keep",
     ) -> None:
         super().__init__(
             hidden_layer_sizes=hidden_layer_sizes,
@@ -240,6 +250,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             epsilon=epsilon,
             n_iter_no_change=n_iter_no_change,
             n_jobs=n_jobs,
+            interrupt=interrupt,
         )
         self.class_weight = class_weight
 
@@ -257,7 +268,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         X, y, sample_weight
             As for `fit`; `y` need not have all classes.
         classes : array_like or set, optional
-            All classes there will be; needed in the first call.
+            All classes there will be; needed in the first call. For several labels: the numbers of their columns, or 0
+            and 1.
 
         Returns
         -------
@@ -274,10 +286,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             given = _distinct("classes", classes)
         elif first:
             raise ValueError("classes must be passed on the first call to partial_fit.")
-        if not first and given is not None and not self._are_the_classes("classes", given):
-            raise ValueError(
-                f"classes is {given}; expected {self.classes_}, as in the first call to partial_fit"
-            )
+        if not first and given is not None:
+            self._check_same_classes(given)
         self._partial_fit(X, y, sample_weight, given)
         return self
 
@@ -328,7 +338,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
 
     def _predicted(self, X: Any) -> NDArray[Any]:
         """Predict the numbers of classes, or columns of 0 and 1."""
-        check_is_fitted(self, "network_")
+        self._check_fitted()
         several = not self._multilabel and len(self.classes_) > 2
         pieces = [z.argmax(axis=1) if several else z > 0 for z in self._outputs(X)]
         numbers = np.concatenate(pieces).astype(np.int64, copy=False)
@@ -357,7 +367,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         TypeError, ValueError
             If `X` is invalid, or too large for outputs that are finite; with `mc_samples`, if all dropout rates are 0.
         """
-        check_is_fitted(self, "network_")
+        self._check_fitted()
         if mc_samples is not None:
             x, net = self._checked_finite(X), self._sampled_network()
             return self._by_class(self._finite(net.predict_proba(x, mc_samples)))
@@ -441,15 +451,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
 
     def _sigmoids(self, outputs: NDArray[Any]) -> NDArray[Any]:
         """Return the engine's probabilities of each label, or of both of two classes: 1 - p would lose digits."""
-        both = Network(
-            [1, 2],
-            loss="sigmoid_cross_entropy",
-            dtype=outputs.dtype.name,
-            threads=self.network_.threads,
+        signs = np.array([[1.0]] if self._multilabel else [[-1.0, 1.0]], outputs.dtype)
+        threads = self.network_.threads or 0
+        probabilities: NDArray[Any] = _kernels.masked_gemm(
+            outputs.reshape(-1, 1), signs, None, None, 1.0, "sigmoid", threads
         )
-        both.set_weights([[[-1, 1]]], [[0, 0]])
-        probabilities = both.predict_proba(outputs.reshape(-1, 1))
-        return probabilities[:, 1].reshape(outputs.shape) if self._multilabel else probabilities
+        return probabilities.reshape(outputs.shape) if self._multilabel else probabilities
 
     def _sampled_network(self) -> Network:
         """Return the network, or for two classes one with an output for each: the log-odds and their negative."""
@@ -482,6 +489,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         if fresh:
             self.classes_ = found if multilabel or classes is None else classes
             self._multilabel = multilabel
+            if multilabel and classes is not None:
+                self._check_same_classes(classes)
         self._check_shape("y", y)
         if not (fresh or partial or multilabel or self._are_the_classes("y", found)):
             raise ValueError(
@@ -493,6 +502,13 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         """Whether distinct labels are the known classes, all of them."""
         places = sorted_numbers(name, found, self.classes_)
         return len(found) == len(self.classes_) and bool((places >= 0).all())
+
+    def _check_same_classes(self, given: NDArray[Any]) -> None:
+        """Raise unless `classes` of `partial_fit` are the known ones; those of each of several labels are 0 and 1."""
+        of_each = self._multilabel and np.array_equal(given, [0, 1])
+        if not (of_each or self._are_the_classes("classes", given)):
+            or_of_each = ", or [0 1]" if self._multilabel else ""
+            raise ValueError(f"classes is {given}; expected {self.classes_}{or_of_each}")
 
     def _check_shape(self, name: str, y: NDArray[Any]) -> None:
         """Raise unless labels have the shape of those of the first fit."""
@@ -594,7 +610,10 @@ def _weights_by_class(
     by_class = np.ones(len(classes))
     if weights:
         numbers = [finite_number(f"{name}[{key!r}]", value) for key, value in weights.items()]
-        places = sorted_numbers(name, label_array(name, list(weights)), classes)
+        keys = label_array(name, list(weights))
+        if keys.ndim != 1:
+            raise TypeError(f"{name} is {weights!r}; expected a dict of weights by class")
+        places = sorted_numbers(name, keys, classes)
         by_class[places[places >= 0]] = np.array(numbers)[places >= 0]
         if (places < 0).any() and (places >= 0).sum() < len(classes):
             unknown = [key for key, place in zip(weights, places, strict=True) if place < 0]

@@ -16,6 +16,7 @@ from cdrop import schedules
 from cdrop._checks import as_array, choice, finite_number, norm_limit, truth_value, whole_number
 from cdrop._kernels import MAX_THREADS
 from cdrop._threads import available_cpus
+from cdrop.network import INTERRUPTS
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Schedule
 
@@ -55,6 +56,7 @@ class Options:
     early_stopping: bool
     validation_fraction: float
     patience: float
+    interrupt: str
 
 
 def checked_options(estimator: Any) -> Options:
@@ -84,6 +86,7 @@ def checked_options(estimator: Any) -> Options:
         early_stopping=truth_value("early_stopping", estimator.early_stopping),
         validation_fraction=fraction,
         patience=patience,
+        interrupt=choice("interrupt", estimator.interrupt, INTERRUPTS),
     )
 
 

@@ -20,6 +20,7 @@ __all__ = ["decode", "encode"]
 _DTYPES = (
     *("bool", "object", "str", "float16", "float32", "float64"),
     *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    *(f"datetime64[{unit}]" for unit in ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns")),
 )
 _STATE_MEMBERS, _STATE_WORDS = 5, ((624,), "uint32")  # of MT19937
 _MOST_PADDING = 64  # times the characters there are: no loss to an array of up to so many strings
@@ -33,6 +34,9 @@ def encode(name: str, value: Any) -> Any:
     TypeError, ValueError
         If it is of a kind that a file does not hold; the message calls it `name`.
     """
+    if isinstance(value, (np.ndarray, np.datetime64)):
+        kind = "array" if isinstance(value, np.ndarray) else "date"
+        return {kind: _array_content(name, np.asarray(value))}
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -45,8 +49,6 @@ def encode(name: str, value: Any) -> Any:
         return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, dict):
         return {"dict": [[encode(name, k), encode(name, v)] for k, v in value.items()]}
-    if isinstance(value, np.ndarray):
-        return {"array": [_dtype_name(name, value), encode(name, value.tolist())]}
     if isinstance(value, Schedule):
         return {"schedule": [value.name, encode(name, dataclasses.asdict(value))]}
     if isinstance(value, np.random.RandomState):
@@ -73,6 +75,15 @@ def decode(name: str, value: Any) -> Any:
         raise ValueError(f"{name} is {value!r}; expected one member that says what it is")
     kind, content = next(iter(value.items()))
     return _DECODERS[choice(name, kind, tuple(_DECODERS))](decode(name, content))
+
+
+def _date(content: Any) -> Any:
+    return _array(content)[()]
+
+
+def _array_content(name: str, array: NDArray[Any]) -> list[Any]:
+    items = array.astype(np.int64) if array.dtype.kind == "M" else array
+    return [_dtype_name(name, array), encode(name, items.tolist())]
 
 
 def _dtype_name(name: str, array: NDArray[Any]) -> str:
@@ -145,6 +156,7 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "dict": dict,
     "range": _range,
     "array": _array,
+    "date": _date,
     "schedule": _schedule,
     "RandomState": _random_state,
 }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 
-from cdrop._checks import real_numbers
+from cdrop._checks import real_numbers, truth_value
 from cdrop.estimators.base import BaseDropoutMLP, named
 from cdrop.uncertainty import RegressionUncertainty
 
@@ -20,7 +20,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
 
     Parameters
     ----------
-    hidden_layer_sizes, activation, dropout, ..., n_jobs
+    hidden_layer_sizes, activation, dropout, ..., interrupt
         Those of `DropoutMLPClassifier`, without `class_weight`. Nothing is stratified.
 
     Attributes
@@ -67,24 +67,37 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         self._partial_fit(X, y, sample_weight, None)
         return self
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    @overload
+    def predict(self, X: Any, return_std: Literal[False] = False) -> NDArray[Any]: ...
+    @overload
+    def predict(self, X: Any, return_std: Literal[True]) -> tuple[NDArray[Any], NDArray[Any]]: ...
+    def predict(
+        self, X: Any, return_std: bool = False
+    ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]:
         """Predict targets, without dropout.
 
         Parameters
         ----------
         X : {array_like, sparse matrix}, shape (n_samples, n_features)
+        return_std : bool, default False
+            Whether to return the standard deviation of predictions under dropout masks too, that of
+            `predict_uncertainty` with its defaults. As in scikit-learn's GaussianProcessRegressor; a Pipeline passes it
+            on.
 
         Returns
         -------
         ndarray, shape (n_samples,) or (n_samples, n_outputs)
-            Float32 if trained on it, else float64.
+            Float32 if trained on it, else float64. With `return_std`, this and an array of the same shape and dtype.
 
         Raises
         ------
         TypeError, ValueError
-            If `X` is invalid, or too large for outputs that are finite.
+            If an argument is invalid, or `X` too large for outputs that are finite; with `return_std`, if all dropout
+            rates are 0.
         """
-        return _one_column_flat(np.concatenate(list(self._outputs(X))))
+        with_std = truth_value("return_std", return_std)
+        y = _one_column_flat(np.concatenate(list(self._outputs(X))))
+        return (y, self.predict_uncertainty(X).std) if with_std else y
 
     def predict_uncertainty(
         self, X: Any, mc_samples: int = 50, *, seed: int | None = None

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -370,7 +373,8 @@ class Estimator:
         one = (
             problem.task == "multilabel" and y.shape[1] == 1
         )  # of which scikit-learn wants a vector
-        model.fit(rows[fitted], y[:, 0] if one else y)
+        with _ended_by_interrupt():
+            model.fit(rows[fitted], y[:, 0] if one else y)
 
         def predict(which: str) -> Prediction:
             values = np.asarray(model.predict(rows[which]))
@@ -388,6 +392,29 @@ class Estimator:
             return Prediction(values, p)
 
         return Fitted(predict, rows.__getitem__, [])
+
+
+@contextmanager
+def _ended_by_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt after Ctrl-C, also where `fit` handles it and returns, as that of MLPClassifier does."""
+    pressed = False
+
+    def note(signum: int, frame: Any) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    try:
+        signal.signal(signal.SIGINT, note)
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _answers(net: Any, X: Any, answer: str) -> Any:

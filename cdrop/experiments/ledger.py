@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdrop._checks import truth_value
-from cdrop._files import check_writable, sweep, sync_directory
+from cdrop._files import check_writable, named, sweep, sync_directory
 from cdrop._version import __version__
 from cdrop.checkpoints import digest
 from cdrop.experiments.trials import Trial
@@ -165,8 +165,10 @@ class Ledger:
                 while line:
                     line = line[file.write(line) :]
                 os.fsync(file.fileno())
-            except BaseException:
+            except BaseException as error:
                 os.ftruncate(file.fileno(), end)
+                if isinstance(error, OSError):
+                    raise named(error, self.directory / _FILE) from error
                 raise
 
     def _read(self) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cdrop._checks import as_array, finite_number, truth_value, whole_number
 from cdrop._features import csr
-from cdrop._labels import are_whole, check_one_kind, kind_of, label_array, same_type
+from cdrop._labels import joined, label_array
 from cdrop.datasets import Dataset, Table, encode_labels
 from cdrop.datasets.table import is_missing
 from cdrop.experiments.arms import Candidate, Configuration, Estimator
@@ -158,7 +158,9 @@ def _arrays(X: Any, y: Any, test_data: Any, task: str | None, multilabel: bool) 
         raise TypeError(f"test_data is a {type(test_data).__name__}; expected a pair (X, y)")
     X_test = _in_order(rows, _rows("test_data[0]", test_data[0]))
     y_test = _targets("test_data[1]", test_data[1], X_test)
-    kind, both, classes = _encode(_joined(targets, y_test), task, multilabel)
+    kind, both, classes = _encode(
+        joined([("y", targets), ("test_data[1]", y_test)]), task, multilabel
+    )
     encoded, tested = both[: len(targets)], both[len(targets) :]
     if kind == "classification":
         unseen = sorted(set(np.unique(tested)) - set(np.unique(encoded)))
@@ -203,21 +205,6 @@ def _encode(
     return encode_labels(y, task)
 
 
-def _joined(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
-    """Return both targets as one array in which equal labels are equal; numbers and text are not mixed."""
-    named = [("y", first), ("test_data[1]", second)]
-    check_one_kind(named)
-    numbers = kind_of(first) == "numbers" and first.dtype != second.dtype
-    if numbers and are_whole(first) and are_whole(second):  # which NumPy may join as floats
-        first, second = same_type(named)
-        if first.dtype.kind == "O":
-            raise ValueError(
-                "test_data[1] and y together have negative labels and labels from 2**63; expected labels that int64 or "
-                "uint64 holds"
-            )
-    return np.concatenate([first, second])
-
-
 def _rows(name: str, value: Any) -> Any:
     """Return an array, a CSR matrix or a pandas DataFrame of at least one row."""
     if hasattr(value, "to_pandas") and not hasattr(value, "iloc"):
@@ -225,6 +212,11 @@ def _rows(name: str, value: Any) -> Any:
     if hasattr(value, "tocsr"):
         value = _sparse(name, value)
     elif not hasattr(value, "iloc"):
+        if isinstance(value, tuple) and len(value) == 2 and np.ndim(value[0]) == 2:
+            raise TypeError(
+                f"{name} is a tuple, perhaps of rows and targets; expected rows. Give the targets as `y`, and test "
+                "rows with theirs as `test_data`"
+            )
         value = as_array(name, value)
     if value.ndim != 2 or not value.shape[0]:
         raise ValueError(f"{name} has shape {value.shape}; expected (n, features), n at least 1")
