@@ -285,8 +285,12 @@ def test_import_takes_little_time_beyond_numpy(tmp_path):
     assert any(float(run_python(code, environment)) < 0.1 for _ in range(20))
 
 
-def test_actions_are_pinned_by_commit():
-    uses = re.findall(r"uses: (.*)", read(".github/workflows/ci.yml"))
+def test_actions_and_containers_are_pinned_by_digest():
+    workflow = read(".github/workflows/ci.yml")
+    containers = re.findall(r"container: (.*)", workflow)
+    assert containers
+    assert [c for c in containers if not re.fullmatch(r"[\w./-]+@sha256:[0-9a-f]{64}", c)] == []
+    uses = re.findall(r"uses: (.*)", workflow)
     assert uses
     assert [use for use in uses if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+", use)] == []
 
