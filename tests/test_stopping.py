@@ -244,7 +244,7 @@ def test_classes_too_rare_for_strata_are_split_without():
         model = classifier(max_iter=2).fit(XC, y)
         assert len(model.validation_scores_) == 2
     with pytest.raises(
-        ValueError, match=r"only 1 member.*\['no' 'yes'\]; expected at least 2 rows"
+        ValueError, match=r"only 1 member.*\['no' 'yes'\], of which 60 of 600 rows would.*X_val"
     ):
         classifier().fit(XC, np.append(np.full(599, "yes"), "no"))
     with pytest.raises(ValueError, match="validation_fraction"):
@@ -290,6 +290,19 @@ def test_a_refused_warm_start_changes_nothing(bad, rate, tmp_path, monkeypatch):
         with pytest.raises((TypeError, ValueError, OSError)):
             model.fit(**{"X": XC, "y": Y, **bad})
         assert snapshot(model) == before
+
+
+@pytest.mark.parametrize(
+    ("fraction", "message"),
+    [
+        (0, "0.0, so that 0 of 30 rows would be held out; expected at least 2"),
+        (0.999, "0.999, so that 30 of 30 rows would be held out; expected at least 2"),
+    ],
+)
+def test_rows_that_cannot_be_held_out_are_refused_with_other_ways(fraction, message):
+    net = classifier(validation_fraction=fraction)
+    with pytest.raises(ValueError, match=f"validation_fraction is {message}.*X_val and y_val"):
+        net.fit(XC[:30], np.arange(30) % 2)
 
 
 @QUIET

@@ -81,6 +81,9 @@ class _Data:
         return self.x[chosen], self.targets[chosen], weight
 
 
+_OTHER_WAYS = "Change validation_fraction, give X_val and y_val, or turn early_stopping off"
+
+
 class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share."""
 
@@ -518,23 +521,25 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         """Hold a part of the rows out: the same ones in each fit of a warm start."""
         if rows is None:
             rows = np.arange(data.x.shape[0])
-        strata = self._strata(data.targets)
-        how = {"test_size": options.validation_fraction, "random_state": self.network_.seed % 2**32}
+        fraction, strata = options.validation_fraction, self._strata(data.targets)
+        held = math.ceil(fraction * len(rows))  # as train_test_split counts
+        if not 0 < held < len(rows):
+            raise ValueError(
+                f"validation_fraction is {fraction!r}, so that {held} of {len(rows)} rows would be held out; expected "
+                f"at least 2, and one to train on. {_OTHER_WAYS}"
+            )
+        how = {"test_size": fraction, "random_state": self.network_.seed % 2**32}
         try:
-            with named("validation_fraction"):
-                train, held_out = train_test_split(
-                    rows, **how, stratify=None if strata is None else strata[rows]
-                )
+            train, held_out = train_test_split(
+                rows, **how, stratify=None if strata is None else strata[rows]
+            )
         except ValueError as error:
-            if strata is None:
-                raise
-            if strata.dtype == bool:  # two classes, which MLPClassifier stratifies as well
-                raise ValueError(
-                    f"{error} The classes are {self.classes_}; expected at least 2 rows of each, one of them to "
-                    "validate on: give X_val and y_val, or turn early_stopping off"
+            if strata is not None and strata.dtype == bool:  # two classes, as MLPClassifier
+                raise ValueError(  # scikit-learn's text begins it, which its own tests look for
+                    f"{error} The classes are {self.classes_}, of which {held} of {len(rows)} rows would be held out; "
+                    f"expected at least 2 rows of each, and one of each held out. {_OTHER_WAYS}"
                 ) from error
-            with named("validation_fraction"):
-                train, held_out = train_test_split(rows, **how)
+            train, held_out = train_test_split(rows, **how)
         if len(held_out) < 2:
             raise ValueError(
                 "The validation set is too small. Increase 'validation_fraction' or the size of your dataset."
