@@ -558,5 +558,5 @@ def empty_lines(path):
 
 
 @shape("refused", read_table)
-def text_above_256_mib(path):
-    table(path, "0," + "a" * 60 + "\n1,b\n", 5 * MIB, "a,b\n", "gz")
+def codes_above_256_mib(path):
+    table(path, "0," + "0" * 60 + "\n1,b\n", 5 * MIB, "a,b\n", "gz")
