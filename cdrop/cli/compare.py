@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from cdrop.cli import common
@@ -72,6 +74,21 @@ def _check_options(args: argparse.Namespace) -> None:
         )
 
 
+def _check_widths(widths: list[int] | None, layers_each: int) -> None:
+    """Refuse hidden layers whose weights alone, in four bytes each, exceed the memory of this machine."""
+    if not widths or not hasattr(os, "sysconf"):
+        return
+    given, hidden = ",".join(map(str, widths)), layers_each * widths
+    weights = sum(hidden) + sum(a * b for a, b in pairwise(hidden))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 4 * weights > memory:
+        raise CommandError(
+            f"--hidden {given}: the weights of these layers take {4 * weights / 1e9:.3g} GB; "
+            f"expected narrower layers, since this machine has {memory / 1e9:.3g} GB",
+            REFUSED,
+        )
+
+
 def _experiment(args: argparse.Namespace, data: Dataset | Table) -> tuple[Any, Any, int]:
     """Return the preset's function with its arguments, its arms, and the most repeats."""
     protocol = args.protocol or ("article" if data.has_images else "tuned")
@@ -121,6 +138,7 @@ def _settings(args: argparse.Namespace, data: Dataset | Table) -> Settings:
             raise CommandError(
                 f"--{name} has several values; expected one with the protocol article", REFUSED
             )
+    _check_widths(args.hidden, 2)
     usual = 5 if isinstance(data, Dataset) else 20
     repeats = args.splits or args.repeats or (MOST_REPEATS if args.until_decided else usual)
     given: dict[str, Any] = {
@@ -142,6 +160,7 @@ def _tuned(args: argparse.Namespace, data: Dataset | Table) -> tuple[Any, Any, i
     from cdrop.experiments import does_dropout_help
     from cdrop.experiments.advice import default_arms
 
+    _check_widths(args.hidden, 1)
     if isinstance(data, Dataset):
         data = _subset(args, data) if args.splits is None else data.pooled()
     sizes = {} if isinstance(data, Dataset) else _sizes(args, data)
