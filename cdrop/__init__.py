@@ -1,7 +1,7 @@
 """Dropout training on CPUs that touches only the living units."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cdrop import callbacks, kernels, optimizers, schedules, storage
 from cdrop._threads import get_num_threads, set_num_threads
@@ -11,6 +11,12 @@ from cdrop.network import Evaluation, History, Network, make_network
 from cdrop.storage import load
 from cdrop.subnetworks import Subnetworks
 from cdrop.uncertainty import ClassificationUncertainty, RegressionUncertainty
+
+if TYPE_CHECKING:  # what `__getattr__` imports on first use, for editors and type checkers
+    from cdrop import convert, datasets, experiments, plotting, reference
+    from cdrop import estimators as estimators
+    from cdrop.estimators import DropoutMLPClassifier as DropoutMLPClassifier
+    from cdrop.estimators import DropoutMLPRegressor as DropoutMLPRegressor
 
 __all__ = [
     "ClassificationUncertainty",

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -225,7 +225,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         sample_weight_val: ArrayLike | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
-    ) -> Any:
+    ) -> Self:
         """Train, from the beginning or with `warm_start` from where the last call ended.
 
         Parameters
