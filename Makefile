@@ -195,7 +195,7 @@ docs: $(STAMPS)/packages-docs $(STAMPS)/extension ## Build the site into build/d
 
 # ---- C tests ------------------------------------------------------------------------------------------------------
 # Each tests/c/test_*.c is a program, linked with all of src_c and the other files of tests/c. One configuration is
-# built by a make of its own, with C_CONFIG set: its compilers run side by side, and no two of pip's do.
+# built by a make of its own, with C_CONFIG set: its compilers and programs run side by side, and no two of pip's do.
 
 C_PROGRAMS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
 C_SUPPORT  := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
@@ -237,11 +237,12 @@ ifdef C_CONFIG
 OBJ := build/c-$(C_CONFIG)
 OBJECTS := $(patsubst %.c,$(OBJ)/%.o,$(C_FILES) $(C_SUPPORT))
 
-.PHONY: run-c-tests run-planted
-run-c-tests: $(C_PROGRAMS:%=$(OBJ)/%)
-	@for program in $^; do \
-	  echo "cdrop: $(C_RUN) $$program"; $(C_RUN) $$program || { echo "cdrop: $$program failed" >&2; exit 1; }; \
-	done
+C_RUNS := $(C_PROGRAMS:%=run-%)
+.PHONY: run-c-tests run-planted $(C_RUNS)
+run-c-tests: $(C_RUNS)
+$(C_RUNS): run-%: $(OBJ)/%
+	@said=$$($(C_RUN) $< 2>&1) && failed= || failed="cdrop: $< failed"; \
+	  printf '%s\n' "cdrop: $(C_RUN) $<" "$$said"; [ -z "$$failed" ] || { echo "$$failed" >&2; exit 1; }
 
 # The campaigns' control: the same flags and the same command, with a fault in the program.
 run-planted: $(OBJ)/planted
