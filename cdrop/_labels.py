@@ -86,7 +86,7 @@ def _unboxed(name: str, array: NDArray[Any], keep: bool) -> NDArray[Any]:
     """Return an array of objects as one of text or numbers; text stays as it is if `keep`."""
     flat = array.ravel().tolist()
     if len({type(value) for value in flat}) == 1 and isinstance(flat[0], str):
-        return array if keep else np.array(flat).reshape(array.shape)
+        return array if keep else _texts(flat).reshape(array.shape)
     if any(isinstance(value, (list, tuple, np.ndarray)) for value in flat):
         return array  # nested, of different shapes
     _check_none_missing(name, sum(map(_is_missing, flat)))
@@ -94,7 +94,7 @@ def _unboxed(name: str, array: NDArray[Any], keep: bool) -> NDArray[Any]:
         return np.array(flat).reshape(array.shape)
     texts = [isinstance(value, str) for value in flat]
     if all(texts):
-        return array if keep else np.array(flat).reshape(array.shape)
+        return array if keep else _texts(flat).reshape(array.shape)
     numbers = [isinstance(value, (Number, np.bool_)) for value in flat]
     if any(texts) and any(numbers):
         text, number = flat[texts.index(True)], flat[numbers.index(True)]
@@ -107,6 +107,12 @@ def _unboxed(name: str, array: NDArray[Any], keep: bool) -> NDArray[Any]:
             f"{name} has the label {other!r}; expected text or whole numbers: convert the labels with str()"
         )
     return _numbers(name, flat).reshape(array.shape)
+
+
+def _texts(values: list[str]) -> NDArray[Any]:
+    """Return text by value: NumPy takes members of an enumeration by their names, and drops trailing NULs."""
+    plain = [str.__str__(value) for value in values]
+    return np.array(plain, object if any(text.endswith("\0") for text in plain) else str)
 
 
 def _check_none_missing(name: str, absent: int) -> None:

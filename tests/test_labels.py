@@ -1,6 +1,7 @@
 """Class labels: equal by value and kind, in every place where labels are given."""
 
 from decimal import Decimal
+from enum import Enum
 
 import numpy as np
 import pandas as pd
@@ -279,3 +280,23 @@ def test_classes_of_several_labels():
         for classes in ([0, 2], [1], range(4), range(2, 5)):
             with pytest.raises(ValueError, match=r"classes is .*; expected \[0 1 2\], or \[0 1\]"):
                 model.partial_fit(X3, labels, classes=classes)
+
+
+class Mixed(str, Enum):  # noqa: UP042  (its str is not its value)
+    first = "setosa"
+    second = "virginica"
+    third = "versicolor"
+
+
+@pytest.mark.parametrize("make", [list, lambda y: np.array(y, object)])
+@pytest.mark.parametrize("names", [list(Mixed), ["a", "a\0", "b"]])
+def test_text_is_compared_by_value_whatever_its_type(names, make):
+    """NumPy makes "Mi" of the first, which are then one class, and "a" of "a\\0"."""
+    values = [str.__str__(name) for name in names]
+    y = [names[k] for k in Y3]
+    model = quick(max_iter=60, class_weight={names[0]: 2}).fit(X3, make(y))
+    assert model.classes_.tolist() == sorted(values)
+    texts = np.array([values[k] for k in Y3], object)
+    assert model.score(X3, texts) == model.score(X3, make(y)) > 0
+    constants = {array.name: array for array in to_onnx(model).graph.initializer}
+    assert [text.decode() for text in constants["classes"].string_data] == sorted(values)
