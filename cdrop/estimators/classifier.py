@@ -89,8 +89,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Continue in `fit` from where the last call ended, with the state of optimizer and schedule: k fits of
         ``max_iter=1`` are one of ``max_iter=k``, bit for bit (but "step" and "cosine" go by `max_iter`). After a fit
         that had stopped, the next one continues from the weights that were kept, and counts its epochs without
-        progress afresh; so does "adaptive" or "plateau", from the first rate. Rates of dropout may change between
-        fits, units and activation may not.
+        progress afresh; so does "adaptive" or "plateau", from the first rate. With `early_stopping` it counts afresh,
+        too, where the best score was measured on other validation rows. Rates of dropout may change between fits,
+        units and activation may not.
     momentum : float, default 0.9
         0 to below 1; of solvers "sgd", "momentum" and "nesterov".
     nesterovs_momentum : bool, default True
