@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from onnx.reference import ReferenceEvaluator
+from sklearn.metrics import r2_score
 
 from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network, load
 from cdrop._labels import joined, label_array, same_type, sorted_numbers
@@ -213,6 +214,7 @@ def test_masked_entries_are_refused_wherever_there_are_arrays():
 
     model = quick().fit(X3, np.ma.array(Y3, mask=False))
     target = X3[:, 0]
+    regressor = DropoutMLPRegressor(max_iter=1).fit(X3, target)
     for name, call in {
         "X": lambda: quick().fit(masked(X3), Y3),
         "y": lambda: quick().fit(X3, masked(Y3)),
@@ -221,6 +223,8 @@ def test_masked_entries_are_refused_wherever_there_are_arrays():
         "y_val": lambda: quick().fit(X3, Y3, X_val=X3, y_val=masked(Y3)),
         "classes": lambda: quick().partial_fit(X3, Y3, classes=masked(np.arange(9))),
         "X ": lambda: model.predict(masked(X3)),
+        "   y ": lambda: regressor.score(X3, masked(target)),
+        " sample_weight": lambda: regressor.score(X3, target, masked(np.ones(60))),
         "y ": lambda: model.score(X3, masked(Y3)),
         " y ": lambda: DropoutMLPRegressor(max_iter=1).fit(X3, masked(target)),
         " X ": lambda: Network([4, 3]).fit(masked(X3), Y3, epochs=1),
@@ -300,3 +304,42 @@ def test_text_is_compared_by_value_whatever_its_type(names, make):
     assert model.score(X3, texts) == model.score(X3, make(y)) > 0
     constants = {array.name: array for array in to_onnx(model).graph.initializer}
     assert [text.decode() for text in constants["classes"].string_data] == sorted(values)
+
+
+DAYS = np.arange(60).astype("M8[D]")
+TARGETS = {
+    "dates": (DAYS, TypeError, "{} has dtype datetime64"),
+    "list of dates": (DAYS.tolist(), TypeError, "{}: float"),
+    "text": (["a"] * 60, TypeError, "{} has dtype <U1"),
+    "huge": ([10**400] * 60, ValueError, "{}: int too large"),
+    "complex": (np.full(60, 1j, object), TypeError, "{}: float"),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_targets_that_are_no_numbers_are_refused_by_name_wherever_they_are_given(kind):
+    y, error, message = TARGETS[kind]
+    model = DropoutMLPRegressor(max_iter=1, random_state=0).fit(X3, X3[:, 0])
+    before = model.coefs_
+    for name, call in {
+        "y": lambda: model.fit(X3, y),
+        "y ": lambda: model.partial_fit(X3, y),
+        "y_val": lambda: model.fit(X3, X3[:, 0], X_val=X3, y_val=y),
+        " y": lambda: model.score(X3, y),
+    }.items():
+        with pytest.raises(error, match="^" + message.format(name.strip())):
+            call()
+    assert all(map(np.array_equal, model.coefs_, before))
+
+
+def test_the_score_of_a_regressor_checks_what_it_is_given():
+    model = DropoutMLPRegressor(max_iter=3, random_state=0).fit(X3, X3[:, 0])
+    expected = r2_score(X3[:, 0], model.predict(X3))
+    for y in (X3[:, 0], X3[:, :1], X3[:, 0].tolist(), pd.Series(X3[:, 0]), X3[:, 0].astype(object)):
+        assert model.score(X3, y) == expected
+    with pytest.raises(ValueError, match=r"y has shape \(60, 2\); expected \(60,\)"):
+        model.score(X3, X3[:, :2])
+    with pytest.raises(ValueError, match="sample_weight is negative"):
+        model.score(X3, X3[:, 0], -np.ones(60))
+    two = DropoutMLPRegressor(max_iter=3, random_state=0).fit(X3, X3[:, :2])
+    assert two.score(X3, X3[:, :2]) == r2_score(X3[:, :2], two.predict(X3))

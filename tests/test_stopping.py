@@ -409,3 +409,11 @@ def test_divergence_without_early_stopping_is_an_error_also_after_a_fit_with_it(
     model.set_params(early_stopping=False, solver="sgd", learning_rate_init=1e30)
     with pytest.raises(ValueError, match="non-finite"):
         model.fit(X, TARGET)
+
+
+def test_targets_all_alike_that_were_not_learned_are_reported():
+    with pytest.warns(ConvergenceWarning, match="Maximum iterations"):
+        model = regressor(max_iter=5).fit(X, np.full(600, 5.0))
+    assert model.predict(X[:1]) < 4
+    with pytest.warns(ConvergenceWarning, match="validation loss never fell"):
+        regressor(learning_rate_init=1e-9).fit(X, np.full(600, 5.0))

@@ -279,8 +279,6 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             about |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
             self.__dict__ = new.__dict__
             self._run(data, watch, **about)
-        if watch.constant:
-            return self  # there was nothing to learn but one number
         if self._stopped:
             self._warn_if_untrained(watch)
         elif self.n_iter_ == options.max_iter:
@@ -418,7 +416,6 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         size = _batch_size(options, n, partial)
         if options.early_stopping and held_out is not None:
             watch.by_loss = _are_alike(*held_out[1:])
-            watch.constant = watch.by_loss and _are_alike(data.targets, data.weight)
             watch.guessed = self._guess_score(*held_out[1:])
         rate = schedule(self, options, held_out is not None, watch.by_loss)
         self._begin_fit(watch, held_out)
@@ -799,7 +796,6 @@ class _Watch(Callback):
         self.options = options
         self.begun = False
         self.by_loss = False  # whether early stopping goes by the validation loss
-        self.constant = False  # whether all targets are alike, those of training too
         self.guessed = 0.0  # the score of the best constant prediction
         self.network: Network | None = None
         self._before: tuple[Any, ...] = ()
@@ -896,6 +892,8 @@ def named(name: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
+    except OverflowError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _flat(y: Any) -> NDArray[Any]:
