@@ -5,6 +5,7 @@ Needs onnx, ``pip install 'cdrop[onnx]'``, or scikit-learn, ``pip install 'cdrop
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from typing import Any, NamedTuple
@@ -300,6 +301,8 @@ def _shared_parameters(model: Any, kind: Any) -> dict[str, Any]:
     parameters = {
         name: value for name, value in model.get_params(deep=False).items() if name in known
     }
+    if isinstance(parameters["random_state"], np.random.RandomState):  # both would draw from it
+        parameters["random_state"] = copy.deepcopy(parameters["random_state"])
     if parameters["solver"] == "lbfgs":
         parameters["solver"] = "adam"
     return parameters
