@@ -443,6 +443,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         if not self._multilabel and len(self.classes_) <= 2:
             parts = {name: array[:, 1] for name, array in parts.items()}
             parts["mean"] = self._by_class(told.mean)
+        if not self._multilabel and len(self.classes_) == 1:  # there is nothing to doubt
+            parts |= {name: np.zeros_like(parts[name]) for name in names if name != "mean"}
         return ClassificationUncertainty(**parts)
 
     def _by_class(self, probabilities: NDArray[Any]) -> NDArray[Any]:
