@@ -7,7 +7,8 @@ Text is another kind, and numbers are never text. Dates are a third.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
+from enum import EnumMeta
 from numbers import Number
 from typing import Any
 
@@ -53,7 +54,7 @@ def label_array(name: str, values: Any) -> Any:
     if array.dtype.char == "g":  # longdouble, which differs from machine to machine
         array = array.astype(object)
     if array.dtype.kind == "O":
-        array = _unboxed(name, array, keep=not isinstance(values, (list, tuple, Set)))
+        array = _unboxed(name, array, keep=not isinstance(values, (Sequence, Set, EnumMeta)))
     if array.dtype.kind == "M":
         _check_none_missing(name, int(np.isnat(array).sum()))
     if array.dtype.kind not in _KINDS:
@@ -65,7 +66,7 @@ def _exact_array(values: Any) -> Any:
     """Return `values` as an array whose dtype loses nothing, of objects if need be; not what is no array."""
     if values is None or hasattr(values, "tocsr"):
         return values
-    if isinstance(values, Set):
+    if isinstance(values, (Set, EnumMeta)):  # also all members of an enumeration
         values = list(values)
     if hasattr(values, "iloc") and np.ndim(values) == 2:  # a DataFrame
         return values.to_numpy(dtype=object)
@@ -74,10 +75,10 @@ def _exact_array(values: Any) -> Any:
         return np.array(array.tolist(), object) if array.dtype.kind == "T" else array
     if hasattr(values, "to_list"):  # an extension array of pandas, which NumPy may take for floats
         values = values.to_list()
-    if not isinstance(values, (list, tuple)):
+    if not isinstance(values, Sequence) or isinstance(values, (str, range)):
         return np.asarray(values)
     try:
-        return np.array(values, object)
+        return np.array(list(values), object)
     except ValueError:  # nested, of different shapes
         return values
 

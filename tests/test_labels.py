@@ -1,5 +1,6 @@
 """Class labels: equal by value and kind, in every place where labels are given."""
 
+from collections import UserList, deque
 from decimal import Decimal
 from enum import Enum
 
@@ -343,3 +344,14 @@ def test_the_score_of_a_regressor_checks_what_it_is_given():
         model.score(X3, X3[:, 0], -np.ones(60))
     two = DropoutMLPRegressor(max_iter=3, random_state=0).fit(X3, X3[:, :2])
     assert two.score(X3, X3[:, :2]) == r2_score(X3[:, :2], two.predict(X3))
+
+
+def test_sequences_are_taken_value_by_value_as_lists_are():
+    """NumPy makes text of all labels of the first, and floats of the second."""
+    with pytest.raises(TypeError, match="y has text such as '1' and numbers such as 1"):
+        quick().fit(X3, deque([1, "1"] * 30))
+    ids = [2**63 + 1, 2**53 + 1, 3.0]
+    assert quick().fit(X3, UserList(ids * 20)).classes_.tolist() == sorted(map(int, ids))
+    assert quick().partial_fit(X3[:2], ["setosa"] * 2, classes=Mixed).classes_.tolist() == sorted(
+        Mixed
+    )
