@@ -279,6 +279,9 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             about |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
             self.__dict__ = new.__dict__
             self._run(data, watch, **about)
+        best = self.best_validation_loss_
+        if watch.enough is not None and best is not None and best <= watch.enough:
+            return self  # all targets are alike, and learned: there is no more to learn
         if self._stopped:
             self._warn_if_untrained(watch)
         elif self.n_iter_ == options.max_iter:
@@ -416,6 +419,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         size = _batch_size(options, n, partial)
         if options.early_stopping and held_out is not None:
             watch.by_loss = _are_alike(*held_out[1:])
+            if watch.by_loss and _are_alike(data.targets, data.weight):
+                watch.enough = self._enough(data.targets) + options.tol
             watch.guessed = self._guess_score(*held_out[1:])
         rate = schedule(self, options, held_out is not None, watch.by_loss)
         self._begin_fit(watch, held_out)
@@ -796,6 +801,9 @@ class _Watch(Callback):
         self.options = options
         self.begun = False
         self.by_loss = False  # whether early stopping goes by the validation loss
+        self.enough: float | None = (
+            None  # the validation loss that will do where all targets are alike
+        )
         self.guessed = 0.0  # the score of the best constant prediction
         self.network: Network | None = None
         self._before: tuple[Any, ...] = ()

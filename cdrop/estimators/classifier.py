@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -586,6 +587,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         _, places = np.unique(targets, axis=0, return_inverse=True)
         counts = np.bincount(places.ravel(), weight)
         return float(counts.max() / counts.sum())
+
+    def _enough(self, targets: NDArray[Any]) -> float:
+        """Return infinity: a single class is always predicted."""
+        return math.inf
 
     def _strata(self, targets: NDArray[Any]) -> NDArray[Any] | None:
         if self._multilabel:
