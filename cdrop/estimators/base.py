@@ -280,8 +280,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             self.__dict__ = new.__dict__
             self._run(data, watch, **about)
         best = self.best_validation_loss_
-        if watch.enough is not None and best is not None and best <= watch.enough:
-            return self  # all targets are alike, and learned: there is no more to learn
+        if watch.enough is not None and (not self._stopped or (best or 0.0) <= watch.enough):
+            return self  # all targets are alike: there is nothing to learn but one number
         if self._stopped:
             self._warn_if_untrained(watch)
         elif self.n_iter_ == options.max_iter:
