@@ -7,7 +7,8 @@ Text is another kind, and numbers are never text. Dates are a third.
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
+from enum import EnumMeta
 from numbers import Number
 from typing import Any
 
@@ -53,7 +54,7 @@ def label_array(name: str, values: Any) -> Any:
     if array.dtype.char == "g":  # longdouble, which differs from machine to machine
         array = array.astype(object)
     if array.dtype.kind == "O":
-        array = _unboxed(name, array, keep=not isinstance(values, (list, tuple, Set)))
+        array = _unboxed(name, array, keep=not isinstance(values, (Sequence, Set, EnumMeta)))
     if array.dtype.kind == "M":
         _check_none_missing(name, int(np.isnat(array).sum()))
     if array.dtype.kind not in _KINDS:
@@ -65,7 +66,7 @@ def _exact_array(values: Any) -> Any:
     """Return `values` as an array whose dtype loses nothing, of objects if need be; not what is no array."""
     if values is None or hasattr(values, "tocsr"):
         return values
-    if isinstance(values, Set):
+    if isinstance(values, (Set, EnumMeta)):  # also all members of an enumeration
         values = list(values)
     if hasattr(values, "iloc") and np.ndim(values) == 2:  # a DataFrame
         return values.to_numpy(dtype=object)
@@ -74,10 +75,10 @@ def _exact_array(values: Any) -> Any:
         return np.array(array.tolist(), object) if array.dtype.kind == "T" else array
     if hasattr(values, "to_list"):  # an extension array of pandas, which NumPy may take for floats
         values = values.to_list()
-    if not isinstance(values, (list, tuple)):
+    if not isinstance(values, Sequence) or isinstance(values, (str, range)):
         return np.asarray(values)
     try:
-        return np.array(values, object)
+        return np.array(list(values), object)
     except ValueError:  # nested, of different shapes
         return values
 
@@ -86,7 +87,7 @@ def _unboxed(name: str, array: NDArray[Any], keep: bool) -> NDArray[Any]:
     """Return an array of objects as one of text or numbers; text stays as it is if `keep`."""
     flat = array.ravel().tolist()
     if len({type(value) for value in flat}) == 1 and isinstance(flat[0], str):
-        return array if keep else np.array(flat).reshape(array.shape)
+        return array if keep else _texts(flat).reshape(array.shape)
     if any(isinstance(value, (list, tuple, np.ndarray)) for value in flat):
         return array  # nested, of different shapes
     _check_none_missing(name, sum(map(_is_missing, flat)))
@@ -94,7 +95,7 @@ def _unboxed(name: str, array: NDArray[Any], keep: bool) -> NDArray[Any]:
         return np.array(flat).reshape(array.shape)
     texts = [isinstance(value, str) for value in flat]
     if all(texts):
-        return array if keep else np.array(flat).reshape(array.shape)
+        return array if keep else _texts(flat).reshape(array.shape)
     numbers = [isinstance(value, (Number, np.bool_)) for value in flat]
     if any(texts) and any(numbers):
         text, number = flat[texts.index(True)], flat[numbers.index(True)]
@@ -107,6 +108,12 @@ def _unboxed(name: str, array: NDArray[Any], keep: bool) -> NDArray[Any]:
             f"{name} has the label {other!r}; expected text or whole numbers: convert the labels with str()"
         )
     return _numbers(name, flat).reshape(array.shape)
+
+
+def _texts(values: list[str]) -> NDArray[Any]:
+    """Return text by value: NumPy takes members of an enumeration by their names, and drops trailing NULs."""
+    plain = [str.__str__(value) for value in values]
+    return np.array(plain, object if any(text.endswith("\0") for text in plain) else str)
 
 
 def _check_none_missing(name: str, absent: int) -> None:

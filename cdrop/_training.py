@@ -21,7 +21,7 @@ from cdrop._checks import finite_number, norm_limit, truth_value, whole_number
 from cdrop._shared import PREDICTED_AT_ONCE, SharedRows
 from cdrop._state import LAST, as_settings, check_ours
 from cdrop.optimizers import Optimizer, get_optimizer
-from cdrop.schedules import Epoch, Schedule
+from cdrop.schedules import Epoch, Plateau, Schedule
 
 if TYPE_CHECKING:
     from cdrop.network import Network
@@ -199,6 +199,15 @@ def length(iterations: int | None, epochs: int | None, minibatches: int) -> tupl
         return None, whole_number("iterations", drawn, 0, 2**62)
     passes = whole_number("epochs", epochs, 0, 2**62)
     return passes, passes * minibatches
+
+
+def check_watched(hyper: Hyper, held_out: _kernels.Rows | None) -> None:
+    """Raise if a schedule watches validation rows that are not given: the rate would fall whatever training does."""
+    schedule = hyper.schedule
+    if isinstance(schedule, Plateau) and schedule.monitor != "loss" and held_out is None:
+        raise ValueError(
+            f"learning_rate is {schedule!r}; expected validation rows, which it watches, or monitor='loss'"
+        )
 
 
 def check_no_epochs(hyper: Hyper, held_out: _kernels.Rows | None) -> None:

@@ -5,6 +5,7 @@ Needs onnx, ``pip install 'cdrop[onnx]'``, or scikit-learn, ``pip install 'cdrop
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from typing import Any, NamedTuple
@@ -119,7 +120,7 @@ def _network_of(model: Any) -> tuple[Network, NDArray[Any] | None]:
         return net, classes.astype(np.int64)
     if not all(isinstance(name, str) for name in classes):
         raise TypeError(f"classes_ is {classes!r}; expected integers or strings")
-    return net, classes.astype(str)
+    return net, np.array([str.__str__(name) for name in classes], object)
 
 
 def _folded(net: Network) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -216,7 +217,7 @@ class _Graph(NamedTuple):
 
 def _described(onnx: Any, name: str, dtype: Any, columns: int | None) -> Any:
     """Describe an input or output of any number of rows."""
-    is_text = np.dtype(dtype).kind == "U"
+    is_text = np.dtype(dtype) == object
     kind = (
         onnx.TensorProto.STRING
         if is_text
@@ -300,6 +301,8 @@ def _shared_parameters(model: Any, kind: Any) -> dict[str, Any]:
     parameters = {
         name: value for name, value in model.get_params(deep=False).items() if name in known
     }
+    if isinstance(parameters["random_state"], np.random.RandomState):  # both would draw from it
+        parameters["random_state"] = copy.deepcopy(parameters["random_state"])
     if parameters["solver"] == "lbfgs":
         parameters["solver"] = "adam"
     return parameters

@@ -364,6 +364,7 @@ class Network:
         passes, total = _training.length(iterations, epochs, cut.count)
         if passes is None:
             _training.check_no_epochs(hyper, held_out)
+        _training.check_watched(hyper, held_out)
         choice("interrupt", interrupt, INTERRUPTS)
         plan = Plan(data, hyper, cut, passes, total, held_out)
         new = {"_one_column": self._is_one_column(y)}

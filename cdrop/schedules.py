@@ -262,7 +262,7 @@ class Plateau(Schedule):
     smallest : float, default 1e-6
         A rate at or below it stays.
     monitor : {"loss", "validation_loss", "validation_score"}, default "loss"
-        What is watched; a score is better when higher.
+        What is watched; a score is better when higher. The last two need validation rows.
     """
 
     patience: int = 10

@@ -251,3 +251,13 @@ def test_what_cannot_be_taken_over_is_told():
         theirs, _ = fitted(MLPRegressor, TARGETS["binary"] + 1.0, loss="poisson")
         with pytest.raises(ValueError, match="model has the loss 'poisson'"):
             from_sklearn(theirs)
+
+
+def test_a_model_that_is_converted_keeps_its_generator():
+    draws = np.random.RandomState(0)
+    x, y = np.eye(4).repeat(5, axis=0), np.arange(20) % 2
+    with warnings.catch_warnings(action="ignore"):
+        theirs = MLPClassifier(max_iter=1, random_state=draws).fit(x, y)
+        before = repr(draws.get_state())
+        from_sklearn(theirs).fit(x, y)
+    assert repr(draws.get_state()) == before

@@ -1,11 +1,14 @@
 """Class labels: equal by value and kind, in every place where labels are given."""
 
+from collections import UserList, deque
 from decimal import Decimal
+from enum import Enum
 
 import numpy as np
 import pandas as pd
 import pytest
 from onnx.reference import ReferenceEvaluator
+from sklearn.metrics import r2_score
 
 from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network, load
 from cdrop._labels import joined, label_array, same_type, sorted_numbers
@@ -212,6 +215,7 @@ def test_masked_entries_are_refused_wherever_there_are_arrays():
 
     model = quick().fit(X3, np.ma.array(Y3, mask=False))
     target = X3[:, 0]
+    regressor = DropoutMLPRegressor(max_iter=1).fit(X3, target)
     for name, call in {
         "X": lambda: quick().fit(masked(X3), Y3),
         "y": lambda: quick().fit(X3, masked(Y3)),
@@ -220,6 +224,8 @@ def test_masked_entries_are_refused_wherever_there_are_arrays():
         "y_val": lambda: quick().fit(X3, Y3, X_val=X3, y_val=masked(Y3)),
         "classes": lambda: quick().partial_fit(X3, Y3, classes=masked(np.arange(9))),
         "X ": lambda: model.predict(masked(X3)),
+        "   y ": lambda: regressor.score(X3, masked(target)),
+        " sample_weight": lambda: regressor.score(X3, target, masked(np.ones(60))),
         "y ": lambda: model.score(X3, masked(Y3)),
         " y ": lambda: DropoutMLPRegressor(max_iter=1).fit(X3, masked(target)),
         " X ": lambda: Network([4, 3]).fit(masked(X3), Y3, epochs=1),
@@ -279,3 +285,73 @@ def test_classes_of_several_labels():
         for classes in ([0, 2], [1], range(4), range(2, 5)):
             with pytest.raises(ValueError, match=r"classes is .*; expected \[0 1 2\], or \[0 1\]"):
                 model.partial_fit(X3, labels, classes=classes)
+
+
+class Mixed(str, Enum):  # noqa: UP042  (its str is not its value)
+    first = "setosa"
+    second = "virginica"
+    third = "versicolor"
+
+
+@pytest.mark.parametrize("make", [list, lambda y: np.array(y, object)])
+@pytest.mark.parametrize("names", [list(Mixed), ["a", "a\0", "b"]])
+def test_text_is_compared_by_value_whatever_its_type(names, make):
+    """NumPy makes "Mi" of the first, which are then one class, and "a" of "a\\0"."""
+    values = [str.__str__(name) for name in names]
+    y = [names[k] for k in Y3]
+    model = quick(max_iter=60, class_weight={names[0]: 2}).fit(X3, make(y))
+    assert model.classes_.tolist() == sorted(values)
+    texts = np.array([values[k] for k in Y3], object)
+    assert model.score(X3, texts) == model.score(X3, make(y)) > 0
+    constants = {array.name: array for array in to_onnx(model).graph.initializer}
+    assert [text.decode() for text in constants["classes"].string_data] == sorted(values)
+
+
+DAYS = np.arange(60).astype("M8[D]")
+TARGETS = {
+    "dates": (DAYS, TypeError, "{} has dtype datetime64"),
+    "list of dates": (DAYS.tolist(), TypeError, "{}: float"),
+    "text": (["a"] * 60, TypeError, "{} has dtype <U1"),
+    "huge": ([10**400] * 60, ValueError, "{}: int too large"),
+    "complex": (np.full(60, 1j, object), TypeError, "{}: float"),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_targets_that_are_no_numbers_are_refused_by_name_wherever_they_are_given(kind):
+    y, error, message = TARGETS[kind]
+    model = DropoutMLPRegressor(max_iter=1, random_state=0).fit(X3, X3[:, 0])
+    before = model.coefs_
+    for name, call in {
+        "y": lambda: model.fit(X3, y),
+        "y ": lambda: model.partial_fit(X3, y),
+        "y_val": lambda: model.fit(X3, X3[:, 0], X_val=X3, y_val=y),
+        " y": lambda: model.score(X3, y),
+    }.items():
+        with pytest.raises(error, match="^" + message.format(name.strip())):
+            call()
+    assert all(map(np.array_equal, model.coefs_, before))
+
+
+def test_the_score_of_a_regressor_checks_what_it_is_given():
+    model = DropoutMLPRegressor(max_iter=3, random_state=0).fit(X3, X3[:, 0])
+    expected = r2_score(X3[:, 0], model.predict(X3))
+    for y in (X3[:, 0], X3[:, :1], X3[:, 0].tolist(), pd.Series(X3[:, 0]), X3[:, 0].astype(object)):
+        assert model.score(X3, y) == expected
+    with pytest.raises(ValueError, match=r"y has shape \(60, 2\); expected \(60,\)"):
+        model.score(X3, X3[:, :2])
+    with pytest.raises(ValueError, match="sample_weight is negative"):
+        model.score(X3, X3[:, 0], -np.ones(60))
+    two = DropoutMLPRegressor(max_iter=3, random_state=0).fit(X3, X3[:, :2])
+    assert two.score(X3, X3[:, :2]) == r2_score(X3[:, :2], two.predict(X3))
+
+
+def test_sequences_are_taken_value_by_value_as_lists_are():
+    """NumPy makes text of all labels of the first, and floats of the second."""
+    with pytest.raises(TypeError, match="y has text such as '1' and numbers such as 1"):
+        quick().fit(X3, deque([1, "1"] * 30))
+    ids = [2**63 + 1, 2**53 + 1, 3.0]
+    assert quick().fit(X3, UserList(ids * 20)).classes_.tolist() == sorted(map(int, ids))
+    assert quick().partial_fit(X3[:2], ["setosa"] * 2, classes=Mixed).classes_.tolist() == sorted(
+        Mixed
+    )

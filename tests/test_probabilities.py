@@ -160,3 +160,12 @@ def test_rows_that_are_taken_as_they_are_meet_the_same_checks():
     model.fit(pd.DataFrame(x, columns=list("abcde")), TASKS["two"])
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         model.predict_proba(x)
+
+
+def test_one_class_leaves_nothing_to_doubt():
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    model = DropoutMLPClassifier(dropout=0.5, max_iter=2, random_state=0).fit(x, np.full(30, "a"))
+    told = model.predict_uncertainty(x)
+    assert (told.mean == 1).all()
+    for name in ("predictive_entropy", "expected_entropy", "mutual_information"):
+        assert getattr(told, name).tolist() == [0.0] * 30

@@ -275,6 +275,8 @@ def method_calls(kind):
             call("predict_uncertainty"), {**x, "mc_samples": 2}, {"X": OTHER_X12, **samples}, SAYS
         ),
         "save": Call(call("save"), {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
+        "score": Call(call("score"), good, {"X": OTHER_X12, "y": NO_Y}, SAYS),
+        "score-weighted": Call(call("score"), good, {"sample_weight": NO_WEIGHTS}),
     }
     if kind is DropoutMLPClassifier:
         calls["partial_fit-classes"] = Call(
@@ -286,8 +288,6 @@ def method_calls(kind):
             {"X": OTHER_X12, "mc_samples": NO_SAMPLES},
             SAYS,
         )
-        calls["score"] = Call(call("score"), good, {"X": OTHER_X12, "y": NO_Y}, SAYS)
-        calls["score-weighted"] = Call(call("score"), good, {"sample_weight": NO_WEIGHTS})
         calls["predict_log_proba"] = Call(call("predict_log_proba"), x, {"X": OTHER_X12}, SAYS)
     else:
         calls["predict-std"] = Call(call("predict"), x, {"return_std": NO_FLAG})

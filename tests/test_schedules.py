@@ -287,7 +287,7 @@ def test_every_state_that_a_schedule_reaches_is_saved_and_resumes(schedule, epoc
     """Rates of 0, and rates given as ints."""
     pytest.importorskip("safetensors", exc_type=ImportError)
     net, path = Network(UNITS, dropout=0.4, seed=2), tmp_path / "m"
-    fit = {"learning_rate": schedule, "batch_size": 16}
+    fit = {"learning_rate": schedule, "batch_size": 16, "validation": DATA}
     net.fit(*DATA, **fit, epochs=epochs)
     net.save(path)
     again = [load(path), copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
@@ -323,6 +323,18 @@ def test_nan_is_no_progress_for_a_plateau():
     for number in range(1, 5):
         state = schedule.after(state, Epoch(number, 100, 1.0, state[0]))
     assert state == (0.1 * 0.5 * 0.5, math.inf, 0.0)
+
+
+@pytest.mark.parametrize("monitor", ["validation_loss", "validation_score"])
+def test_a_schedule_that_watches_validation_rows_needs_some(monitor):
+    """Else the rate would fall to nothing in silence."""
+    schedule, net = Plateau(0.1, patience=1, monitor=monitor), Network(UNITS, seed=2)
+    before = digest(net)
+    with pytest.raises(ValueError, match="expected validation rows, which it watches, or monitor"):
+        net.fit(*DATA, learning_rate=schedule, epochs=3)
+    assert digest(net) == before
+    net.fit(*DATA, learning_rate=schedule, epochs=3, validation=DATA)
+    assert net.learning_rate == 0.1
 
 
 @pytest.mark.parametrize(

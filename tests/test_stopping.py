@@ -386,3 +386,34 @@ def test_a_fit_that_is_being_prepared_is_seen_whole_or_not_at_all(at, monkeypatc
     assert seen
     assert not hasattr(model, "feature_names_in_")
     assert model.classes_.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("first", [{"early_stopping": True}, {"early_stopping": False}])
+@QUIET
+def test_best_scores_of_other_validation_rows_do_not_count(first):
+    """Rows that are harder than those of the last fit, which had not stopped: no epoch would reach its best score."""
+    model = classifier(warm_start=True, max_iter=15, n_iter_no_change=20, **first)
+    easy = model.fit(XC, Y, X_val=XC, y_val=Y).best_validation_score_
+    hard = np.where(DRAW.random(600) < 0.3, (Y + 1) % 3, Y)
+    model.set_params(early_stopping=True, max_iter=100, n_iter_no_change=10)
+    model.fit(-XC, hard, X_val=-XC, y_val=hard)
+    assert (
+        model.best_validation_score_ == model.score(-XC, hard) == max(model.validation_scores_[15:])
+    )
+    assert 0.6 < model.best_validation_score_ < easy
+
+
+@QUIET
+def test_divergence_without_early_stopping_is_an_error_also_after_a_fit_with_it():
+    model = regressor(warm_start=True, max_iter=5).fit(X, TARGET)
+    model.set_params(early_stopping=False, solver="sgd", learning_rate_init=1e30)
+    with pytest.raises(ValueError, match="non-finite"):
+        model.fit(X, TARGET)
+
+
+def test_targets_all_alike_that_were_not_learned_are_reported():
+    with pytest.warns(ConvergenceWarning, match="validation loss never fell"):
+        model = regressor(learning_rate_init=1e-9).fit(X, np.full(600, 5.0))
+    assert abs(model.predict(X)).max() < 4
+    learned = regressor(max_iter=2000, learning_rate_init=0.01).fit(X, np.full(600, 5.0))
+    assert abs(learned.predict(X) - 5).max() < 2

@@ -279,8 +279,9 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             about |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
             self.__dict__ = new.__dict__
             self._run(data, watch, **about)
-        if watch.constant:
-            return self  # there was nothing to learn but one number
+        best = self.best_validation_loss_
+        if watch.enough is not None and (not self._stopped or (best or 0.0) <= watch.enough):
+            return self  # all targets are alike: there is nothing to learn but one number
         if self._stopped:
             self._warn_if_untrained(watch)
         elif self.n_iter_ == options.max_iter:
@@ -418,10 +419,11 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         size = _batch_size(options, n, partial)
         if options.early_stopping and held_out is not None:
             watch.by_loss = _are_alike(*held_out[1:])
-            watch.constant = watch.by_loss and _are_alike(data.targets, data.weight)
+            if watch.by_loss and _are_alike(data.targets, data.weight):
+                watch.enough = self._enough(data.targets) + options.tol
             watch.guessed = self._guess_score(*held_out[1:])
         rate = schedule(self, options, held_out is not None, watch.by_loss)
-        self._begin_fit(watch, held_out is not None)
+        self._begin_fit(watch, held_out)
         return {
             "validation": held_out,
             "learning_rate": rate,
@@ -446,24 +448,37 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self._best_weights: _Pair | None = None
         self._last_weights: _Pair | None = None  # of the last epoch, where the best are shown
 
-    def _begin_fit(self, watch: _Watch, validated: bool) -> None:
+    def _begin_fit(self, watch: _Watch, held_out: tuple[Any, ...] | None) -> None:
         """Continue from the last epoch; after a stop, continue from the weights that were kept, and count afresh."""
         net, early = self.network_, watch.options.early_stopping
         count = threads(self.n_jobs)
         watch.remember_network(net, self._best_weights if self._last_weights else None)
-        if self._stopped:
+        afresh = self._stopped or (early and held_out is not None and self._is_new_to(held_out))
+        if early and not self._stopped and self._last_weights is not None:
+            net.set_weights(*self._last_weights)
+        if afresh:
             self._count_afresh()
             if isinstance(net._schedule, Plateau):  # it counts epochs without progress, too
                 net._schedule = None
-        elif early and self._last_weights is not None:
-            net.set_weights(*self._last_weights)
-        if validated and None in (self.best_validation_score_, self.best_validation_loss_):
+        if held_out and None in (self.best_validation_score_, self.best_validation_loss_):
             self.best_validation_score_, self.best_validation_loss_ = -math.inf, math.inf
-        if not early and self.best_loss_ is None:
-            self.best_loss_ = math.inf
+        if not early:
+            self._best_weights = None
+            if self.best_loss_ is None:
+                self.best_loss_ = math.inf
         net.threads = count
-        self._last_weights, self._stopped, self._validated = None, False, validated
+        self._last_weights, self._stopped, self._validated = None, False, held_out is not None
         self.n_iter_ = 0
+
+    def _is_new_to(self, held_out: tuple[Any, ...]) -> bool:
+        """Whether the best score was measured on other validation rows, or without its weights being kept."""
+        best = self.best_validation_score_, self.best_validation_loss_
+        if best[0] is None or best[1] is None or best[0] == -math.inf:
+            return False
+        if self._last_weights is None:  # else the network shows the best ones
+            return True
+        seen = self.network_._evaluated(self.network_._validation_data(held_out))
+        return not (math.isclose(seen.score, best[0]) and math.isclose(seen.loss, best[1]))
 
     def _adopt(self, settings: dict[str, Any]) -> None:
         """Check that the network is the one that the parameters describe; rates of dropout may have changed."""
@@ -786,7 +801,9 @@ class _Watch(Callback):
         self.options = options
         self.begun = False
         self.by_loss = False  # whether early stopping goes by the validation loss
-        self.constant = False  # whether all targets are alike, those of training too
+        self.enough: float | None = (
+            None  # the validation loss that will do where all targets are alike
+        )
         self.guessed = 0.0  # the score of the best constant prediction
         self.network: Network | None = None
         self._before: tuple[Any, ...] = ()
@@ -883,6 +900,8 @@ def named(name: str) -> Iterator[None]:
         yield
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
+    except OverflowError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _flat(y: Any) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -89,8 +90,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Continue in `fit` from where the last call ended, with the state of optimizer and schedule: k fits of
         ``max_iter=1`` are one of ``max_iter=k``, bit for bit (but "step" and "cosine" go by `max_iter`). After a fit
         that had stopped, the next one continues from the weights that were kept, and counts its epochs without
-        progress afresh; so does "adaptive" or "plateau", from the first rate. Rates of dropout may change between
-        fits, units and activation may not.
+        progress afresh; so does "adaptive" or "plateau", from the first rate. With `early_stopping` it counts afresh,
+        too, where the best score was measured on other validation rows. Rates of dropout may change between fits,
+        units and activation may not.
     momentum : float, default 0.9
         0 to below 1; of solvers "sgd", "momentum" and "nesterov".
     nesterovs_momentum : bool, default True
@@ -442,6 +444,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         if not self._multilabel and len(self.classes_) <= 2:
             parts = {name: array[:, 1] for name, array in parts.items()}
             parts["mean"] = self._by_class(told.mean)
+        if not self._multilabel and len(self.classes_) == 1:  # there is nothing to doubt
+            parts |= {name: np.zeros_like(parts[name]) for name in names if name != "mean"}
         return ClassificationUncertainty(**parts)
 
     def _by_class(self, probabilities: NDArray[Any]) -> NDArray[Any]:
@@ -583,6 +587,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         _, places = np.unique(targets, axis=0, return_inverse=True)
         counts = np.bincount(places.ravel(), weight)
         return float(counts.max() / counts.sum())
+
+    def _enough(self, targets: NDArray[Any]) -> float:
+        """Return infinity: a single class is always predicted."""
+        return math.inf
 
     def _strata(self, targets: NDArray[Any]) -> NDArray[Any] | None:
         if self._multilabel:

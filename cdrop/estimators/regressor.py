@@ -7,8 +7,10 @@ from typing import Any, Literal, Self, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+from sklearn.utils.validation import check_array
 
-from cdrop._checks import real_numbers, truth_value
+from cdrop._checks import as_array, check_unmasked, real_numbers, row_weights, truth_value
 from cdrop.estimators.base import BaseDropoutMLP, named
 from cdrop.uncertainty import RegressionUncertainty
 
@@ -129,6 +131,46 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         mean, std = self._finite(told.mean), self._finite(told.std)
         return RegressionUncertainty(_one_column_flat(mean), _one_column_flat(std))
 
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return R^2, the mean of those of all targets.
+
+        Parameters
+        ----------
+        X : {array_like, sparse matrix}, shape (n_samples, n_features)
+        y : array_like, shape (n_samples,) or (n_samples, n_outputs)
+            True targets.
+        sample_weight : array_like, shape (n_samples,), optional
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is invalid.
+        """
+        predicted = self.predict(X)
+        check_unmasked("y", y)
+        given = self._label_array("y", y)
+        with named("y"):
+            given = check_array(given, ensure_2d=False, dtype=None)
+        exact = np.dtype(np.float32 if given.dtype == np.float32 else np.float64)
+        targets, found = self._encoded("y", given, exact), predicted.reshape(len(predicted), -1)
+        if targets.shape != found.shape:
+            raise ValueError(f"y has shape {given.shape}; expected {predicted.shape}")
+        weight = row_weights("sample_weight", sample_weight, len(predicted))
+        return float(r2_score(targets, found, sample_weight=weight))
+
+    def _label_array(self, name: str, y: Any) -> Any:
+        """Return targets that were lists or objects as numbers."""
+        if isinstance(y, (list, tuple)):
+            y = as_array(name, y)
+        if isinstance(getattr(y, "dtype", None), np.dtype) and y.dtype == object:
+            with named(name):
+                y = np.asarray(y).astype(np.float64)
+        return y
+
     def _learn(self, *about: Any) -> None:
         """There are no classes."""
 
@@ -149,6 +191,10 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
 
     def _guess_score(self, *about: Any) -> float:
         return 0.0
+
+    def _enough(self, targets: NDArray[Any]) -> float:
+        """Return the loss of predictions that are off by a fifth."""
+        return float(0.02 * np.square(targets, dtype=np.float64).mean(axis=0).sum())
 
     def _strata(self, targets: NDArray[Any]) -> None:
         return None
