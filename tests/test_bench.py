@@ -49,7 +49,8 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatch
     path = tmp_path / "bench.json"
     assert cli.main(["bench", "--rounds", "1", "--threads", "1", "--json", str(path)]) == 1
     printed = capsys.readouterr()
-    assert "microseconds a step" in printed.out and "Written" not in printed.out
+    assert "microseconds a step" in printed.out
+    assert "Written" not in printed.out
     assert printed.err.startswith(f"cdrop bench: error: {path} was not written: [Errno 28]")
     assert printed.err.count("\n") == 1
 

@@ -428,4 +428,5 @@ def test_rates_of_one_s_own_schedule_are_checked(state):
     assert net.history.iterations == 0
     with pytest.raises(RuntimeError, match=f"after epoch 1, learning_rate is .*{text}"):
         net.fit(np.eye(4), np.arange(4), epochs=3, learning_rate=After())
-    assert net.history.iterations == 1 and np.isfinite(net.coefs_[0]).all()
+    assert net.history.iterations == 1
+    assert np.isfinite(net.coefs_[0]).all()
