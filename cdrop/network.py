@@ -321,8 +321,9 @@ class Network:
             Called after each iteration and epoch; the fit ends when one returns True.
         checkpoint : path, optional
             Checkpoint file; if it exists, training resumes from it: after a crash, make the same call again on a
-            network made in the same way. The result is the same, byte for byte, as without the crash. A relative path
-            is that of the moment of the call. Needs the extra ``io``.
+            network made in the same way. The result is the same, byte for byte, as without the crash. A fit that is
+            finished makes no step, so each fit of a loop needs a path of its own. A relative path is that of the moment
+            of the call. Needs the extra ``io``.
         checkpoint_every : int, optional
             Write the checkpoint after every step whose number in the network's history is a multiple of this. Default:
             1,000. It is also written when the fit begins and ends, and is on disk before the next step starts.
