@@ -25,13 +25,14 @@ def is_open(stream: Any) -> bool:
 
 def is_terminal(stream: Any) -> bool:
     """Return whether a stream is there, open, and a terminal."""
-    return is_open(stream) and bool(stream.isatty())
+    asked = getattr(stream, "isatty", None)  # objects that pass lines on to a log may lack it
+    return is_open(stream) and asked is not None and bool(asked())
 
 
 def put(text: str, stream: Any) -> None:
     """Print a line to a stream at once; nothing where there is no stream, or a closed one."""
     if is_open(stream):
-        print(text, file=stream, flush=True)
+        print(text, file=stream, flush=hasattr(stream, "flush"))
 
 
 def printable(text: str, stream: Any) -> str:

@@ -92,7 +92,15 @@ def to_parts(
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Split what `Network.state_dict` returns into settings and arrays, as `cdrop.storage` writes them."""
     arrays = {"losses": np.array(state.pop("losses"), np.float64), **state.pop("arrays")}
-    for name, curve in state.pop("curves").items():
+    curves = state.pop("curves")
+    lengths = {name: len(curve) for name, curve in curves.items()}
+    if (
+        len(set(lengths.values())) > 1
+    ):  # somebody has changed the lists; no file of theirs would load
+        raise ValueError(
+            f"the history's curves differ in length: {lengths}; expected one entry per epoch in each"
+        )
+    for name, curve in curves.items():
         arrays[f"curve.{name}"] = np.array(curve, np.float64)
     background = state.pop("background")
     if background is not None:

@@ -175,7 +175,7 @@ def checked_hyper(
 ) -> Hyper:
     """Check the hyperparameters, each alone and then together."""
     schedule = learning_rate if isinstance(learning_rate, Schedule) else None
-    rate = learning_rate if schedule is None else schedule.begin()[0]
+    rate = learning_rate if schedule is None else _begun(schedule)[0]
     hyper = Hyper(
         get_optimizer(optimizer),
         finite_number("learning_rate", rate, positive=True),
@@ -322,15 +322,38 @@ def use(net: Network, hyper: Hyper, new: dict[str, Any], fit: _kernels.Fitting |
             now["_updates"] = 0
         if hyper.schedule != was["_schedule"]:
             now["_schedule"] = hyper.schedule
-            now["_schedule_state"] = (
-                () if hyper.schedule is None else _floats(hyper.schedule.begin())
-            )
+            now["_schedule_state"] = () if hyper.schedule is None else _begun(hyper.schedule)
         changed = net._engine.put(state, now, was, parts)
 
 
-def _floats(state: Sequence[float]) -> tuple[float, ...]:
-    """Return a schedule's state as a file holds it: a rate may have been given as an int."""
-    return tuple(map(float, state))
+def _begun(schedule: Schedule) -> tuple[float, ...]:
+    """Return a schedule's state before its first epoch."""
+    state = _state(schedule, schedule.begin())
+    if isinstance(state, str):
+        raise ValueError(state)
+    return state
+
+
+def _advanced(schedule: Schedule, state: tuple[float, ...], epoch: Epoch) -> tuple[float, ...]:
+    """Return a schedule's state after an epoch."""
+    new = _state(schedule, schedule.after(state, epoch))
+    if isinstance(new, str):  # no mistake of the call's arguments by now: the network has changed
+        raise RuntimeError(f"after epoch {epoch.number}, {new}")
+    return new
+
+
+def _state(schedule: Schedule, state: Any) -> tuple[float, ...] | str:
+    """Return a schedule's state as a file holds it, or what is wrong with it: a schedule may be a user's own."""
+    try:
+        numbers = tuple(map(float, state))
+    except (TypeError, ValueError, OverflowError):
+        numbers = ()
+    if numbers and 0 <= numbers[0] < math.inf:
+        return numbers
+    return (
+        f"learning_rate is {schedule!r}, whose state is {state!r}; expected a tuple of numbers, first the rate of the "
+        "next epoch, finite and at least 0"
+    )
 
 
 def _go(net: Network, plan: Plan, course: _Course) -> None:
@@ -403,7 +426,7 @@ def _end_epoch(net: Network, plan: Plan, rate: float, course: _Course) -> bool:
     epoch = Epoch(net._epoch, plan.cut.n, place.total / plan.cut.n, rate, *seen)
     new = {}
     if net._schedule is not None:
-        new["_schedule_state"] = _floats(net._schedule.after(net._schedule_state, epoch))
+        new["_schedule_state"] = _advanced(net._schedule, net._schedule_state, epoch)
     net._engine.end_epoch(vars(net), new, (epoch.loss, *seen))
     place.epochs, place.steps, place.total = place.epochs + 1, 0, 0.0
     answers = [callback.on_epoch_end(net, epoch) for callback in course.callbacks]

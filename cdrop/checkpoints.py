@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -219,6 +220,13 @@ class Keeper:
         for name in found._remembered:
             if name not in self._callbacks:
                 raise self._other(f"with a callback {name}")
+        left_here = found.run.get("network") != self._run["network"] == left["network"]
+        if found.place.finished and left_here:  # not a program that was started again
+            warnings.warn(
+                f"checkpoint is {self.given!r}, which is of this call, made before and finished: no step is made; "
+                "expected another path, to continue with a further fit",
+                stacklevel=7,
+            )
         self._run, self.identity = found.run, digest(found.run)
 
     def _other(self, what: str) -> ValueError:

@@ -45,6 +45,19 @@ _SCALINGS = ("train", "test")
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
 _PASSED_ROWS = 2**20  # rows times masks of a piece under dropout
 INTERRUPTS = ("keep", "raise")
+_SETTINGS = frozenset(  # the attributes that the engine is made with
+    {
+        "units",
+        "dropout",
+        "input_dropout",
+        "activation",
+        "loss",
+        "initializer",
+        "scaling",
+        "seed",
+        "dtype",
+    }
+)
 _LOADED = (  # the attributes that a state sets
     "_background",
     "_optimizer",
@@ -138,6 +151,9 @@ class Network:
     ------
     TypeError, ValueError
         If an argument is invalid.
+    AttributeError
+        If a setting other than `threads` is assigned later: make another network, which can take over the weights by
+        `set_weights`.
 
     References
     ----------
@@ -198,6 +214,15 @@ class Network:
                 fan_in, fan_out, initializer=self.initializer, seed=self.seed, layer=i
             )
             self._engine.set(i, 0, weight, np.zeros(fan_out))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to change the settings of a network: the engine, which is made with them, would not follow."""
+        if name in _SETTINGS and name in vars(self):
+            raise AttributeError(
+                f"{name} of a network cannot be changed; expected a new Network(..., {name}={value!r}), which takes "
+                "over the weights by set_weights(net.coefs_, net.intercepts_)"
+            )
+        super().__setattr__(name, thread_count(name, value) if name == "threads" else value)
 
     def _make_engine(self) -> _kernels.Engine:
         rates = (self.input_dropout, *self.dropout)
@@ -296,8 +321,9 @@ class Network:
             Called after each iteration and epoch; the fit ends when one returns True.
         checkpoint : path, optional
             Checkpoint file; if it exists, training resumes from it: after a crash, make the same call again on a
-            network made in the same way. The result is the same, byte for byte, as without the crash. A relative path
-            is that of the moment of the call. Needs the extra ``io``.
+            network made in the same way. The result is the same, byte for byte, as without the crash. A fit that is
+            finished makes no step, so each fit of a loop needs a path of its own. A relative path is that of the moment
+            of the call. Needs the extra ``io``.
         checkpoint_every : int, optional
             Write the checkpoint after every step whose number in the network's history is a multiple of this. Default:
             1,000. It is also written when the fit begins and ends, and is on disk before the next step starts.

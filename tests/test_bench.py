@@ -41,6 +41,20 @@ def test_the_command_says_where_the_time_goes(tmp_path, capsys):
     ]
 
 
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path, capsys, monkeypatch):
+    def full(path, write):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("cdrop._files.write_atomically", full)
+    path = tmp_path / "bench.json"
+    assert cli.main(["bench", "--rounds", "1", "--threads", "1", "--json", str(path)]) == 1
+    printed = capsys.readouterr()
+    assert "microseconds a step" in printed.out
+    assert "Written" not in printed.out
+    assert printed.err.startswith(f"cdrop bench: error: {path} was not written: [Errno 28]")
+    assert printed.err.count("\n") == 1
+
+
 def test_measured_parts_are_shares_of_the_whole():
     rounds = []
     times = bench.measure(threads=1, rounds=2, steps=2, on_round=rounds.append)

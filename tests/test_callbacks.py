@@ -279,3 +279,24 @@ def test_callbacks_may_take_any_arguments(features):
         setattr(callback, moment, lambda *arguments, moment=moment: heard.append(moment))
     train(features, callback, iterations=1)
     assert heard == ["on_fit_begin", "on_iteration", "on_fit_end"]
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["as file", "as sys.stderr"])
+def test_a_stream_may_have_nothing_but_write(given, monkeypatch):
+    """As the objects that pass lines on to a log, which programs put in place of the standard streams."""
+
+    class Log:
+        text = ""
+
+        def write(self, text):
+            self.text += text
+
+    log = Log()
+    if not given:
+        monkeypatch.setattr("sys.stderr", log)
+        monkeypatch.setattr("sys.stdout", log)
+    file = log if given else None
+    callbacks = [ProgressBar(file), LossPrinter(1, file), EpochPrinter(file)]
+    Network([4, 8, 4]).fit(np.eye(4), np.arange(4), epochs=2, callbacks=callbacks)
+    assert log.text.startswith("Iter-1 loss: ")
+    assert log.text.count("\n") == 4

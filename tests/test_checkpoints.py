@@ -135,7 +135,8 @@ def test_the_same_call_on_the_same_network_goes_on_after_an_error(tmp_path):
         with pytest.raises(RuntimeError, match="broken off"):
             fit.run(Break(at), checkpoint=tmp_path / "run", checkpoint_every=7)
     assert fit.run(checkpoint=tmp_path / "run") == expected
-    assert fit.run(checkpoint=tmp_path / "run") == expected
+    with pytest.warns(UserWarning, match="no step is made"):
+        assert fit.run(checkpoint=tmp_path / "run") == expected
 
 
 def test_the_network_in_the_file_goes_on_too(tmp_path):
@@ -686,3 +687,16 @@ def test_a_validation_refuses_what_it_cannot_have_remembered(state):
     with pytest.raises((TypeError, ValueError), match="every|Validation remembers"):
         validation.load_state_dict(state)
     assert validation.state_dict() == {"every": 3, "iterations": [], "scores": []}
+
+
+def test_a_fit_that_was_finished_before_says_that_it_makes_no_step(tmp_path, recwarn):
+    """A loop with one path trained in its first pass alone, without a word."""
+    path, x, y = tmp_path / "run", np.eye(4), np.arange(4)
+    net = Network([4, 8, 4])
+    net.fit(x, y, epochs=1, checkpoint=path)
+    Network([4, 8, 4]).fit(x, y, epochs=1, checkpoint=path)  # a program that was started again
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="no step is made; expected another path") as seen:
+        net.fit(x, y, epochs=1, checkpoint=path)
+    assert seen[0].filename == __file__
+    assert net.history.iterations == 1

@@ -250,8 +250,7 @@ TABLE = "--data numbers.csv --label kind"
         ("--data digits --group x", "--group: group is 'x'; expected None: it has no meaning"),
         ("--no-header", "--no-header: header is False; expected True: it has no meaning for mnist"),
         ("--data numbers.csv", "--label: label is None; expected the name of the column of num"),
-        (f"{TABLE} --test numbers.csv --splits 2", "--splits: numbers.csv has test rows of its o"),
-        (f"{TABLE} --test numbers.csv --test-share 0.3", "--test-share: numbers.csv has test rows"),
+        (f"{TABLE} --test numbers.csv", "--test: test is 'numbers.csv', the file of the training "),
         (f"{TABLE} --sep ab", "--sep: sep is 'ab'; expected one character"),
         (f"{TABLE} --encoding none", "--encoding: encoding is 'none'; expected one that Python"),
         (f"{TABLE} --train-size 49", "--train-size: train_size is 49; expected "),
@@ -281,6 +280,14 @@ def test_refused_before_any_work(arguments, message, fake, capsys, here):
     assert captured.out == ""
     assert fake.calls == []
     assert os.listdir(here) == ["numbers.csv"]
+
+
+@pytest.mark.parametrize("option", ["splits 2", "test-share 0.3"])
+def test_given_test_rows_are_not_split(option, here, capsys):
+    (here / "more.csv").write_bytes((here / "numbers.csv").read_bytes())
+    assert compare(f"{TABLE} --test more.csv --{option}") == 2
+    expected = f"--{option.split()[0]}: numbers.csv has test rows of its own"
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("make", [os.symlink, os.link])

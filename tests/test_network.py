@@ -1135,3 +1135,44 @@ def test_times_are_those_of_the_calls_on_every_thread(threads: int) -> None:
     # may be smaller than asked for where the pool is busy.
     measured = total(net._engine.times(False))
     assert (elapsed / 5 if threads == 1 else 0) < measured <= threads * elapsed
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("units", (4, 9, 3)),
+        ("dropout", (0.9,)),
+        ("input_dropout", 0.5),
+        ("activation", "tanh"),
+        ("loss", "squared_error"),
+        ("initializer", "glorot"),
+        ("scaling", "test"),
+        ("seed", 7),
+        ("dtype", np.dtype("float64")),
+    ],
+)
+def test_settings_of_a_network_that_is_made_cannot_be_changed(name: str, value: object) -> None:
+    """The engine would go on with the old ones, and a saved file would be of another network."""
+    net = Network([4, 8, 3], dropout=0.2, seed=1)
+    before = repr(net), digest(net)
+    with pytest.raises(AttributeError, match=f"^{name} of a network cannot be changed; expected a"):
+        setattr(net, name, value)
+    assert (repr(net), digest(net)) == before
+
+
+def test_the_number_of_threads_is_checked_where_it_is_set() -> None:
+    net = Network([4, 8, 3])
+    for value, error in ((0, ValueError), ("2", TypeError)):
+        with pytest.raises(error, match=f"^threads is {value!r}; expected"):
+            net.threads = value
+    net.threads = 2
+    assert net.threads == 2
+
+
+def test_a_history_that_would_not_load_is_not_saved(tmp_path: Path) -> None:
+    net = Network([4, 8, 4])
+    net.fit(np.eye(4), np.arange(4), epochs=2)
+    net.history.epoch_loss.clear()
+    with pytest.raises(ValueError, match="the history's curves differ in length: {'epoch_loss': 0"):
+        net.save(tmp_path / "net")
+    assert not (tmp_path / "net").exists()

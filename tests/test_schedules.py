@@ -18,6 +18,7 @@ from cdrop.schedules import (
     Epoch,
     InverseScaling,
     Plateau,
+    Schedule,
     Step,
     get_schedule,
 )
@@ -415,3 +416,29 @@ def test_weights_are_exchanged_or_refused_whole():
         with pytest.raises((TypeError, ValueError), match="coefs|intercepts"):
             net.set_weights(coefs, intercepts)
         assert digest(net) == before
+
+
+WRONG_STATES = [(math.nan,), (-1.0,), (math.inf,), ("a",), None, (), 0.5, (0.1, "x")]
+
+
+@pytest.mark.parametrize("state", WRONG_STATES, ids=repr)
+def test_rates_of_one_s_own_schedule_are_checked(state):
+    """A rate below 0 would train uphill in silence."""
+
+    class After(Schedule):
+        def after(self, before, epoch):
+            return state
+
+    class Begin(Schedule):
+        def begin(self):
+            return state
+
+    text = "; expected a tuple of numbers, first the rate of the next epoch, finite and at least 0"
+    net = Network([4, 8, 4])
+    with pytest.raises(ValueError, match=text):
+        net.fit(np.eye(4), np.arange(4), epochs=3, learning_rate=Begin())
+    assert net.history.iterations == 0
+    with pytest.raises(RuntimeError, match=f"after epoch 1, learning_rate is .*{text}"):
+        net.fit(np.eye(4), np.arange(4), epochs=3, learning_rate=After())
+    assert net.history.iterations == 1
+    assert np.isfinite(net.coefs_[0]).all()

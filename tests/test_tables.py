@@ -157,6 +157,27 @@ def test_a_first_line_of_names_is_a_header(tmp_path):
         read(tmp_path, text, label="p")
 
 
+def test_test_rows_are_not_the_training_rows(tmp_path):
+    """Every score would be one of rows trained on, without a word."""
+    path = write(tmp_path / "a.csv", lines("x,y,kind", "1,2,a", "3,4,b", "5,7,a", times=5))
+    link = tmp_path / "b.csv"
+    link.symlink_to(path)
+    for other in (path, link):
+        with pytest.raises(ValueError, match="the file of the training rows itself; expected a"):
+            load(path, label="kind", test=other)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_header_may_have_names_of_several_lines(tmp_path, way, end):
+    """As spreadsheets write them. The rest of such a name was read as a row."""
+    rows = [f"{a},{b},{'ab'[i % 2]}" for i, (a, b) in enumerate(NOISE[:40])]
+    text = lines('"x\n(in\n\nmm)",y,"kind\nof it"', *rows).replace("\n", end)
+    table = read(tmp_path, text, label="last")
+    assert table.X.shape == (40, 2)
+    assert np.array_equal(table.X, NOISE[:40])
+    assert table.classes == ("a", "b")
+
+
 def test_integers_with_many_values_are_quantities(tmp_path, way):
     rows = [
         f"{a},{b},{price}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from cdrop.cli.common import check_outputs, say
+from cdrop.cli.common import CommandError, check_outputs, say
 
 if TYPE_CHECKING:
     from cdrop.experiments.bench import StepTime
@@ -32,7 +32,10 @@ def run(args: argparse.Namespace) -> int:
     say(_table(times))
     if args.json:
         result = about | {"size": args.size, "steps": [asdict(t) for t in times]}
-        write_atomically(args.json, lambda f: f.write(json.dumps(result, indent=1).encode()))
+        try:
+            write_atomically(args.json, lambda f: f.write(json.dumps(result, indent=1).encode()))
+        except OSError as error:
+            raise CommandError(f"{args.json} was not written: {error}") from error
         say(f"Written: {args.json}")
     return 0
 

@@ -145,6 +145,11 @@ def unique(names: Sequence[str]) -> tuple[list[str], list[str]]:
 def assemble(path: Path, options: Options, reader: Callable[..., Read]) -> Table:
     """Build a `Table` from a file, and from the file of test rows if there is one."""
     other = None if options.test is None else Path(options.test)
+    if other is not None and other.exists() and path.exists() and path.samefile(other):
+        raise ValueError(
+            f"test is {str(other)!r}, the file of the training rows itself; expected a file of other rows, or none: "
+            "then the rows are split"
+        )
     read = reader(path, options)
     test = None if other is None else reader(other, options, like=read)
     return build(path.name, f"the file {path}", path, read, options, test)

@@ -251,7 +251,7 @@ def _look(path: Path, head: bytes, options: Options) -> _Look:
         else ["header: none found; columns are numbered from 0"]
     )
     names, more = unique(names)
-    skip += next(i for i, line in enumerate(lines[skip:], 1) if line.strip()) if header else 0
+    skip += _lines_of_first(lines[skip:], sep) if header else 0
     spaced = any(f"{sep} " in line for line in sample)
     return _Look(encoding, sep, decimal, names, skip, width, kinds, tuple(notes + more), spaced)
 
@@ -292,6 +292,19 @@ def _sampled(lines: Sequence[str], sep: str) -> list[list[str]]:
             if not rows:
                 raise
             return rows
+
+
+def _lines_of_first(lines: Sequence[str], sep: str) -> int:
+    """Return how many lines the first row takes: a quoted cell, such as a name, may have several."""
+    taken = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal taken
+        for taken, line in enumerate(lines, 1):  # noqa: B007
+            yield line
+
+    next(_split(counted(), sep))
+    return taken
 
 
 def _decimal(rows: list[list[str]], sep: str) -> str:
@@ -480,6 +493,8 @@ def _read_arrays(path: Path, look: _Look, options: Options) -> Read | None:
     """Read a large table column by column, or return None if it must be read cell by cell."""
     if look.padded or options.categories or len(look.names) != look.width or len(look.sep) > 1:
         return None
+    if any("\n" in name for name in look.names):
+        return None  # lines of the header are counted as text, where a lone "\r" ends one
     label = find(look.names, "last" if options.label is None else options.label, "label", path)
     numbers = [n for n, kind in zip(look.names, look.kinds, strict=True) if kind != "text"]
     read = _read_pandas if has_extra() else _read_numpy
