@@ -288,16 +288,17 @@ def test_import_takes_little_time_beyond_numpy(tmp_path):
 def test_estimators_cost_little_beyond_scikit_learn(tmp_path):
     pytest.importorskip("sklearn")
     code = (
-        "import time, sklearn.neural_network; start = time.thread_time();"
-        "pages = lambda: int(open('/proc/self/statm').read().split()[1]); before = pages();"
+        "import os, sys, time, sklearn.neural_network;"
+        "sys.dont_write_bytecode = False;"
+        f"sys.pycache_prefix = {str(tmp_path)!r};"
+        "used = lambda: int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGESIZE');"
+        "start, before = time.thread_time(), used();"
         "from cdrop import DropoutMLPClassifier;"
-        "print(time.thread_time() - start, (pages() - before) * __import__('os').sysconf('SC_PAGESIZE'))"
+        "print(time.thread_time() - start, used() - before)"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
-    run_python(code, environment)
+    run_python(code)
     for _ in range(5):
-        seconds, size = map(float, run_python(code, environment).split())
+        seconds, size = map(float, run_python(code).split())
         if seconds < 0.06 and size < 10e6:
             return
     pytest.fail(f"{seconds} s of CPU and {size} bytes beyond scikit-learn")
