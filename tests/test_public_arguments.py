@@ -434,6 +434,7 @@ OTHERS = {
     ),
     "Network.save": Call(Network([2, 2]).save, {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
     "storage.load": Call(storage.load, {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
+    "storage.load-as_network": Call(storage.load, {"path": os.devnull}, {"as_network": NO_FLAG}),
     "to_onnx": Call(convert.to_onnx, {"model": Network([2, 2])}, {"model": NO_MODEL}),
     "to_onnx-path": Call(
         partial(convert.to_onnx, Network([2, 2])),
