@@ -41,7 +41,7 @@ def network_of(settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
 def _classes(classes: Any) -> NDArray[Any]:
     if np.shape(classes) == (1,):
         raise ValueError(
-            f"its estimator has the one class {classes.tolist()[0]!r}, which it predicts always; expected two or more for "
-            "as_network=True"
+            f"its estimator has the one class {classes.tolist()[0]!r}, which it predicts always; expected two or "
+            "more for as_network=True"
         )
     return classes  # type: ignore[no-any-return]
