@@ -181,4 +181,5 @@ class Engine:
         first_row: int,
         masks: Sequence[_Words | None] | None,
         threads: int,
+        stride: int = 0,
     ) -> None: ...

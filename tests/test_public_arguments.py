@@ -229,7 +229,7 @@ NO_X12 = [
 OTHER_X12 = [*NO_X12[:5], *NO_X12[6:], np.ones((12, 4))]  # there any number of rows is right
 # What scikit-learn says of data, whose checks want these words and no name.
 SAYS = (
-    "X|y|mc_samples|seed|Expected 2D array|Found array with|Found input variables|could not convert|sequence|"
+    "X|y|mc_samples|seed|samples|Expected 2D array|Found array with|Found input variables|could not convert|sequence|"
     "Complex data not supported|float\\(\\) argument|Input should have|Unknown label type"
 )
 NO_WEIGHTS = [value for value in NO_ROW_WEIGHTS if not isinstance(value, float)]
@@ -240,7 +240,7 @@ def method_calls(kind):
     """Calls of an estimator's methods."""
     good = DATA[kind]
     x, name = {"X": ROWS}, kind.__name__
-    samples = {"mc_samples": NO_SAMPLES, "seed": NO_SEED}
+    samples = {"mc_samples": NO_SAMPLES, "seed": NO_SEED, "samples": NO_FLAG}
     validated = {**good, "X_val": ROWS, "y_val": good["y"]}
     y = [*NO_Y, np.zeros((12, 3))[:, :0]]
     if kind is DropoutMLPClassifier:
@@ -434,7 +434,10 @@ OTHERS = {
     ),
     "Network.save": Call(Network([2, 2]).save, {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
     "storage.load": Call(storage.load, {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
-    "to_onnx": Call(convert.to_onnx, {"model": Network([2, 2])}, {"model": NO_MODEL}),
+    "storage.load-as_network": Call(storage.load, {"path": os.devnull}, {"as_network": NO_FLAG}),
+    "to_onnx": Call(
+        convert.to_onnx, {"model": Network([2, 2])}, {"model": NO_MODEL, "X": [1, "a", [[1.0]], {}]}
+    ),
     "to_onnx-path": Call(
         partial(convert.to_onnx, Network([2, 2])),
         {"path": None},
@@ -453,6 +456,9 @@ OTHERS = {
         )
         for method in ("predict", "predict_proba", "predict_uncertainty")
     },
+    "Subnetworks.predict_uncertainty-samples": Call(
+        partial(subnetworks, "predict_uncertainty"), {"X": np.ones((2, 5))}, {"samples": NO_FLAG}
+    ),
     "Subnetworks.extract": Call(
         partial(subnetworks, "extract"), {"index": 2}, {"index": [*NO_WHOLE, -1, 3, HUGE]}
     ),
@@ -714,7 +720,7 @@ def test_good_arguments_are_good():
         try:
             call.function(**call.good)
         except (datasets.DataNotFoundError, storage.ModelFileError, OSError) as error:
-            assert re.search("absent|found none|is no(t a regular)? file", str(error)), name
+            assert re.search("absent|found none|is no(t a( regular)?)? file", str(error)), name
 
 
 WITHOUT_FILES = [name for name in ESTIMATORS if not name.endswith(".save")] + [
@@ -770,6 +776,10 @@ ANYTHING_GOES = {
     **each(("EpochPrinter.file", "LossPrinter.file", "ProgressBar.file"), "as for print"),
     **each(("Validation.X", "Validation.y"), "the network's score says what is wrong"),
     "simd_paths.built": "a switch",
+    **each(
+        ("ClassificationUncertainty.quantile.q", "RegressionUncertainty.quantile.q"),
+        "tests/test_samples.py",
+    ),
     "from_frame.name": "any heading",
     **each(
         ("ExperimentResult.plot.file", "ExperimentResult.plot.format"), "tests/test_plotting.py"

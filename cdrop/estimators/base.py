@@ -29,6 +29,7 @@ from cdrop._checks import (
     whole_number,
 )
 from cdrop._kernels import all_finite
+from cdrop._parts import decode, encode
 from cdrop.callbacks import Callback, EpochPrinter, ProgressBar
 from cdrop.estimators.options import (
     SMALLEST_RATE,
@@ -39,7 +40,6 @@ from cdrop.estimators.options import (
     seed,
     threads,
 )
-from cdrop.estimators.parts import decode, encode
 from cdrop.network import Network
 from cdrop.schedules import Epoch, Plateau, Schedule
 
@@ -496,7 +496,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             old.input_dropout,
         ):
             new = Network(**settings, seed=old.seed, threads=old.threads)
-            new.load_state_dict({**old.state_dict(), "settings": new.state_dict()["settings"]})
+            new.load_state_dict(old.state_dict())
             self.network_ = new
 
     def _run(self, data: _Data, watch: _Watch, **settings: Any) -> None:
@@ -699,20 +699,20 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
 
     # ---- Files ---------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: storage.File) -> None:
         """Write everything to one file, whole or not at all, from which `cdrop.load` goes on bit for bit.
 
         Parameters
         ----------
-        path : path
+        path : path or binary file object
             An existing file is replaced. It is a safetensors file, whatever its name; see `cdrop.storage`.
 
         Raises
         ------
         ImportError
             If safetensors is not installed: ``pip install 'cdrop[io]'``.
-        TypeError
-            If a parameter is of a kind that a file does not hold.
+        TypeError, ValueError
+            If a parameter is of a kind that a file does not hold, or `path` is invalid.
         OSError
             If the file cannot be written; what was there before is still there.
         """
