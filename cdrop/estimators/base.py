@@ -6,10 +6,10 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,6 +55,8 @@ _KEPT = ("best", "last")  # weights that early stopping keeps
 _OUTPUTS_AT_ONCE = 2**20
 _HELD = "_fit_under_way"  # an attribute during a fit
 _PARTS = ("weight", "bias")
+_WEIGHTS = {"coefs_", "intercepts_"}  # the attributes of the network that can be assigned
+_Value = TypeVar("_Value")
 _WATCHED = (  # changes from epoch to epoch
     "n_iter_",
     "t_",
@@ -154,63 +156,114 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
-        """Copies of the weights, layer by layer."""
-        return self._fitted("coefs_").coefs_
+        """Copies of the weights, layer by layer. Assigning a list replaces them."""
+        return self._computed("coefs_", lambda net: net.coefs_)
+
+    @coefs_.setter
+    def coefs_(self, coefs: Sequence[ArrayLike]) -> None:
+        self._assign("coefs_", coefs)
 
     @property
     def intercepts_(self) -> list[NDArray[Any]]:
-        """Copies of the biases, layer by layer."""
-        return self._fitted("intercepts_").intercepts_
+        """Copies of the biases, layer by layer. Assigning a list replaces them."""
+        return self._computed("intercepts_", lambda net: net.intercepts_)
+
+    @intercepts_.setter
+    def intercepts_(self, intercepts: Sequence[ArrayLike]) -> None:
+        self._assign("intercepts_", intercepts)
 
     @property
     def n_layers_(self) -> int:
         """Number of layers, input and output included."""
-        return len(self._fitted("n_layers_").units)
+        return self._computed("n_layers_", lambda net: len(net.units))
+
+    @n_layers_.setter
+    def n_layers_(self, value: int) -> None:
+        self._assign("n_layers_", value)
 
     @property
     def n_outputs_(self) -> int:
         """Number of outputs."""
-        return self._fitted("n_outputs_").units[-1]
+        return self._computed("n_outputs_", lambda net: net.units[-1])
+
+    @n_outputs_.setter
+    def n_outputs_(self, value: int) -> None:
+        self._assign("n_outputs_", value)
 
     @property
     def out_activation_(self) -> str:
         """Name of the output's activation: "softmax", "logistic" or "identity"."""
-        return _OUT_ACTIVATIONS[self._fitted("out_activation_").loss]
+        return self._computed("out_activation_", lambda net: _OUT_ACTIVATIONS[net.loss])
+
+    @out_activation_.setter
+    def out_activation_(self, value: str) -> None:
+        self._assign("out_activation_", value)
 
     @property
     def loss_curve_(self) -> list[float]:
         """Training loss of each epoch, over all fits of a warm start."""
-        return list(self._fitted("loss_curve_").history.epoch_loss)
+        return self._computed("loss_curve_", lambda net: list(net.history.epoch_loss))
+
+    @loss_curve_.setter
+    def loss_curve_(self, value: list[float]) -> None:
+        self._assign("loss_curve_", value)
 
     @property
     def loss_(self) -> float:
         """Training loss of the last epoch."""
-        return self._fitted("loss_").history.epoch_loss[-1]
+        return self._computed("loss_", lambda net: net.history.epoch_loss[-1])
 
     @property
     def validation_loss_curve_(self) -> list[float] | None:
         """Loss of the validation rows after each epoch, without dropout and penalty; None without such rows."""
-        curve = self._fitted("validation_loss_curve_").history.validation_loss
+        curve = self._computed("validation_loss_curve_", lambda net: net.history.validation_loss)
         return list(curve) if self._validated else None
 
     @property
     def validation_scores_(self) -> list[float] | None:
         """Score of the validation rows after each epoch; None without such rows."""
-        curve = self._fitted("validation_scores_").history.validation_score
+        curve = self._computed("validation_scores_", lambda net: net.history.validation_score)
         return list(curve) if self._validated else None
 
     @property
     def learning_rate_(self) -> float:
-        """Learning rate that the next epoch would have."""
-        rate = self._fitted("learning_rate_").learning_rate
+        """Learning rate of the next epoch."""
+        rate = self._computed("learning_rate_", lambda net: net.learning_rate)
         assert rate is not None
         return rate
 
-    def _fitted(self, name: str) -> Network:
+    @learning_rate_.setter
+    def learning_rate_(self, value: float) -> None:
+        self._assign("learning_rate_", value)
+
+    def _computed(self, name: str, compute: Callable[[Network], _Value]) -> _Value:
+        """Return an attribute of the network; before the first fit, what was assigned."""
+        net, assigned = vars(self).get("network_"), vars(self).get("_assigned", {})
+        if net is not None:
+            return compute(net)
+        if name in assigned:
+            return assigned[name]  # type: ignore[no-any-return]
+        raise AttributeError(f"{type(self).__name__} has {name} once it is fitted")
+
+    def _assign(self, name: str, value: Any) -> None:
+        """Replace the network's weights or biases, or keep the value for the first fit."""
         net = vars(self).get("network_")
         if net is None:
-            raise AttributeError(f"{type(self).__name__} has {name} once it is fitted")
-        return net  # type: ignore[no-any-return]
+            self._assigned = {**vars(self).get("_assigned", {}), name: value}
+        elif name in _WEIGHTS:
+            setattr(net, name, value)
+            # Early stopping must not return to weights from before.
+            self.__dict__.update(_best_weights=None, _last_weights=None)
+        else:
+            raise AttributeError(
+                f"{name} of a fitted {type(self).__name__} cannot be assigned: it is computed from network_; expected "
+                "an assignment of coefs_ or intercepts_, or a new fit"
+            )
+
+    def _begin_with(self, assigned: Mapping[str, Any]) -> None:
+        """Begin with the weights and biases that were assigned before the first fit, if any."""
+        for name in _WEIGHTS & assigned.keys():
+            setattr(self.network_, name, assigned[name])
 
     # ---- Training ------------------------------------------------------------------------------------------------
 
@@ -410,7 +463,10 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         settings = design(self, data.x.shape[1], width, self._loss(), kind)
         rows = None if data.weight is None else _rows_with_weight(data.weight)
         if fresh:
+            assigned = self.__dict__.pop("_assigned", {})
             self._begin(settings)
+            if partial or self.warm_start:
+                self._begin_with(assigned)
         else:
             self._adopt(settings)
         if options.early_stopping and held_out is None:
@@ -724,6 +780,10 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             name: encode(name, value) for name, value in self.get_params(deep=False).items()
         }
         if "network_" not in vars(self):
+            if _WEIGHTS & vars(self).get("_assigned", {}).keys():
+                raise TypeError(
+                    "coefs_ or intercepts_ were assigned before the first fit; expected a fit before save"
+                )
             return {"parameters": parameters}, {}
         network, arrays = self.network_._to_parts()
         arrays = {f"network.{name}": array for name, array in arrays.items()}

@@ -141,7 +141,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Score and loss of the weights with the highest score, or with the smallest loss where that decides; with early
         stopping these weights were kept.
     coefs_, intercepts_ : list of ndarray
-        Copies of weights and biases, layer by layer.
+        Copies of weights and biases, layer by layer. Assigning a list replaces them (checked as by
+        ``network_.set_weights``). Assigned before the first fit, they are the initial weights of `partial_fit`, or of
+        `fit` with `warm_start`.
     learning_rate_ : float
         What the next epoch would have.
 
@@ -171,7 +173,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     normal and with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm start
     keeps the optimizer's state, and needs the same network; early stopping stratifies by all classes; both
     probabilities of two classes come from the log-odds; rows whose outputs overflow are an error; `coefs_` and
-    `intercepts_` are copies, set by ``network_.set_weights``. Rows of weight 0 count as left out.
+    `intercepts_` are copies. Rows of weight 0 count as left out.
 
     References
     ----------
