@@ -32,7 +32,7 @@ from cdrop._checks import (
 )
 from cdrop._features import checked_rows, feature_matrix
 from cdrop._shared import SharedRows
-from cdrop._training import Cut, Minibatch, Plan
+from cdrop._training import Cut, Minibatch, Plan, ScoredRows
 from cdrop.callbacks import check_callbacks
 from cdrop.initializers import INITIALIZERS, initial_weight
 from cdrop.optimizers import Optimizer
@@ -392,7 +392,8 @@ class Network:
             _training.check_no_epochs(hyper, held_out)
         _training.check_watched(hyper, held_out)
         choice("interrupt", interrupt, INTERRUPTS)
-        plan = Plan(data, hyper, cut, passes, total, held_out)
+        scored = validation if isinstance(validation, ScoredRows) else None
+        plan = Plan(data, hyper, cut, passes, total, held_out, scored)
         new = {"_one_column": self._is_one_column(y)}
         _training.fit(self, plan, callbacks, checkpoint, checkpoint_every, new)
         if self.history.interrupted:

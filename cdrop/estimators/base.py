@@ -29,6 +29,7 @@ from cdrop._checks import (
     whole_number,
 )
 from cdrop._kernels import all_finite
+from cdrop._training import ScoredRows
 from cdrop.callbacks import Callback, EpochPrinter, ProgressBar
 from cdrop.estimators.options import (
     SMALLEST_RATE,
@@ -40,7 +41,8 @@ from cdrop.estimators.options import (
     threads,
 )
 from cdrop.estimators.parts import decode, encode
-from cdrop.network import Network
+from cdrop.estimators.scoring import Scoring, ValidationScorer
+from cdrop.network import Evaluation, Network
 from cdrop.schedules import Epoch, Plateau, Schedule
 
 __all__ = ["BaseDropoutMLP", "named"]
@@ -89,7 +91,10 @@ _OTHER_WAYS = "Change validation_fraction, give X_val and y_val, or turn early_s
 class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share."""
 
-    interrupt = "keep"  # of estimators that were pickled before there was this parameter
+    # Parameters that pickles and files of earlier versions lack.
+    _added: Mapping[str, Any] = {"interrupt": "keep", "scoring": None}
+    interrupt = "keep"
+    scoring: Scoring = None
     _numeric = False
     _remembered: tuple[str, ...] = ("n_features_in_", *_WATCHED, "_validated")
 
@@ -117,6 +122,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        scoring: Scoring = None,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
@@ -145,6 +151,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self.nesterovs_momentum = nesterovs_momentum
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.scoring = scoring
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
@@ -372,8 +379,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             new.__dict__ = before.copy()
             try:
                 yield new
-            except BaseException as error:
-                if not watch.begun or (fresh and isinstance(error, ValueError)):
+            except BaseException:
+                if not watch.begun or (fresh and watch.diverged):
                     self.__dict__ = before
                     if drawn is not None:
                         draws.set_state(drawn)
@@ -474,11 +481,14 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         n = data.x.shape[0] if rows is None else len(rows)
         size = _batch_size(options, n, partial)
         if options.early_stopping and held_out is not None:
-            watch.by_loss = _are_alike(*held_out[1:])
-            if watch.by_loss and _are_alike(data.targets, data.weight):
+            alike = _are_alike(*held_out[1:])
+            watch.by_loss = options.scoring == "loss" or (options.scoring is None and alike)
+            if watch.by_loss and alike and _are_alike(data.targets, data.weight):
                 watch.enough = self._enough(data.targets) + options.tol
             watch.guessed = self._guess_score(*held_out[1:])
         rate = schedule(self, options, held_out is not None, watch.by_loss)
+        if held_out is not None and options.scoring is not None:
+            held_out = self._scored_rows(watch, held_out)
         self._begin_fit(watch, held_out)
         return {
             "validation": held_out,
@@ -487,6 +497,19 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             "batch_size": size,
             "epochs": 1 if partial else options.max_iter,
         }
+
+    def _scored_rows(self, watch: _Watch, held_out: tuple[Any, ...]) -> ScoredRows:
+        """Return validation rows that the parameter `scoring` scores, once it has scored them here."""
+        x, targets, weight = held_out
+        scorer = ValidationScorer(self, x, self._decoded(targets), weight)
+        watch.scorer = scorer
+        scorer.try_out(self, self._evaluation(held_out))
+        rows = ScoredRows(held_out)
+        rows.name, rows.scorer = scorer.name, lambda seen: scorer(watch.estimator, seen)
+        return rows
+
+    def _evaluation(self, held_out: tuple[Any, ...]) -> Evaluation:
+        return self.network_._evaluated(self.network_._validation_data(held_out))
 
     def _begin(self, settings: dict[str, Any]) -> None:
         """Make a new network, and forget the last training."""
@@ -509,7 +532,9 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         net, early = self.network_, watch.options.early_stopping
         count = threads(self.n_jobs)
         watch.remember_network(net, self._best_weights if self._last_weights else None)
-        afresh = self._stopped or (early and held_out is not None and self._is_new_to(held_out))
+        afresh = self._stopped or (
+            early and held_out is not None and self._is_new_to(held_out, watch)
+        )
         if early and not self._stopped and self._last_weights is not None:
             net.set_weights(*self._last_weights)
         if afresh:
@@ -526,15 +551,16 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self._last_weights, self._stopped, self._validated = None, False, held_out is not None
         self.n_iter_ = 0
 
-    def _is_new_to(self, held_out: tuple[Any, ...]) -> bool:
-        """Whether the best score was measured on other validation rows, or without its weights being kept."""
+    def _is_new_to(self, held_out: tuple[Any, ...], watch: _Watch) -> bool:
+        """Whether the best score is of other rows or another scoring, or its weights were not kept."""
         best = self.best_validation_score_, self.best_validation_loss_
         if best[0] is None or best[1] is None or best[0] == -math.inf:
             return False
         if self._last_weights is None:  # else the network shows the best ones
             return True
-        seen = self.network_._evaluated(self.network_._validation_data(held_out))
-        return not (math.isclose(seen.score, best[0]) and math.isclose(seen.loss, best[1]))
+        seen = self._evaluation(held_out)
+        score = seen.score if watch.scorer is None else watch.scorer(self, seen)
+        return not (math.isclose(score, best[0]) and math.isclose(seen.loss, best[1]))
 
     def _adopt(self, settings: dict[str, Any]) -> None:
         """Check that the network is the one that the parameters describe; rates of dropout may have changed."""
@@ -572,6 +598,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 **settings,
             )
         except FloatingPointError as error:
+            watch.diverged = True
             self._diverged(error)
         finally:
             if watch.begun:
@@ -646,7 +673,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 assert self.best_validation_loss_ is not None
                 value, best = -epoch.validation_loss, -self.best_validation_loss_
             improved = math.isfinite(value) and value >= best + watch.options.tol
-            if value > best:
+            if value > best and value < math.inf:
                 noted["best_validation_score_"] = epoch.validation_score
                 noted["best_validation_loss_"] = epoch.validation_loss
                 if early:
@@ -664,14 +691,20 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         if history.interrupted or not self._no_improvement_count > options.patience:
             return  # by Ctrl-C, or diverged: there was a warning
         problem, best = None, self.best_validation_score_
-        if options.early_stopping and not watch.by_loss:
+        if options.early_stopping and best == -math.inf:
+            problem = f"no {watch.watched.lower()} was a finite number"
+        elif options.early_stopping and not watch.by_loss and options.scoring is None:
             if best is not None and best <= watch.guessed:
                 problem = (
                     f"the best validation score, {best:.6g}, is not above the {watch.guessed:.6g} of the best constant "
                     "prediction"
                 )
         elif len(history.epoch_loss) == self.n_iter_ == options.patience + 2:
-            problem = f"the {watch.watched.lower()} never fell by more than tol={options.tol:g} after the first epoch"
+            moved = "rose" if watch.watched == "Validation score" else "fell"
+            problem = (
+                f"the {watch.watched.lower()} never {moved} by more than tol={options.tol:g} after the first "
+                "epoch"
+            )
         if problem:
             warnings.warn(
                 f"Training stopped after {self.n_iter_} epochs, perhaps too early: {problem}. Expected a smaller tol, "
@@ -796,6 +829,16 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         return {"parameters": parameters, "fitted": fitted, "network": network}, arrays
 
     @classmethod
+    def _completed(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a file's settings with the parameters that were added since it was written."""
+        given = settings.get("parameters")
+        if not isinstance(given, dict):
+            return settings
+        names = cls._get_param_names()
+        added = {k: encode(k, v) for k, v in cls._added.items() if k in names}
+        return {**settings, "parameters": {**added, **given}}
+
+    @classmethod
     def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
         """Take what `cdrop.storage` has read, which may be anything; see there."""
         model = cls(**{k: decode(k, v) for k, v in dict(settings["parameters"]).items()})
@@ -860,10 +903,12 @@ class _Watch(Callback):
         self.estimator = estimator
         self.options = options
         self.begun = False
+        self.diverged = False
         self.by_loss = False  # whether early stopping goes by the validation loss
         self.enough: float | None = (
             None  # the validation loss that will do where all targets are alike
         )
+        self.scorer: ValidationScorer | None = None  # None: the network's own score
         self.guessed = 0.0  # the score of the best constant prediction
         self.network: Network | None = None
         self._before: tuple[Any, ...] = ()
