@@ -36,7 +36,8 @@ def regressor(**settings):
 
 
 def classifier(**settings):
-    defaults = {"early_stopping": True, "learning_rate_init": 0.02, "random_state": 0}
+    defaults = {"early_stopping": True, "scoring": None, "learning_rate_init": 0.02}
+    defaults["random_state"] = 0
     return DropoutMLPClassifier((20,), **{**defaults, **settings})
 
 

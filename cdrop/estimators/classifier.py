@@ -99,17 +99,19 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     nesterovs_momentum : bool, default True
         Only of solver "sgd".
     early_stopping : bool, default False
-        Stop when the validation score has made no progress, and keep the weights with the best one. Where all
-        validation targets are equal (one row, for example), no score can move, and the validation loss decides.
+        Stop when the validation score (see `scoring`) has made no progress, and keep the weights with the best one.
+        Where ``scoring=None`` and all validation targets are equal (one row, for example), the score cannot move, and
+        the validation loss decides.
     validation_fraction : float, default 0.1
         Share of the rows held out for early stopping where `fit` is given no validation rows; stratified by class,
         but not with several labels, nor where one of three or more classes has too few rows.
-    scoring : str, callable or None, default None
+    scoring : str, callable or None, default "loss"
         Score of the validation rows, higher is better: `validation_scores_` has its values, and early stopping and
         "adaptive" go by it, with `tol` on its scale. As in HistGradientBoostingClassifier:
 
-        - None: `score`, the accuracy;
-        - "loss": the negative validation loss;
+        - "loss": the negative validation loss. It moves with every epoch, where the accuracy stays for many epochs if
+          classes are unequal or validation rows few;
+        - None: `score`, the accuracy, as in MLPClassifier;
         - a name in ``sklearn.metrics.get_scorer_names()``, such as "average_precision" or "neg_log_loss";
         - a callable ``scorer(estimator, X, y)`` that returns a number, for example by ``sklearn.metrics.make_scorer``.
           `X` is an array or CSR matrix without names of features. With weights of validation rows, it is also given
@@ -184,7 +186,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     and True are one class. Text is another: text where the classes are numbers is a TypeError. Arrays of objects, lists
     and nullable columns of pandas are taken value by value; a missing label is an error.
 
-    What differs from MLPClassifier: the solvers and what is said of them above; initial weights (Glorot's too, but
+    What differs from MLPClassifier: early stopping goes by the validation loss unless ``scoring=None``; the solvers
+    and what is said of them above; initial weights (Glorot's too, but
     normal and with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm start
     keeps the optimizer's state, and needs the same network; early stopping stratifies by all classes; both
     probabilities of two classes come from the log-odds; rows whose outputs overflow are an error; `coefs_` and
@@ -202,7 +205,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     >>> from sklearn.preprocessing import StandardScaler
     >>> from cdrop import DropoutMLPClassifier
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> net = DropoutMLPClassifier(dropout=0.3, max_iter=50, early_stopping=True, random_state=0)
+    >>> net = DropoutMLPClassifier(dropout=0.3, early_stopping=True, tol=0.001, random_state=0)
     >>> model = make_pipeline(StandardScaler(), net).fit(X[:400], y[:400])
     >>> model.score(X[400:], y[400:]) > 0.9
     True
@@ -235,7 +238,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
-        scoring: Scoring = None,
+        scoring: Scoring = "loss",
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
