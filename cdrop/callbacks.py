@@ -215,7 +215,8 @@ class Validation(Callback):
     iterations : list of int
         The iterations after which the network was scored.
     scores : list of float
-        ``net.score(X, y)`` at those iterations: accuracy, or R^2 for a squared error.
+        ``net.score(X, y)`` at those iterations: accuracy, or R^2 for a squared error. In the fit of an estimator,
+        that of the estimator, and `y` has its labels.
 
     Raises
     ------
@@ -235,9 +236,12 @@ class Validation(Callback):
         self.every = whole_number("every", every, 1, 2**62)
         self.iterations: list[int] = []
         self.scores: list[float] = []
+        self._estimator: Any = None  # during its fit, whose labels `y` has
 
     def _check(self, name: str, net: Network) -> None:
         """Raise, before a fit begins, what `Network.score` would raise within it."""
+        if self._estimator is not None:
+            return  # it has checked
         try:
             net._scorable_data(self.X, self.y)
         except (TypeError, ValueError) as error:
@@ -246,7 +250,7 @@ class Validation(Callback):
     def on_iteration(self, net: Network, iteration: int, loss: float) -> None:
         """Score the network when its turn has come."""
         if iteration % self.every == 0:
-            self.scores.append(float(net.score(self.X, self.y)))
+            self.scores.append(float((self._estimator or net).score(self.X, self.y)))
             self.iterations.append(iteration)
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -284,6 +284,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         classes: ArrayLike | None = None,
+        *,
+        callbacks: Sequence[Any] = (),
     ) -> Self:
         """Make one pass over the rows, going on from where the last call ended.
 
@@ -294,6 +296,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         classes : array_like or set, optional
             All classes there will be; needed in the first call. For several labels: the numbers of their columns, or 0
             and 1.
+        callbacks : sequence of cdrop.callbacks.Callback, default ()
+            As for `fit`.
 
         Returns
         -------
@@ -312,7 +316,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if not first and given is not None:
             self._check_same_classes(given)
-        self._partial_fit(X, y, sample_weight, given)
+        self._partial_fit(X, y, sample_weight, given, callbacks)
         return self
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
