@@ -40,6 +40,7 @@ from cdrop.estimators.options import (
     threads,
 )
 from cdrop.estimators.parts import decode, encode
+from cdrop.estimators.ranges import moved_features
 from cdrop.estimators.scoring import Scoring, ValidationScorer
 from cdrop.estimators.tasks import (
     CALLBACK_STATE,
@@ -61,6 +62,7 @@ _OUT_ACTIVATIONS = {
 _FLOATS = (np.float64, np.float32)
 _KEPT = ("best", "last")  # weights that early stopping keeps
 _OUTPUTS_AT_ONCE = 2**20
+_FAR = 4  # warn where one of so many features has moved
 _HELD = "_fit_under_way"  # an attribute during a fit
 _PARTS = ("weight", "bias")
 _WEIGHTS = {"coefs_", "intercepts_"}  # the attributes of the network that can be assigned
@@ -357,6 +359,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             held_out = None
             if X_val is not None:
                 held_out = new._held_out(X_val, y_val, sample_weight_val)
+                _warn_if_far(data.x, held_out[0])
             about = new._prepared(data, watch, fresh, held_out)
             about |= {"checkpoint": checkpoint, "checkpoint_every": every}
             self.__dict__ = new.__dict__
@@ -1019,6 +1022,17 @@ def _rows_with_weight(weight: NDArray[np.float64]) -> NDArray[np.int64]:
     if not len(rows):
         raise ValueError("sample_weight is below 2.3e-308 in each row; expected larger weights")
     return rows
+
+
+def _warn_if_far(x: Any, held_out: Any) -> None:
+    """Warn where validation rows look as if they had not been transformed as the training rows."""
+    moved, compared = moved_features(x, held_out)
+    if moved and _FAR * moved >= compared:
+        warn(
+            f"X_val lies far outside X: in {moved} of {compared} features, most of its values are beyond the range of "
+            "the training rows. Expected rows that were transformed as X was; a Pipeline does so with "
+            "transform_input=['X_val'] (see docs/scikit-learn.md)"
+        )
 
 
 def _are_alike(targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:

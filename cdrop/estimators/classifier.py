@@ -174,7 +174,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     Warns
     -----
     UserWarning
-        By `fit` and `partial_fit`: if Ctrl-C ended it.
+        By `fit` and `partial_fit`: if Ctrl-C ended it. By `fit`: if most values of `X_val` are outside the range of the
+        training rows in a quarter of the features or more, as of rows that a Pipeline has not transformed.
     ConvergenceWarning
         By `fit`: if `max_iter` was reached; if training diverged and the best weights were kept; if it stopped although
         the loss never fell by more than `tol` after the first epoch, or the best validation score is not above that of

@@ -31,7 +31,7 @@ model = DropoutMLPClassifier(max_iter=5, dropout=0.2, random_state=0)
 CHECKS = {  # what an example must have left
     "Callbacks of scikit-learn": "assert len(monitor.get_logs().data) == 21",
     "TensorBoard": "import glob; assert glob.glob('runs/1/*tfevents*')",
-    "MLflow": "assert mlflow.search_runs(output_format='list')[0].data.metrics['loss'] < 1",
+    "MLflow": "assert mlflow.search_runs(output_format='list')[0].data.metrics.keys() >= {'loss'}",
     "Weights & Biases": "import glob; assert glob.glob('wandb/offline-run-*/*.wandb')",
     "Optuna: pruning within a fit": (
         "states = [t.state.name for t in study.trials]; print(states); assert 'PRUNED' in states"
