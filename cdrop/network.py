@@ -43,6 +43,7 @@ __all__ = ["Evaluation", "History", "Network", "make_network"]
 
 _SCALINGS = ("train", "test")
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
+_SHOWN = 20  # layers in a network's repr
 _PASSED_ROWS = 2**20  # rows times masks of a piece under dropout
 INTERRUPTS = ("keep", "raise")
 _SETTINGS = frozenset(  # the attributes that the engine is made with
@@ -71,7 +72,7 @@ _LOADED = (  # the attributes that a state sets
 _Masks = Sequence[NDArray[np.uint64] | None] | None  # of each layer's input; None: drawn
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """Losses and scores recorded over all calls of `Network.fit` and `Network.train_step`.
 
@@ -97,6 +98,21 @@ class History:
     def iterations(self) -> int:
         """Number of updates so far."""
         return len(self.loss)
+
+    def __repr__(self) -> str:
+        """Return lengths and last values, on one line: the lists may be long."""
+        counts = [f"{len(self.loss)} iterations"]
+        if self.epoch_loss:
+            counts.append(f"{len(self.epoch_loss)} epochs")
+        for name in (
+            "epoch_loss" if self.epoch_loss else "loss",
+            "validation_loss",
+            "validation_score",
+        ):
+            last = getattr(self, name)[-1:]
+            if last and not math.isnan(last[0]):
+                counts.append(f"{name.removeprefix('epoch_').replace('_', ' ')} {last[0]:.4g}")
+        return f"<History: {', '.join(counts)}{', interrupted' * self.interrupted}>"
 
 
 class Evaluation(NamedTuple):
@@ -237,11 +253,14 @@ class Network:
         )
 
     def __repr__(self) -> str:
-        """Return the call that makes this network, without arguments that have their default."""
-        shown = [repr(list(self.units))]
+        """Return the call that makes this network, without arguments that have their default.
+
+        Of more than 20 layers the middle is left out.
+        """
+        shown = [_short(self.units)]
         if any(self.dropout):
             same = len(set(self.dropout)) == 1
-            shown.append(f"dropout={self.dropout[0] if same else list(self.dropout)!r}")
+            shown.append(f"dropout={self.dropout[0] if same else _short(self.dropout)}")
         for name, default in (
             ("input_dropout", 0.0),
             ("activation", "relu"),
@@ -1040,6 +1059,14 @@ class Network:
         """Make the network again, then load its state."""
         Network.__init__(self, **saved["state"]["settings"], threads=saved["threads"])
         self.load_state_dict(saved["state"])
+
+
+def _short(numbers: Sequence[float]) -> str:
+    """Return a list as text, without its middle if it is long."""
+    if len(numbers) <= _SHOWN:
+        return repr(list(numbers))
+    head, tail = (", ".join(map(repr, part)) for part in (numbers[:5], numbers[-5:]))
+    return f"[{head}, ..., {tail}]"
 
 
 def _r2(

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -103,6 +104,8 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     _added: Mapping[str, Any] = {"interrupt": "keep", "scoring": None}
     interrupt = "keep"
     scoring: Scoring = None
+    _doc_link_module = "cdrop"
+    _doc_link_template = "{page}"
     _numeric = False
     _remembered: tuple[str, ...] = ("n_features_in_", *_WATCHED, "_validated")
 
@@ -166,6 +169,22 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_no_change = n_iter_no_change
         self.n_jobs = n_jobs
         self.interrupt = interrupt
+
+    def _doc_link_url_param_generator(self, *_: Any) -> dict[str, str]:
+        """Return the estimator's page, which scikit-learn links in notebooks.
+
+        It is on the site that the package's metadata call its documentation. Without one the link leads nowhere, but
+        is needed: only with a link does scikit-learn show what each parameter means.
+        """
+        try:
+            urls = metadata.metadata("cdrop").get_all("Project-URL") or []
+        except metadata.PackageNotFoundError:  # a directory on the path
+            urls = []
+        sites = dict(url.split(", ", 1) for url in urls)
+        if "Documentation" not in sites:
+            return {"page": "#"}
+        name = f"cdrop.estimators.{type(self).__name__}"
+        return {"page": f"{sites['Documentation'].rstrip('/')}/api/estimators.html#{name}"}
 
     # ---- What the network knows ----------------------------------------------------------------------------------
 

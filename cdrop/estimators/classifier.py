@@ -70,7 +70,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
           loss, or of the training loss where there are no validation rows;
         - an object of `cdrop.schedules`: as it says, with its own first rate.
     learning_rate_init : float, default 0.001
+        Learning rate of the first epoch.
     power_t : float, default 0.5
+        Exponent of "invscaling".
     max_iter : int, default 200
         Largest number of epochs.
     class_weight : dict, "balanced" or list of dict, optional
@@ -95,7 +97,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         too, where the best score was measured on other validation rows. Rates of dropout may change between fits,
         units and activation may not.
     momentum : float, default 0.9
-        0 to below 1; of solvers "sgd", "momentum" and "nesterov".
+        At least 0 and below 1; of solvers "sgd", "momentum" and "nesterov".
     nesterovs_momentum : bool, default True
         Only of solver "sgd".
     early_stopping : bool, default False
@@ -120,10 +122,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         It is called once before the first step, so that one that fails does so before anything has changed, and
         then after each epoch. NaN and infinity are never progress. An error in a later epoch ends the fit and leaves
         the estimator trained so far. A file (`save`) holds names, not callables.
-    beta_1, beta_2 : float, default 0.9 and 0.999
-        Of solvers "adam" and "adamw", above 0 to below 1.
+    beta_1 : float, default 0.9
+        Decay of the first moment, of solvers "adam" and "adamw"; above 0 to below 1.
+    beta_2 : float, default 0.999
+        Decay of the second moment, of solvers "adam" and "adamw"; above 0 to below 1.
     epsilon : float, default 1e-8
-        Of solvers "adagrad", "rmsprop", "adam" and "adamw".
+        Added to the root of the second moment; of solvers "adagrad", "rmsprop", "adam" and "adamw".
     n_iter_no_change : int, default 10
         Training stops after more than so many epochs without progress; infinity for never.
     n_jobs : int, optional
