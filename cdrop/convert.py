@@ -369,6 +369,8 @@ def _shared_parameters(model: Any, kind: Any) -> dict[str, Any]:
         parameters["random_state"] = copy.deepcopy(parameters["random_state"])
     if parameters["solver"] == "lbfgs":
         parameters["solver"] = "adam"
+    if "scoring" in known and "class_weight" in known:
+        parameters["scoring"] = None  # MLPClassifier goes by the accuracy
     return parameters
 
 

@@ -33,7 +33,7 @@ from cdrop._checks import (
 from cdrop._features import checked_rows, feature_matrix
 from cdrop._parts import decode, encode
 from cdrop._shared import SharedRows
-from cdrop._training import Cut, Minibatch, Plan
+from cdrop._training import Cut, Minibatch, Plan, ScoredRows
 from cdrop.callbacks import check_callbacks
 from cdrop.initializers import INITIALIZERS, initial_weight
 from cdrop.optimizers import Optimizer
@@ -44,6 +44,7 @@ __all__ = ["Evaluation", "History", "Network", "make_network"]
 
 _SCALINGS = ("train", "test")
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
+_SHOWN = 20  # layers in a network's repr
 _PASSED_ROWS = 2**20  # rows times masks of a piece under dropout
 INTERRUPTS = ("keep", "raise")
 _SETTINGS = frozenset(  # the attributes that the engine is made with
@@ -72,7 +73,7 @@ _LOADED = (  # the attributes that a state sets
 _Masks = Sequence[NDArray[np.uint64] | None] | None  # of each layer's input; None: drawn
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """Losses and scores recorded over all calls of `Network.fit` and `Network.train_step`.
 
@@ -98,6 +99,21 @@ class History:
     def iterations(self) -> int:
         """Number of updates so far."""
         return len(self.loss)
+
+    def __repr__(self) -> str:
+        """Return lengths and last values, on one line: the lists may be long."""
+        counts = [f"{len(self.loss)} iterations"]
+        if self.epoch_loss:
+            counts.append(f"{len(self.epoch_loss)} epochs")
+        for name in (
+            "epoch_loss" if self.epoch_loss else "loss",
+            "validation_loss",
+            "validation_score",
+        ):
+            last = getattr(self, name)[-1:]
+            if last and not math.isnan(last[0]):
+                counts.append(f"{name.removeprefix('epoch_').replace('_', ' ')} {last[0]:.4g}")
+        return f"<History: {', '.join(counts)}{', interrupted' * self.interrupted}>"
 
 
 class Evaluation(NamedTuple):
@@ -245,11 +261,14 @@ class Network:
         )
 
     def __repr__(self) -> str:
-        """Return the call that makes this network, without arguments that have their default."""
-        shown = [repr(list(self.units))]
+        """Return the call that makes this network, without arguments that have their default.
+
+        Of more than 20 layers the middle is left out.
+        """
+        shown = [_short(self.units)]
         if any(self.dropout):
             same = len(set(self.dropout)) == 1
-            shown.append(f"dropout={self.dropout[0] if same else list(self.dropout)!r}")
+            shown.append(f"dropout={self.dropout[0] if same else _short(self.dropout)}")
         for name, default in (
             ("input_dropout", 0.0),
             ("activation", "relu"),
@@ -400,7 +419,8 @@ class Network:
             _training.check_no_epochs(hyper, held_out)
         _training.check_watched(hyper, held_out)
         choice("interrupt", interrupt, INTERRUPTS)
-        plan = Plan(data, hyper, cut, passes, total, held_out)
+        scored = validation if isinstance(validation, ScoredRows) else None
+        plan = Plan(data, hyper, cut, passes, total, held_out, scored)
         new = {"_one_column": self._is_one_column(y)}
         _training.fit(self, plan, callbacks, checkpoint, checkpoint_every, new)
         if self.history.interrupted:
@@ -843,13 +863,29 @@ class Network:
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
-        """Copies of the weights, layer by layer, each of shape (units[l], units[l + 1])."""
+        """Copies of the weights, layer by layer, each of shape (units[l], units[l + 1]).
+
+        Assigning a list replaces them, as `set_weights` does.
+        """
         return [weight for weight, _ in self._weights()]
+
+    @coefs_.setter
+    def coefs_(self, coefs: Sequence[ArrayLike]) -> None:
+        weights = self._parameters("coefs_", coefs, self._engine.shapes)
+        self._replace(weights, self.intercepts_)
 
     @property
     def intercepts_(self) -> list[NDArray[Any]]:
-        """Copies of the biases, layer by layer, each of shape (units[l + 1],)."""
+        """Copies of the biases, layer by layer, each of shape (units[l + 1],).
+
+        Assigning a list replaces them, as `set_weights` does.
+        """
         return [bias for _, bias in self._weights()]
+
+    @intercepts_.setter
+    def intercepts_(self, intercepts: Sequence[ArrayLike]) -> None:
+        shapes = [shape[1:] for shape in self._engine.shapes]
+        self._replace(self.coefs_, self._parameters("intercepts_", intercepts, shapes))
 
     def _weights(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """Return copies of weights and biases, layer by layer, all of one moment."""
@@ -895,6 +931,9 @@ class Network:
         shapes = self._engine.shapes
         weights = self._parameters("coefs", coefs, shapes)
         biases = self._parameters("intercepts", intercepts, [shape[1:] for shape in shapes])
+        self._replace(weights, biases)
+
+    def _replace(self, weights: list[NDArray[Any]], biases: list[NDArray[Any]]) -> None:
         pairs = enumerate(zip(weights, biases, strict=True))
         self._change({"_under_way": None}, [(i, 0, *pair) for i, pair in pairs])
 
@@ -1075,6 +1114,14 @@ class Network:
         Network.__init__(self, **saved["state"]["settings"], threads=saved["threads"])
         self.load_state_dict(saved["state"])
         self._classes = saved.get("classes")
+
+
+def _short(numbers: Sequence[float]) -> str:
+    """Return a list as text, without its middle if it is long."""
+    if len(numbers) <= _SHOWN:
+        return repr(list(numbers))
+    head, tail = (", ".join(map(repr, part)) for part in (numbers[:5], numbers[-5:]))
+    return f"[{head}, ..., {tail}]"
 
 
 def _r2(

@@ -142,6 +142,7 @@ PARAMETERS = {
     "n_iter_no_change": [*NO_WHOLE, 0, -1, -INF],
     "n_jobs": [1.5, "3", [1], 1j, 0, 257, HUGE, {}],
     "interrupt": [*NO_NAME, "stop"],
+    "scoring": [3, True, 0.5, NAN, b"loss", "", "Loss", "log_loss", [], ["loss"], {}, object(), np],
 }
 WITH = {  # what a parameter needs beside it to have a meaning
     **each(("momentum", "nesterovs_momentum"), {"solver": "sgd"}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +18,7 @@ from cdrop import _kernels
 from cdrop._checks import finite_number, row_weights, truth_value
 from cdrop._labels import label_array, same_type, sorted_numbers
 from cdrop.estimators.base import BaseDropoutMLP
+from cdrop.estimators.scoring import Scoring
 from cdrop.network import Network
 from cdrop.schedules import Schedule
 from cdrop.uncertainty import ClassificationUncertainty
@@ -69,7 +70,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
           loss, or of the training loss where there are no validation rows;
         - an object of `cdrop.schedules`: as it says, with its own first rate.
     learning_rate_init : float, default 0.001
+        Learning rate of the first epoch.
     power_t : float, default 0.5
+        Exponent of "invscaling".
     max_iter : int, default 200
         Largest number of epochs.
     class_weight : dict, "balanced" or list of dict, optional
@@ -83,7 +86,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Seed of weights, order, masks and validation split. Same integer, same weights, byte for byte, at any number of
         threads.
     tol : float, default 1e-4
-        Progress that counts: of the training loss, or with `early_stopping` of the validation score.
+        Progress that counts: of the training loss, or with `early_stopping` of the validation score (see `scoring`).
     verbose : bool, default False
         Show a progress bar with loss and validation score; lines, where there is no terminal or no tqdm.
     warm_start : bool, default False
@@ -94,19 +97,37 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         too, where the best score was measured on other validation rows. Rates of dropout may change between fits,
         units and activation may not.
     momentum : float, default 0.9
-        0 to below 1; of solvers "sgd", "momentum" and "nesterov".
+        At least 0 and below 1; of solvers "sgd", "momentum" and "nesterov".
     nesterovs_momentum : bool, default True
         Only of solver "sgd".
     early_stopping : bool, default False
-        Stop when the validation score has made no progress, and keep the weights with the best one. Where all
-        validation targets are equal (one row, for example), no score can move, and the validation loss decides.
+        Stop when the validation score (see `scoring`) has made no progress, and keep the weights with the best one.
+        Where ``scoring=None`` and all validation targets are equal (one row, for example), the score cannot move, and
+        the validation loss decides.
     validation_fraction : float, default 0.1
         Share of the rows held out for early stopping where `fit` is given no validation rows; stratified by class,
         but not with several labels, nor where one of three or more classes has too few rows.
-    beta_1, beta_2 : float, default 0.9 and 0.999
-        Of solvers "adam" and "adamw", above 0 to below 1.
+    scoring : str, callable or None, default "loss"
+        Score of the validation rows, higher is better: `validation_scores_` has its values, and early stopping and
+        "adaptive" go by it, with `tol` on its scale. As in HistGradientBoostingClassifier:
+
+        - "loss": the negative validation loss. It moves with every epoch, where the accuracy stays for many epochs if
+          classes are unequal or validation rows few;
+        - None: `score`, the accuracy, as in MLPClassifier;
+        - a name in ``sklearn.metrics.get_scorer_names()``, such as "average_precision" or "neg_log_loss";
+        - a callable ``scorer(estimator, X, y)`` that returns a number, for example by ``sklearn.metrics.make_scorer``.
+          `X` is an array or CSR matrix without names of features. With weights of validation rows, it is also given
+          ``sample_weight``, and must take it.
+
+        It is called once before the first step, so that one that fails does so before anything has changed, and
+        then after each epoch. NaN and infinity are never progress. An error in a later epoch ends the fit and leaves
+        the estimator trained so far. A file (`save`) holds names, not callables.
+    beta_1 : float, default 0.9
+        Decay of the first moment, of solvers "adam" and "adamw"; above 0 to below 1.
+    beta_2 : float, default 0.999
+        Decay of the second moment, of solvers "adam" and "adamw"; above 0 to below 1.
     epsilon : float, default 1e-8
-        Of solvers "adagrad", "rmsprop", "adam" and "adamw".
+        Added to the root of the second moment; of solvers "adagrad", "rmsprop", "adam" and "adamw".
     n_iter_no_change : int, default 10
         Training stops after more than so many epochs without progress; infinity for never.
     n_jobs : int, optional
@@ -136,12 +157,14 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     best_loss_ : float or None
         Smallest training loss; None with early stopping.
     validation_loss_curve_, validation_scores_ : list of float or None
-        Loss and accuracy of the validation rows after each epoch; None where there are none.
+        Loss of the validation rows, and their score by `scoring`, after each epoch; None where there are none.
     best_validation_score_, best_validation_loss_ : float or None
-        Score and loss of the weights with the highest score, or with the smallest loss where that decides; with early
-        stopping these weights were kept.
+        Score (by `scoring`) and loss of the weights with the highest score, or with the smallest loss where that
+        decides; with early stopping these weights were kept. -inf and inf where no score was a finite number.
     coefs_, intercepts_ : list of ndarray
-        Copies of weights and biases, layer by layer.
+        Copies of weights and biases, layer by layer. Assigning a list replaces them (checked as by
+        ``network_.set_weights``). Assigned before the first fit, they are the initial weights of `partial_fit`, or of
+        `fit` with `warm_start`.
     learning_rate_ : float
         What the next epoch would have.
 
@@ -155,7 +178,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     Warns
     -----
     UserWarning
-        By `fit` and `partial_fit`: if Ctrl-C ended it.
+        By `fit` and `partial_fit`: if Ctrl-C ended it. By `fit`: if most values of `X_val` are outside the range of the
+        training rows in a quarter of the features or more, as of rows that a Pipeline has not transformed.
     ConvergenceWarning
         By `fit`: if `max_iter` was reached; if training diverged and the best weights were kept; if it stopped although
         the loss never fell by more than `tol` after the first epoch, or the best validation score is not above that of
@@ -167,11 +191,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     and True are one class. Text is another: text where the classes are numbers is a TypeError. Arrays of objects, lists
     and nullable columns of pandas are taken value by value; a missing label is an error.
 
-    What differs from MLPClassifier: the solvers and what is said of them above; initial weights (Glorot's too, but
+    What differs from MLPClassifier: early stopping goes by the validation loss unless ``scoring=None``; the solvers
+    and what is said of them above; initial weights (Glorot's too, but
     normal and with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm start
     keeps the optimizer's state, and needs the same network; early stopping stratifies by all classes; both
     probabilities of two classes come from the log-odds; rows whose outputs overflow are an error; `coefs_` and
-    `intercepts_` are copies, set by ``network_.set_weights``. Rows of weight 0 count as left out.
+    `intercepts_` are copies. Rows of weight 0 count as left out.
 
     References
     ----------
@@ -185,7 +210,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     >>> from sklearn.preprocessing import StandardScaler
     >>> from cdrop import DropoutMLPClassifier
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> net = DropoutMLPClassifier(dropout=0.3, max_iter=50, early_stopping=True, random_state=0)
+    >>> net = DropoutMLPClassifier(dropout=0.3, early_stopping=True, tol=0.001, random_state=0)
     >>> model = make_pipeline(StandardScaler(), net).fit(X[:400], y[:400])
     >>> model.score(X[400:], y[400:]) > 0.9
     True
@@ -218,6 +243,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        scoring: Scoring = "loss",
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
@@ -247,6 +273,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             nesterovs_momentum=nesterovs_momentum,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
+            scoring=scoring,
             beta_1=beta_1,
             beta_2=beta_2,
             epsilon=epsilon,
@@ -262,6 +289,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         classes: ArrayLike | None = None,
+        *,
+        callbacks: Sequence[Any] = (),
     ) -> Self:
         """Make one pass over the rows, going on from where the last call ended.
 
@@ -272,6 +301,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         classes : array_like or set, optional
             All classes there will be; needed in the first call. For several labels: the numbers of their columns, or 0
             and 1.
+        callbacks : sequence of cdrop.callbacks.Callback, default ()
+            As for `fit`.
 
         Returns
         -------
@@ -290,7 +321,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if not first and given is not None:
             self._check_same_classes(given)
-        self._partial_fit(X, y, sample_weight, given)
+        self._partial_fit(X, y, sample_weight, given, callbacks)
         return self
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -544,6 +575,14 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
                 f"{name} has the classes {np.unique(y)}; expected only {self.classes_}"
             )
         return numbers if len(self.classes_) > 2 else numbers[:, None].astype(dtype)
+
+    def _decoded(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """Return the labels that `_encoded` was given."""
+        if self._multilabel:
+            return targets.astype(np.int64)
+        numbers = targets if targets.ndim == 1 else targets[:, 0].astype(np.int64)
+        labels: NDArray[Any] = self.classes_[numbers]
+        return labels
 
     def _class_weights(
         self, y: NDArray[Any], weight: NDArray[np.float64] | None, partial: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self, overload
 
 import numpy as np
@@ -49,12 +50,21 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
 
     _numeric = True
 
-    def partial_fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def partial_fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        callbacks: Sequence[Any] = (),
+    ) -> Self:
         """Make one pass over the rows, going on from where the last call ended.
 
         Parameters
         ----------
         X, y, sample_weight
+            As for `fit`.
+        callbacks : sequence of cdrop.callbacks.Callback, default ()
             As for `fit`.
 
         Returns
@@ -66,7 +76,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         TypeError, ValueError
             If an argument or a parameter is not as above; with ``early_stopping=True``.
         """
-        self._partial_fit(X, y, sample_weight, None)
+        self._partial_fit(X, y, sample_weight, None, callbacks)
         return self
 
     @overload
@@ -186,6 +196,10 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
             with named(name):
                 y = y.astype(np.float64)
         return real_numbers(name, y.reshape(len(y), -1), dtype)
+
+    def _decoded(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """Return the targets that `_encoded` was given."""
+        return _one_column_flat(targets)
 
     def _class_weights(self, *about: Any) -> None:
         return None
