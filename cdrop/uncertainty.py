@@ -11,6 +11,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from cdrop._losses import is_regression
+
 __all__ = ["ClassificationUncertainty", "RegressionUncertainty"]
 
 
@@ -44,12 +46,12 @@ class ClassificationUncertainty:
 
 @dataclass(frozen=True, eq=False)
 class RegressionUncertainty:
-    """Uncertainty of a squared-error network's predictions: arrays of the network's dtype.
+    """Uncertainty of a network's predictions of numbers: arrays of the network's dtype.
 
     Attributes
     ----------
     mean : ndarray, shape (n, units[-1])
-        Mean over the masks of the outputs.
+        Mean over the masks of the predictions: of the outputs, or of their exponentials with the Poisson loss.
     std : ndarray, shape (n, units[-1])
         Population standard deviation over the masks drawn (divided by their number, not by one less): 0 for one mask.
         It is the spread of the model alone, without the noise of the data.
@@ -68,7 +70,7 @@ Uncertainty = ClassificationUncertainty | RegressionUncertainty
 
 def kind_of(loss: str) -> type[Uncertainty]:
     """Return the class of result for a network with that loss."""
-    return RegressionUncertainty if loss == "squared_error" else ClassificationUncertainty
+    return RegressionUncertainty if is_regression(loss) else ClassificationUncertainty
 
 
 def shapes(loss: str, rows: int, units: int) -> dict[str, tuple[int, ...]]:
