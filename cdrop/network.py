@@ -30,7 +30,7 @@ from cdrop._checks import (
 )
 from cdrop._features import checked_rows, feature_matrix
 from cdrop._shared import SharedRows
-from cdrop._training import Cut, Minibatch, Plan
+from cdrop._training import Cut, Minibatch, Plan, ScoredRows
 from cdrop.callbacks import check_callbacks
 from cdrop.initializers import INITIALIZERS, initial_weight
 from cdrop.optimizers import Optimizer
@@ -427,7 +427,8 @@ class Network:
             _training.check_no_epochs(hyper, held_out)
         _training.check_watched(hyper, held_out)
         choice("interrupt", interrupt, INTERRUPTS)
-        plan = Plan(data, hyper, cut, passes, total, held_out)
+        scored = validation if isinstance(validation, ScoredRows) else None
+        plan = Plan(data, hyper, cut, passes, total, held_out, scored)
         new = {"_one_column": self._is_one_column(y)}
         _training.fit(self, plan, callbacks, checkpoint, checkpoint_every, new)
         if self.history.interrupted:
@@ -858,13 +859,29 @@ class Network:
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
-        """Copies of the weights, layer by layer, each of shape (units[l], units[l + 1])."""
+        """Copies of the weights, layer by layer, each of shape (units[l], units[l + 1]).
+
+        Assigning a list replaces them, as `set_weights` does.
+        """
         return [weight for weight, _ in self._weights()]
+
+    @coefs_.setter
+    def coefs_(self, coefs: Sequence[ArrayLike]) -> None:
+        weights = self._parameters("coefs_", coefs, self._engine.shapes)
+        self._replace(weights, self.intercepts_)
 
     @property
     def intercepts_(self) -> list[NDArray[Any]]:
-        """Copies of the biases, layer by layer, each of shape (units[l + 1],)."""
+        """Copies of the biases, layer by layer, each of shape (units[l + 1],).
+
+        Assigning a list replaces them, as `set_weights` does.
+        """
         return [bias for _, bias in self._weights()]
+
+    @intercepts_.setter
+    def intercepts_(self, intercepts: Sequence[ArrayLike]) -> None:
+        shapes = [shape[1:] for shape in self._engine.shapes]
+        self._replace(self.coefs_, self._parameters("intercepts_", intercepts, shapes))
 
     def _weights(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """Return copies of weights and biases, layer by layer, all of one moment."""
@@ -893,6 +910,9 @@ class Network:
         shapes = self._engine.shapes
         weights = self._parameters("coefs", coefs, shapes)
         biases = self._parameters("intercepts", intercepts, [shape[1:] for shape in shapes])
+        self._replace(weights, biases)
+
+    def _replace(self, weights: list[NDArray[Any]], biases: list[NDArray[Any]]) -> None:
         pairs = enumerate(zip(weights, biases, strict=True))
         self._change({"_under_way": None}, [(i, 0, *pair) for i, pair in pairs])
 

@@ -130,8 +130,11 @@ def load(path: str | os.PathLike[str]) -> Any:
     try:
         about, arrays = _unpacked(_read(path))
         kind = _check_about(about)
-        model = class_of(kind)._from_parts(about["settings"], arrays)
-        _check_same(model, about["settings"], arrays)
+        made, settings = class_of(kind), about["settings"]
+        if hasattr(made, "_completed"):  # a file of an earlier version may lack parameters
+            settings = made._completed(settings)
+        model = made._from_parts(settings, arrays)
+        _check_same(model, settings, arrays)
     except ModelFileError:
         raise
     except (TypeError, ValueError, KeyError) as error:

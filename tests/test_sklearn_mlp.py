@@ -18,7 +18,6 @@ PUBLIC = {"._optimizer.learning_rate": ".learning_rate_"}
 
 LBFGS = "uses the solver lbfgs, which has no minibatches and no dropout"
 EXCLUDED = {
-    "test_fit": "sets coefs_ and private attributes by hand before the first fit",
     "test_gradient": LBFGS,
     "test_lbfgs_classification": LBFGS,
     "test_lbfgs_regression": LBFGS,

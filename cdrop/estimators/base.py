@@ -6,10 +6,10 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,6 +29,7 @@ from cdrop._checks import (
     whole_number,
 )
 from cdrop._kernels import all_finite
+from cdrop._training import ScoredRows
 from cdrop.callbacks import Callback, EpochPrinter, ProgressBar
 from cdrop.estimators.options import (
     SMALLEST_RATE,
@@ -40,7 +41,8 @@ from cdrop.estimators.options import (
     threads,
 )
 from cdrop.estimators.parts import decode, encode
-from cdrop.network import Network
+from cdrop.estimators.scoring import Scoring, ValidationScorer
+from cdrop.network import Evaluation, Network
 from cdrop.schedules import Epoch, Plateau, Schedule
 
 __all__ = ["BaseDropoutMLP", "named"]
@@ -55,6 +57,8 @@ _KEPT = ("best", "last")  # weights that early stopping keeps
 _OUTPUTS_AT_ONCE = 2**20
 _HELD = "_fit_under_way"  # an attribute during a fit
 _PARTS = ("weight", "bias")
+_WEIGHTS = {"coefs_", "intercepts_"}  # the attributes of the network that can be assigned
+_Value = TypeVar("_Value")
 _WATCHED = (  # changes from epoch to epoch
     "n_iter_",
     "t_",
@@ -87,7 +91,10 @@ _OTHER_WAYS = "Change validation_fraction, give X_val and y_val, or turn early_s
 class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share."""
 
-    interrupt = "keep"  # of estimators that were pickled before there was this parameter
+    # Parameters that pickles and files of earlier versions lack.
+    _added: Mapping[str, Any] = {"interrupt": "keep", "scoring": None}
+    interrupt = "keep"
+    scoring: Scoring = None
     _numeric = False
     _remembered: tuple[str, ...] = ("n_features_in_", *_WATCHED, "_validated")
 
@@ -115,6 +122,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        scoring: Scoring = None,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
@@ -143,6 +151,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self.nesterovs_momentum = nesterovs_momentum
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.scoring = scoring
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
@@ -154,63 +163,114 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
-        """Copies of the weights, layer by layer."""
-        return self._fitted("coefs_").coefs_
+        """Copies of the weights, layer by layer. Assigning a list replaces them."""
+        return self._computed("coefs_", lambda net: net.coefs_)
+
+    @coefs_.setter
+    def coefs_(self, coefs: Sequence[ArrayLike]) -> None:
+        self._assign("coefs_", coefs)
 
     @property
     def intercepts_(self) -> list[NDArray[Any]]:
-        """Copies of the biases, layer by layer."""
-        return self._fitted("intercepts_").intercepts_
+        """Copies of the biases, layer by layer. Assigning a list replaces them."""
+        return self._computed("intercepts_", lambda net: net.intercepts_)
+
+    @intercepts_.setter
+    def intercepts_(self, intercepts: Sequence[ArrayLike]) -> None:
+        self._assign("intercepts_", intercepts)
 
     @property
     def n_layers_(self) -> int:
         """Number of layers, input and output included."""
-        return len(self._fitted("n_layers_").units)
+        return self._computed("n_layers_", lambda net: len(net.units))
+
+    @n_layers_.setter
+    def n_layers_(self, value: int) -> None:
+        self._assign("n_layers_", value)
 
     @property
     def n_outputs_(self) -> int:
         """Number of outputs."""
-        return self._fitted("n_outputs_").units[-1]
+        return self._computed("n_outputs_", lambda net: net.units[-1])
+
+    @n_outputs_.setter
+    def n_outputs_(self, value: int) -> None:
+        self._assign("n_outputs_", value)
 
     @property
     def out_activation_(self) -> str:
         """Name of the output's activation: "softmax", "logistic" or "identity"."""
-        return _OUT_ACTIVATIONS[self._fitted("out_activation_").loss]
+        return self._computed("out_activation_", lambda net: _OUT_ACTIVATIONS[net.loss])
+
+    @out_activation_.setter
+    def out_activation_(self, value: str) -> None:
+        self._assign("out_activation_", value)
 
     @property
     def loss_curve_(self) -> list[float]:
         """Training loss of each epoch, over all fits of a warm start."""
-        return list(self._fitted("loss_curve_").history.epoch_loss)
+        return self._computed("loss_curve_", lambda net: list(net.history.epoch_loss))
+
+    @loss_curve_.setter
+    def loss_curve_(self, value: list[float]) -> None:
+        self._assign("loss_curve_", value)
 
     @property
     def loss_(self) -> float:
         """Training loss of the last epoch."""
-        return self._fitted("loss_").history.epoch_loss[-1]
+        return self._computed("loss_", lambda net: net.history.epoch_loss[-1])
 
     @property
     def validation_loss_curve_(self) -> list[float] | None:
         """Loss of the validation rows after each epoch, without dropout and penalty; None without such rows."""
-        curve = self._fitted("validation_loss_curve_").history.validation_loss
+        curve = self._computed("validation_loss_curve_", lambda net: net.history.validation_loss)
         return list(curve) if self._validated else None
 
     @property
     def validation_scores_(self) -> list[float] | None:
         """Score of the validation rows after each epoch; None without such rows."""
-        curve = self._fitted("validation_scores_").history.validation_score
+        curve = self._computed("validation_scores_", lambda net: net.history.validation_score)
         return list(curve) if self._validated else None
 
     @property
     def learning_rate_(self) -> float:
-        """Learning rate that the next epoch would have."""
-        rate = self._fitted("learning_rate_").learning_rate
+        """Learning rate of the next epoch."""
+        rate = self._computed("learning_rate_", lambda net: net.learning_rate)
         assert rate is not None
         return rate
 
-    def _fitted(self, name: str) -> Network:
+    @learning_rate_.setter
+    def learning_rate_(self, value: float) -> None:
+        self._assign("learning_rate_", value)
+
+    def _computed(self, name: str, compute: Callable[[Network], _Value]) -> _Value:
+        """Return an attribute of the network; before the first fit, what was assigned."""
+        net, assigned = vars(self).get("network_"), vars(self).get("_assigned", {})
+        if net is not None:
+            return compute(net)
+        if name in assigned:
+            return assigned[name]  # type: ignore[no-any-return]
+        raise AttributeError(f"{type(self).__name__} has {name} once it is fitted")
+
+    def _assign(self, name: str, value: Any) -> None:
+        """Replace the network's weights or biases, or keep the value for the first fit."""
         net = vars(self).get("network_")
         if net is None:
-            raise AttributeError(f"{type(self).__name__} has {name} once it is fitted")
-        return net  # type: ignore[no-any-return]
+            self._assigned = {**vars(self).get("_assigned", {}), name: value}
+        elif name in _WEIGHTS:
+            setattr(net, name, value)
+            # Early stopping must not return to weights from before.
+            self.__dict__.update(_best_weights=None, _last_weights=None)
+        else:
+            raise AttributeError(
+                f"{name} of a fitted {type(self).__name__} cannot be assigned: it is computed from network_; expected "
+                "an assignment of coefs_ or intercepts_, or a new fit"
+            )
+
+    def _begin_with(self, assigned: Mapping[str, Any]) -> None:
+        """Begin with the weights and biases that were assigned before the first fit, if any."""
+        for name in _WEIGHTS & assigned.keys():
+            setattr(self.network_, name, assigned[name])
 
     # ---- Training ------------------------------------------------------------------------------------------------
 
@@ -319,8 +379,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             new.__dict__ = before.copy()
             try:
                 yield new
-            except BaseException as error:
-                if not watch.begun or (fresh and isinstance(error, ValueError)):
+            except BaseException:
+                if not watch.begun or (fresh and watch.diverged):
                     self.__dict__ = before
                     if drawn is not None:
                         draws.set_state(drawn)
@@ -410,7 +470,10 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         settings = design(self, data.x.shape[1], width, self._loss(), kind)
         rows = None if data.weight is None else _rows_with_weight(data.weight)
         if fresh:
+            assigned = self.__dict__.pop("_assigned", {})
             self._begin(settings)
+            if partial or self.warm_start:
+                self._begin_with(assigned)
         else:
             self._adopt(settings)
         if options.early_stopping and held_out is None:
@@ -418,11 +481,14 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         n = data.x.shape[0] if rows is None else len(rows)
         size = _batch_size(options, n, partial)
         if options.early_stopping and held_out is not None:
-            watch.by_loss = _are_alike(*held_out[1:])
-            if watch.by_loss and _are_alike(data.targets, data.weight):
+            alike = _are_alike(*held_out[1:])
+            watch.by_loss = options.scoring == "loss" or (options.scoring is None and alike)
+            if watch.by_loss and alike and _are_alike(data.targets, data.weight):
                 watch.enough = self._enough(data.targets) + options.tol
             watch.guessed = self._guess_score(*held_out[1:])
         rate = schedule(self, options, held_out is not None, watch.by_loss)
+        if held_out is not None and options.scoring is not None:
+            held_out = self._scored_rows(watch, held_out)
         self._begin_fit(watch, held_out)
         return {
             "validation": held_out,
@@ -431,6 +497,19 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             "batch_size": size,
             "epochs": 1 if partial else options.max_iter,
         }
+
+    def _scored_rows(self, watch: _Watch, held_out: tuple[Any, ...]) -> ScoredRows:
+        """Return validation rows that the parameter `scoring` scores, once it has scored them here."""
+        x, targets, weight = held_out
+        scorer = ValidationScorer(self, x, self._decoded(targets), weight)
+        watch.scorer = scorer
+        scorer.try_out(self, self._evaluation(held_out))
+        rows = ScoredRows(held_out)
+        rows.name, rows.scorer = scorer.name, lambda seen: scorer(watch.estimator, seen)
+        return rows
+
+    def _evaluation(self, held_out: tuple[Any, ...]) -> Evaluation:
+        return self.network_._evaluated(self.network_._validation_data(held_out))
 
     def _begin(self, settings: dict[str, Any]) -> None:
         """Make a new network, and forget the last training."""
@@ -453,7 +532,9 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         net, early = self.network_, watch.options.early_stopping
         count = threads(self.n_jobs)
         watch.remember_network(net, self._best_weights if self._last_weights else None)
-        afresh = self._stopped or (early and held_out is not None and self._is_new_to(held_out))
+        afresh = self._stopped or (
+            early and held_out is not None and self._is_new_to(held_out, watch)
+        )
         if early and not self._stopped and self._last_weights is not None:
             net.set_weights(*self._last_weights)
         if afresh:
@@ -470,15 +551,16 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self._last_weights, self._stopped, self._validated = None, False, held_out is not None
         self.n_iter_ = 0
 
-    def _is_new_to(self, held_out: tuple[Any, ...]) -> bool:
-        """Whether the best score was measured on other validation rows, or without its weights being kept."""
+    def _is_new_to(self, held_out: tuple[Any, ...], watch: _Watch) -> bool:
+        """Whether the best score is of other rows or another scoring, or its weights were not kept."""
         best = self.best_validation_score_, self.best_validation_loss_
         if best[0] is None or best[1] is None or best[0] == -math.inf:
             return False
         if self._last_weights is None:  # else the network shows the best ones
             return True
-        seen = self.network_._evaluated(self.network_._validation_data(held_out))
-        return not (math.isclose(seen.score, best[0]) and math.isclose(seen.loss, best[1]))
+        seen = self._evaluation(held_out)
+        score = seen.score if watch.scorer is None else watch.scorer(self, seen)
+        return not (math.isclose(score, best[0]) and math.isclose(seen.loss, best[1]))
 
     def _adopt(self, settings: dict[str, Any]) -> None:
         """Check that the network is the one that the parameters describe; rates of dropout may have changed."""
@@ -516,6 +598,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 **settings,
             )
         except FloatingPointError as error:
+            watch.diverged = True
             self._diverged(error)
         finally:
             if watch.begun:
@@ -590,7 +673,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 assert self.best_validation_loss_ is not None
                 value, best = -epoch.validation_loss, -self.best_validation_loss_
             improved = math.isfinite(value) and value >= best + watch.options.tol
-            if value > best:
+            if value > best and value < math.inf:
                 noted["best_validation_score_"] = epoch.validation_score
                 noted["best_validation_loss_"] = epoch.validation_loss
                 if early:
@@ -608,14 +691,20 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         if history.interrupted or not self._no_improvement_count > options.patience:
             return  # by Ctrl-C, or diverged: there was a warning
         problem, best = None, self.best_validation_score_
-        if options.early_stopping and not watch.by_loss:
+        if options.early_stopping and best == -math.inf:
+            problem = f"no {watch.watched.lower()} was a finite number"
+        elif options.early_stopping and not watch.by_loss and options.scoring is None:
             if best is not None and best <= watch.guessed:
                 problem = (
                     f"the best validation score, {best:.6g}, is not above the {watch.guessed:.6g} of the best constant "
                     "prediction"
                 )
         elif len(history.epoch_loss) == self.n_iter_ == options.patience + 2:
-            problem = f"the {watch.watched.lower()} never fell by more than tol={options.tol:g} after the first epoch"
+            moved = "rose" if watch.watched == "Validation score" else "fell"
+            problem = (
+                f"the {watch.watched.lower()} never {moved} by more than tol={options.tol:g} after the first "
+                "epoch"
+            )
         if problem:
             warnings.warn(
                 f"Training stopped after {self.n_iter_} epochs, perhaps too early: {problem}. Expected a smaller tol, "
@@ -724,6 +813,10 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             name: encode(name, value) for name, value in self.get_params(deep=False).items()
         }
         if "network_" not in vars(self):
+            if _WEIGHTS & vars(self).get("_assigned", {}).keys():
+                raise TypeError(
+                    "coefs_ or intercepts_ were assigned before the first fit; expected a fit before save"
+                )
             return {"parameters": parameters}, {}
         network, arrays = self.network_._to_parts()
         arrays = {f"network.{name}": array for name, array in arrays.items()}
@@ -734,6 +827,16 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         names = [name for name in (*self._remembered, "feature_names_in_") if hasattr(self, name)]
         fitted = {name: encode(name, getattr(self, name)) for name in names}
         return {"parameters": parameters, "fitted": fitted, "network": network}, arrays
+
+    @classmethod
+    def _completed(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a file's settings with the parameters that were added since it was written."""
+        given = settings.get("parameters")
+        if not isinstance(given, dict):
+            return settings
+        names = cls._get_param_names()
+        added = {k: encode(k, v) for k, v in cls._added.items() if k in names}
+        return {**settings, "parameters": {**added, **given}}
 
     @classmethod
     def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
@@ -800,10 +903,12 @@ class _Watch(Callback):
         self.estimator = estimator
         self.options = options
         self.begun = False
+        self.diverged = False
         self.by_loss = False  # whether early stopping goes by the validation loss
         self.enough: float | None = (
             None  # the validation loss that will do where all targets are alike
         )
+        self.scorer: ValidationScorer | None = None  # None: the network's own score
         self.guessed = 0.0  # the score of the best constant prediction
         self.network: Network | None = None
         self._before: tuple[Any, ...] = ()

@@ -18,6 +18,7 @@ from cdrop import _kernels
 from cdrop._checks import finite_number, row_weights, truth_value
 from cdrop._labels import label_array, same_type, sorted_numbers
 from cdrop.estimators.base import BaseDropoutMLP
+from cdrop.estimators.scoring import Scoring
 from cdrop.network import Network
 from cdrop.schedules import Schedule
 from cdrop.uncertainty import ClassificationUncertainty
@@ -83,7 +84,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Seed of weights, order, masks and validation split. Same integer, same weights, byte for byte, at any number of
         threads.
     tol : float, default 1e-4
-        Progress that counts: of the training loss, or with `early_stopping` of the validation score.
+        Progress that counts: of the training loss, or with `early_stopping` of the validation score (see `scoring`).
     verbose : bool, default False
         Show a progress bar with loss and validation score; lines, where there is no terminal or no tqdm.
     warm_start : bool, default False
@@ -103,6 +104,20 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     validation_fraction : float, default 0.1
         Share of the rows held out for early stopping where `fit` is given no validation rows; stratified by class,
         but not with several labels, nor where one of three or more classes has too few rows.
+    scoring : str, callable or None, default None
+        Score of the validation rows, higher is better: `validation_scores_` has its values, and early stopping and
+        "adaptive" go by it, with `tol` on its scale. As in HistGradientBoostingClassifier:
+
+        - None: `score`, the accuracy;
+        - "loss": the negative validation loss;
+        - a name in ``sklearn.metrics.get_scorer_names()``, such as "average_precision" or "neg_log_loss";
+        - a callable ``scorer(estimator, X, y)`` that returns a number, for example by ``sklearn.metrics.make_scorer``.
+          `X` is an array or CSR matrix without names of features. With weights of validation rows, it is also given
+          ``sample_weight``, and must take it.
+
+        It is called once before the first step, so that one that fails does so before anything has changed, and
+        then after each epoch. NaN and infinity are never progress. An error in a later epoch ends the fit and leaves
+        the estimator trained so far. A file (`save`) holds names, not callables.
     beta_1, beta_2 : float, default 0.9 and 0.999
         Of solvers "adam" and "adamw", above 0 to below 1.
     epsilon : float, default 1e-8
@@ -136,12 +151,14 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     best_loss_ : float or None
         Smallest training loss; None with early stopping.
     validation_loss_curve_, validation_scores_ : list of float or None
-        Loss and accuracy of the validation rows after each epoch; None where there are none.
+        Loss of the validation rows, and their score by `scoring`, after each epoch; None where there are none.
     best_validation_score_, best_validation_loss_ : float or None
-        Score and loss of the weights with the highest score, or with the smallest loss where that decides; with early
-        stopping these weights were kept.
+        Score (by `scoring`) and loss of the weights with the highest score, or with the smallest loss where that
+        decides; with early stopping these weights were kept. -inf and inf where no score was a finite number.
     coefs_, intercepts_ : list of ndarray
-        Copies of weights and biases, layer by layer.
+        Copies of weights and biases, layer by layer. Assigning a list replaces them (checked as by
+        ``network_.set_weights``). Assigned before the first fit, they are the initial weights of `partial_fit`, or of
+        `fit` with `warm_start`.
     learning_rate_ : float
         What the next epoch would have.
 
@@ -171,7 +188,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     normal and with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm start
     keeps the optimizer's state, and needs the same network; early stopping stratifies by all classes; both
     probabilities of two classes come from the log-odds; rows whose outputs overflow are an error; `coefs_` and
-    `intercepts_` are copies, set by ``network_.set_weights``. Rows of weight 0 count as left out.
+    `intercepts_` are copies. Rows of weight 0 count as left out.
 
     References
     ----------
@@ -218,6 +235,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        scoring: Scoring = None,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
@@ -247,6 +265,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             nesterovs_momentum=nesterovs_momentum,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
+            scoring=scoring,
             beta_1=beta_1,
             beta_2=beta_2,
             epsilon=epsilon,
@@ -536,6 +555,14 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
                 f"{name} has the classes {np.unique(y)}; expected only {self.classes_}"
             )
         return numbers if len(self.classes_) > 2 else numbers[:, None].astype(dtype)
+
+    def _decoded(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """Return the labels that `_encoded` was given."""
+        if self._multilabel:
+            return targets.astype(np.int64)
+        numbers = targets if targets.ndim == 1 else targets[:, 0].astype(np.int64)
+        labels: NDArray[Any] = self.classes_[numbers]
+        return labels
 
     def _class_weights(
         self, y: NDArray[Any], weight: NDArray[np.float64] | None, partial: bool

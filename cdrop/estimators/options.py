@@ -16,6 +16,7 @@ from cdrop import schedules
 from cdrop._checks import as_array, choice, finite_number, norm_limit, truth_value, whole_number
 from cdrop._kernels import MAX_THREADS
 from cdrop._threads import available_cpus
+from cdrop.estimators.scoring import Scoring, checked_scoring
 from cdrop.network import INTERRUPTS
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Schedule
@@ -57,6 +58,7 @@ class Options:
     validation_fraction: float
     patience: float
     interrupt: str
+    scoring: Scoring
 
 
 def checked_options(estimator: Any) -> Options:
@@ -87,6 +89,7 @@ def checked_options(estimator: Any) -> Options:
         validation_fraction=fraction,
         patience=patience,
         interrupt=choice("interrupt", estimator.interrupt, INTERRUPTS),
+        scoring=checked_scoring(estimator.scoring),
     )
 
 

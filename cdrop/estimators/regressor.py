@@ -180,6 +180,10 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
                 y = y.astype(np.float64)
         return real_numbers(name, y.reshape(len(y), -1), dtype)
 
+    def _decoded(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """Return the targets that `_encoded` was given."""
+        return _one_column_flat(targets)
+
     def _class_weights(self, *about: Any) -> None:
         return None
 
