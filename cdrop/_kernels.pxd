@@ -102,6 +102,8 @@ cdef extern from "cdrop.h" nogil:
         void *predictive_entropy
         void *expected_entropy
         void *mutual_information
+        void *samples
+        size_t stride
 
     ctypedef struct cdrop_sampling:
         size_t passes

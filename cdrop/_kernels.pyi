@@ -184,4 +184,5 @@ class Engine:
         first_row: int,
         masks: Sequence[_Words | None] | None,
         threads: int,
+        stride: int = 0,
     ) -> None: ...

@@ -819,8 +819,11 @@ cdef class Engine:
         """Return how many rows a call into C takes, in whole blocks of 256, so that it ends within a second or so."""
         return max(<size_t>256, <size_t>_WORK // self.work // 256 * 256)
 
-    def sample(self, Rows data not None, dict out, size_t passes, uint64_t seed, size_t first_row, masks, int threads):
+    def sample(self, Rows data not None, dict out, size_t passes, uint64_t seed, size_t first_row, masks, int threads,
+               size_t stride=0):
         """Fill arrays with the statistics of passes under dropout; see cdrop_uncertainty in cdrop.h.
+
+        `samples`, if it is wanted, is the first pass of the batch; the others follow `stride` rows apart.
 
         `masks` has one array per layer, None where nothing is dropped; or it is None, and masks are drawn. Between
         pieces of the passes, signal handlers run, and other threads may change the network."""
@@ -836,6 +839,8 @@ cdef class Engine:
         results.predictive_entropy = <void *>_address(out.get("predictive_entropy"))
         results.expected_entropy = <void *>_address(out.get("expected_entropy"))
         results.mutual_information = <void *>_address(out.get("mutual_information"))
+        results.samples = <void *>_address(out.get("samples"))
+        results.stride = stride
         how.passes, how.seed, how.first_row, how.masks, how.sums = passes, seed, first_row, NULL, NULL
         if masks is not None:
             addresses = np.array([<size_t>_mask_address(mask) for mask in masks], np.uintp)

@@ -329,11 +329,14 @@ cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdro
  *   predictive_entropy   H(mean)                                               n; sigmoid: n x units[layers], label by label
  *   expected_entropy     mean of H(p_t)                                        likewise
  *   mutual_information   their difference, of output and weights; at least 0   likewise
+ *   samples              p_t, each pass `stride` rows after the one before     passes x stride x units[layers]
  *
  * Arrays have the network's type; one that is NULL is not wanted, and the loss must have those that are. Sums are in double,
  * over passes in ascending order. */
 typedef struct {
     void *mean, *deviation, *predictive_entropy, *expected_entropy, *mutual_information;
+    void *samples;
+    size_t stride; /* at least n; only for samples */
 } cdrop_uncertainty;
 
 /* The masks of layer l in pass t are those of cdrop_bernoulli_mask for (seed, t, CDROP_FOR_SAMPLES, l), whose row is

@@ -89,6 +89,20 @@ static void add_outputs(double *mean, double *squares, const double *x, size_t n
     }
 }
 
+/* Of a sigmoid, p is the smaller of a label's two probabilities. */
+static void put_sample(const sampling *q, size_t row, const double *z, const double *p)
+{
+    const cdrop_network *n = q->pass.n;
+    const size_t units = outputs(n), at = ((size_t)q->pass.step * q->out.stride + q->done + row) * units;
+    for (size_t i = 0; i < units; i++)
+        if (n->loss == CDROP_SOFTMAX_CROSS_ENTROPY)
+            put_real(n, q->out.samples, at + i, p[i]);
+        else if (n->loss == CDROP_SIGMOID_CROSS_ENTROPY)
+            put_real(n, q->out.samples, at + i, z[i] > 0 ? 1 - p[i] : p[i]);
+        else
+            put_real(n, q->out.samples, at + i, z[i]);
+}
+
 static void add_row(const sampling *q, size_t row, double *scratch)
 {
     const cdrop_network *n = q->pass.n;
@@ -107,6 +121,8 @@ static void add_row(const sampling *q, size_t row, double *scratch)
             cdrop_kernels_of(CDROP_FLOAT64)->exponential(z, units);
         add_outputs(mean, second, z, units, (double)(q->pass.step + 1));
     }
+    if (q->out.samples)
+        put_sample(q, row, z, p);
 }
 
 /* ---- The results of one row ---- */

@@ -502,7 +502,7 @@ METHODS = {
     "predict_uncertainty": Call(
         partial(on_network, "predict_uncertainty", LOSSES[2]),
         {"X": np.ones((2, 5)), "mc_samples": 2},
-        {"X": NO_X, "mc_samples": [*NO_SAMPLES, None], "seed": NO_SEED},
+        {"X": NO_X, "mc_samples": [*NO_SAMPLES, None], "seed": NO_SEED, "samples": NO_FLAG},
     ),
     "subnetworks": Call(
         partial(on_network, "subnetworks", LOSSES[0]),

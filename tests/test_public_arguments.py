@@ -229,7 +229,7 @@ NO_X12 = [
 OTHER_X12 = [*NO_X12[:5], *NO_X12[6:], np.ones((12, 4))]  # there any number of rows is right
 # What scikit-learn says of data, whose checks want these words and no name.
 SAYS = (
-    "X|y|mc_samples|seed|Expected 2D array|Found array with|Found input variables|could not convert|sequence|"
+    "X|y|mc_samples|seed|samples|Expected 2D array|Found array with|Found input variables|could not convert|sequence|"
     "Complex data not supported|float\\(\\) argument|Input should have|Unknown label type"
 )
 NO_WEIGHTS = [value for value in NO_ROW_WEIGHTS if not isinstance(value, float)]
@@ -240,7 +240,7 @@ def method_calls(kind):
     """Calls of an estimator's methods."""
     good = DATA[kind]
     x, name = {"X": ROWS}, kind.__name__
-    samples = {"mc_samples": NO_SAMPLES, "seed": NO_SEED}
+    samples = {"mc_samples": NO_SAMPLES, "seed": NO_SEED, "samples": NO_FLAG}
     validated = {**good, "X_val": ROWS, "y_val": good["y"]}
     y = [*NO_Y, np.zeros((12, 3))[:, :0]]
     if kind is DropoutMLPClassifier:

@@ -432,7 +432,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             return np.hstack([-np.logaddexp(zero, outputs), positive])
 
     def predict_uncertainty(
-        self, X: Any, mc_samples: int = 50, *, seed: int | None = None
+        self, X: Any, mc_samples: int = 50, *, seed: int | None = None, samples: bool = False
     ) -> ClassificationUncertainty:
         """Predict under many masks of dropout, and tell how far the predictions agree.
 
@@ -443,6 +443,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             How many masks to draw for each row.
         seed : int, optional
             Of the masks. Default: the network's, so that two calls agree.
+        samples : bool, default False
+            Whether to return the prediction under each mask too, as the attribute `samples`, of shape
+            (mc_samples, n_samples, n_classes); its memory is that of so many numbers. ``quantile(q)`` of the
+            result returns quantiles of them.
 
         Returns
         -------
@@ -455,22 +459,26 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         ValueError
             If all dropout rates are 0: all masks would agree, right or wrong. If `X` is too large for outputs that are
             finite.
+        MemoryError
+            If `samples` need more memory than is free.
         """
         x = self._checked_finite(X)
-        told = self._sampled_network().predict_uncertainty(x, mc_samples, seed=seed)
-        names = [field.name for field in dataclasses.fields(told)]
+        net = self._sampled_network()
+        told = net.predict_uncertainty(x, mc_samples, seed=seed, samples=samples)
+        names = [field.name for field in dataclasses.fields(told) if field.name != "samples"]
         parts = {name: self._finite(getattr(told, name)) for name in names}
         if not self._multilabel and len(self.classes_) <= 2:
             parts = {name: array[:, 1] for name, array in parts.items()}
             parts["mean"] = self._by_class(told.mean)
         if not self._multilabel and len(self.classes_) == 1:  # there is nothing to doubt
             parts |= {name: np.zeros_like(parts[name]) for name in names if name != "mean"}
-        return ClassificationUncertainty(**parts)
+        drawn = None if told.samples is None else self._by_class(told.samples)
+        return ClassificationUncertainty(**parts, samples=drawn)
 
     def _by_class(self, probabilities: NDArray[Any]) -> NDArray[Any]:
         """Return a column of 1 where there is one class, and the columns as they are otherwise."""
         one = not self._multilabel and len(self.classes_) == 1
-        return np.ones_like(probabilities[:, 1:]) if one else probabilities
+        return np.ones_like(probabilities[..., 1:]) if one else probabilities
 
     def _sigmoids(self, outputs: NDArray[Any]) -> NDArray[Any]:
         """Return the engine's probabilities of each label, or of both of two classes: 1 - p would lose digits."""

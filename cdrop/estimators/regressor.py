@@ -102,7 +102,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         return (y, self.predict_uncertainty(X).std) if with_std else y
 
     def predict_uncertainty(
-        self, X: Any, mc_samples: int = 50, *, seed: int | None = None
+        self, X: Any, mc_samples: int = 50, *, seed: int | None = None, samples: bool = False
     ) -> RegressionUncertainty:
         """Predict under many masks of dropout, and tell how far the predictions agree.
 
@@ -113,6 +113,10 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
             How many masks to draw for each row.
         seed : int, optional
             Of the masks. Default: the network's, so that two calls agree.
+        samples : bool, default False
+            Whether to return the prediction under each mask too, as the attribute `samples`, of shape
+            (mc_samples, n_samples) or (mc_samples, n_samples, n_outputs); its memory is that of so many numbers.
+            ``quantile(q)`` of the result returns quantiles of them.
 
         Returns
         -------
@@ -124,12 +128,15 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         ValueError
             If all dropout rates are 0: all masks would agree, right or wrong. If `X` is too large for outputs that are
             finite.
+        MemoryError
+            If `samples` need more memory than is free.
         """
         x = self._checked_finite(X)
-        told = self.network_.predict_uncertainty(x, mc_samples, seed=seed)
+        told = self.network_.predict_uncertainty(x, mc_samples, seed=seed, samples=samples)
         assert isinstance(told, RegressionUncertainty)
         mean, std = self._finite(told.mean), self._finite(told.std)
-        return RegressionUncertainty(_one_column_flat(mean), _one_column_flat(std))
+        drawn = None if told.samples is None else _one_column_flat(told.samples)
+        return RegressionUncertainty(_one_column_flat(mean), _one_column_flat(std), drawn)
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return R^2, the mean of those of all targets.
@@ -211,4 +218,4 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
 
 
 def _one_column_flat(outputs: NDArray[Any]) -> NDArray[Any]:
-    return outputs[:, 0] if outputs.shape[1] == 1 else outputs
+    return outputs[..., 0] if outputs.shape[-1] == 1 else outputs
