@@ -329,9 +329,10 @@ def class_probabilities(
 def nonnegative(name: str, array: NDArray[Any]) -> NDArray[Any]:
     """Return an array of floats, none of them below 0."""
     if (array < 0).any():
-        where = tuple(map(int, np.argwhere(array < 0)[0]))
+        row, column = map(int, np.argwhere(array < 0)[0])
+        where = f"{row}, {column}" if array.shape[1] > 1 else row
         raise ValueError(
-            f"{name}{list(where)} is {array[where]}; expected numbers of at least 0 with the Poisson loss"
+            f"{name}[{where}] is {array[row, column]}; expected numbers of at least 0 with the Poisson loss"
         )
     return array
 

@@ -708,15 +708,7 @@ class Network:
     def _evaluated(self, data: _kernels.Rows) -> Evaluation:
         outputs = self._outputs(data, "outputs")
         with np.errstate(all="ignore"):  # a diverged network's numbers
-            own = {k: v for k, v in self._loss_settings.items() if k != "label_smoothing"}
-            loss, _ = _kernels.loss_and_gradient(
-                self.loss,
-                _losses.parameters(own),
-                outputs,
-                data.labels,
-                data.targets,
-                data.weights,
-            )
+            loss = self._mean_loss(outputs, data.labels, data.targets, data.weights)
             if not math.isfinite(loss):
                 return Evaluation(loss, math.nan)
             if self.loss == "softmax_cross_entropy":
@@ -726,6 +718,20 @@ class Network:
             elif self.loss == "poisson":
                 outputs = _kernels.exponential(outputs)
             return Evaluation(loss, self._scored(data, outputs))
+
+    def _mean_loss(
+        self,
+        outputs: NDArray[Any],
+        labels: NDArray[np.int64] | None,
+        targets: NDArray[Any] | None,
+        weights: NDArray[np.float64] | None,
+    ) -> float:
+        """Return the loss of outputs without label smoothing."""
+        own = {k: v for k, v in self._loss_settings.items() if k != "label_smoothing"}
+        parameters = _losses.parameters(own)
+        return _kernels.loss_and_gradient(self.loss, parameters, outputs, labels, targets, weights)[
+            0
+        ]
 
     def _scored(self, data: _kernels.Rows, predicted: NDArray[Any]) -> float:
         if self.loss == "softmax_cross_entropy":
