@@ -179,8 +179,9 @@ lint: $(STAMPS)/packages-lint $(STAMPS)/packages-build ## Check the style, and t
 	  CC=$$cc CDROP_WERROR=1 $(PY) setup.py --quiet build_ext --build-lib build/lint-$$cc || exit 1; \
 	done
 
-types: $(STAMPS)/packages-lint $(STAMPS)/extension ## Check the type hints, and the stub against the compiled module
+types: $(STAMPS)/packages-lint $(STAMPS)/extension ## Check the type hints, also as a user's editor does, and the stub
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/basedpyright --pythonpath $(PY)
 	@mkdir -p build && printf '%s\n' $(NOT_IN_STUB) > build/not-in-stub
 	@$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist build/not-in-stub --ignore-unused-allowlist --ignore-disjoint-bases cdrop._kernels
 

@@ -37,7 +37,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,7 @@ __all__ = ["ModelFileError", "load", "save"]
 File = str | os.PathLike[str] | BinaryIO  # to save to or load from
 
 _FORMAT = 1  # one more with every change that an older cdrop would misread
+_Model = TypeVar("_Model")
 _KINDS = {
     "Network": "cdrop.network",
     "Checkpoint": "cdrop.checkpoints",
@@ -121,16 +122,21 @@ def save(model: Any, path: File) -> None:
 
 
 @overload
-def load(path: File, *, as_network: Literal[True]) -> Network: ...
+def load(path: File, expected: type[_Model], *, as_network: Literal[False] = False) -> _Model: ...
 @overload
-def load(path: File, *, as_network: bool = False) -> Any: ...
-def load(path: File, *, as_network: bool = False) -> Any:
+def load(path: File, expected: None = None, *, as_network: Literal[True]) -> Network: ...
+@overload
+def load(path: File, expected: None = None, *, as_network: bool = False) -> Any: ...
+def load(path: File, expected: type | None = None, *, as_network: bool = False) -> Any:
     """Load a model that `save` wrote. Its predictions and further training are the same, byte for byte.
 
     Parameters
     ----------
     path : path or binary file object
         A file object is read from where it stands to its end; it need not be seekable, and is not closed.
+    expected : type, optional
+        Class that the model must have, such as `DropoutMLPClassifier`. Type checkers and editors then know what `load`
+        returns, and a file that holds another model is an error. Default: any model. Not together with `as_network`.
     as_network : bool, default False
         Return only the network of an estimator (or of a checkpoint), for which scikit-learn is not imported. `predict`
         returns numbers of classes: ``net.classes_[net.predict(X)]`` are the labels. `predict_proba` of two classes is
@@ -147,9 +153,10 @@ def load(path: File, *, as_network: bool = False) -> Any:
     ImportError
         If safetensors is not installed.
     TypeError, ValueError
-        If `path` is neither a path nor a file object open for reading bytes.
+        If `path` is neither a path nor a file object open for reading bytes; if `expected` is not a class of models.
     ModelFileError
-        If the file is damaged, truncated, not a model, or written by a newer cdrop; with `as_network`, if the estimator
+        If the file is damaged, truncated, not a model, or written by a newer cdrop; if it holds another model than
+        `expected`; with `as_network`, if the estimator
         is not fitted or has one class alone. It is a ValueError.
     OSError
         If the file does not exist or cannot be read.
@@ -160,6 +167,7 @@ def load(path: File, *, as_network: bool = False) -> Any:
     files that a killed `save` to this path left are removed.
     """
     alone = truth_value("as_network", as_network)
+    _check_expected(expected, alone)
     is_stream = _is_stream(path, "read")
     if is_stream:
         _check_mode(path, "rb")
@@ -167,6 +175,8 @@ def load(path: File, *, as_network: bool = False) -> Any:
     try:
         about, arrays = _unpacked(_read_stream(path, name) if is_stream else _read(name))
         kind = _check_about(about)
+        if expected is not None and not issubclass(class_of(kind), expected):
+            raise ModelFileError(f"{name} holds a {kind}; expected a {expected.__name__}")
         if alone and kind in _ESTIMATORS:
             from cdrop._alone import network_of
 
@@ -182,6 +192,21 @@ def load(path: File, *, as_network: bool = False) -> Any:
         lacks = "it lacks " if isinstance(error, KeyError) else ""
         raise ModelFileError(f"{name} holds no model that can be used: {lacks}{error}") from error
     return model.network if alone and kind == "Checkpoint" else model
+
+
+def _check_expected(expected: Any, as_network: bool) -> None:
+    """Validate the class that `load` is to return."""
+    if expected is None:
+        return
+    names = [
+        base.__name__ for base in getattr(expected, "__mro__", ()) if isinstance(expected, type)
+    ]
+    if not any(name in _KINDS for name in names):
+        raise TypeError(
+            f"expected is {expected!r}; expected None or a class of models: {', '.join(_KINDS)}"
+        )
+    if as_network:
+        raise ValueError("expected and as_network=True are both given; expected one of them")
 
 
 def class_of(kind: str) -> Any:

@@ -246,6 +246,17 @@ def test_networks_and_checkpoints_are_loaded_as_networks(net, tmp_path):
     assert same(cdrop.load(tmp_path / "run", as_network=True), other)
 
 
+def test_a_model_of_the_expected_class_is_returned_and_another_refused(net, tmp_path):
+    net.save(tmp_path / "net")
+    assert same(cdrop.load(tmp_path / "net", Network), net)
+    with pytest.raises(
+        storage.ModelFileError, match="net holds a Network; expected a DropoutMLPClassifier"
+    ):
+        cdrop.load(tmp_path / "net", DropoutMLPClassifier)
+    with pytest.raises(ValueError, match="expected one of them"):
+        cdrop.load(tmp_path / "net", Network, as_network=True)
+
+
 # ---- Other rates of dropout --------------------------------------------------------------------------------------
 
 

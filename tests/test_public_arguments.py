@@ -443,6 +443,11 @@ OTHERS = {
     ),
     "Network.save": Call(Network([2, 2]).save, {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
     "storage.load": Call(storage.load, {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
+    "storage.load-expected": Call(
+        storage.load,
+        {"path": os.devnull},
+        {"expected": [3, "Network", int, Network([2, 2]), [], {}]},
+    ),
     "storage.load-as_network": Call(storage.load, {"path": os.devnull}, {"as_network": NO_FLAG}),
     "to_onnx": Call(
         convert.to_onnx, {"model": Network([2, 2])}, {"model": NO_MODEL, "X": [1, "a", [[1.0]], {}]}
