@@ -83,7 +83,7 @@ def save(model: Any, path: File) -> None:
     ----------
     model : Network or estimator of cdrop
     path : path or binary file object
-        An existing file is replaced. To a file object, such as a `io.BytesIO` or a file of `zipfile`, the bytes are
+        An existing file is replaced. To a file object, such as a ``io.BytesIO`` or a file of `zipfile`, the bytes are
         written where it stands; it need not be seekable, and is not closed.
 
     Raises
