@@ -177,7 +177,8 @@ def _check_settings(given: Any, own: dict[str, Any]) -> None:
     _check_mapping("the state's settings", given)
     drop_rates("the state's dropout", given.get("dropout"), len(own["dropout"]))
     drop_rate("the state's input_dropout", given.get("input_dropout"))
-    for name, value in own.items():
+    for name in {**own, **given}:  # a loss may have settings that the other's lacks
+        value = own.get(name)
         if name not in _RATES and given.get(name) != value:
             raise ValueError(
                 f"the state's {name} is {given.get(name)!r}; expected {value!r}, as in this network"

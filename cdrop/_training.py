@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +30,7 @@ __all__ = [
     "Hyper",
     "Minibatch",
     "Plan",
+    "ScoredRows",
     "check_no_epochs",
     "checked_hyper",
     "fit",
@@ -84,6 +85,21 @@ class Hyper(NamedTuple):
     max_norm: float  # 0 means no limit, as in the engine
 
 
+class ScoredRows(tuple[Any, ...]):
+    """Validation rows, (X, y) or (X, y, sample_weight), with a scorer in place of the network's own score.
+
+    Attributes
+    ----------
+    name : str
+        Name of the scorer, which checkpoints compare.
+    scorer : callable
+        Returns the score, given the result of `Network.evaluate`.
+    """
+
+    name: str
+    scorer: Callable[[Any], float]
+
+
 class Plan(NamedTuple):
     """What a fit is to do: `passes` over the rows or, where that is None, `total` drawn minibatches."""
 
@@ -93,6 +109,7 @@ class Plan(NamedTuple):
     passes: int | None
     total: int
     held_out: _kernels.Rows | None
+    scored: ScoredRows | None = None
 
     def left(self, place: checkpoints.Place) -> int:
         """Return the number of steps left."""
@@ -130,6 +147,7 @@ class Plan(NamedTuple):
             "validation": None
             if self.held_out is None
             else _digest(self.held_out, "x", "labels", "targets", "weights"),
+            "scoring": None if self.scored is None else self.scored.name,
         }
 
 
@@ -416,7 +434,9 @@ def _end_epoch(net: Network, plan: Plan, rate: float, course: _Course) -> bool:
     if held_out is not None:
         try:
             with _left_at_once(course.interrupt):
-                seen = net._evaluated(held_out)
+                result = net._evaluated(held_out)
+                score = result.score if plan.scored is None else plan.scored.scorer(result)
+                seen = result.loss, score
         except _Left:
             return False
     epoch = Epoch(net._epoch, plan.cut.n, place.total / plan.cut.n, rate, *seen)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels, _state, _training, storage, uncertainty
+from cdrop import _kernels, _losses, _state, _training, storage, uncertainty
 from cdrop._checks import (
     KEEP_UNITS,
     choice,
@@ -20,12 +20,10 @@ from cdrop._checks import (
     drop_rates,
     float_dtype,
     keep_units,
-    label_vector,
     layer_widths,
     parameter_array,
     row_numbers,
     row_weights,
-    target_matrix,
     thread_count,
     truth_value,
     whole_number,
@@ -33,7 +31,7 @@ from cdrop._checks import (
 from cdrop._features import checked_rows, feature_matrix
 from cdrop._parts import decode, encode
 from cdrop._shared import SharedRows
-from cdrop._training import Cut, Minibatch, Plan
+from cdrop._training import Cut, Minibatch, Plan, ScoredRows
 from cdrop.callbacks import check_callbacks
 from cdrop.initializers import INITIALIZERS, initial_weight
 from cdrop.optimizers import Optimizer
@@ -44,6 +42,7 @@ __all__ = ["Evaluation", "History", "Network", "make_network"]
 
 _SCALINGS = ("train", "test")
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
+_SHOWN = 20  # layers in a network's repr
 _PASSED_ROWS = 2**20  # rows times masks of a piece under dropout
 INTERRUPTS = ("keep", "raise")
 _SETTINGS = frozenset(  # the attributes that the engine is made with
@@ -53,6 +52,9 @@ _SETTINGS = frozenset(  # the attributes that the engine is made with
         "input_dropout",
         "activation",
         "loss",
+        "label_smoothing",
+        "huber_delta",
+        "quantiles",
         "initializer",
         "scaling",
         "seed",
@@ -72,7 +74,7 @@ _LOADED = (  # the attributes that a state sets
 _Masks = Sequence[NDArray[np.uint64] | None] | None  # of each layer's input; None: drawn
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """Losses and scores recorded over all calls of `Network.fit` and `Network.train_step`.
 
@@ -98,6 +100,21 @@ class History:
     def iterations(self) -> int:
         """Number of updates so far."""
         return len(self.loss)
+
+    def __repr__(self) -> str:
+        """Return lengths and last values, on one line: the lists may be long."""
+        counts = [f"{len(self.loss)} iterations"]
+        if self.epoch_loss:
+            counts.append(f"{len(self.epoch_loss)} epochs")
+        for name in (
+            "epoch_loss" if self.epoch_loss else "loss",
+            "validation_loss",
+            "validation_score",
+        ):
+            last = getattr(self, name)[-1:]
+            if last and not math.isnan(last[0]):
+                counts.append(f"{name.removeprefix('epoch_').replace('_', ' ')} {last[0]:.4g}")
+        return f"<History: {', '.join(counts)}{', interrupted' * self.interrupted}>"
 
 
 class Evaluation(NamedTuple):
@@ -129,8 +146,10 @@ class Network:
         Probability of dropping an input.
     activation : {"relu", "leaky_relu", "tanh", "sigmoid", "identity"}, default "relu"
         Activation of the hidden layers. The last layer is linear; the loss interprets its outputs.
-    loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"}
-        For classes (the default), several labels per row, or regression.
+    loss : str, default "softmax_cross_entropy"
+        "softmax_cross_entropy" for classes, "sigmoid_cross_entropy" for several labels per row; for numbers
+        "squared_error", "absolute_error", "huber", "poisson" (whose outputs are the logarithms of the means) or
+        "quantile". The page "Losses" of the documentation defines them.
     initializer : {"he", "glorot"}, default "he"
         See `cdrop.initializers`.
     scaling : {"train", "test"}, default "train"
@@ -142,6 +161,14 @@ class Network:
     dtype : {"float32", "float64"}, default "float32"
     threads : int, optional
         Default: the value of `cdrop.get_num_threads` at each call.
+    label_smoothing : float, default 0.0
+        At least 0 and below 1, for the cross-entropies: trains on this share of the uniform distribution and the rest
+        of the target (Szegedy et al. 2016, section 7). `evaluate` and the validation loss do not smooth.
+    huber_delta : float, default 1.0
+        Above 0, for the Huber loss: errors up to this size are squared, larger ones are linear (Huber 1964).
+    quantiles : float or sequence of float, default 0.5
+        Above 0 and below 1, for the quantile loss: the quantile that each output predicts, or one number for all
+        (Koenker and Bassett 1978).
 
     Attributes
     ----------
@@ -162,6 +189,12 @@ class Network:
     ----------
     Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout: a simple way to prevent neural networks from
     overfitting", JMLR 15 (2014), sections 4 and 10.
+
+    Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception architecture for computer vision", CVPR 2016.
+
+    Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35 (1964).
+
+    Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978).
 
     Examples
     --------
@@ -187,12 +220,26 @@ class Network:
         seed: int = 0,
         dtype: str = "float32",
         threads: int | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        huber_delta: float = 1.0,
+        quantiles: float | Sequence[float] = 0.5,
     ) -> None:
         self.units = layer_widths("units", units)
         self.dropout = drop_rates("dropout", dropout, len(self.units) - 2)
         self.input_dropout = drop_rate("input_dropout", input_dropout)
         self.activation = choice("activation", activation, _kernels.ACTIVATIONS)
         self.loss = choice("loss", loss, _kernels.LOSSES)
+        self._loss_settings = _losses.settings(
+            self.loss,
+            self.units[-1],
+            label_smoothing=label_smoothing,
+            huber_delta=huber_delta,
+            quantiles=quantiles,
+        )
+        self.label_smoothing: float = self._loss_settings.get("label_smoothing", 0.0)
+        self.huber_delta: float | None = self._loss_settings.get("huber_delta")
+        self.quantiles: tuple[float, ...] | None = self._loss_settings.get("quantiles")
         self.initializer = choice("initializer", initializer, tuple(INITIALIZERS))
         self.scaling = choice("scaling", scaling, _SCALINGS)
         self.seed = whole_number("seed", seed, 0, 2**64)
@@ -240,16 +287,20 @@ class Network:
             self.dtype,
             self.activation,
             self.loss,
+            _losses.parameters(self._loss_settings),
             self.scaling == "train",
             self.seed,
         )
 
     def __repr__(self) -> str:
-        """Return the call that makes this network, without arguments that have their default."""
-        shown = [repr(list(self.units))]
+        """Return the call that makes this network, without arguments that have their default.
+
+        Of more than 20 layers the middle is left out.
+        """
+        shown = [_short(self.units)]
         if any(self.dropout):
             same = len(set(self.dropout)) == 1
-            shown.append(f"dropout={self.dropout[0] if same else list(self.dropout)!r}")
+            shown.append(f"dropout={self.dropout[0] if same else _short(self.dropout)}")
         for name, default in (
             ("input_dropout", 0.0),
             ("activation", "relu"),
@@ -261,6 +312,7 @@ class Network:
             value = getattr(self, name)
             if value != default:
                 shown.append(f"{name}={value!r}")
+        shown += [f"{name}={value!r}" for name, value in self._shown_loss_settings().items()]
         if self.dtype != np.float32:
             shown.append(f"dtype={self.dtype.name!r}")
         return f"Network({', '.join(shown)})"
@@ -296,9 +348,11 @@ class Network:
         X : array_like or SciPy sparse matrix, shape (n, units[0])
             Finite numbers. Not copied if C-contiguous and of the network's dtype. A sparse matrix is converted to CSR.
         y : array_like
-            For softmax cross-entropy: labels, shape (n,), integers from 0 to units[-1] - 1. For sigmoid cross-entropy:
-            probabilities, shape (n, units[-1]). For squared error: numbers, shape (n, units[-1]). For one output, `y`
-            may have shape (n,), and then predictions have it, too.
+            For softmax cross-entropy: labels, shape (n,), integers from 0 to units[-1] - 1; or soft labels, the
+            probabilities of the classes, shape (n, units[-1]), rows that sum to 1. For sigmoid cross-entropy:
+            probabilities, shape (n, units[-1]). For the other losses: numbers, shape (n, units[-1]); of at least 0 for
+            the Poisson loss. For the quantile loss, `y` of shape (n,) or (n, 1) is the target of all outputs. For one
+            output, `y` may have shape (n,), and then predictions have it, too.
         sample_weight : array_like, shape (n,), optional
             At least 0. The loss of a minibatch is the weighted mean over its rows. Rows of weight 0 are left out.
         optimizer : str or Optimizer, default "rmsprop"
@@ -400,7 +454,8 @@ class Network:
             _training.check_no_epochs(hyper, held_out)
         _training.check_watched(hyper, held_out)
         choice("interrupt", interrupt, INTERRUPTS)
-        plan = Plan(data, hyper, cut, passes, total, held_out)
+        scored = validation if isinstance(validation, ScoredRows) else None
+        plan = Plan(data, hyper, cut, passes, total, held_out, scored)
         new = {"_one_column": self._is_one_column(y)}
         _training.fit(self, plan, callbacks, checkpoint, checkpoint_every, new)
         if self.history.interrupted:
@@ -483,12 +538,7 @@ class Network:
         x = check("X", matrix, self.dtype)
         if not len(x):
             raise ValueError("X has 0 rows; expected at least 1")
-        labels = targets = None
-        if self.loss == "softmax_cross_entropy":
-            labels = label_vector("y", y, len(x), self.units[-1])
-        else:
-            unit_interval = self.loss == "sigmoid_cross_entropy"
-            targets = target_matrix("y", y, (len(x), self.units[-1]), self.dtype, unit_interval)
+        labels, targets = _losses.truth("y", y, self.loss, (len(x), self.units[-1]), self.dtype)
         weights = row_weights("sample_weight", sample_weight, len(x))
         return _kernels.Rows(x, labels, targets, weights)
 
@@ -556,9 +606,9 @@ class Network:
         Returns
         -------
         ndarray
-            Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Squared
-            error: outputs of the network's dtype, shape (n, units[-1]). With one output, the shape is (n,) if the `y`
-            of the last `fit` or `train_step` had it.
+            Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Losses of
+            numbers: the outputs (with the Poisson loss, the means: their exponentials), of the network's dtype, shape
+            (n, units[-1]). With one output, the shape is (n,) if the `y` of the last `fit` or `train_step` had it.
 
         Raises
         ------
@@ -604,8 +654,8 @@ class Network:
         ------
         TypeError, ValueError
             If an argument is invalid; if the outputs of a row are not finite (with `mc_samples`, the result is NaN
-            where they are NaN); if the loss is the squared error, whose outputs are not probabilities; with
-            `mc_samples`, if all dropout rates are 0.
+            where they are NaN); if the loss is one of numbers, whose outputs are not probabilities; with `mc_samples`,
+            if all dropout rates are 0.
         """
         self._check_probabilities("predict_proba")
         if mc_samples is None:
@@ -613,15 +663,16 @@ class Network:
         return self._shaped(self._sampled(X, mc_samples, seed, ("mean",))["mean"])
 
     def _check_probabilities(self, caller: str) -> None:
-        if self.loss == "squared_error":
+        if _losses.is_regression(self.loss):
             raise ValueError(
-                f"{caller} needs a cross-entropy loss; this network's is 'squared_error'"
+                f"{caller} needs a cross-entropy loss; this network's is {self.loss!r}"
             )
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the accuracy, or R^2 for the squared error. With several labels per row, all must be right.
+        """Return the accuracy, or for losses of numbers R^2. With several labels per row, all must be right.
 
-        A row whose outputs are not finite is not right.
+        Soft labels count as their most probable class. For the quantile loss the score is D^2, the share of the pinball
+        loss of the best constant that is explained. A row whose outputs are not finite is not right.
 
         Parameters
         ----------
@@ -637,7 +688,7 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument is invalid, or targets are constant in a column, where R^2 is undefined.
+            If an argument is invalid, or targets are constant in a column, where R^2 and D^2 are undefined.
         """
         data = self._scorable_data(X, y, sample_weight)
         return self._scored(data, self._outputs(data, "labels"))
@@ -646,7 +697,7 @@ class Network:
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> _kernels.Rows:
         data = self._training_data(X, y, sample_weight)
-        regression = self.loss == "squared_error"
+        regression = _losses.is_regression(self.loss)
         if regression and data.targets is not None and not np.ptp(data.targets, axis=0).all():
             raise ValueError("y is constant in a column; R^2 needs targets that vary")
         return data
@@ -666,7 +717,8 @@ class Network:
         Returns
         -------
         Evaluation
-            A tuple of loss and score. In a column of constant targets, R^2 is 1 if all are predicted exactly, else 0.
+            A tuple of loss, without label smoothing, and score. In a column of constant targets, R^2 and D^2 are 1 if
+            all are predicted exactly, else 0.
 
         Raises
         ------
@@ -683,25 +735,42 @@ class Network:
     def _evaluated(self, data: _kernels.Rows) -> Evaluation:
         outputs = self._outputs(data, "outputs")
         with np.errstate(all="ignore"):  # a diverged network's numbers
-            loss, _ = _kernels.loss_and_gradient(
-                self.loss, outputs, data.labels, data.targets, data.weights
-            )
+            loss = self._mean_loss(outputs, data.labels, data.targets, data.weights)
             if not math.isfinite(loss):
                 return Evaluation(loss, math.nan)
             if self.loss == "softmax_cross_entropy":
                 outputs = outputs.argmax(axis=1)
             elif self.loss == "sigmoid_cross_entropy":
                 outputs = outputs > 0
+            elif self.loss == "poisson":
+                outputs = _kernels.exponential(outputs)
             return Evaluation(loss, self._scored(data, outputs))
 
+    def _mean_loss(
+        self,
+        outputs: NDArray[Any],
+        labels: NDArray[np.int64] | None,
+        targets: NDArray[Any] | None,
+        weights: NDArray[np.float64] | None,
+    ) -> float:
+        """Return the loss of outputs without label smoothing."""
+        own = {k: v for k, v in self._loss_settings.items() if k != "label_smoothing"}
+        parameters = _losses.parameters(own)
+        return _kernels.loss_and_gradient(self.loss, parameters, outputs, labels, targets, weights)[
+            0
+        ]
+
     def _scored(self, data: _kernels.Rows, predicted: NDArray[Any]) -> float:
-        if data.labels is not None:
-            return float(np.average(predicted == data.labels, weights=data.weights))
+        if self.loss == "softmax_cross_entropy":
+            soft = data.targets
+            labels = data.labels if soft is None else soft.argmax(axis=1)
+            return float(np.average(predicted == labels, weights=data.weights))
         assert data.targets is not None
         if self.loss == "sigmoid_cross_entropy":
             right = (predicted == (data.targets > 0.5)).all(axis=1)
             return float(np.average(right, weights=data.weights))
-        return _r2(data.targets.astype(np.float64), predicted, data.weights)
+        targets = data.targets.astype(np.float64)
+        return _losses.score(self.quantiles, targets, predicted, data.weights)
 
     # ---- Prediction under dropout ------------------------------------------------------------------------------------
 
@@ -733,8 +802,9 @@ class Network:
         Returns
         -------
         ClassificationUncertainty or RegressionUncertainty
-            For the cross-entropy losses: mean probabilities, entropies and mutual information. For the squared error:
-            mean and standard deviation. With one output, arrays have shape (n,) where those of `predict` have it.
+            For the cross-entropy losses: mean probabilities, entropies and mutual information. For losses of numbers:
+            mean and standard deviation of the predictions. With one output, arrays have shape (n,) where those of
+            `predict` have it.
 
         Raises
         ------
@@ -843,13 +913,29 @@ class Network:
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
-        """Copies of the weights, layer by layer, each of shape (units[l], units[l + 1])."""
+        """Copies of the weights, layer by layer, each of shape (units[l], units[l + 1]).
+
+        Assigning a list replaces them, as `set_weights` does.
+        """
         return [weight for weight, _ in self._weights()]
+
+    @coefs_.setter
+    def coefs_(self, coefs: Sequence[ArrayLike]) -> None:
+        weights = self._parameters("coefs_", coefs, self._engine.shapes)
+        self._replace(weights, self.intercepts_)
 
     @property
     def intercepts_(self) -> list[NDArray[Any]]:
-        """Copies of the biases, layer by layer, each of shape (units[l + 1],)."""
+        """Copies of the biases, layer by layer, each of shape (units[l + 1],).
+
+        Assigning a list replaces them, as `set_weights` does.
+        """
         return [bias for _, bias in self._weights()]
+
+    @intercepts_.setter
+    def intercepts_(self, intercepts: Sequence[ArrayLike]) -> None:
+        shapes = [shape[1:] for shape in self._engine.shapes]
+        self._replace(self.coefs_, self._parameters("intercepts_", intercepts, shapes))
 
     def _weights(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """Return copies of weights and biases, layer by layer, all of one moment."""
@@ -895,6 +981,9 @@ class Network:
         shapes = self._engine.shapes
         weights = self._parameters("coefs", coefs, shapes)
         biases = self._parameters("intercepts", intercepts, [shape[1:] for shape in shapes])
+        self._replace(weights, biases)
+
+    def _replace(self, weights: list[NDArray[Any]], biases: list[NDArray[Any]]) -> None:
         pairs = enumerate(zip(weights, biases, strict=True))
         self._change({"_under_way": None}, [(i, 0, *pair) for i, pair in pairs])
 
@@ -911,7 +1000,9 @@ class Network:
         ]
 
     def _settings(self) -> dict[str, Any]:
+        """Return the arguments of `Network`; those of losses only where they have a use: older files lack them."""
         return {
+            **self._shown_loss_settings(),
             "units": list(self.units),
             "dropout": list(self.dropout),
             "input_dropout": self.input_dropout,
@@ -921,6 +1012,14 @@ class Network:
             "scaling": self.scaling,
             "seed": self.seed,
             "dtype": self.dtype.name,
+        }
+
+    def _shown_loss_settings(self) -> dict[str, Any]:
+        """Return the loss's own settings, as JSON holds them, without label smoothing of 0."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self._loss_settings.items()
+            if value
         }
 
     def _resized(self, units: list[int]) -> Network:
@@ -1077,18 +1176,12 @@ class Network:
         self._classes = saved.get("classes")
 
 
-def _r2(
-    truth: NDArray[np.float64], predicted: NDArray[Any], weights: NDArray[np.float64] | None
-) -> float:
-    """Return the mean R^2 over the columns; in a column of constant truth 1 if it is predicted exactly, else 0."""
-    residual = np.average((truth - predicted) ** 2, axis=0, weights=weights)
-    middle = np.average(truth, axis=0, weights=weights)
-    spread = np.average((truth - middle) ** 2, axis=0, weights=weights)
-    counted = truth if weights is None else truth[weights > 0]
-    # The mean of equal numbers may be rounded, and then their spread is not 0.
-    constant = (np.ptp(counted, axis=0) == 0) | (spread == 0)
-    r2 = np.where(constant, residual == 0, 1 - residual / np.where(constant, 1, spread))
-    return float(np.mean(r2))
+def _short(numbers: Sequence[float]) -> str:
+    """Return a list as text, without its middle if it is long."""
+    if len(numbers) <= _SHOWN:
+        return repr(list(numbers))
+    head, tail = (", ".join(map(repr, part)) for part in (numbers[:5], numbers[-5:]))
+    return f"[{head}, ..., {tail}]"
 
 
 def make_network(D: int, C: int, H: int = 100, **settings: Any) -> Network:

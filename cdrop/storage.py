@@ -171,8 +171,11 @@ def load(path: File, *, as_network: bool = False) -> Any:
             from cdrop._alone import network_of
 
             return network_of(about["settings"], arrays)
-        model = class_of(kind)._from_parts(about["settings"], arrays)
-        check_same(model, about["settings"], arrays)
+        made, settings = class_of(kind), about["settings"]
+        if hasattr(made, "_completed"):  # a file of an earlier version may lack parameters
+            settings = made._completed(settings)
+        model = made._from_parts(settings, arrays)
+        check_same(model, settings, arrays)
     except ModelFileError:
         raise
     except (TypeError, ValueError, KeyError) as error:

@@ -96,8 +96,8 @@ class Subnetworks:
         Returns
         -------
         ndarray
-            Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Squared
-            error: the mean of the outputs, shape (n, units[-1]).
+            Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Losses of
+            numbers: the mean of the predictions, shape (n, units[-1]).
         """
         mean, loss = self._mean(X), self._network.loss
         if loss == "softmax_cross_entropy":
@@ -118,7 +118,7 @@ class Subnetworks:
         Raises
         ------
         ValueError
-            If the loss is the squared error: `predict` has the mean of the outputs.
+            If the loss is one of numbers: `predict` has the mean of the predictions.
         """
         self._network._check_probabilities("predict_proba")
         return self._mean(X)

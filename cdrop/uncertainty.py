@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cdrop._checks import as_array
+from cdrop._losses import is_regression
 from cdrop._memory import check_memory
 
 __all__ = ["ClassificationUncertainty", "RegressionUncertainty"]
@@ -102,12 +103,12 @@ class ClassificationUncertainty(_Sampled):
 
 @dataclass(frozen=True, eq=False)
 class RegressionUncertainty(_Sampled):
-    """Uncertainty of a squared-error network's predictions: arrays of the network's dtype.
+    """Uncertainty of a network's predictions of numbers: arrays of the network's dtype.
 
     Attributes
     ----------
     mean : ndarray, shape (n, units[-1])
-        Mean over the masks of the outputs.
+        Mean over the masks of the predictions: of the outputs, or of their exponentials with the Poisson loss.
     std : ndarray, shape (n, units[-1])
         Population standard deviation over the masks drawn (divided by their number, not by one less): 0 for one mask.
         It is the spread of the model alone, without the noise of the data.
@@ -129,7 +130,7 @@ Uncertainty = ClassificationUncertainty | RegressionUncertainty
 
 def kind_of(loss: str) -> type[Uncertainty]:
     """Return the class of result for a network with that loss."""
-    return RegressionUncertainty if loss == "squared_error" else ClassificationUncertainty
+    return RegressionUncertainty if is_regression(loss) else ClassificationUncertainty
 
 
 def shapes(loss: str, rows: int, units: int) -> dict[str, tuple[int, ...]]:

@@ -25,8 +25,10 @@ from test_arguments import (
     MAKING,
     METHODS,
     NAN,
+    NO_DELTA,
     NO_FLAG,
     NO_KEY,
+    NO_LEVEL,
     NO_NAME,
     NO_NUMBER,
     NO_PATH,
@@ -34,6 +36,7 @@ from test_arguments import (
     NO_ROW_WEIGHTS,
     NO_SAMPLES,
     NO_SEED,
+    NO_SMOOTHING,
     NO_WHOLE,
     NO_X,
     RAGGED,
@@ -142,6 +145,7 @@ PARAMETERS = {
     "n_iter_no_change": [*NO_WHOLE, 0, -1, -INF],
     "n_jobs": [1.5, "3", [1], 1j, 0, 257, HUGE, {}],
     "interrupt": [*NO_NAME, "stop"],
+    "scoring": [3, True, 0.5, NAN, b"loss", "", "Loss", "log_loss", [], ["loss"], {}, object(), np],
 }
 WITH = {  # what a parameter needs beside it to have a meaning
     **each(("momentum", "nesterovs_momentum"), {"solver": "sgd"}),
@@ -186,6 +190,11 @@ def parameter_calls(kind):
     bad = dict(PARAMETERS)
     if kind is DropoutMLPClassifier:
         bad["class_weight"] = ["Balanced", 3, [1, 2], {0: -1.0}, {0: "1"}, {0: NAN}, object()]
+        bad |= {"soft_labels": NO_FLAG, "label_smoothing": NO_SMOOTHING}
+    else:
+        bad["loss"] = [*NO_NAME, "softmax_cross_entropy", "pinball"]
+        bad |= {"huber_delta": NO_DELTA, "sort_quantiles": NO_FLAG}
+        bad["quantile"] = [*NO_LEVEL, [0.5, 0.5], (0.1, 0.9, 0.1), [1.0], RAGGED]
     good = quick(kind).get_params()
     return {
         f"{kind.__name__}-{name}": Call(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 import sys
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from importlib import metadata
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +30,8 @@ from cdrop._checks import (
 )
 from cdrop._kernels import all_finite
 from cdrop._parts import decode, encode
-from cdrop.callbacks import Callback, EpochPrinter, ProgressBar
+from cdrop._training import ScoredRows
+from cdrop.callbacks import Callback, EpochPrinter, ProgressBar, Validation, check_callbacks
 from cdrop.estimators.options import (
     SMALLEST_RATE,
     Options,
@@ -40,7 +41,16 @@ from cdrop.estimators.options import (
     seed,
     threads,
 )
-from cdrop.network import Network
+from cdrop.estimators.ranges import moved_features
+from cdrop.estimators.scoring import Scoring, ValidationScorer
+from cdrop.estimators.tasks import (
+    CALLBACK_STATE,
+    CallbackSupportMixin,
+    EpochTasks,
+    with_callbacks,
+)
+from cdrop.estimators.warn import warn
+from cdrop.network import Evaluation, Network
 from cdrop.schedules import Epoch, Plateau, Schedule
 
 __all__ = ["BaseDropoutMLP", "named"]
@@ -48,13 +58,16 @@ __all__ = ["BaseDropoutMLP", "named"]
 _OUT_ACTIVATIONS = {
     "softmax_cross_entropy": "softmax",
     "sigmoid_cross_entropy": "logistic",
-    "squared_error": "identity",
+    "poisson": "exp",
 }
 _FLOATS = (np.float64, np.float32)
 _KEPT = ("best", "last")  # weights that early stopping keeps
 _OUTPUTS_AT_ONCE = 2**20
+_FAR = 4  # warn where one of so many features has moved
 _HELD = "_fit_under_way"  # an attribute during a fit
 _PARTS = ("weight", "bias")
+_WEIGHTS = {"coefs_", "intercepts_"}  # the attributes of the network that can be assigned
+_Value = TypeVar("_Value")
 _WATCHED = (  # changes from epoch to epoch
     "n_iter_",
     "t_",
@@ -84,10 +97,24 @@ class _Data:
 _OTHER_WAYS = "Change validation_fraction, give X_val and y_val, or turn early_stopping off"
 
 
-class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
+class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share."""
 
-    interrupt = "keep"  # of estimators that were pickled before there was this parameter
+    # Parameters that pickles and files of earlier versions lack.
+    _added: Mapping[str, Any] = {
+        "interrupt": "keep",
+        "scoring": None,
+        "soft_labels": False,
+        "label_smoothing": 0.0,
+        "loss": "squared_error",
+        "huber_delta": 1.0,
+        "quantile": 0.5,
+        "sort_quantiles": False,
+    }
+    interrupt = "keep"
+    scoring: Scoring = None
+    _doc_link_module = "cdrop"
+    _doc_link_template = "{page}"
     _numeric = False
     _remembered: tuple[str, ...] = ("n_features_in_", *_WATCHED, "_validated")
 
@@ -115,6 +142,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        scoring: Scoring = None,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
@@ -143,6 +171,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self.nesterovs_momentum = nesterovs_momentum
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.scoring = scoring
         self.beta_1 = beta_1
         self.beta_2 = beta_2
         self.epsilon = epsilon
@@ -150,67 +179,136 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self.n_jobs = n_jobs
         self.interrupt = interrupt
 
+    def _doc_link_url_param_generator(self, *_: Any) -> dict[str, str]:
+        """Return the estimator's page, which scikit-learn links in notebooks.
+
+        It is on the site that the package's metadata call its documentation. Without one the link leads nowhere, but
+        is needed: only with a link does scikit-learn show what each parameter means.
+        """
+        try:
+            urls = metadata.metadata("cdrop").get_all("Project-URL") or []
+        except metadata.PackageNotFoundError:  # a directory on the path
+            urls = []
+        sites = dict(url.split(", ", 1) for url in urls)
+        if "Documentation" not in sites:
+            return {"page": "#"}
+        name = f"cdrop.estimators.{type(self).__name__}"
+        return {"page": f"{sites['Documentation'].rstrip('/')}/api/estimators.html#{name}"}
+
     # ---- What the network knows ----------------------------------------------------------------------------------
 
     @property
     def coefs_(self) -> list[NDArray[Any]]:
-        """Copies of the weights, layer by layer."""
-        return self._fitted("coefs_").coefs_
+        """Copies of the weights, layer by layer. Assigning a list replaces them."""
+        return self._computed("coefs_", lambda net: net.coefs_)
+
+    @coefs_.setter
+    def coefs_(self, coefs: Sequence[ArrayLike]) -> None:
+        self._assign("coefs_", coefs)
 
     @property
     def intercepts_(self) -> list[NDArray[Any]]:
-        """Copies of the biases, layer by layer."""
-        return self._fitted("intercepts_").intercepts_
+        """Copies of the biases, layer by layer. Assigning a list replaces them."""
+        return self._computed("intercepts_", lambda net: net.intercepts_)
+
+    @intercepts_.setter
+    def intercepts_(self, intercepts: Sequence[ArrayLike]) -> None:
+        self._assign("intercepts_", intercepts)
 
     @property
     def n_layers_(self) -> int:
         """Number of layers, input and output included."""
-        return len(self._fitted("n_layers_").units)
+        return self._computed("n_layers_", lambda net: len(net.units))
+
+    @n_layers_.setter
+    def n_layers_(self, value: int) -> None:
+        self._assign("n_layers_", value)
 
     @property
     def n_outputs_(self) -> int:
         """Number of outputs."""
-        return self._fitted("n_outputs_").units[-1]
+        return self._computed("n_outputs_", lambda net: net.units[-1])
+
+    @n_outputs_.setter
+    def n_outputs_(self, value: int) -> None:
+        self._assign("n_outputs_", value)
 
     @property
     def out_activation_(self) -> str:
-        """Name of the output's activation: "softmax", "logistic" or "identity"."""
-        return _OUT_ACTIVATIONS[self._fitted("out_activation_").loss]
+        """Name of the output's activation: "softmax", "logistic", "exp" or "identity"."""
+        return self._computed(
+            "out_activation_", lambda net: _OUT_ACTIVATIONS.get(net.loss, "identity")
+        )
+
+    @out_activation_.setter
+    def out_activation_(self, value: str) -> None:
+        self._assign("out_activation_", value)
 
     @property
     def loss_curve_(self) -> list[float]:
         """Training loss of each epoch, over all fits of a warm start."""
-        return list(self._fitted("loss_curve_").history.epoch_loss)
+        return self._computed("loss_curve_", lambda net: list(net.history.epoch_loss))
+
+    @loss_curve_.setter
+    def loss_curve_(self, value: list[float]) -> None:
+        self._assign("loss_curve_", value)
 
     @property
     def loss_(self) -> float:
         """Training loss of the last epoch."""
-        return self._fitted("loss_").history.epoch_loss[-1]
+        return self._computed("loss_", lambda net: net.history.epoch_loss[-1])
 
     @property
     def validation_loss_curve_(self) -> list[float] | None:
         """Loss of the validation rows after each epoch, without dropout and penalty; None without such rows."""
-        curve = self._fitted("validation_loss_curve_").history.validation_loss
+        curve = self._computed("validation_loss_curve_", lambda net: net.history.validation_loss)
         return list(curve) if self._validated else None
 
     @property
     def validation_scores_(self) -> list[float] | None:
         """Score of the validation rows after each epoch; None without such rows."""
-        curve = self._fitted("validation_scores_").history.validation_score
+        curve = self._computed("validation_scores_", lambda net: net.history.validation_score)
         return list(curve) if self._validated else None
 
     @property
     def learning_rate_(self) -> float:
-        """Learning rate that the next epoch would have."""
-        rate = self._fitted("learning_rate_").learning_rate
+        """Learning rate of the next epoch."""
+        rate = self._computed("learning_rate_", lambda net: net.learning_rate)
         assert rate is not None
         return rate
 
-    def _fitted(self, name: str) -> Network:
+    @learning_rate_.setter
+    def learning_rate_(self, value: float) -> None:
+        self._assign("learning_rate_", value)
+
+    def _computed(self, name: str, compute: Callable[[Network], _Value]) -> _Value:
+        """Return an attribute of the network; before the first fit, what was assigned."""
+        net, assigned = vars(self).get("network_"), vars(self).get("_assigned", {})
+        if net is not None:
+            return compute(net)
+        if name in assigned:
+            return assigned[name]  # type: ignore[no-any-return]
+        raise AttributeError(f"{type(self).__name__} has {name} once it is fitted")
+
+    def _assign(self, name: str, value: Any) -> None:
+        """Replace the network's weights or biases, or keep the value for the first fit."""
         net = vars(self).get("network_")
         if net is None:
-            raise AttributeError(f"{type(self).__name__} has {name} once it is fitted")
-        return net  # type: ignore[no-any-return]
+            self._assigned = {**vars(self).get("_assigned", {}), name: value}
+        elif name in _WEIGHTS:
+            setattr(net, name, value)
+            # Early stopping must not return to weights from before.
+            self.__dict__.update(_best_weights=None, _last_weights=None)
+        else:
+            raise AttributeError(
+                f"{name} of a fitted {type(self).__name__} cannot be assigned: it is computed from network_; expected "
+                "an assignment of coefs_ or intercepts_, or a new fit"
+            )
+
+    def _begin_with(self, assigned: Mapping[str, Any]) -> None:
+        """Begin with the weights and biases that were assigned before the first fit, if any."""
+        for name in _WEIGHTS & assigned.keys():
+            setattr(self.network_, name, assigned[name])
 
     # ---- Training ------------------------------------------------------------------------------------------------
 
@@ -225,6 +323,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         sample_weight_val: ArrayLike | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
+        callbacks: Sequence[Any] = (),
     ) -> Self:
         """Train, from the beginning or with `warm_start` from where the last call ended.
 
@@ -245,6 +344,11 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             `cdrop.Network.fit`. Needs the extra ``io``, and a `random_state`.
         checkpoint_every : int, optional
             Steps from one checkpoint to the next; 1,000 by default.
+        callbacks : sequence of cdrop.callbacks.Callback, default ()
+            Called after each iteration and epoch with the estimator's `network_`; the fit ends when one returns True.
+            `cdrop.callbacks.Validation` scores by the estimator's `score`, with labels as in `y`. An error in a
+            callback ends the fit, and the estimator is fitted with what it has learned. With scikit-learn 1.9 or newer,
+            `set_callbacks` sets its callbacks as well.
 
         Returns
         -------
@@ -261,6 +365,16 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             If the estimator is in another fit: of another thread, or this one was called by a signal handler or a
             finalizer.
         """
+        given = (X, y, sample_weight, X_val, y_val, sample_weight_val)
+        fitted: Self = self._fit_with_callbacks(
+            given, check_callbacks(callbacks), checkpoint, checkpoint_every
+        )
+        return fitted
+
+    def _fit(
+        self, given: tuple[Any, ...], callbacks: tuple[Any, ...], checkpoint: Any, every: Any
+    ) -> Self:
+        X, y, sample_weight, X_val, y_val, sample_weight_val = given
         options = checked_options(self)
         fresh = not (truth_value("warm_start", self.warm_start) and "network_" in vars(self))
         if (X_val is None) != (y_val is None) or (X_val is None and sample_weight_val is not None):
@@ -275,25 +389,45 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             held_out = None
             if X_val is not None:
                 held_out = new._held_out(X_val, y_val, sample_weight_val)
+                _warn_if_far(data.x, held_out[0])
             about = new._prepared(data, watch, fresh, held_out)
-            about |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+            about |= {"checkpoint": checkpoint, "checkpoint_every": every}
             self.__dict__ = new.__dict__
-            self._run(data, watch, **about)
+            tasks = self._tasks(options, X, y, sample_weight)
+            self._run(data, watch, [*tasks, *callbacks], **about)
+            for task in tasks:
+                task.finish()
+        self._warn_of_end(watch)
+        return self
+
+    _fit_with_callbacks = with_callbacks(_fit)
+
+    def _tasks(self, options: Options, X: Any, y: Any, sample_weight: Any) -> list[EpochTasks]:
+        """Return what passes the fit on to the callbacks that scikit-learn's `set_callbacks` has set."""
+        if not vars(self).get("_skl_callbacks"):
+            return []
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        return [EpochTasks(self, options.max_iter, X=X, y=y, metadata=metadata)]
+
+    def _warn_of_end(self, watch: _Watch) -> None:
+        """Warn where a fit ended too early, or at `max_iter` without being one of several."""
+        options = watch.options
         best = self.best_validation_loss_
         if watch.enough is not None and (not self._stopped or (best or 0.0) <= watch.enough):
-            return self  # all targets are alike: there is nothing to learn but one number
+            return  # all targets are alike: there is nothing to learn but one number
         if self._stopped:
             self._warn_if_untrained(watch)
-        elif self.n_iter_ == options.max_iter:
-            warnings.warn(
+        elif self.n_iter_ == options.max_iter and not self.warm_start:
+            warn(
                 f"Stochastic Optimizer: Maximum iterations ({options.max_iter}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
-        return self
 
-    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> None:
+    def _partial_fit(
+        self, X: Any, y: Any, sample_weight: Any, classes: Any, callbacks: Sequence[Any]
+    ) -> None:
+        callbacks = check_callbacks(callbacks)
         options, fresh = checked_options(self), "network_" not in vars(self)
         if options.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
@@ -302,7 +436,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             data = new._data(X, y, sample_weight, fresh, True, classes)
             about = new._prepared(data, watch, fresh, None, partial=True)
             self.__dict__ = new.__dict__
-            self._run(data, watch, **about)
+            self._run(data, watch, callbacks, **about)
 
     @contextmanager
     def _unchanged_if_refused(self, watch: _Watch, fresh: bool) -> Iterator[BaseDropoutMLP]:
@@ -319,8 +453,10 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             new.__dict__ = before.copy()
             try:
                 yield new
-            except BaseException as error:
-                if not watch.begun or (fresh and isinstance(error, ValueError)):
+            except BaseException:
+                if not watch.begun or (
+                    fresh and (watch.diverged or not self.network_.history.loss)
+                ):
                     self.__dict__ = before
                     if drawn is not None:
                         draws.set_state(drawn)
@@ -343,7 +479,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy without a fit that is under way."""
         state = dict(super().__getstate__())
-        state.pop(_HELD, None)
+        for name in (_HELD, *CALLBACK_STATE):
+            state.pop(name, None)
         return state
 
     def _data(
@@ -407,10 +544,13 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Make or check the network, begin the fit, and return what the training needs besides."""
         options, width, kind = watch.options, self._width(data.targets), data.x.dtype.name
-        settings = design(self, data.x.shape[1], width, self._loss(), kind)
+        settings = design(self, data.x.shape[1], width, self._loss_settings(width), kind)
         rows = None if data.weight is None else _rows_with_weight(data.weight)
         if fresh:
+            assigned = self.__dict__.pop("_assigned", {})
             self._begin(settings)
+            if partial or self.warm_start:
+                self._begin_with(assigned)
         else:
             self._adopt(settings)
         if options.early_stopping and held_out is None:
@@ -418,11 +558,14 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         n = data.x.shape[0] if rows is None else len(rows)
         size = _batch_size(options, n, partial)
         if options.early_stopping and held_out is not None:
-            watch.by_loss = _are_alike(*held_out[1:])
-            if watch.by_loss and _are_alike(data.targets, data.weight):
+            alike = self._are_alike(*held_out[1:])
+            watch.by_loss = options.scoring == "loss" or (options.scoring is None and alike)
+            if watch.by_loss and alike and self._are_alike(data.targets, data.weight):
                 watch.enough = self._enough(data.targets) + options.tol
             watch.guessed = self._guess_score(*held_out[1:])
         rate = schedule(self, options, held_out is not None, watch.by_loss)
+        if held_out is not None and options.scoring is not None:
+            held_out = self._scored_rows(watch, held_out)
         self._begin_fit(watch, held_out)
         return {
             "validation": held_out,
@@ -431,6 +574,24 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             "batch_size": size,
             "epochs": 1 if partial else options.max_iter,
         }
+
+    def _scored_rows(self, watch: _Watch, held_out: tuple[Any, ...]) -> ScoredRows:
+        """Return validation rows that the parameter `scoring` scores, once it has scored them here."""
+        x, targets, weight = held_out
+        scorer = ValidationScorer(self, x, self._decoded(targets), weight)
+        watch.scorer = scorer
+        scorer.try_out(self, self._evaluation(held_out))
+        rows = ScoredRows(held_out)
+        rows.name, rows.scorer = scorer.name, lambda seen: scorer(watch.estimator, seen)
+        return rows
+
+    def _are_alike(self, targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:
+        """Whether all targets with weight are equal, so that a score of them says little or nothing."""
+        counted = targets if weight is None else targets[weight > 0]
+        return bool((counted == counted[:1]).all())
+
+    def _evaluation(self, held_out: tuple[Any, ...]) -> Evaluation:
+        return self.network_._evaluated(self.network_._validation_data(held_out))
 
     def _begin(self, settings: dict[str, Any]) -> None:
         """Make a new network, and forget the last training."""
@@ -453,7 +614,9 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         net, early = self.network_, watch.options.early_stopping
         count = threads(self.n_jobs)
         watch.remember_network(net, self._best_weights if self._last_weights else None)
-        afresh = self._stopped or (early and held_out is not None and self._is_new_to(held_out))
+        afresh = self._stopped or (
+            early and held_out is not None and self._is_new_to(held_out, watch)
+        )
         if early and not self._stopped and self._last_weights is not None:
             net.set_weights(*self._last_weights)
         if afresh:
@@ -470,38 +633,48 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self._last_weights, self._stopped, self._validated = None, False, held_out is not None
         self.n_iter_ = 0
 
-    def _is_new_to(self, held_out: tuple[Any, ...]) -> bool:
-        """Whether the best score was measured on other validation rows, or without its weights being kept."""
+    def _is_new_to(self, held_out: tuple[Any, ...], watch: _Watch) -> bool:
+        """Whether the best score is of other rows or another scoring, or its weights were not kept."""
         best = self.best_validation_score_, self.best_validation_loss_
         if best[0] is None or best[1] is None or best[0] == -math.inf:
             return False
         if self._last_weights is None:  # else the network shows the best ones
             return True
-        seen = self.network_._evaluated(self.network_._validation_data(held_out))
-        return not (math.isclose(seen.score, best[0]) and math.isclose(seen.loss, best[1]))
+        seen = self._evaluation(held_out)
+        score = seen.score if watch.scorer is None else watch.scorer(self, seen)
+        return not (math.isclose(score, best[0]) and math.isclose(seen.loss, best[1]))
 
     def _adopt(self, settings: dict[str, Any]) -> None:
-        """Check that the network is the one that the parameters describe; rates of dropout may have changed."""
+        """Check that the network is the one that the parameters describe.
+
+        Rates of dropout and what the loss is set to may have changed.
+        """
         old = self.network_
-        for name in ("units", "activation"):
+        for name in ("units", "activation", "loss"):
             fitted, now = getattr(old, name), settings[name]
             if fitted != now:
                 raise ValueError(
                     f"the network was made with {name} {fitted}; it would now be {now}, and can only be trained anew "
                     "(fit with warm_start=False)"
                 )
-        rates = drop_rates("dropout", settings["dropout"], len(old.dropout))
-        if (rates, drop_rate("input_dropout", settings["input_dropout"])) != (
-            old.dropout,
-            old.input_dropout,
-        ):
+        now = {
+            "dropout": drop_rates("dropout", settings["dropout"], len(old.dropout)),
+            "input_dropout": drop_rate("input_dropout", settings["input_dropout"]),
+            **{name: settings[name] for name in old._loss_settings},
+        }
+        if any(getattr(old, name) != value for name, value in now.items()):
             new = Network(**settings, seed=old.seed, threads=old.threads)
             new.load_state_dict(old.state_dict())
             self.network_ = new
 
-    def _run(self, data: _Data, watch: _Watch, **settings: Any) -> None:
+    def _run(self, data: _Data, watch: _Watch, callbacks: Sequence[Any], **settings: Any) -> None:
         net, options = self.network_, watch.options
+        scoring = [c for c in callbacks if isinstance(c, Validation)]
         try:
+            for callback in scoring:
+                callback._estimator = self
+                with named("callbacks"):
+                    self.score(callback.X, callback.y)
             net.fit(
                 data.x,
                 data.targets,
@@ -511,13 +684,16 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 share_l2=True,
                 max_norm=options.max_norm,
                 shuffle=options.shuffle,
-                callbacks=[watch, *_shown(options.verbose)],
+                callbacks=[watch, *_shown(options.verbose), *callbacks],
                 interrupt=options.interrupt,
                 **settings,
             )
         except FloatingPointError as error:
+            watch.diverged = True
             self._diverged(error)
         finally:
+            for callback in scoring:
+                callback._estimator = None
             if watch.begun:
                 self._end_run(options)
 
@@ -590,7 +766,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 assert self.best_validation_loss_ is not None
                 value, best = -epoch.validation_loss, -self.best_validation_loss_
             improved = math.isfinite(value) and value >= best + watch.options.tol
-            if value > best:
+            if value > best and value < math.inf:
                 noted["best_validation_score_"] = epoch.validation_score
                 noted["best_validation_loss_"] = epoch.validation_loss
                 if early:
@@ -608,21 +784,26 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         if history.interrupted or not self._no_improvement_count > options.patience:
             return  # by Ctrl-C, or diverged: there was a warning
         problem, best = None, self.best_validation_score_
-        if options.early_stopping and not watch.by_loss:
+        if options.early_stopping and best == -math.inf:
+            problem = f"no {watch.watched.lower()} was a finite number"
+        elif options.early_stopping and not watch.by_loss and options.scoring is None:
             if best is not None and best <= watch.guessed:
                 problem = (
                     f"the best validation score, {best:.6g}, is not above the {watch.guessed:.6g} of the best constant "
                     "prediction"
                 )
         elif len(history.epoch_loss) == self.n_iter_ == options.patience + 2:
-            problem = f"the {watch.watched.lower()} never fell by more than tol={options.tol:g} after the first epoch"
+            moved = "rose" if watch.watched == "Validation score" else "fell"
+            problem = (
+                f"the {watch.watched.lower()} never {moved} by more than tol={options.tol:g} after the first "
+                "epoch"
+            )
         if problem:
-            warnings.warn(
+            warn(
                 f"Training stopped after {self.n_iter_} epochs, perhaps too early: {problem}. Expected a smaller tol, "
                 "a larger n_iter_no_change or learning_rate_init, inputs and targets of unit variance, or more "
                 "validation rows.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
 
     def _diverged(self, error: FloatingPointError) -> None:
@@ -637,10 +818,9 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             curve.append(math.nan)
         self.n_iter_ += 1
         self._stopped = True
-        warnings.warn(
+        warn(
             f"Training has diverged: {error}. The best weights before are kept.",
             ConvergenceWarning,
-            stacklevel=5,
         )
 
     # ---- Prediction ----------------------------------------------------------------------------------------------
@@ -653,12 +833,12 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self._check_fitted()
         return self._features(X)
 
-    def _outputs(self, X: Any) -> Iterator[NDArray[Any]]:
-        """Yield the network's outputs without dropout, for some rows at a time; raise where they overflow."""
+    def _outputs(self, X: Any, answer: str = "outputs") -> Iterator[NDArray[Any]]:
+        """Yield the network's outputs, or another answer of its engine, for some rows at a time; raise on overflow."""
         x, net = self._checked(X), self.network_
         piece = min(net._piece(), max(256, _OUTPUTS_AT_ONCE // net.units[-1]))
         for first in range(0, x.shape[0], piece):
-            outputs = net._answers(x[first : first + piece], first, "outputs")
+            outputs = net._answers(x[first : first + piece], first, answer)
             yield self._finite(outputs, first)
 
     def _checked_finite(self, X: Any) -> Any:
@@ -724,6 +904,10 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             name: encode(name, value) for name, value in self.get_params(deep=False).items()
         }
         if "network_" not in vars(self):
+            if _WEIGHTS & vars(self).get("_assigned", {}).keys():
+                raise TypeError(
+                    "coefs_ or intercepts_ were assigned before the first fit; expected a fit before save"
+                )
             return {"parameters": parameters}, {}
         network, arrays = self.network_._to_parts()
         arrays = {f"network.{name}": array for name, array in arrays.items()}
@@ -734,6 +918,16 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         names = [name for name in (*self._remembered, "feature_names_in_") if hasattr(self, name)]
         fitted = {name: encode(name, getattr(self, name)) for name in names}
         return {"parameters": parameters, "fitted": fitted, "network": network}, arrays
+
+    @classmethod
+    def _completed(cls, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a file's settings with the parameters that were added since it was written."""
+        given = settings.get("parameters")
+        if not isinstance(given, dict):
+            return settings
+        names = cls._get_param_names()
+        added = {k: encode(k, v) for k, v in cls._added.items() if k in names}
+        return {**settings, "parameters": {**added, **given}}
 
     @classmethod
     def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Any:
@@ -800,10 +994,12 @@ class _Watch(Callback):
         self.estimator = estimator
         self.options = options
         self.begun = False
+        self.diverged = False
         self.by_loss = False  # whether early stopping goes by the validation loss
         self.enough: float | None = (
             None  # the validation loss that will do where all targets are alike
         )
+        self.scorer: ValidationScorer | None = None  # None: the network's own score
         self.guessed = 0.0  # the score of the best constant prediction
         self.network: Network | None = None
         self._before: tuple[Any, ...] = ()
@@ -867,19 +1063,23 @@ def _rows_with_weight(weight: NDArray[np.float64]) -> NDArray[np.int64]:
     return rows
 
 
-def _are_alike(targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:
-    """Whether all targets with weight are equal, so that a score of them says little or nothing."""
-    counted = targets if weight is None else targets[weight > 0]
-    return bool((counted == counted[:1]).all())
+def _warn_if_far(x: Any, held_out: Any) -> None:
+    """Warn where validation rows look as if they had not been transformed as the training rows."""
+    moved, compared = moved_features(x, held_out)
+    if moved and _FAR * moved >= compared:
+        warn(
+            f"X_val lies far outside X: in {moved} of {compared} features, most of its values are beyond the range of "
+            "the training rows. Expected rows that were transformed as X was; a Pipeline does so with "
+            "transform_input=['X_val'] (see docs/scikit-learn.md)"
+        )
 
 
 def _batch_size(options: Options, n: int, partial: bool) -> int:
     if options.batch_size is None:
         return min(200, n)
     if options.batch_size > n and not partial:
-        warnings.warn(
-            f"Got `batch_size` {options.batch_size}, larger than the {n} rows. It is going to be clipped",
-            stacklevel=4,
+        warn(
+            f"Got `batch_size` {options.batch_size}, larger than the {n} rows. It is going to be clipped"
         )
     return min(options.batch_size, n)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -15,14 +15,23 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from cdrop import _kernels
-from cdrop._checks import finite_number, row_weights, truth_value
+from cdrop._checks import (
+    class_probabilities,
+    finite_number,
+    row_weights,
+    smoothing_share,
+    truth_value,
+)
 from cdrop._labels import label_array, same_type, sorted_numbers
 from cdrop.estimators.base import BaseDropoutMLP
+from cdrop.estimators.scoring import Scoring
 from cdrop.network import Network
 from cdrop.schedules import Schedule
 from cdrop.uncertainty import ClassificationUncertainty
 
 __all__ = ["DropoutMLPClassifier"]
+
+_TWO = 2  # classes have one output
 
 
 def _distinct(name: str, values: Any) -> NDArray[Any]:
@@ -69,7 +78,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
           loss, or of the training loss where there are no validation rows;
         - an object of `cdrop.schedules`: as it says, with its own first rate.
     learning_rate_init : float, default 0.001
+        Learning rate of the first epoch.
     power_t : float, default 0.5
+        Exponent of "invscaling".
     max_iter : int, default 200
         Largest number of epochs.
     class_weight : dict, "balanced" or list of dict, optional
@@ -77,13 +88,21 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         labels: a list with a dict of the weights of 0 and 1 for each label, which are multiplied. A name that is no
         class is an error, unless all classes have a weight. "balanced" gives all classes the same sum over the rows
         whose sample weight is not 0, before sample weights. Validation rows are not weighted by class.
+    soft_labels : bool, default False
+        Whether `y` has probabilities of the classes (soft labels), shape (n_samples, n_classes), rows that sum to 1.
+        `classes_` are then the numbers of the columns, or the sorted `classes` of `partial_fit`. Scores and strata
+        count the most probable class, which is also what a scorer of `scoring` gets as `y`. `class_weight` must be
+        None.
+    label_smoothing : float, default 0.0
+        At least 0 and below 1: share of the target that is spread evenly over the classes in training; for several
+        labels, over yes and no (Szegedy et al. 2016, section 7). Scores and the validation loss do not smooth.
     shuffle : bool, default True
         Whether to draw a new order of the rows in each epoch.
     random_state : int, RandomState instance or None, default None
         Seed of weights, order, masks and validation split. Same integer, same weights, byte for byte, at any number of
         threads.
     tol : float, default 1e-4
-        Progress that counts: of the training loss, or with `early_stopping` of the validation score.
+        Progress that counts: of the training loss, or with `early_stopping` of the validation score (see `scoring`).
     verbose : bool, default False
         Show a progress bar with loss and validation score; lines, where there is no terminal or no tqdm.
     warm_start : bool, default False
@@ -94,19 +113,37 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         too, where the best score was measured on other validation rows. Rates of dropout may change between fits,
         units and activation may not.
     momentum : float, default 0.9
-        0 to below 1; of solvers "sgd", "momentum" and "nesterov".
+        At least 0 and below 1; of solvers "sgd", "momentum" and "nesterov".
     nesterovs_momentum : bool, default True
         Only of solver "sgd".
     early_stopping : bool, default False
-        Stop when the validation score has made no progress, and keep the weights with the best one. Where all
-        validation targets are equal (one row, for example), no score can move, and the validation loss decides.
+        Stop when the validation score (see `scoring`) has made no progress, and keep the weights with the best one.
+        Where ``scoring=None`` and all validation targets are equal (one row, for example), the score cannot move, and
+        the validation loss decides.
     validation_fraction : float, default 0.1
         Share of the rows held out for early stopping where `fit` is given no validation rows; stratified by class,
         but not with several labels, nor where one of three or more classes has too few rows.
-    beta_1, beta_2 : float, default 0.9 and 0.999
-        Of solvers "adam" and "adamw", above 0 to below 1.
+    scoring : str, callable or None, default "loss"
+        Score of the validation rows, higher is better: `validation_scores_` has its values, and early stopping and
+        "adaptive" go by it, with `tol` on its scale. As in HistGradientBoostingClassifier:
+
+        - "loss": the negative validation loss. It moves with every epoch, where the accuracy stays for many epochs if
+          classes are unequal or validation rows few;
+        - None: `score`, the accuracy, as in MLPClassifier;
+        - a name in ``sklearn.metrics.get_scorer_names()``, such as "average_precision" or "neg_log_loss";
+        - a callable ``scorer(estimator, X, y)`` that returns a number, for example by ``sklearn.metrics.make_scorer``.
+          `X` is an array or CSR matrix without names of features. With weights of validation rows, it is also given
+          ``sample_weight``, and must take it.
+
+        It is called once before the first step, so that one that fails does so before anything has changed, and
+        then after each epoch. NaN and infinity are never progress. An error in a later epoch ends the fit and leaves
+        the estimator trained so far. A file (`save`) holds names, not callables.
+    beta_1 : float, default 0.9
+        Decay of the first moment, of solvers "adam" and "adamw"; above 0 to below 1.
+    beta_2 : float, default 0.999
+        Decay of the second moment, of solvers "adam" and "adamw"; above 0 to below 1.
     epsilon : float, default 1e-8
-        Of solvers "adagrad", "rmsprop", "adam" and "adamw".
+        Added to the root of the second moment; of solvers "adagrad", "rmsprop", "adam" and "adamw".
     n_iter_no_change : int, default 10
         Training stops after more than so many epochs without progress; infinity for never.
     n_jobs : int, optional
@@ -136,12 +173,14 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     best_loss_ : float or None
         Smallest training loss; None with early stopping.
     validation_loss_curve_, validation_scores_ : list of float or None
-        Loss and accuracy of the validation rows after each epoch; None where there are none.
+        Loss of the validation rows, and their score by `scoring`, after each epoch; None where there are none.
     best_validation_score_, best_validation_loss_ : float or None
-        Score and loss of the weights with the highest score, or with the smallest loss where that decides; with early
-        stopping these weights were kept.
+        Score (by `scoring`) and loss of the weights with the highest score, or with the smallest loss where that
+        decides; with early stopping these weights were kept. -inf and inf where no score was a finite number.
     coefs_, intercepts_ : list of ndarray
-        Copies of weights and biases, layer by layer.
+        Copies of weights and biases, layer by layer. Assigning a list replaces them (checked as by
+        ``network_.set_weights``). Assigned before the first fit, they are the initial weights of `partial_fit`, or of
+        `fit` with `warm_start`.
     learning_rate_ : float
         What the next epoch would have.
 
@@ -155,7 +194,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     Warns
     -----
     UserWarning
-        By `fit` and `partial_fit`: if Ctrl-C ended it.
+        By `fit` and `partial_fit`: if Ctrl-C ended it. By `fit`: if most values of `X_val` are outside the range of the
+        training rows in a quarter of the features or more, as of rows that a Pipeline has not transformed.
     ConvergenceWarning
         By `fit`: if `max_iter` was reached; if training diverged and the best weights were kept; if it stopped although
         the loss never fell by more than `tol` after the first epoch, or the best validation score is not above that of
@@ -167,16 +207,19 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     and True are one class. Text is another: text where the classes are numbers is a TypeError. Arrays of objects, lists
     and nullable columns of pandas are taken value by value; a missing label is an error.
 
-    What differs from MLPClassifier: the solvers and what is said of them above; initial weights (Glorot's too, but
+    What differs from MLPClassifier: early stopping goes by the validation loss unless ``scoring=None``; the solvers
+    and what is said of them above; initial weights (Glorot's too, but
     normal and with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm start
     keeps the optimizer's state, and needs the same network; early stopping stratifies by all classes; both
     probabilities of two classes come from the log-odds; rows whose outputs overflow are an error; `coefs_` and
-    `intercepts_` are copies, set by ``network_.set_weights``. Rows of weight 0 count as left out.
+    `intercepts_` are copies. Rows of weight 0 count as left out.
 
     References
     ----------
     Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout: a simple way to prevent neural networks from
     overfitting", JMLR 15 (2014).
+
+    Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception architecture for computer vision", CVPR 2016.
 
     Examples
     --------
@@ -185,12 +228,15 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     >>> from sklearn.preprocessing import StandardScaler
     >>> from cdrop import DropoutMLPClassifier
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> net = DropoutMLPClassifier(dropout=0.3, max_iter=50, early_stopping=True, random_state=0)
+    >>> net = DropoutMLPClassifier(dropout=0.3, early_stopping=True, tol=0.001, random_state=0)
     >>> model = make_pipeline(StandardScaler(), net).fit(X[:400], y[:400])
     >>> model.score(X[400:], y[400:]) > 0.9
     True
     """
 
+    # Of estimators that were pickled before there were these parameters.
+    soft_labels: bool = False
+    label_smoothing: float = 0.0
     _remembered = (*BaseDropoutMLP._remembered, "classes_", "_multilabel")
 
     def __init__(
@@ -209,6 +255,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         power_t: float = 0.5,
         max_iter: int = 200,
         class_weight: Any = None,
+        soft_labels: bool = False,
+        label_smoothing: float = 0.0,
         shuffle: bool = True,
         random_state: Any = None,
         tol: float = 1e-4,
@@ -218,6 +266,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
+        scoring: Scoring = "loss",
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
@@ -247,6 +296,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             nesterovs_momentum=nesterovs_momentum,
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
+            scoring=scoring,
             beta_1=beta_1,
             beta_2=beta_2,
             epsilon=epsilon,
@@ -255,6 +305,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             interrupt=interrupt,
         )
         self.class_weight = class_weight
+        self.soft_labels = soft_labels
+        self.label_smoothing = label_smoothing
 
     def partial_fit(
         self,
@@ -262,6 +314,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         classes: ArrayLike | None = None,
+        *,
+        callbacks: Sequence[Any] = (),
     ) -> Self:
         """Make one pass over the rows, going on from where the last call ended.
 
@@ -270,8 +324,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         X, y, sample_weight
             As for `fit`; `y` need not have all classes.
         classes : array_like or set, optional
-            All classes there will be; needed in the first call. For several labels: the numbers of their columns, or 0
-            and 1.
+            All classes there will be; needed in the first call, except with `soft_labels`. For several labels: the
+            numbers of their columns, or 0 and 1.
+        callbacks : sequence of cdrop.callbacks.Callback, default ()
+            As for `fit`.
 
         Returns
         -------
@@ -286,11 +342,11 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         first, given = "network_" not in vars(self), None
         if classes is not None:
             given = _distinct("classes", classes)
-        elif first:
+        elif first and not self._are_soft():
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if not first and given is not None:
             self._check_same_classes(given)
-        self._partial_fit(X, y, sample_weight, given)
+        self._partial_fit(X, y, sample_weight, given, callbacks)
         return self
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -300,7 +356,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         ----------
         X : {array_like, sparse matrix}, shape (n_samples, n_features)
         y : array_like, shape (n_samples,) or (n_samples, n_labels)
-            True labels. A class that was not in the training data counts as wrongly predicted.
+            True labels. A class that was not in the training data counts as wrongly predicted. With `soft_labels`,
+            probabilities of the classes, of which the most probable one counts, or labels.
         sample_weight : array_like, shape (n_samples,), optional
 
         Returns
@@ -314,8 +371,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         """
         predicted, labels = self._predicted(X), self._checked_labels("y", y)
         weight = row_weights("sample_weight", sample_weight, len(predicted))
-        self._check_shape("y", labels)
-        if not self._multilabel:
+        if labels.ndim == 2 and self._are_soft():
+            self._check_shape("y", labels)
+            labels = self._most_probable(self._encoded("y", labels, np.dtype(np.float64)))
+        elif self._multilabel or labels.ndim > 1:
+            self._check_shape("y", labels)
+        else:
             labels = sorted_numbers("y", labels, self.classes_)
         return float(accuracy_score(labels, predicted, sample_weight=weight))
 
@@ -490,6 +551,16 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         self, y: NDArray[Any], fresh: bool, partial: bool, classes: NDArray[Any] | None
     ) -> None:
         """Find the classes, or compare with those that are known."""
+        if self._are_soft():
+            if fresh:
+                self._learn_columns(y, classes)
+            self._check_shape("y", y)
+            return
+        if type_of_target(y) == "continuous-multioutput":
+            raise ValueError(
+                f"Unknown label type: y has shape {y.shape} and numbers with fractions; expected class labels, or with "
+                "soft_labels=True the probabilities of the classes"
+            )
         check_classification_targets(y)
         kind = type_of_target(y)
         if kind == "multiclass-multioutput":
@@ -510,6 +581,23 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
                 f"Previously got {self.classes_}, `y` has {found}"
             )
 
+    def _are_soft(self) -> bool:
+        return truth_value("soft_labels", self.soft_labels)
+
+    def _learn_columns(self, y: NDArray[Any], classes: NDArray[Any] | None) -> None:
+        """Take the columns of soft labels for the classes."""
+        if y.ndim != 2 or y.shape[1] < _TWO:
+            raise ValueError(
+                f"y has shape {y.shape}; expected (n_samples, n_classes), the probabilities of at least 2 classes, or "
+                "soft_labels=False"
+            )
+        if classes is not None and len(classes) != y.shape[1]:
+            raise ValueError(
+                f"classes is {classes}; expected {y.shape[1]} classes, one for each column of y"
+            )
+        self.classes_ = np.arange(y.shape[1]) if classes is None else classes
+        self._multilabel = False
+
     def _are_the_classes(self, name: str, found: NDArray[Any]) -> bool:
         """Whether distinct labels are the known classes, all of them."""
         places = sorted_numbers(name, found, self.classes_)
@@ -524,16 +612,20 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
 
     def _check_shape(self, name: str, y: NDArray[Any]) -> None:
         """Raise unless labels have the shape of those of the first fit."""
-        fits = y.shape[1:] == ((len(self.classes_),) if self._multilabel else ())
+        columns, soft = len(self.classes_), not self._multilabel and self._are_soft()
+        fits = y.shape[1:] == ((columns,) if self._multilabel or soft else ())
         if not fits:
-            several = f"{len(self.classes_)} columns of 0 and 1"
-            expected = several if self._multilabel else "one class a row"
+            expected = f"{columns} columns of 0 and 1" if self._multilabel else "one class a row"
+            expected = f"{columns} columns of probabilities" if soft else expected
             raise ValueError(
                 f"{name} has shape {y.shape}; expected {expected}, as in the first fit"
             )
 
     def _encoded(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         self._check_shape(name, y)
+        if self._are_soft() and not self._multilabel:
+            soft = class_probabilities(name, y, (len(y), len(self.classes_)), dtype)
+            return soft if soft.shape[1] > _TWO else soft[:, 1:].copy()
         if self._multilabel:
             if not np.isin(y, (0, 1)).all():
                 raise ValueError(f"{name} has labels other than 0 and 1; expected columns of these")
@@ -545,6 +637,17 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             )
         return numbers if len(self.classes_) > 2 else numbers[:, None].astype(dtype)
 
+    def _decoded(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """Return the labels that `_encoded` was given; of soft labels, the most probable ones."""
+        if self._are_soft() and not self._multilabel:
+            most_probable: NDArray[Any] = self.classes_[self._most_probable(targets)]
+            return most_probable
+        if self._multilabel:
+            return targets.astype(np.int64)
+        numbers = targets if targets.ndim == 1 else targets[:, 0].astype(np.int64)
+        labels: NDArray[Any] = self.classes_[numbers]
+        return labels
+
     def _class_weights(
         self, y: NDArray[Any], weight: NDArray[np.float64] | None, partial: bool
     ) -> NDArray[np.float64] | None:
@@ -552,6 +655,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         given = self.class_weight
         if given is None:
             return None
+        if self._are_soft():
+            raise ValueError(
+                f"class_weight is {given!r}; expected None with soft_labels=True: weight the rows by sample_weight"
+            )
         if isinstance(given, str) and given == "balanced":
             if partial:
                 raise ValueError(
@@ -587,12 +694,26 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         several = not self._multilabel and len(self.classes_) > 2
         return "softmax_cross_entropy" if several else "sigmoid_cross_entropy"
 
+    def _loss_settings(self, width: int) -> dict[str, Any]:
+        share = smoothing_share("label_smoothing", self.label_smoothing)
+        return {"loss": self._loss(), "label_smoothing": share}
+
+    def _most_probable(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """Return encoded soft labels as the numbers of their most probable classes, and labels as they are."""
+        if not self._are_soft() or self._multilabel:
+            return targets
+        numbers = targets.argmax(axis=1) if targets.shape[1] > 1 else targets[:, 0] > 0.5
+        return numbers.astype(np.int64)
+
+    def _are_alike(self, targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:
+        return super()._are_alike(self._most_probable(targets), weight)
+
     def _width(self, targets: NDArray[Any]) -> int:
         return len(self.classes_) if targets.ndim == 1 else targets.shape[1]
 
     def _guess_score(self, targets: NDArray[Any], weight: NDArray[np.float64] | None) -> float:
         """Return the share of the most frequent class, or row of labels."""
-        _, places = np.unique(targets, axis=0, return_inverse=True)
+        _, places = np.unique(self._most_probable(targets), axis=0, return_inverse=True)
         counts = np.bincount(places.ravel(), weight)
         return float(counts.max() / counts.sum())
 
@@ -603,6 +724,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     def _strata(self, targets: NDArray[Any]) -> NDArray[Any] | None:
         if self._multilabel:
             return None
+        if self._are_soft():
+            return self._most_probable(targets)
         return targets if targets.ndim == 1 else targets.astype(bool)
 
     def __sklearn_tags__(self) -> Any:

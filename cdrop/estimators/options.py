@@ -16,6 +16,7 @@ from cdrop import schedules
 from cdrop._checks import as_array, choice, finite_number, norm_limit, truth_value, whole_number
 from cdrop._kernels import MAX_THREADS
 from cdrop._threads import available_cpus
+from cdrop.estimators.scoring import Scoring, checked_scoring
 from cdrop.network import INTERRUPTS
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Schedule
@@ -57,6 +58,7 @@ class Options:
     validation_fraction: float
     patience: float
     interrupt: str
+    scoring: Scoring
 
 
 def checked_options(estimator: Any) -> Options:
@@ -87,6 +89,7 @@ def checked_options(estimator: Any) -> Options:
         validation_fraction=fraction,
         patience=patience,
         interrupt=choice("interrupt", estimator.interrupt, INTERRUPTS),
+        scoring=checked_scoring(estimator.scoring),
     )
 
 
@@ -165,8 +168,10 @@ def _named_schedule(
     )
 
 
-def design(estimator: Any, features: int, outputs: int, loss: str, dtype: str) -> dict[str, Any]:
-    """Return what a network for such data is made with, but for its seed."""
+def design(
+    estimator: Any, features: int, outputs: int, loss: dict[str, Any], dtype: str
+) -> dict[str, Any]:
+    """Return what a network for such data is made with, but for its seed; `loss` has its name and settings."""
     name, hidden = "hidden_layer_sizes", estimator.hidden_layer_sizes
     widths = [hidden] if as_array(name, hidden).ndim == 0 else list(hidden)
     widths = [whole_number(f"{name}[{i}]", width, 1, 2**32) for i, width in enumerate(widths)]
@@ -177,7 +182,7 @@ def design(estimator: Any, features: int, outputs: int, loss: str, dtype: str) -
         "dropout": (rates,) * len(widths) if as_array("dropout", rates).ndim == 0 else tuple(rates),
         "input_dropout": finite_number("input_dropout", estimator.input_dropout),
         "activation": _ACTIVATIONS[activation],
-        "loss": loss,
+        **loss,
         "initializer": "glorot",  # of the spread that MLPClassifier's has
         "dtype": dtype,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Self, overload
 
 import numpy as np
@@ -10,11 +11,26 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_array
 
-from cdrop._checks import as_array, check_unmasked, real_numbers, row_weights, truth_value
+from cdrop import _kernels, _losses
+from cdrop._checks import (
+    as_array,
+    check_unmasked,
+    choice,
+    finite_number,
+    nonnegative,
+    quantile_levels,
+    real_numbers,
+    row_weights,
+    truth_value,
+)
 from cdrop.estimators.base import BaseDropoutMLP, named
+from cdrop.estimators.scoring import Scoring
+from cdrop.schedules import Schedule
 from cdrop.uncertainty import RegressionUncertainty
 
 __all__ = ["DropoutMLPRegressor"]
+
+_LOSSES = tuple(filter(_losses.is_regression, _kernels.LOSSES))
 
 
 class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
@@ -23,18 +39,40 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
     Parameters
     ----------
     hidden_layer_sizes, activation, dropout, ..., interrupt
-        Those of `DropoutMLPClassifier`, without `class_weight`. Nothing is stratified.
+        Those of `DropoutMLPClassifier`, without `class_weight`, `soft_labels` and `label_smoothing`. Nothing is
+        stratified.
+    loss : {"squared_error", "absolute_error", "huber", "poisson", "quantile"}, default "squared_error"
+        "squared_error" for means; "absolute_error" for medians; "huber" for means that outliers hardly move; "poisson"
+        for the means of counts and other numbers of at least 0, which it models on a logarithmic scale, as
+        MLPRegressor does; "quantile" for quantiles. The page "Losses" of the documentation defines them.
+    huber_delta : float, default 1.0
+        Above 0; only of loss "huber": errors up to this size are squared, larger ones are linear.
+    quantile : float or sequence of float, default 0.5
+        Above 0 and below 1; only of loss "quantile": the quantile to predict. With a sequence of different numbers,
+        `predict` returns a column for each; there must be one target then.
+    sort_quantiles : bool, default False
+        Whether `predict` and `score` sort the quantiles of a row, so that none lies below one of a lower level
+        (Chernozhukov, Fernandez-Val and Galichon 2010). Networks are trained, validated and sampled without sorting.
 
     Attributes
     ----------
     n_features_in_, network_, loss_curve_, ..., learning_rate_
-        Those of `DropoutMLPClassifier`, without `classes_`. Losses are half the squared error, summed over the targets;
-        scores are R^2.
+        Those of `DropoutMLPClassifier`, without `classes_`. Losses are sums over the targets, or quantiles; scores are
+        those of `score`. `out_activation_` is "exp" for the Poisson loss, else "identity".
 
     Raises
     ------
     TypeError, ValueError
-        By `fit`, if a parameter is not as above.
+        By `fit`, if a parameter is not as above, or a target is negative with the Poisson loss.
+
+    References
+    ----------
+    Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35 (1964).
+
+    Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978).
+
+    Chernozhukov, Fernandez-Val and Galichon, "Quantile and probability curves without crossing", Econometrica 78
+    (2010).
 
     Examples
     --------
@@ -48,13 +86,98 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
     """
 
     _numeric = True
+    # Of estimators that were pickled before there were these parameters.
+    loss: str = "squared_error"
+    huber_delta: float = 1.0
+    quantile: float | Sequence[float] = 0.5
+    sort_quantiles: bool = False
 
-    def partial_fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def __init__(
+        self,
+        hidden_layer_sizes: int | Iterable[int] = (100,),
+        activation: str = "relu",
+        *,
+        loss: str = "squared_error",
+        huber_delta: float = 1.0,
+        quantile: float | Sequence[float] = 0.5,
+        sort_quantiles: bool = False,
+        dropout: float | Iterable[float] = 0.0,
+        input_dropout: float = 0.0,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        max_norm: float | None = None,
+        batch_size: int | str = "auto",
+        learning_rate: str | Schedule = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        scoring: Scoring = None,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        n_jobs: int | None = None,
+        interrupt: str = "keep",
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes=hidden_layer_sizes,
+            activation=activation,
+            dropout=dropout,
+            input_dropout=input_dropout,
+            solver=solver,
+            alpha=alpha,
+            max_norm=max_norm,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            learning_rate_init=learning_rate_init,
+            power_t=power_t,
+            max_iter=max_iter,
+            shuffle=shuffle,
+            random_state=random_state,
+            tol=tol,
+            verbose=verbose,
+            warm_start=warm_start,
+            momentum=momentum,
+            nesterovs_momentum=nesterovs_momentum,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            scoring=scoring,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            n_iter_no_change=n_iter_no_change,
+            n_jobs=n_jobs,
+            interrupt=interrupt,
+        )
+        self.loss = loss
+        self.huber_delta = huber_delta
+        self.quantile = quantile
+        self.sort_quantiles = sort_quantiles
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        callbacks: Sequence[Any] = (),
+    ) -> Self:
         """Make one pass over the rows, going on from where the last call ended.
 
         Parameters
         ----------
         X, y, sample_weight
+            As for `fit`.
+        callbacks : sequence of cdrop.callbacks.Callback, default ()
             As for `fit`.
 
         Returns
@@ -66,7 +189,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         TypeError, ValueError
             If an argument or a parameter is not as above; with ``early_stopping=True``.
         """
-        self._partial_fit(X, y, sample_weight, None)
+        self._partial_fit(X, y, sample_weight, None, callbacks)
         return self
 
     @overload
@@ -89,7 +212,8 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         Returns
         -------
         ndarray, shape (n_samples,) or (n_samples, n_outputs)
-            Float32 if trained on it, else float64. With `return_std`, this and an array of the same shape and dtype.
+            Of several quantiles, a column for each. Float32 if trained on it, else float64. With `return_std`, this and
+            an array of the same shape and dtype.
 
         Raises
         ------
@@ -98,7 +222,8 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
             rates are 0.
         """
         with_std = truth_value("return_std", return_std)
-        y = _one_column_flat(np.concatenate(list(self._outputs(X))))
+        y = self._uncrossed(np.concatenate(list(self._outputs(X, "labels"))))
+        y = _one_column_flat(y)
         return (y, self.predict_uncertainty(X).std) if with_std else y
 
     def predict_uncertainty(
@@ -139,7 +264,11 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         return RegressionUncertainty(_one_column_flat(mean), _one_column_flat(std), drawn)
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return R^2, the mean of those of all targets.
+        """Return R^2, the mean of those of all targets; with the quantile loss D^2.
+
+        D^2 is the mean over the quantiles of ``1 - loss / loss_of_constant``, where the constant is the quantile of
+        `y`: 1 is perfect, and 0 as good as the best constant, as for R^2. Apart from the interpolation of that constant
+        it is `sklearn.metrics.d2_pinball_score`.
 
         Parameters
         ----------
@@ -163,11 +292,28 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         with named("y"):
             given = check_array(given, ensure_2d=False, dtype=None)
         exact = np.dtype(np.float32 if given.dtype == np.float32 else np.float64)
-        targets, found = self._encoded("y", given, exact), predicted.reshape(len(predicted), -1)
-        if targets.shape != found.shape:
-            raise ValueError(f"y has shape {given.shape}; expected {predicted.shape}")
+        targets, found = self._numbers("y", given, exact), predicted.reshape(len(predicted), -1)
+        levels = self.network_.quantiles
+        wanted = (len(found), 1) if self._has_levels() else found.shape
+        if targets.shape != wanted:
+            expected = wanted[:1] if wanted[1] == 1 else wanted
+            raise ValueError(f"y has shape {given.shape}; expected {expected}")
         weight = row_weights("sample_weight", sample_weight, len(predicted))
+        if levels is not None:
+            return _losses.score(levels, targets.astype(np.float64), found, weight)
         return float(r2_score(targets, found, sample_weight=weight))
+
+    def _has_levels(self) -> bool:
+        """Whether the outputs are quantiles of one target, of different levels."""
+        return len(set(self.network_.quantiles or ())) > 1
+
+    def _uncrossed(self, quantiles: NDArray[Any]) -> NDArray[Any]:
+        """Return sorted quantiles, in the order of their levels, if they are to be sorted."""
+        if not truth_value("sort_quantiles", self.sort_quantiles) or not self._has_levels():
+            return quantiles
+        out = np.empty_like(quantiles)
+        out[:, np.argsort(self.network_.quantiles or ())] = np.sort(quantiles, axis=1)
+        return out
 
     def _label_array(self, name: str, y: Any) -> Any:
         """Return targets that were lists or objects as numbers."""
@@ -182,26 +328,76 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         """There are no classes."""
 
     def _encoded(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+        targets = self._numbers(name, y, dtype)
+        return nonnegative(name, targets) if self._loss() == "poisson" else targets
+
+    def _numbers(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         if y.dtype == object:
             with named(name):
                 y = y.astype(np.float64)
         return real_numbers(name, y.reshape(len(y), -1), dtype)
 
+    def _decoded(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """Return the targets that `_encoded` was given."""
+        return _one_column_flat(targets)
+
     def _class_weights(self, *about: Any) -> None:
         return None
 
     def _loss(self) -> str:
-        return "squared_error"
+        return choice("loss", self.loss, _LOSSES)
+
+    def _loss_settings(self, width: int) -> dict[str, Any]:
+        """Return the network's loss, once all parameters of losses are checked."""
+        loss, levels = self._loss(), self._levels()
+        delta = finite_number("huber_delta", self.huber_delta, positive=True)
+        truth_value("sort_quantiles", self.sort_quantiles)
+        own: dict[str, dict[str, Any]] = {
+            "huber": {"huber_delta": delta},
+            "quantile": {"quantiles": levels if len(levels) > 1 else levels * width},
+        }
+        return {"loss": loss, **own.get(loss, {})}
+
+    def _levels(self) -> tuple[float, ...]:
+        """Return the quantiles to predict, one or several different ones."""
+        value = self.quantile
+        value = value.tolist() if isinstance(value, np.ndarray) else value
+        several = isinstance(value, (list, tuple))
+        levels = quantile_levels("quantile", value, len(value) if several else 1)  # type: ignore[arg-type]
+        if not levels or len(set(levels)) < len(levels):
+            raise ValueError(f"quantile is {value!r}; expected a number, or different numbers")
+        return levels
 
     def _width(self, targets: NDArray[Any]) -> int:
-        return int(targets.shape[1])
+        width, levels = int(targets.shape[1]), self._levels()
+        if self._loss() != "quantile" or len(levels) == 1:
+            return width
+        if width > 1:
+            raise ValueError(
+                f"quantile is {self.quantile!r} and y has {width} columns; expected one target for several quantiles, "
+                "or one quantile for several targets"
+            )
+        return len(levels)
 
     def _guess_score(self, *about: Any) -> float:
         return 0.0
 
     def _enough(self, targets: NDArray[Any]) -> float:
-        """Return the loss of predictions that are off by a fifth."""
-        return float(0.02 * np.square(targets, dtype=np.float64).mean(axis=0).sum())
+        """Return the mean loss of predictions that are a fifth too small or too large."""
+        net, exact = self.network_, targets.astype(np.float64)
+        guesses = [
+            np.tile(exact, net.units[-1] // exact.shape[1]) * factor for factor in (0.8, 1.2)
+        ]
+        if net.loss == "poisson":
+            guesses = [np.log(np.maximum(guess, np.finfo(float).tiny)) for guess in guesses]
+        return float(np.mean([net._mean_loss(guess, None, exact, None) for guess in guesses]))
+
+    def _check_remembered(self) -> None:
+        super()._check_remembered()
+        if not _losses.is_regression(self.network_.loss):
+            raise ValueError(
+                f"the network's loss is {self.network_.loss!r}; expected one of numbers"
+            )
 
     def _strata(self, targets: NDArray[Any]) -> None:
         return None
