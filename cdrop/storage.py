@@ -134,7 +134,8 @@ def load(path: File, *, as_network: bool = False) -> Any:
     as_network : bool, default False
         Return only the network of an estimator (or of a checkpoint), for which scikit-learn is not imported. `predict`
         returns numbers of classes: ``net.classes_[net.predict(X)]`` are the labels. `predict_proba` of two classes is
-        the probability of the second. Several labels and numbers are predicted as by the estimator.
+        the probability of the second. Several labels and numbers are predicted as by the estimator, except that
+        quantiles stay unsorted where it has ``sort_quantiles=True``.
 
     Returns
     -------
