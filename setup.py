@@ -8,7 +8,17 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from importlib.util import find_spec
 from pathlib import Path
+
+import setuptools
+
+# pip checks the releases of what pyproject.toml requires in an isolated build alone.
+if int(setuptools.__version__.partition(".")[0]) < 77:
+    sys.exit(
+        f"cdrop: setuptools is {setuptools.__version__}; expected setuptools 77 or newer: pip install 'setuptools>=77', or leave "
+        "--no-build-isolation out"
+    )
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -42,6 +52,13 @@ class BuildKernels(build_ext):
         super().finalize_options()
         # An editable install would compile in a folder it deletes, so everything anew each time.
         self.build_temp = os.path.join("build", "kernels")
+
+    def run(self):
+        if find_spec("Cython") is None:
+            sys.exit(
+                "cdrop: Cython is not installed; expected Cython 3.1 or newer: pip install 'Cython>=3.1'"
+            )
+        super().run()
 
     def build_extension(self, ext):
         if self.compiler.compiler_type == "msvc":

@@ -84,7 +84,7 @@ def save(model: Any, path: File) -> None:
     ----------
     model : Network or estimator of cdrop
     path : path or binary file object
-        An existing file is replaced. To a file object, such as a `io.BytesIO` or a file of `zipfile`, the bytes are
+        An existing file is replaced. To a file object, such as a ``io.BytesIO`` or a file of `zipfile`, the bytes are
         written where it stands; it need not be seekable, and is not closed.
 
     Raises
@@ -140,7 +140,8 @@ def load(path: File, expected: type | None = None, *, as_network: bool = False) 
     as_network : bool, default False
         Return only the network of an estimator (or of a checkpoint), for which scikit-learn is not imported. `predict`
         returns numbers of classes: ``net.classes_[net.predict(X)]`` are the labels. `predict_proba` of two classes is
-        the probability of the second. Several labels and numbers are predicted as by the estimator.
+        the probability of the second. Several labels and numbers are predicted as by the estimator, except that
+        quantiles stay unsorted where it has ``sort_quantiles=True``.
 
     Returns
     -------

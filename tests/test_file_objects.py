@@ -181,16 +181,21 @@ def fitted(task):
         y = np.array(["one", "two", "three"])[y]
     elif task == "two":
         y = np.array(["no", "yes"])[(y > 1).astype(int)]
-    elif task == "dates":
-        y = np.array(["2020-01-01", "2021-01-01", "2022-01-01"], "M8[D]")[y]
-    if task in ("number", "numbers"):
+    if task in ("number", "numbers", "poisson", "quantiles"):
         x, y = load_diabetes(return_X_y=True)
-        y = y if task == "number" else np.stack([y, -y], axis=1)
+        y = np.stack([y, -y], axis=1) if task == "numbers" else y
+        if task == "poisson":
+            settings["loss"] = "poisson"
+        elif task == "quantiles":
+            settings |= {"loss": "quantile", "quantile": [0.1, 0.9]}
         return DropoutMLPRegressor(**settings).fit(x, y), x
     return DropoutMLPClassifier(**settings).fit(x, y), x
 
 
-@pytest.mark.parametrize("task", ["three", "two", "text", "several", "number", "numbers"])
+TASKS = ["three", "two", "text", "several", "number", "numbers", "poisson", "quantiles"]
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_a_network_alone_predicts_what_its_estimator_does(task, tmp_path):
     model, x = fitted(task)
     model.save(tmp_path / "model")

@@ -304,6 +304,23 @@ def test_estimators_cost_little_beyond_scikit_learn(tmp_path):
     pytest.fail(f"{seconds} s of CPU and {size} bytes beyond scikit-learn")
 
 
+@pytest.mark.usefixtures("headers")
+@pytest.mark.parametrize("release", ["65.5.0", "68.2.2", "76.1"])
+def test_a_setuptools_too_old_to_build_is_named_in_one_line(release, tmp_path):
+    (tmp_path / "setuptools.py").write_text(f"__version__ = {release!r}\n")
+    done = subprocess.run(
+        [sys.executable, ROOT / "setup.py", "--version"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(
+        f"cdrop: setuptools is {release}; expected setuptools 77 or newer: .*\n", done.stderr
+    )
+
+
 def test_actions_and_containers_are_pinned_by_digest():
     workflow = read(".github/workflows/ci.yml")
     containers = re.findall(r"container: (.*)", workflow)

@@ -82,6 +82,18 @@ def test_regressors_predict_alike(outputs):
     np.testing.assert_allclose(found.reshape(y.shape), pipe.predict(x), rtol=CLOSE, atol=CLOSE)
 
 
+@pytest.mark.parametrize(
+    "loss", [{"loss": "poisson"}, {"loss": "huber"}, {"loss": "quantile", "quantile": [0.9, 0.1]}]
+)
+def test_regressors_of_other_losses_predict_alike(loss):
+    x, y = load_diabetes(return_X_y=True)
+    if "quantile" in loss:
+        loss = {**loss, "sort_quantiles": True}
+    pipe = make_pipeline(StandardScaler(), DropoutMLPRegressor(**SETTINGS, **loss)).fit(x, y / 100)
+    found, predicted = run(to_onnx(pipe), x.astype(np.float32))["variable"], pipe.predict(x)
+    np.testing.assert_allclose(found.reshape(predicted.shape), predicted, rtol=CLOSE, atol=CLOSE)
+
+
 def test_columns_of_text_and_numbers_are_inputs():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"size": X[:, 0], "width": X[:, 1], "kind": np.array(list("abc"))[Y]})
