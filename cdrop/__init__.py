@@ -3,9 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cdrop import _startup as _startup
 from cdrop import callbacks, kernels, optimizers, schedules, storage
 from cdrop._threads import get_num_threads, set_num_threads
-from cdrop._threads import install as _install_threads
 from cdrop._version import __version__ as __version__
 from cdrop.network import Evaluation, History, Network, make_network
 from cdrop.storage import load
@@ -45,8 +45,6 @@ __all__ = [
 # scikit-learn, and `from cdrop import *` must work without it.
 _MODULES = ("convert", "datasets", "estimators", "experiments", "plotting", "reference")
 _ESTIMATORS = ("DropoutMLPClassifier", "DropoutMLPRegressor")
-
-_install_threads()
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ __all__ = [
     "check_some",
     "check_unmasked",
     "choice",
+    "class_probabilities",
     "drop_rate",
     "drop_rates",
     "finite_number",
@@ -30,12 +31,15 @@ __all__ = [
     "label_vector",
     "layer_widths",
     "mask_words",
+    "nonnegative",
     "norm_limit",
     "parameter_array",
     "probabilities",
+    "quantile_levels",
     "real_numbers",
     "row_numbers",
     "row_weights",
+    "smoothing_share",
     "state_arrays",
     "target_matrix",
     "thread_count",
@@ -45,6 +49,7 @@ __all__ = [
     "whole_number",
 ]
 
+_SUM_TOLERANCE = 1e-3  # of probabilities, which float16 rounds to about that
 KEEP_UNITS = 2**32  # the kernels take probabilities of keeping in units of 2**-32
 
 
@@ -93,6 +98,35 @@ def finite_number(
 def norm_limit(name: str, value: Any) -> float:
     """Return `value` as a limit of norms, whose square does not vanish."""
     return finite_number(name, value, 1e-150)
+
+
+def smoothing_share(name: str, value: Any) -> float:
+    """Return `value` as a share of label smoothing, from 0 to below 1."""
+    share = finite_number(name, value)
+    if not share < 1:
+        raise ValueError(f"{name} is {value!r}; expected a number of at least 0 and below 1")
+    return share
+
+
+def quantile_levels(name: str, value: Any, outputs: int) -> tuple[float, ...]:
+    """Return a quantile level for each output, given one number for all or a sequence."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, (int, float, np.number)):
+        return (_level(name, value),) * outputs
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(
+            f"{name} is {value!r}; expected a number above 0 and below 1, or a list of them"
+        )
+    if len(value) != outputs:
+        raise ValueError(f"{name} has {len(value)} entries; expected {outputs}, one per output")
+    return tuple(_level(f"{name}[{i}]", level) for i, level in enumerate(value))
+
+
+def _level(name: str, value: Any) -> float:
+    level = finite_number(name, value)
+    if not 0 < level < 1:
+        raise ValueError(f"{name} is {value!r}; expected a number above 0 and below 1")
+    return level
 
 
 def _number_range(low: float, high: float, positive: bool) -> str:
@@ -253,7 +287,7 @@ def label_vector(name: str, value: ArrayLike, rows: int, classes: int) -> NDArra
 
 
 def target_matrix(
-    name: str, value: ArrayLike, shape: tuple[int, int], dtype: np.dtype[Any], unit_interval: bool
+    name: str, value: ArrayLike, shape: tuple[int, int], dtype: np.dtype[Any]
 ) -> NDArray[Any]:
     """Return a matrix of finite targets; a vector stands for one column."""
     array = as_array(name, value)
@@ -261,8 +295,7 @@ def target_matrix(
         array = array[:, None]
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; expected {shape}")
-    array = real_numbers(name, array, dtype)
-    return probabilities(name, array) if unit_interval else array
+    return real_numbers(name, array, dtype)
 
 
 def probabilities(name: str, array: NDArray[Any]) -> NDArray[Any]:
@@ -270,6 +303,36 @@ def probabilities(name: str, array: NDArray[Any]) -> NDArray[Any]:
     if not ((array >= 0) & (array <= 1)).all():
         raise ValueError(
             f"{name} has entries outside [0, 1]; expected the probability of each label"
+        )
+    return array
+
+
+def class_probabilities(
+    name: str, array: NDArray[Any], shape: tuple[int, int], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return a matrix of probabilities whose rows sum to 1, to within a thousandth."""
+    if array.shape != shape:
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected ({shape[0]},), one label per row, or {shape}, the probabilities "
+            "of the classes"
+        )
+    array = real_numbers(name, array, dtype)
+    off = np.abs(array.sum(axis=1, dtype=np.float64) - 1)
+    if (array < 0).any() or (off > _SUM_TOLERANCE).any():
+        row = int(np.argmax((array < 0).any(axis=1) | (off > _SUM_TOLERANCE)))
+        raise ValueError(
+            f"{name}[{row}] is {array[row]}; expected probabilities of at least 0 that sum to 1"
+        )
+    return array
+
+
+def nonnegative(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of floats, none of them below 0."""
+    if (array < 0).any():
+        row, column = map(int, np.argwhere(array < 0)[0])
+        where = f"{row}, {column}" if array.shape[1] > 1 else row
+        raise ValueError(
+            f"{name}[{where}] is {array[row, column]}; expected numbers of at least 0 with the Poisson loss"
         )
     return array
 

@@ -25,6 +25,10 @@ cdef extern from "cdrop.h" nogil:
         CDROP_SOFTMAX_CROSS_ENTROPY
         CDROP_SIGMOID_CROSS_ENTROPY
         CDROP_SQUARED_ERROR
+        CDROP_ABSOLUTE_ERROR
+        CDROP_HUBER
+        CDROP_POISSON
+        CDROP_QUANTILE
 
     ctypedef enum cdrop_rule:
         CDROP_SGD
@@ -64,6 +68,7 @@ cdef extern from "cdrop.h" nogil:
         int scale_in_training
         cdrop_activation activation
         cdrop_loss loss
+        const double *loss_parameters
         uint64_t seed
 
     ctypedef enum cdrop_time:
@@ -75,15 +80,19 @@ cdef extern from "cdrop.h" nogil:
     ctypedef struct cdrop_kept:
         pass
 
+    ctypedef struct cdrop_truth:
+        const int64_t *labels
+        const void *targets
+        int one_target
+        const double *weights
+
     ctypedef struct cdrop_batch:
         const void *x
         const int64_t *indptr
         const uint32_t *indices
         const int64_t *rows
         size_t n
-        const int64_t *labels
-        const void *targets
-        const double *weights
+        cdrop_truth truth
         const cdrop_kept *kept
         size_t number
 
@@ -93,6 +102,8 @@ cdef extern from "cdrop.h" nogil:
         void *predictive_entropy
         void *expected_entropy
         void *mutual_information
+        void *samples
+        size_t stride
 
     ctypedef struct cdrop_sampling:
         size_t passes
@@ -127,9 +138,9 @@ cdef extern from "cdrop.h" nogil:
                                         const void *dout, const void *x, const void *w, const uint64_t *mask,
                                         size_t rows, size_t n_in, size_t n_out, double scale,
                                         cdrop_activation activation, int threads)
-    double cdrop_loss_and_gradient(cdrop_dtype dtype, cdrop_loss loss, void *doutputs, const void *outputs,
-                                   const int64_t *labels, const void *targets, const double *weights, size_t rows,
-                                   size_t n)
+    double cdrop_loss_and_gradient(cdrop_dtype dtype, cdrop_loss loss, const double *parameters, void *doutputs,
+                                   const void *outputs, const cdrop_truth *truth, size_t rows, size_t n)
+    void cdrop_exponential(cdrop_dtype dtype, void *x, size_t n)
     int cdrop_rule_states(cdrop_rule rule)
     void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient, void *state1, void *state2,
                               size_t n, const cdrop_optimizer *optimizer)

@@ -68,11 +68,13 @@ def masked_gradients(
 ) -> tuple[_Floats, _Floats, _Floats]: ...
 def loss_and_gradient(
     loss: str,
+    parameters: NDArray[np.float64] | None,
     outputs: _Floats,
     labels: NDArray[np.int64] | None,
     targets: _Floats | None,
     weights: NDArray[np.float64] | None,
 ) -> tuple[float, _Floats]: ...
+def exponential(outputs: _Floats) -> _Floats: ...
 def rule_states(name: str) -> int: ...
 def update(
     weight: _Floats, gradient: _Floats, state: Sequence[_Floats], constants: _Constants
@@ -128,6 +130,7 @@ class Engine:
         dtype: DTypeLike,
         activation: str,
         loss: str,
+        loss_parameters: NDArray[np.float64] | None,
         scale_in_training: bool,
         seed: int,
     ) -> Self: ...
@@ -181,4 +184,5 @@ class Engine:
         first_row: int,
         masks: Sequence[_Words | None] | None,
         threads: int,
+        stride: int = 0,
     ) -> None: ...

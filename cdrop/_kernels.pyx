@@ -49,6 +49,10 @@ _LOSSES = {
     "softmax_cross_entropy": CDROP_SOFTMAX_CROSS_ENTROPY,
     "sigmoid_cross_entropy": CDROP_SIGMOID_CROSS_ENTROPY,
     "squared_error": CDROP_SQUARED_ERROR,
+    "absolute_error": CDROP_ABSOLUTE_ERROR,
+    "huber": CDROP_HUBER,
+    "poisson": CDROP_POISSON,
+    "quantile": CDROP_QUANTILE,
 }
 _RULES = {
     "sgd": CDROP_SGD,
@@ -321,21 +325,40 @@ def masked_gradients(dout, x, weight, mask, double scale, activation, int thread
 # ---- Losses --------------------------------------------------------------------------------------------------------
 
 
-def loss_and_gradient(loss, outputs, labels, targets, weights):
-    """Compute a loss and its gradient; of labels and targets one is None, weights may be."""
+cdef cdrop_truth _truth(labels, targets, weights) except *:
+    cdef cdrop_truth truth
+    truth.labels = _integers(labels)
+    truth.targets = _address(targets)
+    truth.one_target = targets is not None and targets.shape[1] == 1
+    truth.weights = <const double *>_address(weights)
+    return truth
+
+
+def loss_and_gradient(loss, parameters, outputs, labels, targets, weights):
+    """Compute a loss and its gradient; of labels and targets one is None, parameters and weights may be."""
     cdef int kind = _LOSSES[loss]
     cdef size_t rows = outputs.shape[0], n = outputs.shape[1]
     cdef cdrop_dtype dtype = _dtype_of(outputs)
     gradient = np.empty_like(outputs)
     cdef const void *po = _address(outputs)
-    cdef const void *pt = _address(targets)
-    cdef const void *pw = _address(weights)
-    cdef const int64_t *pl = _integers(labels)
+    cdef const double *pp = <const double *>_address(parameters)
+    cdef cdrop_truth truth = _truth(labels, targets, weights)
     cdef void *pd = <void *>_address(gradient)
     cdef double value
     with nogil:
-        value = cdrop_loss_and_gradient(dtype, <cdrop_loss>kind, pd, po, pl, pt, <const double *>pw, rows, n)
+        value = cdrop_loss_and_gradient(dtype, <cdrop_loss>kind, pp, pd, po, &truth, rows, n)
     return value, gradient
+
+
+def exponential(outputs):
+    """Return the exponentials of a matrix: the means that the outputs of a Poisson loss stand for."""
+    means = outputs.copy()
+    cdef void *address = <void *>_address(means)
+    cdef size_t n = means.size
+    cdef cdrop_dtype dtype = _dtype_of(means)
+    with nogil:
+        cdrop_exponential(dtype, address, n)
+    return means
 
 
 # ---- Update rules --------------------------------------------------------------------------------------------------
@@ -519,9 +542,7 @@ cdef class Rows:
             self.batch.indptr = _integers(x.indptr)
             self.batch.indices = _columns(x.indices)
         self.batch.n = len(x)
-        self.batch.labels = _integers(labels)
-        self.batch.targets = _address(targets)
-        self.batch.weights = <const double *>_address(weights)
+        self.batch.truth = _truth(labels, targets, weights)
 
 
 cdef class Engine:
@@ -539,7 +560,7 @@ cdef class Engine:
     cdef size_t work  # multiplications for a row
     cdef size_t masked_work  # of which those from the first layer on whose input is dropped out
 
-    def __cinit__(self, units, keep, dtype, activation, loss, scale_in_training, seed):
+    def __cinit__(self, units, keep, dtype, activation, loss, loss_parameters, scale_in_training, seed):
         cdef cdrop_design d
         cdef int function = _ACTIVATIONS[activation], kind = _LOSSES[loss]
         cdef size_t[::1] widths = np.asarray(units, np.uintp)
@@ -558,6 +579,7 @@ cdef class Engine:
         d.scale_in_training = scale_in_training
         d.activation = <cdrop_activation>function
         d.loss = self.loss
+        d.loss_parameters = <const double *>_address(loss_parameters)
         d.seed = seed
         _raise_on(cdrop_network_create(&self.network, &d))
 
@@ -765,7 +787,7 @@ cdef class Engine:
         if data.kept is not None:
             batch.kept = data.kept.kept
             piece = max(<size_t>1, piece // data.kept.size) * data.kept.size
-        labels = kind == CDROP_LABELS and self.loss != CDROP_SQUARED_ERROR
+        labels = kind == CDROP_LABELS and self.loss < CDROP_SQUARED_ERROR
         one_each = labels and self.loss == CDROP_SOFTMAX_CROSS_ENTROPY
         rows, units = data.batch.n, self.shapes[-1][1]
         out = np.empty(rows if one_each else (rows, units), np.int64 if labels else self.dtype)
@@ -797,8 +819,11 @@ cdef class Engine:
         """Return how many rows a call into C takes, in whole blocks of 256, so that it ends within a second or so."""
         return max(<size_t>256, <size_t>_WORK // self.work // 256 * 256)
 
-    def sample(self, Rows data not None, dict out, size_t passes, uint64_t seed, size_t first_row, masks, int threads):
+    def sample(self, Rows data not None, dict out, size_t passes, uint64_t seed, size_t first_row, masks, int threads,
+               size_t stride=0):
         """Fill arrays with the statistics of passes under dropout; see cdrop_uncertainty in cdrop.h.
+
+        `samples`, if it is wanted, is the first pass of the batch; the others follow `stride` rows apart.
 
         `masks` has one array per layer, None where nothing is dropped; or it is None, and masks are drawn. Between
         pieces of the passes, signal handlers run, and other threads may change the network."""
@@ -814,6 +839,8 @@ cdef class Engine:
         results.predictive_entropy = <void *>_address(out.get("predictive_entropy"))
         results.expected_entropy = <void *>_address(out.get("expected_entropy"))
         results.mutual_information = <void *>_address(out.get("mutual_information"))
+        results.samples = <void *>_address(out.get("samples"))
+        results.stride = stride
         how.passes, how.seed, how.first_row, how.masks, how.sums = passes, seed, first_row, NULL, NULL
         if masks is not None:
             addresses = np.array([<size_t>_mask_address(mask) for mask in masks], np.uintp)

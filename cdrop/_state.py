@@ -173,7 +173,8 @@ def _check_mapping(name: str, value: Any) -> None:
 
 def _check_settings(given: Any, own: dict[str, Any]) -> None:
     _check_mapping("the state's settings", given)
-    for name, value in own.items():
+    for name in {**own, **given}:  # a loss may have settings that the other's lacks
+        value = own.get(name)
         if given.get(name) != value:
             raise ValueError(
                 f"the state's {name} is {given.get(name)!r}; expected {value!r}, as in this network"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import signal
@@ -75,8 +74,7 @@ class Minibatch(NamedTuple):
     epoch: int | None = None
 
 
-@dataclass(frozen=True)
-class Hyper:
+class Hyper(NamedTuple):
     """Checked hyperparameters of the update."""
 
     optimizer: Optimizer
@@ -102,8 +100,7 @@ class ScoredRows(tuple[Any, ...]):
     scorer: Callable[[Any], float]
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What a fit is to do: `passes` over the rows or, where that is None, `total` drawn minibatches."""
 
     data: _kernels.Rows
@@ -162,8 +159,7 @@ class _Interrupt:
     at_once: bool = False
 
 
-@dataclass(frozen=True)
-class _Course:
+class _Course(NamedTuple):
     """A fit in progress: what holds the network, callbacks, Ctrl-C, its place, and the writer of its checkpoints."""
 
     fit: _kernels.Fitting
@@ -410,7 +406,7 @@ def _epochs(net: Network, plan: Plan, passes: int, course: _Course) -> bool:
         within = place.steps > 0  # the checkpoint may be from within an epoch
         number = net._epoch if within else min(net._epoch + 1, LAST)
         if net._schedule is not None:
-            hyper = dataclasses.replace(hyper, learning_rate=net._schedule_state[0])
+            hyper = hyper._replace(learning_rate=net._schedule_state[0])
         order = cut.order(_batches.epoch(cut.n, net.seed, number))
         rest = _batches.cut(order[place.steps * cut.batch_size :], cut.batch_size)
         minibatches = (Minibatch(rows, epoch=number) for rows in rest)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrop._files import write_atomically
+from cdrop._losses import is_regression
 from cdrop._version import __version__
 from cdrop.kernels import drawn_keep
 from cdrop.network import Network
@@ -44,7 +45,8 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
 
         - softmax cross-entropy: ``label``, int64, shape (n,), and ``probabilities``, float32, shape (n, units[-1]);
         - sigmoid cross-entropy: ``label``, 0 or 1, int64, and ``probabilities``, float32, both of shape (n, units[-1]);
-        - squared error: ``output``, float32, shape (n, units[-1]).
+        - losses of numbers: ``output``, float32, shape (n, units[-1]), as `predict` returns it: means with the Poisson
+          loss, and sorted quantiles where a regressor has ``sort_quantiles=True``.
 
         A classifier's labels are its classes, int64 or strings, one a row; ``probabilities`` has a column for each.
         A classifier of several labels at once keeps its 0 and 1.
@@ -80,7 +82,10 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
     net, classes = _network_of(model)
     onnx = _onnx()
     graph = _Graph(onnx, [], [])
-    outputs = graph.answers(graph.outputs(net), net, classes)
+    last = graph.outputs(net)
+    if getattr(model, "sort_quantiles", False):
+        last = graph.sorted_by_level(last, net)
+    outputs = graph.answers(last, net, classes)
     made = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
@@ -180,8 +185,8 @@ class _Graph(NamedTuple):
     def answers(self, outputs: str, net: Network, classes: NDArray[Any] | None) -> list[_Output]:
         """Add what the loss makes of the outputs."""
         width = net.units[-1]
-        if net.loss == "squared_error":
-            self.add("Identity", [outputs], "output")
+        if is_regression(net.loss):
+            self.add("Exp" if net.loss == "poisson" else "Identity", [outputs], "output")
             return [_Output("output", np.float32, width)]
         if net.loss == "softmax_cross_entropy":
             self.add("Softmax", [outputs], "probabilities", axis=1)
@@ -203,6 +208,18 @@ class _Graph(NamedTuple):
             self.add("Gather", [self.constant("classes", classes), number], "label")
         kind = np.int64 if classes is None else classes.dtype
         return [_Output("label", kind, columns), _Output("probabilities", np.float32, width)]
+
+    def sorted_by_level(self, outputs: str, net: Network) -> str:
+        """Add what sorts quantiles of one target, and puts them in the order of their levels."""
+        levels = net.quantiles or ()
+        if len(set(levels)) < 2:
+            return outputs
+        count = self.constant("count", np.array([len(levels)]))
+        self.nodes.append(
+            self.onnx.helper.make_node("TopK", [outputs, count], ["ascending", "places"], largest=0)
+        )
+        ranks = self.constant("ranks", np.argsort(np.argsort(levels)))
+        return self.add("Gather", ["ascending", ranks], "by_level", axis=1)
 
     def positive(self, outputs: str) -> str:
         """Add 1 where an output is above 0, and 0 elsewhere, as int64."""
@@ -244,7 +261,7 @@ def from_sklearn(model: Any) -> Any:
     Parameters
     ----------
     model : sklearn.neural_network.MLPClassifier or MLPRegressor
-        Fitted, with its squared error if it is a regressor. It is not changed.
+        Fitted. It is not changed.
 
     Returns
     -------
@@ -260,7 +277,7 @@ def from_sklearn(model: Any) -> Any:
     TypeError
         If `model` is neither.
     ValueError
-        If `model` is not fitted, or a regressor of another loss.
+        If `model` is not fitted.
 
     Examples
     --------
@@ -284,9 +301,6 @@ def from_sklearn(model: Any) -> Any:
     if not isinstance(model, (MLPClassifier, MLPRegressor)):
         raise TypeError(f"model is {model!r}; expected an MLPClassifier or MLPRegressor")
     check_is_fitted(model, "coefs_")
-    loss = getattr(model, "loss", "squared_error")
-    if isinstance(model, MLPRegressor) and loss != "squared_error":
-        raise ValueError(f"model has the loss {loss!r}; expected 'squared_error'")
     kind: Any = classifier if isinstance(model, MLPClassifier) else regressor
     estimator = kind(**_shared_parameters(model, kind))
     if isinstance(model, MLPClassifier):
@@ -319,7 +333,9 @@ def _take_over(estimator: Any, model: Any) -> None:
             setattr(estimator, name, getattr(model, name))
     coefs = model.coefs_
     kind = coefs[0].dtype.name
-    estimator._begin(design(estimator, len(coefs[0]), coefs[-1].shape[1], estimator._loss(), kind))
+    width = coefs[-1].shape[1]
+    loss = estimator._loss_settings(width)
+    estimator._begin(design(estimator, len(coefs[0]), width, loss, kind))
     estimator.network_.set_weights(coefs, model.intercepts_)
     history, losses = estimator.network_.history, getattr(model, "loss_curve_", [model.loss_])
     scores = getattr(model, "validation_scores_", None)

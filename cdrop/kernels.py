@@ -15,17 +15,22 @@ from numpy.typing import ArrayLike, NDArray
 from cdrop import _kernels
 from cdrop._checks import (
     KEEP_UNITS,
+    as_array,
     check_apart,
     check_shape,
     check_some,
     choice,
+    class_probabilities,
     finite_number,
     float_array,
     label_vector,
     mask_words,
+    nonnegative,
     norm_limit,
     probabilities,
+    quantile_levels,
     row_weights,
+    smoothing_share,
     state_arrays,
     thread_count,
     unit_flags,
@@ -35,12 +40,16 @@ from cdrop._checks import (
 from cdrop.optimizers import get_optimizer
 
 __all__ = [
+    "absolute_error",
     "bernoulli_mask",
     "drawn_keep",
+    "huber",
     "limit_norms",
     "masked_gemm",
     "masked_gradients",
     "pack_mask",
+    "poisson",
+    "quantile",
     "random_normal",
     "random_words",
     "sigmoid_cross_entropy",
@@ -439,7 +448,11 @@ def masked_gradients(
 
 
 def softmax_cross_entropy(
-    logits: ArrayLike, labels: ArrayLike, sample_weight: ArrayLike | None = None
+    logits: ArrayLike,
+    labels: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    label_smoothing: float = 0.0,
 ) -> tuple[float, NDArray[Any]]:
     """Compute the weighted mean of the cross-entropies between softmax(logits) and labels, and its gradient.
 
@@ -449,9 +462,12 @@ def softmax_cross_entropy(
     ----------
     logits : ndarray of float32 or float64, shape (rows, classes)
     labels : ndarray of integers, shape (rows,)
-        0 to classes - 1.
+        0 to classes - 1. Or probabilities of the classes, an ndarray of the logits' dtype and shape.
     sample_weight : array_like, shape (rows,), optional
         At least 0, not all 0; the mean is divided by their sum.
+    label_smoothing : float, default 0.0
+        At least 0 and below 1: the share of the target that is spread evenly over the classes (Szegedy et al. 2016,
+        section 7).
 
     Returns
     -------
@@ -472,13 +488,24 @@ def softmax_cross_entropy(
     (0.693147, [[0.5, -0.5]])
     """
     logits = check_some("logits", float_array("logits", logits, 2))
-    labels = label_vector("labels", labels, *logits.shape)
+    share = np.array([smoothing_share("label_smoothing", label_smoothing)])
     weights = row_weights("sample_weight", sample_weight, len(logits))
-    return _kernels.loss_and_gradient("softmax_cross_entropy", logits, labels, None, weights)
+    labels = as_array("labels", labels)
+    name = "softmax_cross_entropy"
+    if labels.ndim == 2:
+        soft = float_array("labels", labels, 2, logits.dtype)
+        class_probabilities("labels", soft, logits.shape, logits.dtype)
+        return _kernels.loss_and_gradient(name, share, logits, None, soft, weights)
+    numbers = label_vector("labels", labels, *logits.shape)
+    return _kernels.loss_and_gradient(name, share, logits, numbers, None, weights)
 
 
 def sigmoid_cross_entropy(
-    logits: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+    logits: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    label_smoothing: float = 0.0,
 ) -> tuple[float, NDArray[Any]]:
     """Compute the weighted mean of the rows' summed binary cross-entropies between sigmoid(logits) and targets.
 
@@ -488,6 +515,8 @@ def sigmoid_cross_entropy(
     targets : ndarray of the same dtype and shape
         0 to 1.
     sample_weight : array_like, shape (rows,), optional
+    label_smoothing : float, default 0.0
+        At least 0 and below 1: targets t become ``t * (1 - label_smoothing) + label_smoothing / 2``.
 
     Returns
     -------
@@ -501,8 +530,11 @@ def sigmoid_cross_entropy(
     """
     logits = check_some("logits", float_array("logits", logits, 2))
     targets = probabilities("targets", _targets(targets, logits))
+    share = np.array([smoothing_share("label_smoothing", label_smoothing)])
     weights = row_weights("sample_weight", sample_weight, len(logits))
-    return _kernels.loss_and_gradient("sigmoid_cross_entropy", logits, None, targets, weights)
+    return _kernels.loss_and_gradient(
+        "sigmoid_cross_entropy", share, logits, None, targets, weights
+    )
 
 
 def squared_error(
@@ -525,14 +557,91 @@ def squared_error(
     TypeError, ValueError
         If a dtype, shape or value is invalid.
     """
+    return _of_numbers("squared_error", outputs, targets, sample_weight)
+
+
+def absolute_error(
+    outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, NDArray[Any]]:
+    """Compute the weighted mean over rows of the summed ``abs(outputs - targets)``, and its gradient.
+
+    The gradient is 0 where an output equals its target. Parameters, results and errors are those of `squared_error`.
+    """
+    return _of_numbers("absolute_error", outputs, targets, sample_weight)
+
+
+def huber(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    delta: float = 1.0,
+) -> tuple[float, NDArray[Any]]:
+    """Compute the weighted mean over rows of the summed Huber losses, and its gradient.
+
+    The loss of an error e is ``e**2 / 2`` up to the size `delta`, above 0, and ``delta * (abs(e) - delta / 2)`` beyond.
+    All else is as for `squared_error`.
+
+    References
+    ----------
+    Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35 (1964).
+    """
+    parameter = np.array([finite_number("delta", delta, positive=True)])
+    return _of_numbers("huber", outputs, targets, sample_weight, parameter)
+
+
+def poisson(
+    outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, NDArray[Any]]:
+    """Compute the weighted mean over rows of the summed half Poisson deviances, and its gradient.
+
+    Outputs z are logarithms of the means; the loss of a target t, at least 0, is ``exp(z) - t * z + t * log(t) - t``.
+    All else is as for `squared_error`.
+    """
+    return _of_numbers("poisson", outputs, targets, sample_weight)
+
+
+def quantile(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    quantiles: float | Sequence[float] = 0.5,
+) -> tuple[float, NDArray[Any]]:
+    """Compute the weighted mean over rows of the summed pinball losses, and its gradient.
+
+    The loss of an output z for the quantile q and target t is ``q * (t - z)``, or ``(1 - q) * (z - t)`` where z is
+    larger. The gradient is 0 where they are equal. `quantiles` has a number above 0 and below 1 for each output, or one
+    for all. Targets of shape (rows, 1) are those of all outputs. All else is as for `squared_error`.
+
+    References
+    ----------
+    Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978).
+    """
     outputs = check_some("outputs", float_array("outputs", outputs, 2))
-    targets = _targets(targets, outputs)
+    levels = np.array(quantile_levels("quantiles", quantiles, outputs.shape[1]))
+    return _of_numbers("quantile", outputs, targets, sample_weight, levels)
+
+
+def _of_numbers(
+    loss: str,
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None,
+    parameters: NDArray[np.float64] | None = None,
+) -> tuple[float, NDArray[Any]]:
+    outputs = check_some("outputs", float_array("outputs", outputs, 2))
+    targets = _targets(targets, outputs, shared=loss == "quantile")
+    if loss == "poisson":
+        nonnegative("targets", targets)
     weights = row_weights("sample_weight", sample_weight, len(outputs))
-    return _kernels.loss_and_gradient("squared_error", outputs, None, targets, weights)
+    return _kernels.loss_and_gradient(loss, parameters, outputs, None, targets, weights)
 
 
-def _targets(targets: ArrayLike, outputs: NDArray[Any]) -> NDArray[Any]:
+def _targets(targets: ArrayLike, outputs: NDArray[Any], shared: bool = False) -> NDArray[Any]:
     targets = float_array("targets", targets, 2, outputs.dtype)
+    if shared and targets.shape == (len(outputs), 1):
+        return targets
     return check_shape("targets", targets, outputs.shape, "like the outputs")
 
 

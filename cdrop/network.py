@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels, _state, _training, storage, uncertainty
+from cdrop import _kernels, _losses, _state, _training, storage, uncertainty
 from cdrop._checks import (
     KEEP_UNITS,
     choice,
@@ -20,12 +20,10 @@ from cdrop._checks import (
     drop_rates,
     float_dtype,
     keep_units,
-    label_vector,
     layer_widths,
     parameter_array,
     row_numbers,
     row_weights,
-    target_matrix,
     thread_count,
     truth_value,
     whole_number,
@@ -53,6 +51,9 @@ _SETTINGS = frozenset(  # the attributes that the engine is made with
         "input_dropout",
         "activation",
         "loss",
+        "label_smoothing",
+        "huber_delta",
+        "quantiles",
         "initializer",
         "scaling",
         "seed",
@@ -144,8 +145,10 @@ class Network:
         Probability of dropping an input.
     activation : {"relu", "leaky_relu", "tanh", "sigmoid", "identity"}, default "relu"
         Activation of the hidden layers. The last layer is linear; the loss interprets its outputs.
-    loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"}
-        For classes (the default), several labels per row, or regression.
+    loss : str, default "softmax_cross_entropy"
+        "softmax_cross_entropy" for classes, "sigmoid_cross_entropy" for several labels per row; for numbers
+        "squared_error", "absolute_error", "huber", "poisson" (whose outputs are the logarithms of the means) or
+        "quantile". The page "Losses" of the documentation defines them.
     initializer : {"he", "glorot"}, default "he"
         See `cdrop.initializers`.
     scaling : {"train", "test"}, default "train"
@@ -157,6 +160,14 @@ class Network:
     dtype : {"float32", "float64"}, default "float32"
     threads : int, optional
         Default: the value of `cdrop.get_num_threads` at each call.
+    label_smoothing : float, default 0.0
+        At least 0 and below 1, for the cross-entropies: trains on this share of the uniform distribution and the rest
+        of the target (Szegedy et al. 2016, section 7). `evaluate` and the validation loss do not smooth.
+    huber_delta : float, default 1.0
+        Above 0, for the Huber loss: errors up to this size are squared, larger ones are linear (Huber 1964).
+    quantiles : float or sequence of float, default 0.5
+        Above 0 and below 1, for the quantile loss: the quantile that each output predicts, or one number for all
+        (Koenker and Bassett 1978).
 
     Attributes
     ----------
@@ -175,6 +186,12 @@ class Network:
     ----------
     Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout: a simple way to prevent neural networks from
     overfitting", JMLR 15 (2014), sections 4 and 10.
+
+    Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception architecture for computer vision", CVPR 2016.
+
+    Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35 (1964).
+
+    Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978).
 
     Examples
     --------
@@ -200,12 +217,26 @@ class Network:
         seed: int = 0,
         dtype: str = "float32",
         threads: int | None = None,
+        *,
+        label_smoothing: float = 0.0,
+        huber_delta: float = 1.0,
+        quantiles: float | Sequence[float] = 0.5,
     ) -> None:
         self.units = layer_widths("units", units)
         self.dropout = drop_rates("dropout", dropout, len(self.units) - 2)
         self.input_dropout = drop_rate("input_dropout", input_dropout)
         self.activation = choice("activation", activation, _kernels.ACTIVATIONS)
         self.loss = choice("loss", loss, _kernels.LOSSES)
+        self._loss_settings = _losses.settings(
+            self.loss,
+            self.units[-1],
+            label_smoothing=label_smoothing,
+            huber_delta=huber_delta,
+            quantiles=quantiles,
+        )
+        self.label_smoothing: float = self._loss_settings.get("label_smoothing", 0.0)
+        self.huber_delta: float | None = self._loss_settings.get("huber_delta")
+        self.quantiles: tuple[float, ...] | None = self._loss_settings.get("quantiles")
         self.initializer = choice("initializer", initializer, tuple(INITIALIZERS))
         self.scaling = choice("scaling", scaling, _SCALINGS)
         self.seed = whole_number("seed", seed, 0, 2**64)
@@ -248,6 +279,7 @@ class Network:
             self.dtype,
             self.activation,
             self.loss,
+            _losses.parameters(self._loss_settings),
             self.scaling == "train",
             self.seed,
         )
@@ -272,6 +304,7 @@ class Network:
             value = getattr(self, name)
             if value != default:
                 shown.append(f"{name}={value!r}")
+        shown += [f"{name}={value!r}" for name, value in self._shown_loss_settings().items()]
         if self.dtype != np.float32:
             shown.append(f"dtype={self.dtype.name!r}")
         return f"Network({', '.join(shown)})"
@@ -307,9 +340,11 @@ class Network:
         X : array_like or SciPy sparse matrix, shape (n, units[0])
             Finite numbers. Not copied if C-contiguous and of the network's dtype. A sparse matrix is converted to CSR.
         y : array_like
-            For softmax cross-entropy: labels, shape (n,), integers from 0 to units[-1] - 1. For sigmoid cross-entropy:
-            probabilities, shape (n, units[-1]). For squared error: numbers, shape (n, units[-1]). For one output, `y`
-            may have shape (n,), and then predictions have it, too.
+            For softmax cross-entropy: labels, shape (n,), integers from 0 to units[-1] - 1; or soft labels, the
+            probabilities of the classes, shape (n, units[-1]), rows that sum to 1. For sigmoid cross-entropy:
+            probabilities, shape (n, units[-1]). For the other losses: numbers, shape (n, units[-1]); of at least 0 for
+            the Poisson loss. For the quantile loss, `y` of shape (n,) or (n, 1) is the target of all outputs. For one
+            output, `y` may have shape (n,), and then predictions have it, too.
         sample_weight : array_like, shape (n,), optional
             At least 0. The loss of a minibatch is the weighted mean over its rows. Rows of weight 0 are left out.
         optimizer : str or Optimizer, default "rmsprop"
@@ -495,12 +530,7 @@ class Network:
         x = check("X", matrix, self.dtype)
         if not len(x):
             raise ValueError("X has 0 rows; expected at least 1")
-        labels = targets = None
-        if self.loss == "softmax_cross_entropy":
-            labels = label_vector("y", y, len(x), self.units[-1])
-        else:
-            unit_interval = self.loss == "sigmoid_cross_entropy"
-            targets = target_matrix("y", y, (len(x), self.units[-1]), self.dtype, unit_interval)
+        labels, targets = _losses.truth("y", y, self.loss, (len(x), self.units[-1]), self.dtype)
         weights = row_weights("sample_weight", sample_weight, len(x))
         return _kernels.Rows(x, labels, targets, weights)
 
@@ -568,9 +598,9 @@ class Network:
         Returns
         -------
         ndarray
-            Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Squared
-            error: outputs of the network's dtype, shape (n, units[-1]). With one output, the shape is (n,) if the `y`
-            of the last `fit` or `train_step` had it.
+            Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Losses of
+            numbers: the outputs (with the Poisson loss, the means: their exponentials), of the network's dtype, shape
+            (n, units[-1]). With one output, the shape is (n,) if the `y` of the last `fit` or `train_step` had it.
 
         Raises
         ------
@@ -592,7 +622,7 @@ class Network:
 
     def _shaped(self, predicted: NDArray[Any]) -> NDArray[Any]:
         """Return predictions in the shape that targets had."""
-        return predicted[:, 0] if self._one_column and predicted.ndim == 2 else predicted
+        return predicted[..., 0] if self._one_column and predicted.ndim > 1 else predicted
 
     def predict_proba(
         self, X: ArrayLike, mc_samples: int | None = None, *, seed: int | None = None
@@ -616,8 +646,8 @@ class Network:
         ------
         TypeError, ValueError
             If an argument is invalid; if the outputs of a row are not finite (with `mc_samples`, the result is NaN
-            where they are NaN); if the loss is the squared error, whose outputs are not probabilities; with
-            `mc_samples`, if all dropout rates are 0.
+            where they are NaN); if the loss is one of numbers, whose outputs are not probabilities; with `mc_samples`,
+            if all dropout rates are 0.
         """
         self._check_probabilities("predict_proba")
         if mc_samples is None:
@@ -625,15 +655,16 @@ class Network:
         return self._shaped(self._sampled(X, mc_samples, seed, ("mean",))["mean"])
 
     def _check_probabilities(self, caller: str) -> None:
-        if self.loss == "squared_error":
+        if _losses.is_regression(self.loss):
             raise ValueError(
-                f"{caller} needs a cross-entropy loss; this network's is 'squared_error'"
+                f"{caller} needs a cross-entropy loss; this network's is {self.loss!r}"
             )
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the accuracy, or R^2 for the squared error. With several labels per row, all must be right.
+        """Return the accuracy, or for losses of numbers R^2. With several labels per row, all must be right.
 
-        A row whose outputs are not finite is not right.
+        Soft labels count as their most probable class. For the quantile loss the score is D^2, the share of the pinball
+        loss of the best constant that is explained. A row whose outputs are not finite is not right.
 
         Parameters
         ----------
@@ -649,7 +680,7 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument is invalid, or targets are constant in a column, where R^2 is undefined.
+            If an argument is invalid, or targets are constant in a column, where R^2 and D^2 are undefined.
         """
         data = self._scorable_data(X, y, sample_weight)
         return self._scored(data, self._outputs(data, "labels"))
@@ -658,7 +689,7 @@ class Network:
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> _kernels.Rows:
         data = self._training_data(X, y, sample_weight)
-        regression = self.loss == "squared_error"
+        regression = _losses.is_regression(self.loss)
         if regression and data.targets is not None and not np.ptp(data.targets, axis=0).all():
             raise ValueError("y is constant in a column; R^2 needs targets that vary")
         return data
@@ -678,7 +709,8 @@ class Network:
         Returns
         -------
         Evaluation
-            A tuple of loss and score. In a column of constant targets, R^2 is 1 if all are predicted exactly, else 0.
+            A tuple of loss, without label smoothing, and score. In a column of constant targets, R^2 and D^2 are 1 if
+            all are predicted exactly, else 0.
 
         Raises
         ------
@@ -695,30 +727,52 @@ class Network:
     def _evaluated(self, data: _kernels.Rows) -> Evaluation:
         outputs = self._outputs(data, "outputs")
         with np.errstate(all="ignore"):  # a diverged network's numbers
-            loss, _ = _kernels.loss_and_gradient(
-                self.loss, outputs, data.labels, data.targets, data.weights
-            )
+            loss = self._mean_loss(outputs, data.labels, data.targets, data.weights)
             if not math.isfinite(loss):
                 return Evaluation(loss, math.nan)
             if self.loss == "softmax_cross_entropy":
                 outputs = outputs.argmax(axis=1)
             elif self.loss == "sigmoid_cross_entropy":
                 outputs = outputs > 0
+            elif self.loss == "poisson":
+                outputs = _kernels.exponential(outputs)
             return Evaluation(loss, self._scored(data, outputs))
 
+    def _mean_loss(
+        self,
+        outputs: NDArray[Any],
+        labels: NDArray[np.int64] | None,
+        targets: NDArray[Any] | None,
+        weights: NDArray[np.float64] | None,
+    ) -> float:
+        """Return the loss of outputs without label smoothing."""
+        own = {k: v for k, v in self._loss_settings.items() if k != "label_smoothing"}
+        parameters = _losses.parameters(own)
+        return _kernels.loss_and_gradient(self.loss, parameters, outputs, labels, targets, weights)[
+            0
+        ]
+
     def _scored(self, data: _kernels.Rows, predicted: NDArray[Any]) -> float:
-        if data.labels is not None:
-            return float(np.average(predicted == data.labels, weights=data.weights))
+        if self.loss == "softmax_cross_entropy":
+            soft = data.targets
+            labels = data.labels if soft is None else soft.argmax(axis=1)
+            return float(np.average(predicted == labels, weights=data.weights))
         assert data.targets is not None
         if self.loss == "sigmoid_cross_entropy":
             right = (predicted == (data.targets > 0.5)).all(axis=1)
             return float(np.average(right, weights=data.weights))
-        return _r2(data.targets.astype(np.float64), predicted, data.weights)
+        targets = data.targets.astype(np.float64)
+        return _losses.score(self.quantiles, targets, predicted, data.weights)
 
     # ---- Prediction under dropout ------------------------------------------------------------------------------------
 
     def predict_uncertainty(
-        self, X: ArrayLike, mc_samples: int = 50, *, seed: int | None = None
+        self,
+        X: ArrayLike,
+        mc_samples: int = 50,
+        *,
+        seed: int | None = None,
+        samples: bool = False,
     ) -> uncertainty.Uncertainty:
         """Predict under many dropout masks and measure how far the predictions agree (Monte Carlo dropout).
 
@@ -726,23 +780,30 @@ class Network:
         ----------
         X : array_like or SciPy sparse matrix, shape (n, units[0])
         mc_samples : int, default 50
-            At least 1: number of masks to draw for each row. Time grows with it, memory does not. The layers below the
-            first one with dropout are computed once for all masks.
+            At least 1: number of masks to draw for each row. Time grows with it, memory only with `samples`. The layers
+            below the first one with dropout are computed once for all masks.
         seed : int, optional
             Seed of the masks, 0 to 2**64 - 1. Default: the network's; the masks differ from those of training. The same
             seed gives the same bytes, with any number of threads and on every SIMD path. A row's masks depend on its
             position in `X`.
+        samples : bool, default False
+            Whether to return the prediction under each mask too, as the attribute `samples`, of which ``quantile(q)``
+            returns quantiles. They take ``mc_samples * n * units[-1]`` numbers of the network's dtype: 50 masks, 10,000
+            rows and 10 classes take 20 MB in float32.
 
         Returns
         -------
         ClassificationUncertainty or RegressionUncertainty
-            For the cross-entropy losses: mean probabilities, entropies and mutual information. For the squared error:
-            mean and standard deviation. With one output, arrays have shape (n,) where those of `predict` have it.
+            For the cross-entropy losses: mean probabilities, entropies and mutual information. For losses of numbers:
+            mean and standard deviation of the predictions. With one output, arrays have shape (n,) where those of
+            `predict` have it.
 
         Raises
         ------
         TypeError, ValueError
             If an argument is invalid, or if all dropout rates are 0: all predictions would agree, right or wrong.
+        MemoryError
+            If `samples` need more memory than is free.
 
         References
         ----------
@@ -760,7 +821,7 @@ class Network:
         >>> result.std.shape, bool(result.std[1] > 10 * result.std[0])
         ((2, 1), True)
         """
-        return self._uncertainty(X, mc_samples, seed)
+        return self._uncertainty(X, mc_samples, seed, samples=truth_value("samples", samples))
 
     def subnetworks(self, count: int, *, seed: int | None = None) -> Subnetworks:
         """Draw thinned networks: fixed masks over the units, for repeated use.
@@ -800,9 +861,14 @@ class Network:
         return self.seed if seed is None else whole_number("seed", seed, 0, 2**64)
 
     def _uncertainty(
-        self, X: ArrayLike, passes: int, seed: int | None, masks: _Masks = None
+        self,
+        X: ArrayLike,
+        passes: int,
+        seed: int | None,
+        masks: _Masks = None,
+        samples: bool = False,
     ) -> uncertainty.Uncertainty:
-        names = tuple(uncertainty.shapes(self.loss, 0, 0))
+        names = (*uncertainty.shapes(self.loss, 0, 0), *["samples"] * samples)
         sampled = self._sampled(X, passes, seed, names, masks)
         return uncertainty.kind_of(self.loss)(
             **{name: self._shaped(array) for name, array in sampled.items()}
@@ -821,13 +887,18 @@ class Network:
         passes = whole_number("mc_samples", passes, 1, 2**32)
         seed, x = self._mask_seed(seed), feature_matrix("X", X, self.units[0])
         rows, shapes = x.shape[0], uncertainty.shapes(self.loss, x.shape[0], self.units[-1])
-        out = {name: np.empty(shapes[name], self.dtype) for name in names}
+        out = {name: np.empty(shapes[name], self.dtype) for name in names if name != "samples"}
+        if "samples" in names:
+            out["samples"] = uncertainty.room_for_samples(passes, rows, self.units[-1], self.dtype)
         piece = max(256, _PASSED_ROWS // passes // 64 * 64)
         piece = min(self._piece(), piece, self._engine.rows_at_once())
         for i in range(0, max(rows, 1), piece):
             data = _kernels.Rows(checked_rows("X", x[i : i + piece], self.dtype, i))
-            part = {name: array[i : i + piece] for name, array in out.items()}
-            self._engine.sample(data, part, passes, seed, i, masks, self.threads or 0)
+            part = {
+                name: (array[0] if name == "samples" else array)[i : i + piece]
+                for name, array in out.items()
+            }
+            self._engine.sample(data, part, passes, seed, i, masks, self.threads or 0, rows)
         return out
 
     # ---- State -------------------------------------------------------------------------------------------------------
@@ -904,7 +975,9 @@ class Network:
         ]
 
     def _settings(self) -> dict[str, Any]:
+        """Return the arguments of `Network`; those of losses only where they have a use: older files lack them."""
         return {
+            **self._shown_loss_settings(),
             "units": list(self.units),
             "dropout": list(self.dropout),
             "input_dropout": self.input_dropout,
@@ -914,6 +987,14 @@ class Network:
             "scaling": self.scaling,
             "seed": self.seed,
             "dtype": self.dtype.name,
+        }
+
+    def _shown_loss_settings(self) -> dict[str, Any]:
+        """Return the loss's own settings, as JSON holds them, without label smoothing of 0."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in self._loss_settings.items()
+            if value
         }
 
     def _resized(self, units: list[int]) -> Network:
@@ -1067,20 +1148,6 @@ def _short(numbers: Sequence[float]) -> str:
         return repr(list(numbers))
     head, tail = (", ".join(map(repr, part)) for part in (numbers[:5], numbers[-5:]))
     return f"[{head}, ..., {tail}]"
-
-
-def _r2(
-    truth: NDArray[np.float64], predicted: NDArray[Any], weights: NDArray[np.float64] | None
-) -> float:
-    """Return the mean R^2 over the columns; in a column of constant truth 1 if it is predicted exactly, else 0."""
-    residual = np.average((truth - predicted) ** 2, axis=0, weights=weights)
-    middle = np.average(truth, axis=0, weights=weights)
-    spread = np.average((truth - middle) ** 2, axis=0, weights=weights)
-    counted = truth if weights is None else truth[weights > 0]
-    # The mean of equal numbers may be rounded, and then their spread is not 0.
-    constant = (np.ptp(counted, axis=0) == 0) | (spread == 0)
-    r2 = np.where(constant, residual == 0, 1 - residual / np.where(constant, 1, spread))
-    return float(np.mean(r2))
 
 
 def make_network(D: int, C: int, H: int = 100, **settings: Any) -> Network:

@@ -91,7 +91,6 @@ class Optimizer:
         return 0.0
 
 
-@dataclass(frozen=True)
 class SGD(Optimizer):
     """Stochastic gradient descent: ``w -= learning_rate * g``."""
 
@@ -154,7 +153,6 @@ class Momentum(Optimizer):
         return self.name, rate, l2, 0.0, momentum, 0.0, 0.0, 1.0, 1.0
 
 
-@dataclass(frozen=True)
 class Nesterov(Momentum):
     """Nesterov's momentum: ``v`` as in `Momentum`, then ``w += momentum * v - learning_rate * g``.
 

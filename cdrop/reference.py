@@ -27,16 +27,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cdrop._checks import (
+    as_array,
     check_shape,
     check_some,
     choice,
+    class_probabilities,
     drop_rate,
     drop_rates,
     finite_number,
@@ -44,9 +46,12 @@ from cdrop._checks import (
     label_vector,
     layer_widths,
     mask_words,
+    nonnegative,
     norm_limit,
     probabilities,
+    quantile_levels,
     row_weights,
+    smoothing_share,
     state_arrays,
     unit_flags,
     updated_array,
@@ -427,18 +432,26 @@ def masked_gradients(
 
 
 def softmax_cross_entropy(
-    logits: ArrayLike, labels: ArrayLike, sample_weight: ArrayLike | None = None
+    logits: ArrayLike,
+    labels: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    label_smoothing: float = 0.0,
 ) -> tuple[float, Array]:
-    """Return the weighted mean of ``-log softmax(logits)[label]`` over the rows, and its gradient.
+    """Return the weighted mean of ``-t @ log softmax(logits)`` over the rows, and its gradient.
+
+    The target t is 1 for the label's class and 0 for the others, or given, and smoothed to
+    ``t * (1 - label_smoothing) + label_smoothing / classes`` (Szegedy et al. 2016, section 7).
 
     Parameters
     ----------
     logits : array (rows, classes)
         Finite, of any size.
-    labels : array of integers (rows,) in [0, classes)
-        At least one row and column, in this and the other losses.
+    labels : array of integers (rows,) in [0, classes), or probabilities (rows, classes)
+        At least one row and column, in this and the other losses. Rows of probabilities sum to 1.
     sample_weight : array (rows,), optional
         Weights >= 0 with a positive sum; the loss is ``sum(w * loss_r) / sum(w)``.
+    label_smoothing : float in [0, 1)
 
     Returns
     -------
@@ -452,27 +465,44 @@ def softmax_cross_entropy(
     (10000.0, array([[ 1., -1.]]))
     """
     logits = check_some("logits", float_array("logits", logits, 2))
-    labels = label_vector("labels", labels, *logits.shape)
     z = logits - logits.max(axis=1, keepdims=True)
     e = np.exp(z)
     total = e.sum(axis=1, keepdims=True)
-    rows = np.arange(len(z))
-    losses = np.log(total[:, 0]) - z[rows, labels]
-    dlogits = e / total
-    dlogits[rows, labels] -= 1
-    return _weighted_mean(losses, dlogits, sample_weight)
+    share = smoothing_share("label_smoothing", label_smoothing)
+    t = (_one_hot(labels, logits) * (1 - share) + share / z.shape[1]).astype(z.dtype)
+    mass = t.sum(axis=1, keepdims=True)  # 1, to rounding
+    losses = mass[:, 0] * np.log(total[:, 0]) - (t * np.where(t > 0, z, 0)).sum(axis=1)
+    return _weighted_mean(losses, e / total * mass - t, sample_weight)
+
+
+def _one_hot(labels: ArrayLike, logits: Array) -> Array:
+    """Return probabilities as they are, and labels as rows with a 1 for their class."""
+    given = as_array("labels", labels)
+    if given.ndim == 2:
+        soft = float_array("labels", given, 2, logits.dtype)
+        return class_probabilities("labels", soft, logits.shape, logits.dtype)
+    t = np.zeros_like(logits)
+    t[np.arange(len(t)), label_vector("labels", given, *logits.shape)] = 1
+    return t
 
 
 def sigmoid_cross_entropy(
-    logits: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+    logits: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    label_smoothing: float = 0.0,
 ) -> tuple[float, Array]:
     """Return the weighted mean over the rows of the summed binary cross-entropies, and gradient.
 
     A row's loss is ``-sum_j t_j log s(z_j) + (1 - t_j) log (1 - s(z_j))``, s the sigmoid;
-    logits z and targets t in [0, 1] are (rows, outputs), all else as in `softmax_cross_entropy`.
+    logits z and targets t in [0, 1] are (rows, outputs). Smoothed targets are
+    ``t * (1 - label_smoothing) + label_smoothing / 2``. All else is as in `softmax_cross_entropy`.
     """
     logits = check_some("logits", float_array("logits", logits, 2))
     targets = probabilities("targets", _targets(targets, logits))
+    share = logits.dtype.type(smoothing_share("label_smoothing", label_smoothing))
+    targets = targets * (1 - share) + share / 2
     losses = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))
     return _weighted_mean(losses.sum(axis=1), _sigmoid(logits) - targets, sample_weight)
 
@@ -490,8 +520,88 @@ def squared_error(
     return _weighted_mean((0.5 * error * error).sum(axis=1), error, sample_weight)
 
 
-def _targets(targets: ArrayLike, outputs: Array) -> Array:
+def absolute_error(
+    outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, Array]:
+    """Return the weighted mean of ``sum(abs(outputs - targets))`` over rows, and its gradient.
+
+    The gradient is 0 where they are equal: one of the subgradients there. Outputs and targets are
+    (rows, outputs), all else as in `softmax_cross_entropy`.
+    """
+    outputs = check_some("outputs", float_array("outputs", outputs, 2))
+    error = outputs - _targets(targets, outputs)
+    return _weighted_mean(np.abs(error).sum(axis=1), np.sign(error), sample_weight)
+
+
+def huber(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    delta: float = 1.0,
+) -> tuple[float, Array]:
+    """Return the weighted mean of the rows' summed Huber losses, and its gradient.
+
+    An error e costs ``e**2 / 2`` up to the size ``delta``, above 0, and
+    ``delta * (abs(e) - delta / 2)`` beyond. All else is as in `absolute_error`.
+
+    References
+    ----------
+    Huber, "Robust estimation of a location parameter", 1964.
+    """
+    outputs = check_some("outputs", float_array("outputs", outputs, 2))
+    delta = outputs.dtype.type(finite_number("delta", delta, positive=True))
+    error = outputs - _targets(targets, outputs)
+    slope = np.clip(error, -delta, delta)
+    losses = slope * (error - 0.5 * slope)  # e e / 2 within, delta (|e| - delta / 2) beyond
+    return _weighted_mean(losses.sum(axis=1), slope, sample_weight)
+
+
+def poisson(
+    outputs: ArrayLike, targets: ArrayLike, sample_weight: ArrayLike | None = None
+) -> tuple[float, Array]:
+    """Return the weighted mean of the rows' summed half Poisson deviances, and its gradient.
+
+    Outputs z are logarithms of the means: a target t >= 0 costs
+    ``exp(z) - t * z + t * log(t) - t``, where ``0 * log(0)`` is 0. All else is as in
+    `absolute_error`.
+    """
+    outputs = check_some("outputs", float_array("outputs", outputs, 2))
+    t = nonnegative("targets", _targets(targets, outputs))
+    mean = np.exp(outputs)
+    losses = mean - t * outputs + t * (np.log(np.where(t > 0, t, 1)) - 1)
+    return _weighted_mean(losses.sum(axis=1), mean - t, sample_weight)
+
+
+def quantile(
+    outputs: ArrayLike,
+    targets: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    quantiles: float | Sequence[float] = 0.5,
+) -> tuple[float, Array]:
+    """Return the weighted mean of the rows' summed pinball losses, and its gradient.
+
+    An output z of quantile q costs ``q * (t - z)``, or ``(1 - q) * (z - t)`` above its target t;
+    the gradient is 0 where they are equal. Quantiles are in (0, 1), one for each output or one for
+    all; targets are (rows, outputs), or (rows, 1) for all outputs. All else is as in
+    `absolute_error`.
+
+    References
+    ----------
+    Koenker and Bassett, "Regression quantiles", 1978.
+    """
+    outputs = check_some("outputs", float_array("outputs", outputs, 2))
+    levels = np.array(quantile_levels("quantiles", quantiles, outputs.shape[1]), outputs.dtype)
+    error = outputs - _targets(targets, outputs, shared=True)
+    slope = np.where(error > 0, 1 - levels, np.where(error < 0, -levels, error))
+    return _weighted_mean((slope * error).sum(axis=1), slope, sample_weight)
+
+
+def _targets(targets: ArrayLike, outputs: Array, shared: bool = False) -> Array:
     targets = float_array("targets", targets, 2, outputs.dtype)
+    if shared and targets.shape == (len(outputs), 1):
+        return targets
     return check_shape("targets", targets, outputs.shape, "like the outputs")
 
 
@@ -505,10 +615,14 @@ def _weighted_mean(
     return float(share @ losses), gradients * share[:, None].astype(gradients.dtype)
 
 
-LOSSES = {
+LOSSES: dict[str, Callable[..., tuple[float, Array]]] = {
     "softmax_cross_entropy": softmax_cross_entropy,
     "sigmoid_cross_entropy": sigmoid_cross_entropy,
     "squared_error": squared_error,
+    "absolute_error": absolute_error,
+    "huber": huber,
+    "poisson": poisson,
+    "quantile": quantile,
 }
 
 
@@ -717,13 +831,16 @@ class NetworkSpec:
     input_dropout : float
     activation : str
         Of the hidden layers; the last layer is linear and ``loss`` takes its outputs.
-    loss : {"softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"}
+    loss : str
+        One of `LOSSES`.
     scaling : {"train", "test"}
         "train" (inverted dropout): training multiplies kept units by 1 / drawn_keep, prediction
         does nothing. "test" (the classic form): training applies the bare mask, prediction
         multiplies every unit by drawn_keep.
     seed : int
         Of the masks, initial weights and batch order.
+    loss_settings : dict
+        Keyword arguments of the loss, such as ``{"delta": 2.0}``.
 
     References
     ----------
@@ -737,6 +854,7 @@ class NetworkSpec:
     loss: str = "softmax_cross_entropy"
     scaling: str = "train"
     seed: int = 0
+    loss_settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check what was given."""
@@ -865,8 +983,9 @@ def uncertainty(
     Returns
     -------
     dict of arrays
-        ``mean`` (rows, outputs) of the probabilities, or for the squared error of the outputs, and
-        with it ``std`` (rows, outputs), the population's over the passes. Else, in nats,
+        ``mean`` (rows, outputs) of the probabilities, or for losses of numbers of the outputs (with
+        "poisson" of their exponentials), and with it ``std`` (rows, outputs), the population's over
+        the passes. Else, in nats,
         ``predictive_entropy`` H(mean), ``expected_entropy``, the mean of the passes' H, and
         ``mutual_information``, their difference: (rows,) for softmax, (rows, outputs) for sigmoid,
         where every output has an entropy of its own.
@@ -886,7 +1005,8 @@ def uncertainty(
         )
         outputs.append(forward(params, x, spec, masks=drawn)[-1].astype(float))
     z = np.stack(outputs)
-    if spec.loss == "squared_error":
+    if spec.loss not in ("softmax_cross_entropy", "sigmoid_cross_entropy"):
+        z = np.exp(z) if spec.loss == "poisson" else z
         return {"mean": z.mean(axis=0).astype(dtype), "std": z.std(axis=0).astype(dtype)}
     if spec.loss == "softmax_cross_entropy":
         p = np.exp(z - z.max(axis=2, keepdims=True))
@@ -920,7 +1040,7 @@ def loss_and_gradients(
     Parameters are those of `forward` and `train_step`; the L2 term is in neither result.
     """
     outputs = forward(params, x, spec, masks=masks)
-    loss, dout = LOSSES[spec.loss](outputs[-1], y, sample_weight)
+    loss, dout = LOSSES[spec.loss](outputs[-1], y, sample_weight, **spec.loss_settings)
     scales = spec.scales(training=True)
     dweights: list[Array] = []
     dbiases: list[Array] = []

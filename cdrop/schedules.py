@@ -130,7 +130,6 @@ def _is_count(number: float) -> bool:
     return number >= 0 and number.is_integer()
 
 
-@dataclass(frozen=True)
 class Constant(Schedule):
     """The same rate always."""
 

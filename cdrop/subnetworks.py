@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop._checks import whole_number
+from cdrop._checks import truth_value, whole_number
 from cdrop.kernels import bernoulli_mask, unpack_mask
 from cdrop.uncertainty import Uncertainty
 
@@ -96,8 +96,8 @@ class Subnetworks:
         Returns
         -------
         ndarray
-            Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Squared
-            error: the mean of the outputs, shape (n, units[-1]).
+            Softmax: labels, int64, shape (n,). Sigmoid: 0 or 1 for each label, int64, shape (n, units[-1]). Losses of
+            numbers: the mean of the predictions, shape (n, units[-1]).
         """
         mean, loss = self._mean(X), self._network.loss
         if loss == "softmax_cross_entropy":
@@ -118,23 +118,26 @@ class Subnetworks:
         Raises
         ------
         ValueError
-            If the loss is the squared error: `predict` has the mean of the outputs.
+            If the loss is one of numbers: `predict` has the mean of the predictions.
         """
         self._network._check_probabilities("predict_proba")
         return self._mean(X)
 
-    def predict_uncertainty(self, X: ArrayLike) -> Uncertainty:
+    def predict_uncertainty(self, X: ArrayLike, *, samples: bool = False) -> Uncertainty:
         """Measure how far the subnetworks agree, as `Network.predict_uncertainty` does; all rows see the same masks.
 
         Parameters
         ----------
         X : array_like or SciPy sparse matrix, shape (n, units[0])
+        samples : bool, default False
+            Whether to return the prediction of each subnetwork too; see `Network.predict_uncertainty`.
 
         Returns
         -------
         ClassificationUncertainty or RegressionUncertainty
         """
-        return self._network._uncertainty(X, self._count, self._seed, self.masks)
+        wanted = truth_value("samples", samples)
+        return self._network._uncertainty(X, self._count, self._seed, self.masks, wanted)
 
     def _mean(self, X: ArrayLike) -> NDArray[Any]:
         net = self._network

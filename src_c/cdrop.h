@@ -32,7 +32,16 @@ typedef enum { CDROP_FLOAT32, CDROP_FLOAT64 } cdrop_dtype;
 
 typedef enum { CDROP_IDENTITY, CDROP_RELU, CDROP_LEAKY_RELU, CDROP_TANH, CDROP_SIGMOID } cdrop_activation;
 
-typedef enum { CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_SIGMOID_CROSS_ENTROPY, CDROP_SQUARED_ERROR } cdrop_loss;
+/* See cdrop_loss_and_gradient. Those from CDROP_SQUARED_ERROR on are losses of numbers. */
+typedef enum {
+    CDROP_SOFTMAX_CROSS_ENTROPY,
+    CDROP_SIGMOID_CROSS_ENTROPY,
+    CDROP_SQUARED_ERROR,
+    CDROP_ABSOLUTE_ERROR,
+    CDROP_HUBER,
+    CDROP_POISSON,
+    CDROP_QUANTILE,
+} cdrop_loss;
 
 /* Adam with decoupled weight decay is AdamW (Loshchilov and Hutter 2019). */
 typedef enum { CDROP_SGD, CDROP_MOMENTUM, CDROP_NESTEROV, CDROP_ADAGRAD, CDROP_RMSPROP, CDROP_ADAM } cdrop_rule;
@@ -117,13 +126,39 @@ cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweig
 
 /* ---- Losses (losses.c) ---- */
 
-/* The weighted mean over rows of the loss of each row, and its gradient by the outputs (rows x n).
- * Softmax takes labels (rows), the others targets (rows x n). weights (rows) may be NULL for 1; their sum must be
- * positive. Finite for logits of any size. A row's squared error is half the sum of squares, its sigmoid cross-entropy
- * the sum. */
-double cdrop_loss_and_gradient(cdrop_dtype dtype, cdrop_loss loss, void *doutputs, const void *outputs,
-                               const int64_t *labels, const void *targets, const double *weights, size_t rows,
-                               size_t n);
+/* What the losses of a batch are measured by: rows `rows[0..n)` of the arrays, or their first n rows where rows is NULL.
+ * Softmax takes labels, or without them targets: probabilities of the classes. The others take targets. A row of targets
+ * has one number for each output; with CDROP_QUANTILE and `one_target` a single one, for all outputs. weights may be NULL
+ * for 1; the sum of the batch's must be positive. */
+typedef struct {
+    const int64_t *labels;
+    const void *targets;
+    int one_target;
+    const double *weights;
+} cdrop_truth;
+
+/* The weighted mean over rows of the loss of each row, and its gradient by the outputs (rows x n). A row's loss is a sum
+ * over its outputs z, with targets t:
+ *
+ *                                 the loss of z                          parameters
+ *   CDROP_SOFTMAX_CROSS_ENTROPY   -t log softmax(z)                      [s], or NULL for 0
+ *   CDROP_SIGMOID_CROSS_ENTROPY   -t log s(z) - (1 - t) log(1 - s(z))    [s], or NULL for 0
+ *   CDROP_SQUARED_ERROR           (z - t)^2 / 2                          none
+ *   CDROP_ABSOLUTE_ERROR          |z - t|                                none
+ *   CDROP_HUBER                   (z - t)^2 / 2 where |z - t| <= d,      [d], above 0
+ *                                 else d (|z - t| - d / 2)
+ *   CDROP_POISSON                 exp(z) - t z + t log t - t, t >= 0     none
+ *   CDROP_QUANTILE                (1 - q) (z - t) where z > t,           [q of each output], in (0, 1)
+ *                                 else q (t - z)
+ *
+ * s is label smoothing (Szegedy et al. 2016, section 7), in [0, 1): t stands for (1 - s) t + s / n in the softmax, and for
+ * (1 - s) t + s / 2 in the sigmoid. Huber 1964; Koenker and Bassett 1978. Where z = t the gradients of the absolute error
+ * and of the quantile loss are 0. The cross-entropies are finite for logits of any size. */
+double cdrop_loss_and_gradient(cdrop_dtype dtype, cdrop_loss loss, const double *parameters, void *doutputs,
+                               const void *outputs, const cdrop_truth *truth, size_t rows, size_t n);
+
+/* x[i] = exp(x[i]): the means that outputs stand for with CDROP_POISSON. Infinite from 88 (float) or 709 (double) on. */
+void cdrop_exponential(cdrop_dtype dtype, void *x, size_t n);
 
 /* ---- Update rules (optimizers.c) ---- */
 
@@ -161,6 +196,7 @@ typedef struct {
     int scale_in_training;       /* 1: inverted dropout, kept units / keep; 0: classic, units * keep at test time */
     cdrop_activation activation; /* of hidden layers; the last layer is linear */
     cdrop_loss loss;
+    const double *loss_parameters; /* as cdrop_loss_and_gradient takes them; copied */
     uint64_t seed;
 } cdrop_design;
 
@@ -179,9 +215,7 @@ typedef struct {
     const uint32_t *indices;
     const int64_t *rows;
     size_t n;
-    const int64_t *labels;
-    const void *targets;
-    const double *weights;
+    cdrop_truth truth;
     const cdrop_kept *kept; /* lists made of these rows, or NULL */
     size_t number;          /* of a step: which of their minibatches this is */
 } cdrop_batch;
@@ -273,10 +307,10 @@ cdrop_status cdrop_network_times(cdrop_network *network, int on, double *seconds
 
 /* What a prediction gives for each row, by the network's loss:
  *
- *                       softmax                      sigmoid                  squared error
- *   CDROP_OUTPUTS       logits                       logits                   outputs
- *   CDROP_PROBABILITIES softmax of them              sigmoid of them          outputs
- *   CDROP_LABELS        int64, the first largest     int64 0 or 1 for each    outputs
+ *                       softmax                      sigmoid                  Poisson            other numbers
+ *   CDROP_OUTPUTS       logits                       logits                   outputs            outputs
+ *   CDROP_PROBABILITIES softmax of them              sigmoid of them          exp of them        outputs
+ *   CDROP_LABELS        int64, the first largest     int64 0 or 1 for each    exp of them        outputs
  *
  * A row with an output that is not finite has no probabilities and labels: they are NaN and -1. */
 typedef enum { CDROP_OUTPUTS, CDROP_PROBABILITIES, CDROP_LABELS } cdrop_answer;
@@ -287,19 +321,22 @@ cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdro
                                    int threads);
 
 /* Monte Carlo dropout (Gal and Ghahramani 2016): `passes` forward passes as in training, each under masks of its own, and
- * what they tell together. With p_t the probabilities that pass t gives, or for the squared error its outputs, and H the
- * entropy in nats:
+ * what they tell together. With p_t the probabilities that pass t gives, or for a loss of numbers its predictions, and H
+ * the entropy in nats:
  *
  *   mean                 mean of p_t over the passes                           n x units[layers]
- *   deviation            squared error: sqrt(mean of (p_t - mean)^2)           n x units[layers]
+ *   deviation            numbers: sqrt(mean of (p_t - mean)^2)                 n x units[layers]
  *   predictive_entropy   H(mean)                                               n; sigmoid: n x units[layers], label by label
  *   expected_entropy     mean of H(p_t)                                        likewise
  *   mutual_information   their difference, of output and weights; at least 0   likewise
+ *   samples              p_t, each pass `stride` rows after the one before     passes x stride x units[layers]
  *
  * Arrays have the network's type; one that is NULL is not wanted, and the loss must have those that are. Sums are in double,
  * over passes in ascending order. */
 typedef struct {
     void *mean, *deviation, *predictive_entropy, *expected_entropy, *mutual_information;
+    void *samples;
+    size_t stride; /* at least n; only for samples */
 } cdrop_uncertainty;
 
 /* The masks of layer l in pass t are those of cdrop_bernoulli_mask for (seed, t, CDROP_FOR_SAMPLES, l), whose row is

@@ -147,10 +147,22 @@ typedef struct {
     void (*transpose)(void *out, size_t out_pitch, const void *in, size_t in_pitch, size_t lines, size_t columns);
     /* Losses of one row: the gradient of factor * loss, and the loss itself. dlogits may alias logits. */
     double (*softmax_row)(void *dlogits, const void *logits, size_t n, int64_t label, double factor);
-    double (*sigmoid_row)(void *dlogits, const void *logits, const void *targets, size_t n, double factor);
+    /* With label smoothing; from targets, or where they are NULL from the label. */
+    double (*softmax_to_row)(void *dlogits, const void *logits, const void *targets, size_t n, int64_t label,
+                             double factor, double smoothing);
+    double (*sigmoid_row)(void *dlogits, const void *logits, const void *targets, size_t n, double factor,
+                          double smoothing);
     double (*squared_row)(void *doutputs, const void *outputs, const void *targets, size_t n, double factor);
+    double (*huber_row)(void *doutputs, const void *outputs, const void *targets, size_t n, double factor,
+                        double delta);
+    double (*poisson_row)(void *doutputs, const void *outputs, const void *targets, size_t n, double factor);
+    /* The target of output i is targets[i * step]; without quantiles the loss is the absolute error. */
+    double (*pinball_row)(void *doutputs, const void *outputs, const void *targets, size_t step, size_t n,
+                          double factor, const double *quantiles);
     /* Probabilities of one row; may be in place. */
     void (*softmax)(void *out, const void *logits, size_t n);
+    /* x[i] = exp(x[i]). */
+    void (*exponential)(void *x, size_t n);
     /* The first largest of n >= 1 numbers; the first NaN if there is one. */
     size_t (*largest)(const void *row, size_t n);
     /* out[i] = row[i] > 0. */
@@ -173,6 +185,9 @@ extern const cdrop_path cdrop_path_avx512;
 #elif defined(__aarch64__)
 extern const cdrop_path cdrop_path_neon;
 #endif
+
+/* Whether a loss is one of numbers, not of classes. */
+static inline int cdrop_of_numbers(cdrop_loss loss) { return loss >= CDROP_SQUARED_ERROR; }
 
 static inline size_t cdrop_blocks(size_t n) { return (n + CDROP_BLOCK - 1) / CDROP_BLOCK; }
 static inline size_t cdrop_pad(size_t n) { return (n + CDROP_LANES - 1) / CDROP_LANES * CDROP_LANES; }

@@ -6,10 +6,9 @@
 
 typedef struct {
     cdrop_loss loss;
+    const double *parameters;
     const int64_t *rows; /* which row of labels, targets and weights is row i, or NULL */
-    const int64_t *labels;
-    const void *targets;
-    const double *weights;
+    cdrop_truth truth;
     double weight_sum; /* over the batch */
     size_t n;          /* outputs of a row */
 } cdrop_loss_rows;

@@ -49,6 +49,17 @@ static void take_background(cdrop_network *n, size_t n_in)
     n->background_columns = cdrop_take_lists(&n->state, n->k, n_in, 1, 0);
 }
 
+/* One number for each output with CDROP_QUANTILE, else a single one. */
+static void take_loss_parameters(cdrop_network *n, const cdrop_design *d)
+{
+    const size_t count = d->loss == CDROP_QUANTILE ? d->units[d->layers] : 1;
+    if (!d->loss_parameters)
+        return;
+    n->loss_parameters = cdrop_take(&n->state, count, sizeof *n->loss_parameters);
+    if (n->loss_parameters)
+        memcpy(n->loss_parameters, d->loss_parameters, count * sizeof *n->loss_parameters);
+}
+
 cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d)
 {
     /* Everything begins as zeros, so cdrop_network_free can also take a network whose making has failed. */
@@ -69,6 +80,7 @@ cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d
         take_state(n, i);
     }
     take_background(n, d->units[0]);
+    take_loss_parameters(n, d);
     if (n->state.failed) {
         cdrop_network_free(n);
         return CDROP_NO_MEMORY;

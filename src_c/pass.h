@@ -57,6 +57,7 @@ struct cdrop_network {
     layer *layer;
     cdrop_activation activation;
     cdrop_loss loss;
+    double *loss_parameters; /* or NULL */
     uint64_t seed;
     cdrop_workspace state, batch, training;
     size_t rows, training_rows; /* capacity */

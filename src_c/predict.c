@@ -8,7 +8,7 @@
 static size_t answer_size(const cdrop_network *n, cdrop_answer answer)
 {
     const size_t units = n->layer[n->layers - 1].n_out;
-    if (answer != CDROP_LABELS || n->loss == CDROP_SQUARED_ERROR)
+    if (answer != CDROP_LABELS || cdrop_of_numbers(n->loss))
         return units * n->k->size;
     return (n->loss == CDROP_SOFTMAX_CROSS_ENTROPY ? 1 : units) * sizeof(int64_t);
 }
@@ -22,7 +22,7 @@ static void answer_row(const pass *s, size_t row, const void *outputs, size_t un
 {
     const cdrop_kernels *k = s->n->k;
     const cdrop_loss loss = s->n->loss;
-    if (s->answer != CDROP_OUTPUTS && loss != CDROP_SQUARED_ERROR &&
+    if (s->answer != CDROP_OUTPUTS && !cdrop_of_numbers(loss) &&
         !cdrop_all_finite(k->size == sizeof(float) ? CDROP_FLOAT32 : CDROP_FLOAT64, outputs, units)) {
         answer_nothing(s, row, answer_size(s->n, s->answer));
         return;
@@ -36,9 +36,11 @@ static void answer_row(const pass *s, size_t row, const void *outputs, size_t un
         k->softmax(out, outputs, units);
     else
         memcpy(out, outputs, units * k->size);
-    /* The sigmoid works in place, on the outputs just copied. */
+    /* These work in place, on the outputs just copied. */
     if (s->answer == CDROP_PROBABILITIES && loss == CDROP_SIGMOID_CROSS_ENTROPY)
         k->activate(out, units, units, 1, CDROP_SIGMOID);
+    if (s->answer != CDROP_OUTPUTS && loss == CDROP_POISSON)
+        k->exponential(out, units);
 }
 
 static void predict_job(void *argument, cdrop_team team)

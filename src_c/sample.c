@@ -89,6 +89,20 @@ static void add_outputs(double *mean, double *squares, const double *x, size_t n
     }
 }
 
+/* Of a sigmoid, p is the smaller of a label's two probabilities. */
+static void put_sample(const sampling *q, size_t row, const double *z, const double *p)
+{
+    const cdrop_network *n = q->pass.n;
+    const size_t units = outputs(n), at = ((size_t)q->pass.step * q->out.stride + q->done + row) * units;
+    for (size_t i = 0; i < units; i++)
+        if (n->loss == CDROP_SOFTMAX_CROSS_ENTROPY)
+            put_real(n, q->out.samples, at + i, p[i]);
+        else if (n->loss == CDROP_SIGMOID_CROSS_ENTROPY)
+            put_real(n, q->out.samples, at + i, z[i] > 0 ? 1 - p[i] : p[i]);
+        else
+            put_real(n, q->out.samples, at + i, z[i]);
+}
+
 static void add_row(const sampling *q, size_t row, double *scratch)
 {
     const cdrop_network *n = q->pass.n;
@@ -102,8 +116,13 @@ static void add_row(const sampling *q, size_t row, double *scratch)
         *second += add_softmax(mean, p, z, units);
     else if (n->loss == CDROP_SIGMOID_CROSS_ENTROPY)
         add_sigmoid(mean, second, p, z, units);
-    else
+    else {
+        if (n->loss == CDROP_POISSON)
+            cdrop_kernels_of(CDROP_FLOAT64)->exponential(z, units);
         add_outputs(mean, second, z, units, (double)(q->pass.step + 1));
+    }
+    if (q->out.samples)
+        put_sample(q, row, z, p);
 }
 
 /* ---- The results of one row ---- */
@@ -130,9 +149,9 @@ static void finish_row(const sampling *q, size_t row, size_t at)
     const double passes = (double)q->how->passes, *second = q->second + row * apart;
     double *mean = q->mean + row * units, entropy = 0;
     for (size_t i = 0; i < units; i++) {
-        const double p = n->loss == CDROP_SQUARED_ERROR ? mean[i] : mean[i] / passes;
+        const double p = cdrop_of_numbers(n->loss) ? mean[i] : mean[i] / passes;
         put_real(n, q->out.mean, at * units + i, p);
-        if (n->loss == CDROP_SQUARED_ERROR)
+        if (cdrop_of_numbers(n->loss))
             put_real(n, q->out.deviation, at * units + i, sqrt(second[i] / passes));
         else if (n->loss == CDROP_SIGMOID_CROSS_ENTROPY)
             put_entropies(q, at * units + i, minus_p_log_p(p) + minus_p_log_p(1 - p), second[i] / passes);

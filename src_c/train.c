@@ -335,12 +335,11 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
         .bias_update = cdrop_update_of(optimizer, 1),
         .max_norm = optimizer->max_norm,
         .loss = {.loss = n->loss,
+                 .parameters = n->loss_parameters,
                  .rows = batch->rows,
-                 .labels = batch->labels,
-                 .targets = batch->targets,
-                 .weights = batch->weights,
+                 .truth = batch->truth,
                  .n = n->layer[n->layers - 1].n_out,
-                 .weight_sum = cdrop_weight_sum(batch->weights, batch->rows, batch->n)},
+                 .weight_sum = cdrop_weight_sum(batch->truth.weights, batch->rows, batch->n)},
     };
     /* Decided once, before the job: all threads must agree on it. */
     cdrop_choose_products(&s);

@@ -52,6 +52,35 @@ NO_ROW_WEIGHTS = [
     *["a", 1.0, [1.0], [1.0, 2.0, 3.0], [[1.0, 1.0]], [1.0, -1.0], [0.0, 0.0], [1.0, NAN]],
     *[[1.0, INF], [1e308, 1e308], [5e-324, 0.0], [1j, 1.0], ["1", "2"], [None, 1.0], RAGGED],
 ]
+NO_SMOOTHING = [*NO_NUMBER, NAN, INF, -INF, -0.1, 1.0, 1, 1.5, HUGE]
+NO_DELTA = [*NO_NUMBER, NAN, INF, -INF, -0.5, 0, 0.0, HUGE]
+NO_LEVEL = [
+    *[value for value in NO_NUMBER if not isinstance(value, list)],
+    *[
+        NAN,
+        INF,
+        -INF,
+        -0.5,
+        0,
+        1,
+        1.0,
+        1.5,
+        HUGE,
+        [],
+        "",
+        "median",
+        [0.5, None, 0.5],
+        [0.5, "0.5", 0.5],
+    ],
+    *[
+        [0.5, NAN, 0.5],
+        [[0.5]] * 3,
+        [0.5] * 4,
+        [0.0, 0.5, 0.9],
+        {0.1, 0.5, 0.9},
+        np.ones((3, 1)) / 2,
+    ],
+]
 NO_KEY = [*NO_WHOLE, -1, 2**64, HUGE]
 BAD_KEY = {"seed": NO_KEY, "step": NO_KEY, "layer": [*NO_WHOLE, -1, 2**32]}
 BAD_STREAM = {
@@ -158,6 +187,17 @@ KERNELS = {
                 *[[0, 2**63], [0, None], [0, HUGE], ["0", "1"], [NAN, 0], RAGGED, None],
             ],
             "sample_weight": NO_ROW_WEIGHTS,
+            "label_smoothing": NO_SMOOTHING,
+        },
+    ),
+    "softmax_cross_entropy-soft": Call(
+        kernels.softmax_cross_entropy,
+        {"logits": X, "labels": np.full((2, 3), 1 / 3)},
+        {
+            "labels": [
+                *[X, X.T, np.full((2, 3), 0.5), np.full((2, 3), 1 / 3, "f4"), np.eye(3)[:2, :2]],
+                *[np.eye(3), np.eye(2, 3, dtype=int), np.eye(2, 3) * NAN, np.eye(2, 3) * 2 - 1 / 3],
+            ],
         },
     ),
     "sigmoid_cross_entropy": Call(
@@ -174,17 +214,34 @@ KERNELS = {
                 X.T,
             ],
             "sample_weight": NO_ROW_WEIGHTS,
+            "label_smoothing": NO_SMOOTHING,
         },
     ),
-    "squared_error": Call(
-        kernels.squared_error,
-        {"outputs": X, "targets": X},
-        {
-            "outputs": NO_KERNEL_MATRIX,
-            "targets": [*NO_KERNEL_MATRIX, *OTHER_SHAPES, X.T, X.astype("f4")],
-            "sample_weight": NO_ROW_WEIGHTS,
-        },
-    ),
+    **{
+        name: Call(
+            getattr(kernels, name),
+            {"outputs": X, "targets": abs(X)},
+            {
+                "outputs": NO_KERNEL_MATRIX,
+                "targets": [
+                    *NO_KERNEL_MATRIX,
+                    *OTHER_SHAPES,
+                    X.T,
+                    X.astype("f4"),
+                    *own.pop("targets", ()),
+                ],
+                "sample_weight": NO_ROW_WEIGHTS,
+                **own,
+            },
+        )
+        for name, own in (
+            ("squared_error", {}),
+            ("absolute_error", {}),
+            ("huber", {"delta": NO_DELTA}),
+            ("poisson", {"targets": [-abs(X)]}),
+            ("quantile", {"quantiles": [*NO_LEVEL, [0.5, 0.5], [0.5, 0.5, 1.0]]}),
+        )
+    },
     "update": Call(
         updated,
         UPDATE,
@@ -266,6 +323,9 @@ SETTINGS = {
     ],
     "activation": NO_NAME,
     "loss": NO_NAME,
+    "label_smoothing": NO_SMOOTHING,
+    "huber_delta": [*NO_DELTA, 2.0],
+    "quantiles": [*NO_LEVEL, 0.9, [0.1, 0.5, 0.9]],
     "initializer": NO_NAME,
     "scaling": NO_NAME,
     "seed": NO_KEY,
@@ -285,6 +345,16 @@ MAKING = {
             ],
             **SETTINGS,
         },
+    ),
+    "Network-huber": Call(
+        Network,
+        {"units": [5, 4, 4, 3], "loss": "huber"},
+        {"huber_delta": NO_DELTA, "label_smoothing": [0.1], "quantiles": [0.9]},
+    ),
+    "Network-quantile": Call(
+        Network,
+        {"units": [5, 4, 4, 3], "loss": "quantile"},
+        {"quantiles": NO_LEVEL, "label_smoothing": [0.1], "huber_delta": [2.0]},
     ),
     "make_network": Call(
         make_network,
@@ -432,7 +502,7 @@ METHODS = {
     "predict_uncertainty": Call(
         partial(on_network, "predict_uncertainty", LOSSES[2]),
         {"X": np.ones((2, 5)), "mc_samples": 2},
-        {"X": NO_X, "mc_samples": [*NO_SAMPLES, None], "seed": NO_SEED},
+        {"X": NO_X, "mc_samples": [*NO_SAMPLES, None], "seed": NO_SEED, "samples": NO_FLAG},
     ),
     "subnetworks": Call(
         partial(on_network, "subnetworks", LOSSES[0]),

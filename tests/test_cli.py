@@ -1268,7 +1268,37 @@ def test_info_says_where_the_threads_come_from():
     assert "threads   1 (CDROP_NUM_THREADS)" in done.stdout
 
 
-def test_unknown_simd_path_is_an_error():
-    done = run("info", env={**os.environ, "CDROP_SIMD": "mmx"})
-    assert done.returncode != 0
-    assert "CDROP_SIMD is 'mmx'" in done.stderr
+@pytest.mark.parametrize(
+    "program", [["-m", "cdrop"], ["-mcdrop"], ["-W", "error", "cdrop"]], ids=str
+)
+@pytest.mark.parametrize("variable", ["CDROP_SIMD=mmx", "CDROP_NUM_THREADS=abc"])
+def test_bad_variable_of_the_environment_is_one_line(variable, program, tmp_path):
+    name, _, value = variable.partition("=")
+    script = tmp_path / "cdrop"  # as pip writes it
+    script.write_text("import sys\nfrom cdrop.cli import main\nsys.exit(main())\n")
+    program = [str(script) if word == "cdrop" and "-m" not in program else word for word in program]
+    done = subprocess.run(
+        [sys.executable, *program, "info"],
+        env={**os.environ, name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(rf"cdrop: error: {name} is {value!r}; expected .*\n", done.stderr)
+    assert done.stdout == ""
+
+
+def test_bad_variable_is_an_exception_of_the_import(tmp_path):
+    for arguments in (["-c", "import cdrop", "-m", "cdrop"], [str(tmp_path / "own.py")]):
+        (tmp_path / "own.py").write_text("import cdrop\n")
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, "CDROP_SIMD": "mmx"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+        assert "ImportError: CDROP_SIMD is 'mmx'" in done.stderr

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import ACTIVATIONS, LOSSES, problem
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import mean_poisson_deviance
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import cdrop
@@ -247,10 +248,19 @@ def test_what_cannot_be_taken_over_is_told():
             from_sklearn(bad)
     with pytest.raises(ValueError, match="not fitted"):
         from_sklearn(MLPClassifier())
-    if "loss" in MLPRegressor().get_params():
-        theirs, _ = fitted(MLPRegressor, TARGETS["binary"] + 1.0, loss="poisson")
-        with pytest.raises(ValueError, match="model has the loss 'poisson'"):
-            from_sklearn(theirs)
+
+
+@pytest.mark.skipif("loss" not in MLPRegressor().get_params(), reason="new in scikit-learn 1.7")
+def test_the_loss_comes_along():
+    counts = TARGETS["binary"] + 1.0
+    theirs, x = fitted(MLPRegressor, counts, loss="poisson")
+    ours = from_sklearn(theirs)
+    assert (ours.loss, ours.out_activation_) == ("poisson", "exp")
+    np.testing.assert_allclose(ours.predict(x), theirs.predict(x), rtol=1e-12)
+    np.testing.assert_allclose(run(to_onnx(ours), x)["output"][:, 0], ours.predict(x), rtol=CLOSE)
+    assert ours.network_.evaluate(x, counts).loss == pytest.approx(
+        mean_poisson_deviance(counts, theirs.predict(x)) / 2
+    )
 
 
 def test_a_model_that_is_converted_keeps_its_generator():

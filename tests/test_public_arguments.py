@@ -25,8 +25,10 @@ from test_arguments import (
     MAKING,
     METHODS,
     NAN,
+    NO_DELTA,
     NO_FLAG,
     NO_KEY,
+    NO_LEVEL,
     NO_NAME,
     NO_NUMBER,
     NO_PATH,
@@ -34,6 +36,7 @@ from test_arguments import (
     NO_ROW_WEIGHTS,
     NO_SAMPLES,
     NO_SEED,
+    NO_SMOOTHING,
     NO_WHOLE,
     NO_X,
     RAGGED,
@@ -187,6 +190,11 @@ def parameter_calls(kind):
     bad = dict(PARAMETERS)
     if kind is DropoutMLPClassifier:
         bad["class_weight"] = ["Balanced", 3, [1, 2], {0: -1.0}, {0: "1"}, {0: NAN}, object()]
+        bad |= {"soft_labels": NO_FLAG, "label_smoothing": NO_SMOOTHING}
+    else:
+        bad["loss"] = [*NO_NAME, "softmax_cross_entropy", "pinball"]
+        bad |= {"huber_delta": NO_DELTA, "sort_quantiles": NO_FLAG}
+        bad["quantile"] = [*NO_LEVEL, [0.5, 0.5], (0.1, 0.9, 0.1), [1.0], RAGGED]
     good = quick(kind).get_params()
     return {
         f"{kind.__name__}-{name}": Call(
@@ -230,7 +238,7 @@ NO_X12 = [
 OTHER_X12 = [*NO_X12[:5], *NO_X12[6:], np.ones((12, 4))]  # there any number of rows is right
 # What scikit-learn says of data, whose checks want these words and no name.
 SAYS = (
-    "X|y|mc_samples|seed|Expected 2D array|Found array with|Found input variables|could not convert|sequence|"
+    "X|y|mc_samples|seed|samples|Expected 2D array|Found array with|Found input variables|could not convert|sequence|"
     "Complex data not supported|float\\(\\) argument|Input should have|Unknown label type"
 )
 NO_WEIGHTS = [value for value in NO_ROW_WEIGHTS if not isinstance(value, float)]
@@ -241,7 +249,7 @@ def method_calls(kind):
     """Calls of an estimator's methods."""
     good = DATA[kind]
     x, name = {"X": ROWS}, kind.__name__
-    samples = {"mc_samples": NO_SAMPLES, "seed": NO_SEED}
+    samples = {"mc_samples": NO_SAMPLES, "seed": NO_SEED, "samples": NO_FLAG}
     validated = {**good, "X_val": ROWS, "y_val": good["y"]}
     y = [*NO_Y, np.zeros((12, 3))[:, :0]]
     if kind is DropoutMLPClassifier:

@@ -47,7 +47,8 @@ DESIGNS = [
 
 
 def arrays(told):
-    return {field.name: getattr(told, field.name) for field in fields(told)}
+    found = {field.name: getattr(told, field.name) for field in fields(told)}
+    return {name: array for name, array in found.items() if array is not None}
 
 
 def bytes_of(told):

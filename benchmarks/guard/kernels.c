@@ -205,7 +205,7 @@ static void count_steps(bench *b, const char *name, uint64_t keep)
         cdrop_network_set(b->network, l, CDROP_WEIGHT, weight, bias);
     }
     fill(b->x, LINES * UNITS, 20);
-    b->batch = (cdrop_batch){.x = b->x, .n = LINES, .labels = labels};
+    b->batch = (cdrop_batch){.x = b->x, .n = LINES, .truth.labels = labels};
     b->optimizer =
         (cdrop_optimizer){.rule = CDROP_RMSPROP, .learning_rate = 1e-3, .l2 = 1e-3, .a = 0.9, .epsilon = 1e-8};
     steps(b); /* takes the memory */

@@ -58,7 +58,7 @@ __all__ = ["BaseDropoutMLP", "named"]
 _OUT_ACTIVATIONS = {
     "softmax_cross_entropy": "softmax",
     "sigmoid_cross_entropy": "logistic",
-    "squared_error": "identity",
+    "poisson": "exp",
 }
 _FLOATS = (np.float64, np.float32)
 _KEPT = ("best", "last")  # weights that early stopping keeps
@@ -101,7 +101,16 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share."""
 
     # Parameters that pickles and files of earlier versions lack.
-    _added: Mapping[str, Any] = {"interrupt": "keep", "scoring": None}
+    _added: Mapping[str, Any] = {
+        "interrupt": "keep",
+        "scoring": None,
+        "soft_labels": False,
+        "label_smoothing": 0.0,
+        "loss": "squared_error",
+        "huber_delta": 1.0,
+        "quantile": 0.5,
+        "sort_quantiles": False,
+    }
     interrupt = "keep"
     scoring: Scoring = None
     _doc_link_module = "cdrop"
@@ -226,8 +235,10 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def out_activation_(self) -> str:
-        """Name of the output's activation: "softmax", "logistic" or "identity"."""
-        return self._computed("out_activation_", lambda net: _OUT_ACTIVATIONS[net.loss])
+        """Name of the output's activation: "softmax", "logistic", "exp" or "identity"."""
+        return self._computed(
+            "out_activation_", lambda net: _OUT_ACTIVATIONS.get(net.loss, "identity")
+        )
 
     @out_activation_.setter
     def out_activation_(self, value: str) -> None:
@@ -399,19 +410,26 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         return [EpochTasks(self, options.max_iter, X=X, y=y, metadata=metadata)]
 
     def _warn_of_end(self, watch: _Watch) -> None:
-        """Warn where a fit ended too early, or at `max_iter` without being one of several."""
+        """Warn where a fit ended too early, or at `max_iter` without being one of a loop."""
         options = watch.options
         best = self.best_validation_loss_
         if watch.enough is not None and (not self._stopped or (best or 0.0) <= watch.enough):
             return  # all targets are alike: there is nothing to learn but one number
         if self._stopped:
             self._warn_if_untrained(watch)
-        elif self.n_iter_ == options.max_iter and not self.warm_start:
+        elif self.n_iter_ == options.max_iter and not self._is_in_a_loop(options.max_iter):
             warn(
                 f"Stochastic Optimizer: Maximum iterations ({options.max_iter}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
             )
+
+    def _is_in_a_loop(self, max_iter: int) -> bool:
+        """Return whether the fit is one of many short ones: of one epoch, or as long as the last that warned."""
+        if not self.warm_start:
+            return False
+        last, self._warned_at = vars(self).get("_warned_at"), max_iter
+        return max_iter in (1, last)
 
     def _partial_fit(
         self, X: Any, y: Any, sample_weight: Any, classes: Any, callbacks: Sequence[Any]
@@ -533,7 +551,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Make or check the network, begin the fit, and return what the training needs besides."""
         options, width, kind = watch.options, self._width(data.targets), data.x.dtype.name
-        settings = design(self, data.x.shape[1], width, self._loss(), kind)
+        settings = design(self, data.x.shape[1], width, self._loss_settings(width), kind)
         rows = None if data.weight is None else _rows_with_weight(data.weight)
         if fresh:
             assigned = self.__dict__.pop("_assigned", {})
@@ -547,9 +565,9 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         n = data.x.shape[0] if rows is None else len(rows)
         size = _batch_size(options, n, partial)
         if options.early_stopping and held_out is not None:
-            alike = _are_alike(*held_out[1:])
+            alike = self._are_alike(*held_out[1:])
             watch.by_loss = options.scoring == "loss" or (options.scoring is None and alike)
-            if watch.by_loss and alike and _are_alike(data.targets, data.weight):
+            if watch.by_loss and alike and self._are_alike(data.targets, data.weight):
                 watch.enough = self._enough(data.targets) + options.tol
             watch.guessed = self._guess_score(*held_out[1:])
         rate = schedule(self, options, held_out is not None, watch.by_loss)
@@ -573,6 +591,11 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         rows = ScoredRows(held_out)
         rows.name, rows.scorer = scorer.name, lambda seen: scorer(watch.estimator, seen)
         return rows
+
+    def _are_alike(self, targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:
+        """Whether all targets with weight are equal, so that a score of them says little or nothing."""
+        counted = targets if weight is None else targets[weight > 0]
+        return bool((counted == counted[:1]).all())
 
     def _evaluation(self, held_out: tuple[Any, ...]) -> Evaluation:
         return self.network_._evaluated(self.network_._validation_data(held_out))
@@ -629,20 +652,24 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         return not (math.isclose(score, best[0]) and math.isclose(seen.loss, best[1]))
 
     def _adopt(self, settings: dict[str, Any]) -> None:
-        """Check that the network is the one that the parameters describe; rates of dropout may have changed."""
+        """Check that the network is the one that the parameters describe.
+
+        Rates of dropout and what the loss is set to may have changed.
+        """
         old = self.network_
-        for name in ("units", "activation"):
+        for name in ("units", "activation", "loss"):
             fitted, now = getattr(old, name), settings[name]
             if fitted != now:
                 raise ValueError(
                     f"the network was made with {name} {fitted}; it would now be {now}, and can only be trained anew "
                     "(fit with warm_start=False)"
                 )
-        rates = drop_rates("dropout", settings["dropout"], len(old.dropout))
-        if (rates, drop_rate("input_dropout", settings["input_dropout"])) != (
-            old.dropout,
-            old.input_dropout,
-        ):
+        now = {
+            "dropout": drop_rates("dropout", settings["dropout"], len(old.dropout)),
+            "input_dropout": drop_rate("input_dropout", settings["input_dropout"]),
+            **{name: settings[name] for name in old._loss_settings},
+        }
+        if any(getattr(old, name) != value for name, value in now.items()):
             new = Network(**settings, seed=old.seed, threads=old.threads)
             new.load_state_dict({**old.state_dict(), "settings": new.state_dict()["settings"]})
             self.network_ = new
@@ -813,12 +840,12 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self._check_fitted()
         return self._features(X)
 
-    def _outputs(self, X: Any) -> Iterator[NDArray[Any]]:
-        """Yield the network's outputs without dropout, for some rows at a time; raise where they overflow."""
+    def _outputs(self, X: Any, answer: str = "outputs") -> Iterator[NDArray[Any]]:
+        """Yield the network's outputs, or another answer of its engine, for some rows at a time; raise on overflow."""
         x, net = self._checked(X), self.network_
         piece = min(net._piece(), max(256, _OUTPUTS_AT_ONCE // net.units[-1]))
         for first in range(0, x.shape[0], piece):
-            outputs = net._answers(x[first : first + piece], first, "outputs")
+            outputs = net._answers(x[first : first + piece], first, answer)
             yield self._finite(outputs, first)
 
     def _checked_finite(self, X: Any) -> Any:
@@ -1052,12 +1079,6 @@ def _warn_if_far(x: Any, held_out: Any) -> None:
             "the training rows. Expected rows that were transformed as X was; a Pipeline does so with "
             "transform_input=['X_val'] (see docs/scikit-learn.md)"
         )
-
-
-def _are_alike(targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:
-    """Whether all targets with weight are equal, so that a score of them says little or nothing."""
-    counted = targets if weight is None else targets[weight > 0]
-    return bool((counted == counted[:1]).all())
 
 
 def _batch_size(options: Options, n: int, partial: bool) -> int:

@@ -15,7 +15,13 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from cdrop import _kernels
-from cdrop._checks import finite_number, row_weights, truth_value
+from cdrop._checks import (
+    class_probabilities,
+    finite_number,
+    row_weights,
+    smoothing_share,
+    truth_value,
+)
 from cdrop._labels import label_array, same_type, sorted_numbers
 from cdrop.estimators.base import BaseDropoutMLP
 from cdrop.estimators.scoring import Scoring
@@ -24,6 +30,8 @@ from cdrop.schedules import Schedule
 from cdrop.uncertainty import ClassificationUncertainty
 
 __all__ = ["DropoutMLPClassifier"]
+
+_TWO = 2  # classes have one output
 
 
 def _distinct(name: str, values: Any) -> NDArray[Any]:
@@ -80,6 +88,14 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         labels: a list with a dict of the weights of 0 and 1 for each label, which are multiplied. A name that is no
         class is an error, unless all classes have a weight. "balanced" gives all classes the same sum over the rows
         whose sample weight is not 0, before sample weights. Validation rows are not weighted by class.
+    soft_labels : bool, default False
+        Whether `y` has probabilities of the classes (soft labels), shape (n_samples, n_classes), rows that sum to 1.
+        `classes_` are then the numbers of the columns, or the sorted `classes` of `partial_fit`. Scores and strata
+        count the most probable class, which is also what a scorer of `scoring` gets as `y`. `class_weight` must be
+        None.
+    label_smoothing : float, default 0.0
+        At least 0 and below 1: share of the target that is spread evenly over the classes in training; for several
+        labels, over yes and no (Szegedy et al. 2016, section 7). Scores and the validation loss do not smooth.
     shuffle : bool, default True
         Whether to draw a new order of the rows in each epoch.
     random_state : int, RandomState instance or None, default None
@@ -141,32 +157,46 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     Attributes
     ----------
     classes_ : ndarray, shape (n_classes,)
+        Class labels, sorted; with several labels, the numbers of their columns.
     n_features_in_ : int
+        Number of features.
     feature_names_in_ : ndarray of str
         Only if the features have names.
     network_ : Network
         The trained network.
     n_iter_ : int
         Epochs of the last call of `fit`.
-    n_layers_, n_outputs_, out_activation_
-        Layers with input and output; outputs, 1 for two classes; "softmax" or "logistic".
+    n_layers_ : int
+        Number of layers, with input and output.
+    n_outputs_ : int
+        Number of outputs, 1 for two classes.
+    out_activation_ : str
+        "softmax" or "logistic".
     t_ : int
         Rows trained on, over all epochs.
-    loss_, loss_curve_ : float, list of float
-        Training loss of the last epoch; of each, over all calls of a warm start.
+    loss_ : float
+        Training loss of the last epoch.
+    loss_curve_ : list of float
+        That of each epoch, over all calls of a warm start.
     best_loss_ : float or None
         Smallest training loss; None with early stopping.
-    validation_loss_curve_, validation_scores_ : list of float or None
-        Loss of the validation rows, and their score by `scoring`, after each epoch; None where there are none.
-    best_validation_score_, best_validation_loss_ : float or None
-        Score (by `scoring`) and loss of the weights with the highest score, or with the smallest loss where that
-        decides; with early stopping these weights were kept. -inf and inf where no score was a finite number.
-    coefs_, intercepts_ : list of ndarray
-        Copies of weights and biases, layer by layer. Assigning a list replaces them (checked as by
+    validation_loss_curve_ : list of float or None
+        Loss of the validation rows after each epoch; None where there are none.
+    validation_scores_ : list of float or None
+        Their score by `scoring`.
+    best_validation_score_ : float or None
+        Score (by `scoring`) of the weights with the highest score, or with the smallest loss where that decides; with
+        early stopping these weights were kept. -inf where no score was a finite number.
+    best_validation_loss_ : float or None
+        Loss of the same weights.
+    coefs_ : list of ndarray
+        Copies of the weights, layer by layer. Assigning a list replaces them (checked as by
         ``network_.set_weights``). Assigned before the first fit, they are the initial weights of `partial_fit`, or of
         `fit` with `warm_start`.
+    intercepts_ : list of ndarray
+        The same of the biases.
     learning_rate_ : float
-        What the next epoch would have.
+        Learning rate of the next epoch.
 
     Raises
     ------
@@ -203,6 +233,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout: a simple way to prevent neural networks from
     overfitting", JMLR 15 (2014).
 
+    Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception architecture for computer vision", CVPR 2016.
+
     Examples
     --------
     >>> from sklearn.datasets import load_breast_cancer
@@ -216,6 +248,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     True
     """
 
+    # Of estimators that were pickled before there were these parameters.
+    soft_labels: bool = False
+    label_smoothing: float = 0.0
     _remembered = (*BaseDropoutMLP._remembered, "classes_", "_multilabel")
 
     def __init__(
@@ -234,6 +269,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         power_t: float = 0.5,
         max_iter: int = 200,
         class_weight: Any = None,
+        soft_labels: bool = False,
+        label_smoothing: float = 0.0,
         shuffle: bool = True,
         random_state: Any = None,
         tol: float = 1e-4,
@@ -282,6 +319,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             interrupt=interrupt,
         )
         self.class_weight = class_weight
+        self.soft_labels = soft_labels
+        self.label_smoothing = label_smoothing
 
     def partial_fit(
         self,
@@ -299,8 +338,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         X, y, sample_weight
             As for `fit`; `y` need not have all classes.
         classes : array_like or set, optional
-            All classes there will be; needed in the first call. For several labels: the numbers of their columns, or 0
-            and 1.
+            All classes there will be; needed in the first call, except with `soft_labels`. For several labels: the
+            numbers of their columns, or 0 and 1.
         callbacks : sequence of cdrop.callbacks.Callback, default ()
             As for `fit`.
 
@@ -317,7 +356,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         first, given = "network_" not in vars(self), None
         if classes is not None:
             given = _distinct("classes", classes)
-        elif first:
+        elif first and not self._are_soft():
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if not first and given is not None:
             self._check_same_classes(given)
@@ -331,7 +370,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         ----------
         X : {array_like, sparse matrix}, shape (n_samples, n_features)
         y : array_like, shape (n_samples,) or (n_samples, n_labels)
-            True labels. A class that was not in the training data counts as wrongly predicted.
+            True labels. A class that was not in the training data counts as wrongly predicted. With `soft_labels`,
+            probabilities of the classes, of which the most probable one counts, or labels.
         sample_weight : array_like, shape (n_samples,), optional
 
         Returns
@@ -345,8 +385,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         """
         predicted, labels = self._predicted(X), self._checked_labels("y", y)
         weight = row_weights("sample_weight", sample_weight, len(predicted))
-        self._check_shape("y", labels)
-        if not self._multilabel:
+        if labels.ndim == 2 and self._are_soft():
+            self._check_shape("y", labels)
+            labels = self._most_probable(self._encoded("y", labels, np.dtype(np.float64)))
+        elif self._multilabel or labels.ndim > 1:
+            self._check_shape("y", labels)
+        else:
             labels = sorted_numbers("y", labels, self.classes_)
         return float(accuracy_score(labels, predicted, sample_weight=weight))
 
@@ -444,7 +488,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             return np.hstack([-np.logaddexp(zero, outputs), positive])
 
     def predict_uncertainty(
-        self, X: Any, mc_samples: int = 50, *, seed: int | None = None
+        self, X: Any, mc_samples: int = 50, *, seed: int | None = None, samples: bool = False
     ) -> ClassificationUncertainty:
         """Predict under many masks of dropout, and tell how far the predictions agree.
 
@@ -455,6 +499,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             How many masks to draw for each row.
         seed : int, optional
             Of the masks. Default: the network's, so that two calls agree.
+        samples : bool, default False
+            Whether to return the prediction under each mask too, as the attribute `samples`, of shape
+            (mc_samples, n_samples, n_classes); its memory is that of so many numbers. ``quantile(q)`` of the
+            result returns quantiles of them.
 
         Returns
         -------
@@ -467,22 +515,26 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         ValueError
             If all dropout rates are 0: all masks would agree, right or wrong. If `X` is too large for outputs that are
             finite.
+        MemoryError
+            If `samples` need more memory than is free.
         """
         x = self._checked_finite(X)
-        told = self._sampled_network().predict_uncertainty(x, mc_samples, seed=seed)
-        names = [field.name for field in dataclasses.fields(told)]
+        net = self._sampled_network()
+        told = net.predict_uncertainty(x, mc_samples, seed=seed, samples=samples)
+        names = [field.name for field in dataclasses.fields(told) if field.name != "samples"]
         parts = {name: self._finite(getattr(told, name)) for name in names}
         if not self._multilabel and len(self.classes_) <= 2:
             parts = {name: array[:, 1] for name, array in parts.items()}
             parts["mean"] = self._by_class(told.mean)
         if not self._multilabel and len(self.classes_) == 1:  # there is nothing to doubt
             parts |= {name: np.zeros_like(parts[name]) for name in names if name != "mean"}
-        return ClassificationUncertainty(**parts)
+        drawn = None if told.samples is None else self._by_class(told.samples)
+        return ClassificationUncertainty(**parts, samples=drawn)
 
     def _by_class(self, probabilities: NDArray[Any]) -> NDArray[Any]:
         """Return a column of 1 where there is one class, and the columns as they are otherwise."""
         one = not self._multilabel and len(self.classes_) == 1
-        return np.ones_like(probabilities[:, 1:]) if one else probabilities
+        return np.ones_like(probabilities[..., 1:]) if one else probabilities
 
     def _sigmoids(self, outputs: NDArray[Any]) -> NDArray[Any]:
         """Return the engine's probabilities of each label, or of both of two classes: 1 - p would lose digits."""
@@ -513,6 +565,16 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         self, y: NDArray[Any], fresh: bool, partial: bool, classes: NDArray[Any] | None
     ) -> None:
         """Find the classes, or compare with those that are known."""
+        if self._are_soft():
+            if fresh:
+                self._learn_columns(y, classes)
+            self._check_shape("y", y)
+            return
+        if type_of_target(y) == "continuous-multioutput":
+            raise ValueError(
+                f"Unknown label type: y has shape {y.shape} and numbers with fractions; expected class labels, or with "
+                "soft_labels=True the probabilities of the classes"
+            )
         check_classification_targets(y)
         kind = type_of_target(y)
         if kind == "multiclass-multioutput":
@@ -533,6 +595,23 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
                 f"Previously got {self.classes_}, `y` has {found}"
             )
 
+    def _are_soft(self) -> bool:
+        return truth_value("soft_labels", self.soft_labels)
+
+    def _learn_columns(self, y: NDArray[Any], classes: NDArray[Any] | None) -> None:
+        """Take the columns of soft labels for the classes."""
+        if y.ndim != 2 or y.shape[1] < _TWO:
+            raise ValueError(
+                f"y has shape {y.shape}; expected (n_samples, n_classes), the probabilities of at least 2 classes, or "
+                "soft_labels=False"
+            )
+        if classes is not None and len(classes) != y.shape[1]:
+            raise ValueError(
+                f"classes is {classes}; expected {y.shape[1]} classes, one for each column of y"
+            )
+        self.classes_ = np.arange(y.shape[1]) if classes is None else classes
+        self._multilabel = False
+
     def _are_the_classes(self, name: str, found: NDArray[Any]) -> bool:
         """Whether distinct labels are the known classes, all of them."""
         places = sorted_numbers(name, found, self.classes_)
@@ -547,16 +626,20 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
 
     def _check_shape(self, name: str, y: NDArray[Any]) -> None:
         """Raise unless labels have the shape of those of the first fit."""
-        fits = y.shape[1:] == ((len(self.classes_),) if self._multilabel else ())
+        columns, soft = len(self.classes_), not self._multilabel and self._are_soft()
+        fits = y.shape[1:] == ((columns,) if self._multilabel or soft else ())
         if not fits:
-            several = f"{len(self.classes_)} columns of 0 and 1"
-            expected = several if self._multilabel else "one class a row"
+            expected = f"{columns} columns of 0 and 1" if self._multilabel else "one class a row"
+            expected = f"{columns} columns of probabilities" if soft else expected
             raise ValueError(
                 f"{name} has shape {y.shape}; expected {expected}, as in the first fit"
             )
 
     def _encoded(self, name: str, y: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         self._check_shape(name, y)
+        if self._are_soft() and not self._multilabel:
+            soft = class_probabilities(name, y, (len(y), len(self.classes_)), dtype)
+            return soft if soft.shape[1] > _TWO else soft[:, 1:].copy()
         if self._multilabel:
             if not np.isin(y, (0, 1)).all():
                 raise ValueError(f"{name} has labels other than 0 and 1; expected columns of these")
@@ -569,7 +652,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         return numbers if len(self.classes_) > 2 else numbers[:, None].astype(dtype)
 
     def _decoded(self, targets: NDArray[Any]) -> NDArray[Any]:
-        """Return the labels that `_encoded` was given."""
+        """Return the labels that `_encoded` was given; of soft labels, the most probable ones."""
+        if self._are_soft() and not self._multilabel:
+            most_probable: NDArray[Any] = self.classes_[self._most_probable(targets)]
+            return most_probable
         if self._multilabel:
             return targets.astype(np.int64)
         numbers = targets if targets.ndim == 1 else targets[:, 0].astype(np.int64)
@@ -583,6 +669,10 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         given = self.class_weight
         if given is None:
             return None
+        if self._are_soft():
+            raise ValueError(
+                f"class_weight is {given!r}; expected None with soft_labels=True: weight the rows by sample_weight"
+            )
         if isinstance(given, str) and given == "balanced":
             if partial:
                 raise ValueError(
@@ -618,12 +708,26 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         several = not self._multilabel and len(self.classes_) > 2
         return "softmax_cross_entropy" if several else "sigmoid_cross_entropy"
 
+    def _loss_settings(self, width: int) -> dict[str, Any]:
+        share = smoothing_share("label_smoothing", self.label_smoothing)
+        return {"loss": self._loss(), "label_smoothing": share}
+
+    def _most_probable(self, targets: NDArray[Any]) -> NDArray[Any]:
+        """Return encoded soft labels as the numbers of their most probable classes, and labels as they are."""
+        if not self._are_soft() or self._multilabel:
+            return targets
+        numbers = targets.argmax(axis=1) if targets.shape[1] > 1 else targets[:, 0] > 0.5
+        return numbers.astype(np.int64)
+
+    def _are_alike(self, targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:
+        return super()._are_alike(self._most_probable(targets), weight)
+
     def _width(self, targets: NDArray[Any]) -> int:
         return len(self.classes_) if targets.ndim == 1 else targets.shape[1]
 
     def _guess_score(self, targets: NDArray[Any], weight: NDArray[np.float64] | None) -> float:
         """Return the share of the most frequent class, or row of labels."""
-        _, places = np.unique(targets, axis=0, return_inverse=True)
+        _, places = np.unique(self._most_probable(targets), axis=0, return_inverse=True)
         counts = np.bincount(places.ravel(), weight)
         return float(counts.max() / counts.sum())
 
@@ -634,6 +738,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     def _strata(self, targets: NDArray[Any]) -> NDArray[Any] | None:
         if self._multilabel:
             return None
+        if self._are_soft():
+            return self._most_probable(targets)
         return targets if targets.ndim == 1 else targets.astype(bool)
 
     def __sklearn_tags__(self) -> Any:

@@ -168,8 +168,10 @@ def _named_schedule(
     )
 
 
-def design(estimator: Any, features: int, outputs: int, loss: str, dtype: str) -> dict[str, Any]:
-    """Return what a network for such data is made with, but for its seed."""
+def design(
+    estimator: Any, features: int, outputs: int, loss: dict[str, Any], dtype: str
+) -> dict[str, Any]:
+    """Return what a network for such data is made with, but for its seed; `loss` has its name and settings."""
     name, hidden = "hidden_layer_sizes", estimator.hidden_layer_sizes
     widths = [hidden] if as_array(name, hidden).ndim == 0 else list(hidden)
     widths = [whole_number(f"{name}[{i}]", width, 1, 2**32) for i, width in enumerate(widths)]
@@ -180,7 +182,7 @@ def design(estimator: Any, features: int, outputs: int, loss: str, dtype: str) -
         "dropout": (rates,) * len(widths) if as_array("dropout", rates).ndim == 0 else tuple(rates),
         "input_dropout": finite_number("input_dropout", estimator.input_dropout),
         "activation": _ACTIVATIONS[activation],
-        "loss": loss,
+        **loss,
         "initializer": "glorot",  # of the spread that MLPClassifier's has
         "dtype": dtype,
     }

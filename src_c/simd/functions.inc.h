@@ -9,6 +9,7 @@
 #if REAL_BYTES == 4
 #define ROUNDER 12582912.0f /* 1.5 * 2^23 */
 #define EXP_LOWEST (-87.0f) /* below, 2^n would leave the normal numbers: exp is 0 */
+#define EXP_HIGHEST 88.0f   /* from here on it is taken to be infinite */
 #define LN2_HIGH 0x1.62e4p-1f
 #define LN2_LOW 0x1.7f7d1cp-20f
 static const float KERNEL(exp_terms)[] = {0.0013926183587713495f, 0.0083631790527225774f, 0.041666554617204574f,
@@ -16,6 +17,7 @@ static const float KERNEL(exp_terms)[] = {0.0013926183587713495f, 0.008363179052
 #else
 #define ROUNDER 6755399441055744.0 /* 1.5 * 2^52 */
 #define EXP_LOWEST (-708.0)
+#define EXP_HIGHEST 709.0
 #define LN2_HIGH 0x1.62e42fefp-1
 #define LN2_LOW 0x1.473de6af278edp-34
 static const double KERNEL(exp_terms)[] = {2.0914686968086877e-9,
@@ -31,7 +33,7 @@ static const double KERNEL(exp_terms)[] = {2.0914686968086877e-9,
                                            0.5};
 #endif
 
-/* q(r) of x <= 0, and n as vscale2 takes it. */
+/* q(r) of x in [EXP_LOWEST, EXP_HIGHEST], and n as vscale2 takes it. */
 static inline VEC KERNEL(exp_reduced)(VEC x, VEC *n)
 {
     const VEC rounder = V(vset)(ROUNDER);
@@ -53,6 +55,17 @@ static inline VEC KERNEL(exp)(VEC x)
     const VEC q = KERNEL(exp_reduced)(V(vmax)(lowest, x), &n);                 /* this order lets NaN through */
     const VEC power = V(vscale2)(V(vset)(1), n), e = V(vfma)(power, q, power); /* NaN stays in q */
     return V(vselect)(V(vbits_le)(x, lowest), V(vset)(0), e);
+}
+
+/* exp of any x. */
+static inline VEC KERNEL(exp_any)(VEC x)
+{
+    const VEC lowest = V(vset)(EXP_LOWEST), highest = V(vset)(EXP_HIGHEST);
+    VEC n;
+    const VEC q = KERNEL(exp_reduced)(V(vmin)(highest, V(vmax)(lowest, x)), &n); /* NaN goes through both */
+    const VEC power = V(vscale2)(V(vset)(1), n), e = V(vfma)(power, q, power);
+    const VEC above = V(vselect)(V(vbits_le)(x, lowest), V(vset)(0), e);
+    return V(vselect)(V(vbits_le)(highest, x), V(vset)((REAL)CDROP_INFINITY), above);
 }
 
 /* exp - 1 of x <= 0, to full relative precision near 0. */
@@ -194,5 +207,6 @@ static void KERNEL(gate)(void *delta, size_t pitch, const void *a, size_t a_pitc
 #undef EACH_ACTIVATION
 #undef ROUNDER
 #undef EXP_LOWEST
+#undef EXP_HIGHEST
 #undef LN2_HIGH
 #undef LN2_LOW

@@ -105,6 +105,28 @@ static double KERNEL(softmax_row)(void *dlogits_, const void *logits_, size_t n,
     return cdrop_log((double)sum) - ((double)of_label - (double)max);
 }
 
+/* Targets are probabilities t, or without them those of the label, smoothed. With T their sum, which is 1 to rounding, and
+ * m the largest logit: T log sum exp(z - m) - sum t (z - m). */
+static double KERNEL(softmax_to_row)(void *dlogits_, const void *logits_, const void *targets_, size_t n, int64_t label,
+                                     double factor, double smoothing)
+{
+    const REAL *logits = logits_, *targets = targets_, max = KERNEL(row_max)(logits, n);
+    REAL *dlogits = dlogits_;
+    const double sharp = 1 - smoothing, even = smoothing / (double)n;
+    double total = 0, linear = 0;
+#define TARGET(i) (sharp * (targets ? (double)targets[i] : (double)((int64_t)(i) == label)) + even)
+    for (size_t i = 0; i < n; i++) {
+        total += TARGET(i);
+        linear += TARGET(i) * ((double)logits[i] - (double)max);
+    }
+    const REAL sum = KERNEL(exponentials)(dlogits, logits, n, max);
+    KERNEL(scale_row)(dlogits, n, (REAL)(factor * total / (double)sum));
+    for (size_t i = 0; i < n; i++)
+        dlogits[i] -= (REAL)(factor * TARGET(i));
+#undef TARGET
+    return total * cdrop_log((double)sum) - linear;
+}
+
 static void KERNEL(softmax)(void *out, const void *logits, size_t n)
 {
     const REAL sum = KERNEL(exponentials)(out, logits, n, KERNEL(row_max)(logits, n));
@@ -130,20 +152,25 @@ static void KERNEL(positive)(int64_t *out, const void *row_, size_t n)
 
 /* max(x, 0) - x t + log(1 + exp(-|x|)), which is -t log s - (1 - t) log(1 - s) with s = sigmoid(x), for x of any size.
  */
-static double KERNEL(sigmoid_row)(void *dlogits_, const void *logits_, const void *targets_, size_t n, double factor)
+static double KERNEL(sigmoid_row)(void *dlogits_, const void *logits_, const void *targets_, size_t n, double factor,
+                                  double smoothing)
 {
     const REAL *logits = logits_, *targets = targets_;
-    REAL *dlogits = dlogits_, e[CDROP_LANES];
+    const VEC sharp = V(vset)((REAL)(1 - smoothing)), even = V(vset)((REAL)(smoothing / 2));
+    REAL *dlogits = dlogits_, e[CDROP_LANES], smooth[CDROP_LANES];
     VEC x[PARTIALS], t[PARTIALS], part[PARTIALS];
     double loss = 0;
     for (size_t i = 0; i < n; i += CDROP_LANES) {
         KERNEL(load_group)(x, logits + i, n - i, V(vset)(0));
         KERNEL(load_group)(t, targets + i, n - i, V(vset)(0));
-        for (size_t v = 0; v < PARTIALS; v++)
+        for (size_t v = 0; v < PARTIALS; v++) {
+            t[v] = V(vfma)(t[v], sharp, even);
+            V(vstore)(smooth + v * L, t[v]);
             V(vstore)(e + v * L, KERNEL(exp)(V(vsub)(V(vset)(0), V(vabs)(x[v]))));
+        }
         for (size_t j = 0; j < CDROP_LANES && i + j < n; j++) {
             const double z = (double)logits[i + j];
-            loss += (z > 0 ? z : 0) - z * (double)targets[i + j] + cdrop_log1p((double)e[j]);
+            loss += (z > 0 ? z : 0) - z * (double)smooth[j] + cdrop_log1p((double)e[j]);
         }
         for (size_t v = 0; v < PARTIALS; v++)
             part[v] = V(vmul)(V(vsub)(KERNEL(sigmoid)(x[v]), t[v]), V(vset)((REAL)factor));
@@ -161,6 +188,67 @@ static double KERNEL(squared_row)(void *doutputs_, const void *outputs_, const v
         const double error = (double)outputs[i] - (double)targets[i];
         loss += 0.5 * error * error;
         doutputs[i] = (REAL)error * (REAL)factor;
+    }
+    return loss;
+}
+
+/* Slopes are chosen so that NaN stays NaN, and equal numbers have a gradient of 0. */
+static double KERNEL(huber_row)(void *doutputs_, const void *outputs_, const void *targets_, size_t n, double factor,
+                                double delta)
+{
+    const REAL *outputs = outputs_, *targets = targets_;
+    REAL *doutputs = doutputs_;
+    double loss = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double error = (double)outputs[i] - (double)targets[i], size = fabs(error);
+        const double slope = error > delta ? delta : error < -delta ? -delta : error;
+        loss += size <= delta ? 0.5 * error * error : delta * (size - 0.5 * delta);
+        doutputs[i] = (REAL)slope * (REAL)factor;
+    }
+    return loss;
+}
+
+static double KERNEL(pinball_row)(void *doutputs_, const void *outputs_, const void *targets_, size_t step, size_t n,
+                                  double factor, const double *quantiles)
+{
+    const REAL *outputs = outputs_, *targets = targets_;
+    REAL *doutputs = doutputs_;
+    double loss = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double error = (double)outputs[i] - (double)targets[i * step];
+        const double above = quantiles ? 1 - quantiles[i] : 1, below = quantiles ? quantiles[i] : 1;
+        const double slope = error > 0 ? above : error < 0 ? -below : error;
+        loss += slope * error;
+        doutputs[i] = (REAL)slope * (REAL)factor;
+    }
+    return loss;
+}
+
+static void KERNEL(exponential)(void *x_, size_t n)
+{
+    REAL *x = x_;
+    for (size_t i = 0; i < n; i += L) {
+        const size_t count = cdrop_min(L, n - i);
+        V(vstore_first)(x + i, KERNEL(exp_any)(V(vload_first)(x + i, count)), count);
+    }
+}
+
+/* Half the deviance: exp(z) - t z + t log t - t, where t log t is 0 of t = 0. */
+static double KERNEL(poisson_row)(void *doutputs_, const void *outputs_, const void *targets_, size_t n, double factor)
+{
+    const REAL *outputs = outputs_, *targets = targets_;
+    REAL *doutputs = doutputs_, mean[CDROP_LANES];
+    double loss = 0;
+    for (size_t i = 0; i < n; i += CDROP_LANES) {
+        const size_t count = cdrop_min(CDROP_LANES, n - i);
+        for (size_t j = 0; j < count; j++)
+            mean[j] = outputs[i + j];
+        KERNEL(exponential)(mean, count);
+        for (size_t j = 0; j < count; j++) {
+            const double t = (double)targets[i + j];
+            loss += (double)mean[j] - t * (double)outputs[i + j] + (t > 0 ? t * (cdrop_log(t) - 1) : 0);
+            doutputs[i + j] = (mean[j] - targets[i + j]) * (REAL)factor;
+        }
     }
     return loss;
 }

@@ -50,6 +50,11 @@ static double our_exp(cdrop_dtype t, double x)
     return t == CDROP_FLOAT64 ? exp_scalar_f64(x) : (double)exp_scalar_f32((float)x);
 }
 
+static double our_exp_any(cdrop_dtype t, double x)
+{
+    return t == CDROP_FLOAT64 ? exp_any_scalar_f64(x) : (double)exp_any_scalar_f32((float)x);
+}
+
 static double our_expm1(cdrop_dtype t, double x)
 {
     return t == CDROP_FLOAT64 ? expm1_scalar_f64(x) : (double)expm1_scalar_f32((float)x);
@@ -81,6 +86,8 @@ typedef struct {
 static const function functions[] = {
     {"exp", our_exp, expl, CDROP_FLOAT32, -86.9, 0, 1.2},
     {"exp", our_exp, expl, CDROP_FLOAT64, -707.9, 0, 1.2},
+    {"exp", our_exp_any, expl, CDROP_FLOAT32, 0, 87.99, 1.2},
+    {"exp", our_exp_any, expl, CDROP_FLOAT64, 0, 708.99, 1.2},
     {"expm1", our_expm1, expm1l, CDROP_FLOAT32, -86.9, 0, 1.2},
     {"expm1", our_expm1, expm1l, CDROP_FLOAT64, -707.9, 0, 1.2},
     {"tanh", our_tanh, tanhl, CDROP_FLOAT32, -20, 0, 2.6},
@@ -113,6 +120,10 @@ static void test_end_points(void)
     for (cdrop_dtype t = 0; t < DTYPES; t++) {
         check_case("end points, %s", DTYPE_NAME(t));
         CHECK(our_exp(t, 0) == 1 && our_exp(t, -INFINITY) == 0, "exp");
+        CHECK(our_exp_any(t, 0) == 1 && our_exp_any(t, -INFINITY) == 0 && isnan(our_exp_any(t, NAN)), "exp");
+        CHECK(isinf(our_exp_any(t, INFINITY)) && isinf(our_exp_any(t, t == CDROP_FLOAT64 ? 709 : 88)), "exp");
+        for (double x = -80; x <= 0; x += 0.125)
+            CHECK(our_exp_any(t, x) == our_exp(t, x), "exp of %g", x);
         CHECK(our_tanh(t, 0) == 0 && our_tanh(t, INFINITY) == 1 && our_tanh(t, -INFINITY) == -1, "tanh");
         CHECK(our_sigmoid(t, 0) == 0.5 && our_sigmoid(t, INFINITY) == 1 && our_sigmoid(t, -INFINITY) == 0, "sigmoid");
     }

@@ -72,7 +72,7 @@ static cdrop_batch make_batch(cdrop_dtype t, double density)
 {
     for (size_t i = 0; i < ROWS; i++)
         labels[i] = (int64_t)random_below(CLASSES);
-    return (cdrop_batch){.x = random_array(t, ROWS * INPUTS, density, 1), .n = ROWS, .labels = labels};
+    return (cdrop_batch){.x = random_array(t, ROWS * INPUTS, density, 1), .n = ROWS, .truth.labels = labels};
 }
 
 static void test_steps(cdrop_dtype t, uint64_t input_keep, double density)
@@ -193,7 +193,7 @@ static cdrop_status run_create(call *c)
 
 static cdrop_status run_step(call *c)
 {
-    const cdrop_batch batch = {.x = c->x, .n = ROWS, .labels = c->numbers};
+    const cdrop_batch batch = {.x = c->x, .n = ROWS, .truth.labels = c->numbers};
     const cdrop_optimizer sgd = {.rule = CDROP_SGD, .learning_rate = 0.1};
     double loss;
     return cdrop_network_step(c->n, &batch, &sgd, 1, 1, &loss);

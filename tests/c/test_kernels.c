@@ -128,7 +128,8 @@ typedef struct {
     size_t n;
     const void *logits, *targets; /* no logits: they are in the output */
     int64_t label;
-    double factor;
+    double factor, parameter;
+    const double *quantiles;
 } loss_call;
 
 static double run_softmax_row(const cdrop_kernels *k, const void *arguments, void *const out[])
@@ -140,7 +141,41 @@ static double run_softmax_row(const cdrop_kernels *k, const void *arguments, voi
 static double run_sigmoid_row(const cdrop_kernels *k, const void *arguments, void *const out[])
 {
     const loss_call *c = arguments;
-    return k->sigmoid_row(out[0], c->logits, c->targets, c->n, c->factor);
+    return k->sigmoid_row(out[0], c->logits, c->targets, c->n, c->factor, c->parameter);
+}
+
+static double run_softmax_to_row(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const loss_call *c = arguments;
+    return k->softmax_to_row(out[0], c->logits ? c->logits : out[0], c->n % 2 ? c->targets : NULL, c->n, c->label,
+                             c->factor, c->parameter);
+}
+
+static double run_huber_row(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const loss_call *c = arguments;
+    return k->huber_row(out[0], c->logits, c->targets, c->n, c->factor, c->parameter);
+}
+
+static double run_poisson_row(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const loss_call *c = arguments;
+    return k->poisson_row(out[0], c->logits, c->targets, c->n, c->factor);
+}
+
+/* Without quantiles it is the absolute error. */
+static double run_pinball_row(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const loss_call *c = arguments;
+    const size_t step = c->n % 3 > 0;
+    return k->pinball_row(out[0], c->logits, c->targets, step, c->n, c->factor, c->n % 2 ? c->quantiles : NULL);
+}
+
+static double run_exponential(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const loss_call *c = arguments;
+    k->exponential(out[0], c->n);
+    return 0;
 }
 
 static double run_squared_row(const cdrop_kernels *k, const void *arguments, void *const out[])
@@ -159,12 +194,17 @@ static double run_softmax(const cdrop_kernels *k, const void *arguments, void *c
 static void test_loss(const char *loss, cdrop_dtype t, call run, size_t n, int in_place)
 {
     char name[100];
+    double quantiles[130];
+    for (size_t i = 0; i < n; i++)
+        quantiles[i] = random_between(0.01, 0.99);
     const loss_call c = {
         .n = n,
         .logits = in_place ? NULL : any_array(t, n),
         .targets = random_array(t, n, 0.5, 1),
         .label = n ? (int64_t)random_below(n) : 0,
         .factor = random_between(0, 1),
+        .parameter = random_between(0, 1),
+        .quantiles = quantiles,
     };
     snprintf(name, sizeof name, "%s of %zu%s", loss, n, in_place ? " in place" : "");
     compare_paths(name, t, run, &c, (output[MOST_OUTPUTS]){{any_array(t, n), n}});
@@ -176,8 +216,13 @@ static void test_losses(cdrop_dtype t)
         for (int time = 0; time < 4; time++) {
             test_loss("sigmoid_row", t, run_sigmoid_row, n, 0);
             test_loss("squared_row", t, run_squared_row, n, 0);
+            test_loss("huber_row", t, run_huber_row, n, 0);
+            test_loss("poisson_row", t, run_poisson_row, n, 0);
+            test_loss("pinball_row", t, run_pinball_row, n, 0);
+            test_loss("exponential", t, run_exponential, n, 1);
             if (n) {
                 test_loss("softmax_row", t, run_softmax_row, n, time & 1);
+                test_loss("softmax_to_row", t, run_softmax_to_row, n, time & 1);
                 test_loss("softmax", t, run_softmax, n, time & 1);
             }
         }

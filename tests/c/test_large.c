@@ -308,8 +308,8 @@ static void test_step(cdrop_dtype t)
         const cdrop_batch batch = {.x = i ? far_x : x,
                                    .rows = rows[i],
                                    .n = N,
-                                   .labels = i ? far_labels : labels,
-                                   .weights = i ? far_weights : weights};
+                                   .truth.labels = i ? far_labels : labels,
+                                   .truth.weights = i ? far_weights : weights};
         cdrop_network *network;
         CHECK(cdrop_network_create(&network, &design) == CDROP_OK, "create");
         for (size_t j = 0; j < IN * 40; j++)

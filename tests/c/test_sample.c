@@ -28,6 +28,8 @@ static const design designs[] = {
      {UINT64_C(0x2fb22e041011f9eb), UINT64_C(0xe030c3b64853204b)}},
     {"last, squared error", {CDROP_KEEP_ALL, CDROP_KEEP_ALL, HALF}, CDROP_LEAKY_RELU, CDROP_SQUARED_ERROR,
      {UINT64_C(0x18608b5e20c67906), UINT64_C(0xb76f10b52c046a58)}},
+    {"last, Poisson", {CDROP_KEEP_ALL, CDROP_KEEP_ALL, HALF}, CDROP_LEAKY_RELU, CDROP_POISSON,
+     {UINT64_C(0x05956ff81d67242c), UINT64_C(0x92db222577efc2c6)}},
 };
 /* clang-format on */
 
@@ -77,7 +79,7 @@ typedef struct {
 
 static results make_results(const design *d, cdrop_dtype t)
 {
-    const int squared = d->loss == CDROP_SQUARED_ERROR;
+    const int squared = cdrop_of_numbers(d->loss);
     const size_t apart = d->loss == CDROP_SOFTMAX_CROSS_ENTROPY ? 1 : OUTPUTS;
     results r = {
         .width = {OUTPUTS, squared ? OUTPUTS : 0, squared ? 0 : apart, squared ? 0 : apart, squared ? 0 : apart}};

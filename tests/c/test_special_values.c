@@ -43,21 +43,30 @@ static void test_nan_activations(cdrop_dtype t, const cdrop_kernels *k, size_t n
 static void test_nan_losses(cdrop_dtype t, const cdrop_kernels *k, size_t n, size_t at, size_t which)
 {
     void *logits = random_array(t, n, 1, 2), *out = guarded(n * size_of(t)), *targets = random_array(t, n, 1, 1);
+    const cdrop_truth numbers = {.targets = targets};
+    double quantiles[40];
     put_nan(t, logits, at, which);
-    for (int64_t label = 0; label < (int64_t)n; label++) {
-        const double loss =
-            cdrop_loss_and_gradient(t, CDROP_SOFTMAX_CROSS_ENTROPY, out, logits, &label, NULL, NULL, 1, n);
-        CHECK(isnan(loss), "softmax, label %d: loss %g", (int)label, loss);
-        CHECK(count_nan(t, out, n) == n, "softmax, label %d: %zu NaN in the gradient", (int)label,
-              count_nan(t, out, n));
-    }
+    for (int64_t label = 0; label < (int64_t)n; label++)
+        for (double smoothing = 0; smoothing < 0.2; smoothing += 0.1) {
+            const cdrop_truth truth = {.labels = &label};
+            const double loss =
+                cdrop_loss_and_gradient(t, CDROP_SOFTMAX_CROSS_ENTROPY, &smoothing, out, logits, &truth, 1, n);
+            CHECK(isnan(loss), "softmax, label %d: loss %g", (int)label, loss);
+            CHECK(count_nan(t, out, n) == n, "softmax, label %d: %zu NaN in the gradient", (int)label,
+                  count_nan(t, out, n));
+        }
+    for (size_t i = 0; i < n; i++)
+        quantiles[i] = 0.5; /* also Huber's delta, and a smoothing */
     k->softmax(out, logits, n);
     CHECK(count_nan(t, out, n) == n, "softmax: %zu NaN in the probabilities", count_nan(t, out, n));
-    for (int loss = CDROP_SIGMOID_CROSS_ENTROPY; loss <= CDROP_SQUARED_ERROR; loss++) {
-        const double value = cdrop_loss_and_gradient(t, (cdrop_loss)loss, out, logits, NULL, targets, NULL, 1, n);
+    for (int loss = CDROP_SIGMOID_CROSS_ENTROPY; loss <= CDROP_QUANTILE; loss++) {
+        const double *parameters = loss == CDROP_ABSOLUTE_ERROR ? NULL : quantiles;
+        const double value = cdrop_loss_and_gradient(t, (cdrop_loss)loss, parameters, out, logits, &numbers, 1, n);
         CHECK(isnan(value), "loss %d is %g", loss, value);
         CHECK(isnan(get(t, out, at)), "loss %d: gradient %g", loss, get(t, out, at));
     }
+    k->exponential(logits, n);
+    CHECK(count_nan(t, logits, n) == 1 && isnan(get(t, logits, at)), "exponential");
 }
 
 static void test_nan(const cdrop_path *path, cdrop_dtype t)
@@ -116,7 +125,8 @@ static void test_rows_without_weight(const cdrop_path *path, cdrop_dtype t)
     void *outputs = random_array(t, 2 * N, 1, 1), *targets = random_array(t, 2 * N, 1, 1);
     void *out = guarded(2 * N * size_of(t));
     put(t, outputs, 0, INFINITY);
-    const double loss = cdrop_loss_and_gradient(t, CDROP_SQUARED_ERROR, out, outputs, NULL, targets, weights, 2, N);
+    const cdrop_truth truth = {.targets = targets, .weights = weights};
+    const double loss = cdrop_loss_and_gradient(t, CDROP_SQUARED_ERROR, NULL, out, outputs, &truth, 2, N);
     double expected = 0;
     for (size_t i = N; i < 2 * N; i++)
         expected += 0.5 * pow(get(t, outputs, i) - get(t, targets, i), 2);
@@ -134,14 +144,39 @@ static void test_large_logits(const cdrop_path *path, cdrop_dtype t)
     for (int loss = CDROP_SOFTMAX_CROSS_ENTROPY; loss <= CDROP_SIGMOID_CROSS_ENTROPY; loss++)
         for (int64_t label = 0; label < N; label++) {
             void *logits = random_array(t, N, 1, size), *out = guarded(N * size_of(t));
-            const void *targets = random_array(t, N, 1, 1);
-            const double value = cdrop_loss_and_gradient(t, (cdrop_loss)loss, out, logits, &label, targets, NULL, 1, N);
+            const cdrop_truth truth = {.labels = &label, .targets = random_array(t, N, 1, 1)};
+            const double smoothing = label % 2 ? 0.1 : 0;
+            const double value = cdrop_loss_and_gradient(t, (cdrop_loss)loss, &smoothing, out, logits, &truth, 1, N);
             int inside = 1;
             for (size_t i = 0; i < N; i++)
                 inside &= fabs(get(t, out, i)) <= 2;
             CHECK(isfinite(value) && inside, "loss %d of label %d: %g", loss, (int)label, value);
             guarded_release();
         }
+}
+
+/* ---- Ties --------------------------------------------------------------------------------------------------- */
+
+/* Where output and target are equal, the losses with a kink there have a gradient of 0; at Huber's it does not jump. */
+static void test_kinks(const cdrop_path *path, cdrop_dtype t)
+{
+    const double quantile = 0.1, delta = 0.5;
+    const double outputs_of[] = {1, 2, 0.5, 1.5, 1.75}, huber_slopes[] = {0, 0.5, -0.5, 0.5, 0.5};
+    check_case("kinks, %s %s", path->name, DTYPE_NAME(t));
+    for (size_t i = 0; i < COUNT(outputs_of); i++) {
+        void *output = guarded(size_of(t)), *target = guarded(size_of(t)), *out = guarded(size_of(t));
+        const cdrop_truth truth = {.targets = target};
+        const double z = outputs_of[i];
+        put(t, output, 0, z), put(t, target, 0, 1);
+        double loss = cdrop_loss_and_gradient(t, CDROP_ABSOLUTE_ERROR, NULL, out, output, &truth, 1, 1);
+        CHECK(loss == fabs(z - 1) && get(t, out, 0) == (z > 1) - (z < 1), "absolute error at %g: %g", z, loss);
+        loss = cdrop_loss_and_gradient(t, CDROP_QUANTILE, &quantile, out, output, &truth, 1, 1);
+        const double slope = z > 1 ? 0.9 : z < 1 ? -0.1 : 0;
+        CHECK(loss == slope * (z - 1) && get(t, out, 0) == rounded(t, slope), "quantile at %g: %g", z, loss);
+        loss = cdrop_loss_and_gradient(t, CDROP_HUBER, &delta, out, output, &truth, 1, 1);
+        CHECK(get(t, out, 0) == huber_slopes[i], "Huber at %g: slope %g", z, get(t, out, 0));
+        guarded_release();
+    }
 }
 
 /* ---- Denormals ----------------------------------------------------------------------------------------------- */
@@ -163,7 +198,7 @@ typedef struct {
 static void train_and_predict(data *d)
 {
     const int64_t labels[100] = {0};
-    const cdrop_batch batch = {.x = d->x, .n = 100, .labels = labels};
+    const cdrop_batch batch = {.x = d->x, .n = 100, .truth.labels = labels};
     const cdrop_optimizer sgd = {.rule = CDROP_SGD, .learning_rate = 0.1};
     double loss;
     CHECK(cdrop_network_step(d->network, &batch, &sgd, 1, 3, &loss) == CDROP_OK, "step");
@@ -175,9 +210,11 @@ static void call_everything(data *d)
 {
     const cdrop_optimizer sgd = {.rule = CDROP_SGD, .learning_rate = 0.1};
     const int64_t label = 1;
+    const cdrop_truth truth = {.labels = &label};
     cdrop_masked_gemm(CDROP_FLOAT32, d->out, d->x, d->w, NULL, NULL, 100, 2, 16, 1, CDROP_IDENTITY, 3);
     cdrop_masked_gradients(CDROP_FLOAT32, d->dx, d->dw, NULL, d->out, d->x, d->w, NULL, 100, 2, 16, 1, CDROP_RELU, 3);
-    cdrop_loss_and_gradient(CDROP_FLOAT32, CDROP_SOFTMAX_CROSS_ENTROPY, d->mean, d->out, &label, NULL, NULL, 1, 16);
+    cdrop_loss_and_gradient(CDROP_FLOAT32, CDROP_SOFTMAX_CROSS_ENTROPY, NULL, d->mean, d->out, &truth, 1, 16);
+    cdrop_exponential(CDROP_FLOAT32, d->mean, 16);
     cdrop_update_weights(CDROP_FLOAT32, d->w, d->dw, NULL, NULL, 32, &sgd);
     train_and_predict(d);
 }
@@ -230,6 +267,7 @@ int main(void)
         for (cdrop_dtype t = 0; t < DTYPES; t++) {
             test_nan(cdrop_active_path(), t);
             test_large_logits(cdrop_active_path(), t);
+            test_kinks(cdrop_active_path(), t);
             test_labels(cdrop_active_path(), t);
             test_rows_without_weight(cdrop_active_path(), t);
         }
