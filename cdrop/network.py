@@ -29,6 +29,7 @@ from cdrop._checks import (
     whole_number,
 )
 from cdrop._features import checked_rows, feature_matrix
+from cdrop._parts import decode, encode
 from cdrop._shared import SharedRows
 from cdrop._training import Cut, Minibatch, Plan, ScoredRows
 from cdrop.callbacks import check_callbacks
@@ -173,6 +174,8 @@ class Network:
     ----------
     history : History
     coefs_, intercepts_ : list of ndarray
+    classes_ : ndarray or None
+        Labels of the classes, of a network that ``cdrop.load(path, as_network=True)`` took from a classifier's file.
 
     Raises
     ------
@@ -255,6 +258,7 @@ class Network:
             None  # the fit under way, which alone may change the network
         )
         self._one_column = False  # whether targets came as a vector, and so predictions go
+        self._classes: NDArray[Any] | None = None
         self._engine = self._make_engine()
         for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
             weight = initial_weight(
@@ -267,7 +271,11 @@ class Network:
         if name in _SETTINGS and name in vars(self):
             raise AttributeError(
                 f"{name} of a network cannot be changed; expected a new Network(..., {name}={value!r}), which takes "
-                "over the weights by set_weights(net.coefs_, net.intercepts_)"
+                + (
+                    "over weights and optimizer by load_state_dict(net.state_dict())"
+                    if name in ("dropout", "input_dropout")
+                    else "over the weights by set_weights(net.coefs_, net.intercepts_)"
+                )
             )
         super().__setattr__(name, thread_count(name, value) if name == "threads" else value)
 
@@ -934,6 +942,23 @@ class Network:
         return self._engine.copy([(i, 0) for i in range(len(self.units) - 1)])
 
     @property
+    def classes_(self) -> NDArray[Any] | None:
+        """Label of each class, such that ``net.classes_[net.predict(X)]`` are labels; None without labels."""
+        return None if self._classes is None else self._classes.copy()
+
+    def _set_classes(self, classes: Any) -> None:
+        """Set the labels, which come from a file and may be anything; two classes have one output."""
+        width = self.units[-1]
+        number = width if self.loss == "softmax_cross_entropy" else 2
+        one_output = self.loss == "sigmoid_cross_entropy" and width == 1
+        is_vector = isinstance(classes, np.ndarray) and classes.shape == (number,)
+        if not is_vector or not (one_output or self.loss == "softmax_cross_entropy"):
+            raise ValueError(f"classes_ is {classes!r}; that does not fit the network")
+        if len(np.unique(classes)) != number:
+            raise ValueError(f"classes_ is {classes!r}; expected each class once")
+        self._classes = classes
+
+    @property
     def learning_rate(self) -> float | None:
         """Learning rate of the next epoch, by the schedule of the last fit; None without a schedule."""
         return self._schedule_state[0] if self._schedule_state else None
@@ -1042,7 +1067,10 @@ class Network:
         return state, history.interrupted
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned; the network must have the same settings.
+        """Restore a state that `state_dict` returned; the network must have the same settings, except for its dropout.
+
+        The network keeps its own `dropout` and `input_dropout`. So training continues with other rates, and with the
+        optimizer's state, after ``new = Network(..., dropout=0.1); new.load_state_dict(old.state_dict())``.
 
         Parameters
         ----------
@@ -1092,20 +1120,20 @@ class Network:
         background = self._usable_background(attributes["_background"])
         self._change(attributes, parts, background, fit)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: storage.File) -> None:
         """Store the complete network in one file, from which `cdrop.load` restores it bit for bit.
 
         Parameters
         ----------
-        path : path
+        path : path or binary file object
             An existing file is replaced, atomically. The format is safetensors, whatever the name; see `cdrop.storage`.
 
         Raises
         ------
         ImportError
             If safetensors is not installed: ``pip install 'cdrop[io]'``.
-        TypeError
-            If the network was trained with a custom optimizer or schedule class.
+        TypeError, ValueError
+            If the network was trained with a custom optimizer or schedule class, or `path` is invalid.
         OSError
             If the file cannot be written. An existing file is still there.
 
@@ -1120,7 +1148,10 @@ class Network:
     def _to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return settings and arrays for `cdrop.storage`."""
         _state.check_ours(self._optimizer, self._schedule)
-        return _state.to_parts(*self._state(), self.threads)
+        settings, arrays = _state.to_parts(*self._state(), self.threads)
+        if self._classes is not None:
+            settings["classes"] = encode("classes_", self._classes)
+        return settings, arrays
 
     @classmethod
     def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Network:
@@ -1129,17 +1160,20 @@ class Network:
         net = cls(**state["settings"], threads=state["threads"])
         net.load_state_dict(state)
         net.history.interrupted = state["interrupted"]
+        if "classes" in settings:
+            net._set_classes(decode("classes_", settings["classes"]))
         return net
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy through `state_dict`."""
         _state.check_ours(self._optimizer, self._schedule)
-        return {"state": self.state_dict(), "threads": self.threads}
+        return {"state": self.state_dict(), "threads": self.threads, "classes": self._classes}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         """Make the network again, then load its state."""
         Network.__init__(self, **saved["state"]["settings"], threads=saved["threads"])
         self.load_state_dict(saved["state"])
+        self._classes = saved.get("classes")
 
 
 def _short(numbers: Sequence[float]) -> str:

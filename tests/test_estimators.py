@@ -23,7 +23,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 import cdrop
 from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network
-from cdrop.estimators.parts import decode, encode
+from cdrop._parts import decode, encode
 from cdrop.optimizers import SGD, Adam, AdamW, Momentum, Nesterov
 from cdrop.schedules import Step
 

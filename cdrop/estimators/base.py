@@ -29,6 +29,7 @@ from cdrop._checks import (
     whole_number,
 )
 from cdrop._kernels import all_finite
+from cdrop._parts import decode, encode
 from cdrop._training import ScoredRows
 from cdrop.callbacks import Callback, EpochPrinter, ProgressBar, Validation, check_callbacks
 from cdrop.estimators.options import (
@@ -40,7 +41,6 @@ from cdrop.estimators.options import (
     seed,
     threads,
 )
-from cdrop.estimators.parts import decode, encode
 from cdrop.estimators.ranges import moved_features
 from cdrop.estimators.scoring import Scoring, ValidationScorer
 from cdrop.estimators.tasks import (
@@ -671,7 +671,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         }
         if any(getattr(old, name) != value for name, value in now.items()):
             new = Network(**settings, seed=old.seed, threads=old.threads)
-            new.load_state_dict({**old.state_dict(), "settings": new.state_dict()["settings"]})
+            new.load_state_dict(old.state_dict())
             self.network_ = new
 
     def _run(self, data: _Data, watch: _Watch, callbacks: Sequence[Any], **settings: Any) -> None:
@@ -886,20 +886,20 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     # ---- Files ---------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: storage.File) -> None:
         """Write everything to one file, whole or not at all, from which `cdrop.load` goes on bit for bit.
 
         Parameters
         ----------
-        path : path
+        path : path or binary file object
             An existing file is replaced. It is a safetensors file, whatever its name; see `cdrop.storage`.
 
         Raises
         ------
         ImportError
             If safetensors is not installed: ``pip install 'cdrop[io]'``.
-        TypeError
-            If a parameter is of a kind that a file does not hold.
+        TypeError, ValueError
+            If a parameter is of a kind that a file does not hold, or `path` is invalid.
         OSError
             If the file cannot be written; what was there before is still there.
         """
