@@ -73,6 +73,7 @@ def test_printers_print(capsys):
 
 
 @BOTH
+@QUIET
 def test_true_stops_without_a_warning_and_a_warm_start_continues(kind):
     model = quick(kind, warm_start=True).fit(X, DATA[kind], callbacks=[Record(stop=2)])
     assert model.n_iter_ == 2
@@ -295,5 +296,9 @@ def test_loop_of_a_warm_start_does_not_warn():
     model = quick(warm_start=True, max_iter=1)
     for _ in range(3):
         model.fit(X, Y)
+    model.set_params(max_iter=2)
+    with pytest.warns(ConvergenceWarning, match=r"\(2\)"):
+        model.fit(X, Y)
+    model.fit(X, Y)
     with pytest.warns(ConvergenceWarning, match="Maximum iterations"):
         model.set_params(warm_start=False).fit(X, Y)

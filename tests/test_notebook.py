@@ -83,6 +83,19 @@ def test_html_describes_each_parameter(kind):
     assert "Probability of dropping a hidden unit" in html
 
 
+def test_shared_parameters_are_described_alike():
+    def described(kind):
+        text = kind.__doc__.split("----------\n")[1].split("\n    Attributes")[0]
+        found = re.findall(r"^    (\w+) : (.*?)(?=^    \w+ : |\Z)", text, re.M | re.S)
+        return {name: about.strip() for name, about in found}
+
+    classifier, regressor = map(described, (DropoutMLPClassifier, DropoutMLPRegressor))
+    assert set(classifier) == set(DropoutMLPClassifier().get_params())
+    assert set(regressor) == set(DropoutMLPRegressor().get_params())
+    for name in classifier.keys() & regressor.keys() - {"validation_fraction", "scoring"}:
+        assert classifier[name].replace("MLPClassifier", "MLPRegressor") == regressor[name], name
+
+
 @BOTH
 def test_link_to_the_documentation(kind, monkeypatch):
     address = "https://docs.example/cdrop"

@@ -233,6 +233,15 @@ def test_files_of_earlier_versions_go_by_the_score_as_they_did(tmp_path):
     assert old.get_params()["scoring"] is None
 
 
+def test_scorer_cannot_write_into_the_users_rows():
+    def scorer(model, x, y):
+        x[:] = 0
+        return 1.0
+
+    with pytest.raises(ValueError, match="read-only"):
+        classifier(scoring=scorer).fit(X[60:], Y[60:], **HELD)
+
+
 def test_without_early_stopping_only_the_values_change():
     settings = {"early_stopping": False, "max_iter": 4}
     one, two = classifier(**settings), classifier(scoring="neg_log_loss", **settings)

@@ -410,19 +410,26 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         return [EpochTasks(self, options.max_iter, X=X, y=y, metadata=metadata)]
 
     def _warn_of_end(self, watch: _Watch) -> None:
-        """Warn where a fit ended too early, or at `max_iter` without being one of several."""
+        """Warn where a fit ended too early, or at `max_iter` without being one of a loop."""
         options = watch.options
         best = self.best_validation_loss_
         if watch.enough is not None and (not self._stopped or (best or 0.0) <= watch.enough):
             return  # all targets are alike: there is nothing to learn but one number
         if self._stopped:
             self._warn_if_untrained(watch)
-        elif self.n_iter_ == options.max_iter and not self.warm_start:
+        elif self.n_iter_ == options.max_iter and not self._is_in_a_loop(options.max_iter):
             warn(
                 f"Stochastic Optimizer: Maximum iterations ({options.max_iter}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
             )
+
+    def _is_in_a_loop(self, max_iter: int) -> bool:
+        """Return whether the fit is one of many short ones: of one epoch, or as long as the last that warned."""
+        if not self.warm_start:
+            return False
+        last, self._warned_at = vars(self).get("_warned_at"), max_iter
+        return max_iter in (1, last)
 
     def _partial_fit(
         self, X: Any, y: Any, sample_weight: Any, classes: Any, callbacks: Sequence[Any]

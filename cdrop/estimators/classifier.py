@@ -157,32 +157,46 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     Attributes
     ----------
     classes_ : ndarray, shape (n_classes,)
+        Class labels, sorted; with several labels, the numbers of their columns.
     n_features_in_ : int
+        Number of features.
     feature_names_in_ : ndarray of str
         Only if the features have names.
     network_ : Network
         The trained network.
     n_iter_ : int
         Epochs of the last call of `fit`.
-    n_layers_, n_outputs_, out_activation_
-        Layers with input and output; outputs, 1 for two classes; "softmax" or "logistic".
+    n_layers_ : int
+        Number of layers, with input and output.
+    n_outputs_ : int
+        Number of outputs, 1 for two classes.
+    out_activation_ : str
+        "softmax" or "logistic".
     t_ : int
         Rows trained on, over all epochs.
-    loss_, loss_curve_ : float, list of float
-        Training loss of the last epoch; of each, over all calls of a warm start.
+    loss_ : float
+        Training loss of the last epoch.
+    loss_curve_ : list of float
+        That of each epoch, over all calls of a warm start.
     best_loss_ : float or None
         Smallest training loss; None with early stopping.
-    validation_loss_curve_, validation_scores_ : list of float or None
-        Loss of the validation rows, and their score by `scoring`, after each epoch; None where there are none.
-    best_validation_score_, best_validation_loss_ : float or None
-        Score (by `scoring`) and loss of the weights with the highest score, or with the smallest loss where that
-        decides; with early stopping these weights were kept. -inf and inf where no score was a finite number.
-    coefs_, intercepts_ : list of ndarray
-        Copies of weights and biases, layer by layer. Assigning a list replaces them (checked as by
+    validation_loss_curve_ : list of float or None
+        Loss of the validation rows after each epoch; None where there are none.
+    validation_scores_ : list of float or None
+        Their score by `scoring`.
+    best_validation_score_ : float or None
+        Score (by `scoring`) of the weights with the highest score, or with the smallest loss where that decides; with
+        early stopping these weights were kept. -inf where no score was a finite number.
+    best_validation_loss_ : float or None
+        Loss of the same weights.
+    coefs_ : list of ndarray
+        Copies of the weights, layer by layer. Assigning a list replaces them (checked as by
         ``network_.set_weights``). Assigned before the first fit, they are the initial weights of `partial_fit`, or of
         `fit` with `warm_start`.
+    intercepts_ : list of ndarray
+        The same of the biases.
     learning_rate_ : float
-        What the next epoch would have.
+        Learning rate of the next epoch.
 
     Raises
     ------

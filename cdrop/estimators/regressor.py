@@ -38,9 +38,10 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
 
     Parameters
     ----------
-    hidden_layer_sizes, activation, dropout, ..., interrupt
-        Those of `DropoutMLPClassifier`, without `class_weight`, `soft_labels` and `label_smoothing`. Nothing is
-        stratified.
+    hidden_layer_sizes : int or sequence of int, default (100,)
+        Units of each hidden layer.
+    activation : {"relu", "logistic", "tanh", "identity", "leaky_relu"}, default "relu"
+        Of the hidden layers.
     loss : {"squared_error", "absolute_error", "huber", "poisson", "quantile"}, default "squared_error"
         "squared_error" for means; "absolute_error" for medians; "huber" for means that outliers hardly move; "poisson"
         for the means of counts and other numbers of at least 0, which it models on a logarithmic scale, as
@@ -53,12 +54,134 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
     sort_quantiles : bool, default False
         Whether `predict` and `score` sort the quantiles of a row, so that none lies below one of a lower level
         (Chernozhukov, Fernandez-Val and Galichon 2010). Networks are trained, validated and sampled without sorting.
+    dropout : float or sequence of float, default 0.0
+        Probability of dropping a hidden unit in training, 0 to below 1, for all hidden layers or for each.
+    input_dropout : float, default 0.0
+        The same for the input.
+    solver : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"}, default "adam"
+        Update rule. "sgd" has `momentum`, Nesterov's unless `nesterovs_momentum` is False, and none where `momentum` is
+        0, all as in MLPRegressor; "momentum" and "nesterov" say which whatever `nesterovs_momentum` is. There is no
+        "lbfgs", which has no minibatches.
+    alpha : float, default 0.0001
+        L2 penalty, divided by the sum of the minibatch's sample weights (its size without them) as in MLPRegressor;
+        with "adamw" its weight decay, not divided.
+    max_norm : float, optional
+        Largest norm of a hidden unit's incoming weights, at least 1e-150. Default: no limit.
+    batch_size : int or "auto", default "auto"
+        "auto" is ``min(200, n_samples)``.
+    learning_rate : {"constant", "invscaling", "adaptive", "step", "cosine", "plateau"} or Schedule, default "constant"
+        How the rate goes on from `learning_rate_init`, with every solver:
+
+        - "invscaling": divided by ``(t + 1)**power_t`` after epochs of t rows in all;
+        - "adaptive": a fifth of it whenever training would otherwise stop, which it does at 1e-6;
+        - "step": a tenth of it after each third of `max_iter` epochs;
+        - "cosine": down along half a cosine over `max_iter` epochs;
+        - "plateau": a fifth of it after more than ``n_iter_no_change // 2`` epochs without progress of the validation
+          loss, or of the training loss where there are no validation rows;
+        - an object of `cdrop.schedules`: as it says, with its own first rate.
+    learning_rate_init : float, default 0.001
+        Learning rate of the first epoch.
+    power_t : float, default 0.5
+        Exponent of "invscaling".
+    max_iter : int, default 200
+        Largest number of epochs.
+    shuffle : bool, default True
+        Whether to draw a new order of the rows in each epoch.
+    random_state : int, RandomState instance or None, default None
+        Seed of weights, order, masks and validation split. Same integer, same weights, byte for byte, at any number of
+        threads.
+    tol : float, default 1e-4
+        Progress that counts: of the training loss, or with `early_stopping` of the validation score (see `scoring`).
+    verbose : bool, default False
+        Show a progress bar with loss and validation score; lines, where there is no terminal or no tqdm.
+    warm_start : bool, default False
+        Continue in `fit` from where the last call ended, with the state of optimizer and schedule: k fits of
+        ``max_iter=1`` are one of ``max_iter=k``, bit for bit (but "step" and "cosine" go by `max_iter`). After a fit
+        that had stopped, the next one continues from the weights that were kept, and counts its epochs without
+        progress afresh; so does "adaptive" or "plateau", from the first rate. With `early_stopping` it counts afresh,
+        too, where the best score was measured on other validation rows. Rates of dropout may change between fits,
+        units and activation may not.
+    momentum : float, default 0.9
+        At least 0 and below 1; of solvers "sgd", "momentum" and "nesterov".
+    nesterovs_momentum : bool, default True
+        Only of solver "sgd".
+    early_stopping : bool, default False
+        Stop when the validation score (see `scoring`) has made no progress, and keep the weights with the best one.
+        Where ``scoring=None`` and all validation targets are equal (one row, for example), the score cannot move, and
+        the validation loss decides.
+    validation_fraction : float, default 0.1
+        Share of the rows held out for early stopping where `fit` is given no validation rows.
+    scoring : str, callable or None, default None
+        Score of the validation rows, higher is better: `validation_scores_` has its values, and early stopping and
+        "adaptive" go by it, with `tol` on its scale. As in HistGradientBoostingRegressor:
+
+        - None: `score`, whose scale does not depend on that of the targets;
+        - "loss": the negative validation loss;
+        - a name in ``sklearn.metrics.get_scorer_names()``, such as "neg_mean_absolute_error";
+        - a callable ``scorer(estimator, X, y)`` that returns a number, for example by ``sklearn.metrics.make_scorer``.
+          `X` is an array or CSR matrix without names of features. With weights of validation rows, it is also given
+          ``sample_weight``, and must take it.
+
+        It is called once before the first step, so that one that fails does so before anything has changed, and
+        then after each epoch. NaN and infinity are never progress. An error in a later epoch ends the fit and leaves
+        the estimator trained so far. A file (`save`) holds names, not callables.
+    beta_1 : float, default 0.9
+        Decay of the first moment, of solvers "adam" and "adamw"; above 0 to below 1.
+    beta_2 : float, default 0.999
+        Decay of the second moment, of solvers "adam" and "adamw"; above 0 to below 1.
+    epsilon : float, default 1e-8
+        Added to the root of the second moment; of solvers "adagrad", "rmsprop", "adam" and "adamw".
+    n_iter_no_change : int, default 10
+        Training stops after more than so many epochs without progress; infinity for never.
+    n_jobs : int, optional
+        Number of threads, -1 for one on each CPU. Default: `cdrop.get_num_threads`. Results do not depend on it.
+    interrupt : {"keep", "raise"}, default "keep"
+        What Ctrl-C does after the current step. "keep": `fit` returns with what has been learned, and warns, as
+        MLPRegressor does. "raise": it raises KeyboardInterrupt, which ends a search or loop around it: choose this for
+        GridSearchCV and cross_validate, where "keep" scores the interrupted fit and continues with the next one. In
+        both cases the estimator is fitted, with its best weights where `early_stopping` keeps these.
 
     Attributes
     ----------
-    n_features_in_, network_, loss_curve_, ..., learning_rate_
-        Those of `DropoutMLPClassifier`, without `classes_`. Losses are sums over the targets, or quantiles; scores are
-        those of `score`. `out_activation_` is "exp" for the Poisson loss, else "identity".
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : ndarray of str
+        Only if the features have names.
+    network_ : Network
+        The trained network.
+    n_iter_ : int
+        Epochs of the last call of `fit`.
+    n_layers_ : int
+        Number of layers, with input and output.
+    n_outputs_ : int
+        Number of targets, or quantiles.
+    out_activation_ : str
+        "exp" for the Poisson loss, else "identity".
+    t_ : int
+        Rows trained on, over all epochs.
+    loss_ : float
+        Training loss of the last epoch, summed over the targets, or quantiles.
+    loss_curve_ : list of float
+        That of each epoch, over all calls of a warm start.
+    best_loss_ : float or None
+        Smallest training loss; None with early stopping.
+    validation_loss_curve_ : list of float or None
+        Loss of the validation rows after each epoch; None where there are none.
+    validation_scores_ : list of float or None
+        Their score by `scoring`.
+    best_validation_score_ : float or None
+        Score (by `scoring`) of the weights with the highest score, or with the smallest loss where that decides; with
+        early stopping these weights were kept. -inf where no score was a finite number.
+    best_validation_loss_ : float or None
+        Loss of the same weights.
+    coefs_ : list of ndarray
+        Copies of the weights, layer by layer. Assigning a list replaces them (checked as by
+        ``network_.set_weights``). Assigned before the first fit, they are the initial weights of `partial_fit`, or of
+        `fit` with `warm_start`.
+    intercepts_ : list of ndarray
+        The same of the biases.
+    learning_rate_ : float
+        Learning rate of the next epoch.
 
     Raises
     ------

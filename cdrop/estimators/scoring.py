@@ -58,6 +58,9 @@ class ValidationScorer:
 
     def __init__(self, estimator: Any, x: Any, y: Any, weight: Any) -> None:
         scoring = estimator.scoring
+        if isinstance(x, np.ndarray):  # it may be the user's own
+            x = x.view()
+            x.flags.writeable = False
         self.name = scoring if isinstance(scoring, str) else _name(scoring)
         self._rows, self._weights = (x, y), {} if weight is None else {"sample_weight": weight}
         self._scorer: Any = None
