@@ -1,6 +1,6 @@
 # One door for each habit; `make help` lists them. Every target first makes what it needs: the virtual environment .venv
 # from a Python that works, the packages, the compiled extension. Needed beforehand: Python 3.11+, a C compiler, make.
-#   make test ARGS="-k mask -x"      further arguments for the command behind a target
+#   make test ARGS="-k mask -x"      further arguments for the command behind a target (ARGS="-n0 --pdb": one process)
 #   make compare PYTHON=python3.12   another interpreter; CC=clang and CFLAGS=... choose the compiler
 
 .DEFAULT_GOAL := help
@@ -16,7 +16,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 JOBS   := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SAY    := @echo "cdrop:"
 PIP    := $(PY) -m pip install --quiet
-PYTEST := $(PY) -m pytest --timeout 300 --timeout-method thread
+# Tests spend much of their time in one thread or waiting for other processes: they run in one process per CPU, at most 4.
+PYTEST_FLAGS := --timeout 300 --timeout-method thread -n auto --maxprocesses 4 --dist worksteal
+PYTEST := $(PY) -m pytest $(PYTEST_FLAGS)
 
 C_FILES   := $(wildcard src_c/*.c src_c/simd/*.c)
 C_HEADERS := $(wildcard src_c/*.h src_c/simd/*.h)
@@ -292,7 +294,7 @@ echo "cdrop: installing $$(basename "$$package") in a new environment"
 "$$folder/venv/bin/python" -m pip install --quiet $${1:+--only-binary :all:} "$$package[test]"
 cd "$$folder"/cdrop-*/
 rm -r cdrop src_c
-../venv/bin/python -m pytest --timeout 300 --timeout-method thread $(ARGS)
+../venv/bin/python -m pytest $(PYTEST_FLAGS) $(ARGS)
 endef
 export TEST_PACKAGE
 

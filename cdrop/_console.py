@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["is_open", "is_terminal", "printable", "put", "standard_streams"]
+__all__ = ["in_notebook", "is_open", "is_terminal", "printable", "put", "standard_streams"]
 
 # A terminal takes these for commands, or writes backwards: all controls but tab and newline, and marks of direction.
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -27,6 +27,13 @@ def is_terminal(stream: Any) -> bool:
     """Return whether a stream is there, open, and a terminal."""
     asked = getattr(stream, "isatty", None)  # objects that pass lines on to a log may lack it
     return is_open(stream) and asked is not None and bool(asked())
+
+
+def in_notebook() -> bool:
+    """Return whether this is the kernel of a Jupyter notebook or console."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 def put(text: str, stream: Any) -> None:

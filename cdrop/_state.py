@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrop._checks import layer_widths, truth_value, whole_number
+from cdrop._checks import drop_rate, drop_rates, layer_widths, truth_value, whole_number
 from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.schedules import Schedule, get_schedule
 
@@ -36,6 +36,7 @@ LAST = (
 )  # at which counters of updates and epochs stay: training never leads to what a file cannot hold
 CURVES = ("epoch_loss", "validation_loss", "validation_score")
 _PARTS = ("weight", "state1", "state2")  # in the order of cdrop_part
+_RATES = ("dropout", "input_dropout")  # settings that a network may change during its training
 
 
 class State(NamedTuple):
@@ -172,10 +173,13 @@ def _check_mapping(name: str, value: Any) -> None:
 
 
 def _check_settings(given: Any, own: dict[str, Any]) -> None:
+    """Raise unless a network of these settings has this one's arrays; its rates of dropout may be others."""
     _check_mapping("the state's settings", given)
+    drop_rates("the state's dropout", given.get("dropout"), len(own["dropout"]))
+    drop_rate("the state's input_dropout", given.get("input_dropout"))
     for name in {**own, **given}:  # a loss may have settings that the other's lacks
         value = own.get(name)
-        if given.get(name) != value:
+        if name not in _RATES and given.get(name) != value:
             raise ValueError(
                 f"the state's {name} is {given.get(name)!r}; expected {value!r}, as in this network"
             )

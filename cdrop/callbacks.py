@@ -10,11 +10,12 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cdrop._checks import whole_number
-from cdrop._console import is_terminal, put
+from cdrop._console import in_notebook, is_terminal, put
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -215,7 +216,8 @@ class Validation(Callback):
     iterations : list of int
         The iterations after which the network was scored.
     scores : list of float
-        ``net.score(X, y)`` at those iterations: accuracy, or R^2 for a squared error.
+        ``net.score(X, y)`` at those iterations: accuracy, or R^2 for a squared error. In the fit of an estimator,
+        that of the estimator, and `y` has its labels.
 
     Raises
     ------
@@ -235,9 +237,12 @@ class Validation(Callback):
         self.every = whole_number("every", every, 1, 2**62)
         self.iterations: list[int] = []
         self.scores: list[float] = []
+        self._estimator: Any = None  # during its fit, whose labels `y` has
 
     def _check(self, name: str, net: Network) -> None:
         """Raise, before a fit begins, what `Network.score` would raise within it."""
+        if self._estimator is not None:
+            return  # it has checked
         try:
             net._scorable_data(self.X, self.y)
         except (TypeError, ValueError) as error:
@@ -246,7 +251,7 @@ class Validation(Callback):
     def on_iteration(self, net: Network, iteration: int, loss: float) -> None:
         """Score the network when its turn has come."""
         if iteration % self.every == 0:
-            self.scores.append(float(net.score(self.X, self.y)))
+            self.scores.append(float((self._estimator or net).score(self.X, self.y)))
             self.iterations.append(iteration)
 
     def state_dict(self) -> dict[str, Any]:
@@ -266,14 +271,15 @@ class Validation(Callback):
 
 
 class ProgressBar(_Forgetful):
-    """Show a tqdm bar; silent when the output is absent, closed or not a terminal, or tqdm is not installed.
+    """Show a tqdm bar, in a terminal or as a widget in a notebook; silent elsewhere, and without tqdm.
 
-    Beside the bar stand the loss of the last epoch and its validation score, if there is one.
+    The loss of the last epoch and its validation score, if there is one, are shown next to the bar. In a terminal the
+    bar disappears at the end, in a notebook it stays.
 
     Parameters
     ----------
     file : text stream, optional
-        Where to draw; standard error by default.
+        Where to draw; by default the notebook, or standard error.
     total : int, optional
         Iterations of several fits together, drawn as one bar that ends with `close`. By default
         each fit has a bar of its own.
@@ -289,7 +295,8 @@ class ProgressBar(_Forgetful):
 
     Notes
     -----
-    tqdm comes with the extra ``progress``: ``pip install 'cdrop[progress]'``.
+    tqdm comes with the extra ``progress``: ``pip install 'cdrop[progress]'``. The widget needs ipywidgets,
+    without which a notebook shows the bar as text.
 
     Examples
     --------
@@ -316,8 +323,13 @@ class ProgressBar(_Forgetful):
 
     @property
     def visible(self) -> bool:
-        """Whether the output is a terminal and tqdm can be imported."""
-        return is_terminal(self.file or sys.stderr) and _tqdm() is not None
+        """Whether the output is a terminal or notebook, and tqdm can be imported."""
+        shown = self._in_notebook or is_terminal(self.file or sys.stderr)
+        return shown and _tqdm(self._in_notebook) is not None
+
+    @property
+    def _in_notebook(self) -> bool:
+        return self.file is None and in_notebook()
 
     def on_fit_begin(self, net: Network, total: int) -> None:
         """Open the bar, or continue the one that spans several fits."""
@@ -325,12 +337,13 @@ class ProgressBar(_Forgetful):
 
     def _open(self, total: int | None) -> None:
         if self._bar is None and self.visible:
-            self._bar = _tqdm()(
+            notebook = self._in_notebook
+            self._bar = _tqdm(notebook)(
                 total=total,
                 initial=self.initial,
                 file=self.file or sys.stderr,
                 unit=self.unit,
-                leave=False,
+                leave=notebook,
             )
 
     def on_iteration(self, net: Network, iteration: int, loss: float) -> None:
@@ -360,14 +373,22 @@ class ProgressBar(_Forgetful):
     def close(self) -> None:
         """Remove the bar; needed once when `total` was given, harmless otherwise."""
         if self._bar is not None:
+            if self._bar.leave:
+                self._bar.total = self._bar.n  # a fit that stopped early has not failed
             self._bar.close()
             self._bar = None
 
 
-def _tqdm() -> Any:
-    """Return the class `tqdm.tqdm`, or None where tqdm is not installed."""
+def _tqdm(notebook: bool = False) -> Any:
+    """Return the class of tqdm for a terminal or a notebook, or None where tqdm is not installed."""
     try:
-        from tqdm import tqdm
+        if not notebook:
+            from tqdm import tqdm
+        else:
+            with warnings.catch_warnings(
+                action="ignore"
+            ):  # of missing widgets: there is a text bar
+                from tqdm.auto import tqdm
     except ImportError:
         return None
     return tqdm

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrop._files import write_atomically
+from cdrop._labels import are_whole
 from cdrop._losses import is_regression
+from cdrop._pipelines import convert_pipeline, register
 from cdrop._version import __version__
 from cdrop.kernels import drawn_keep
 from cdrop.network import Network
 
-__all__ = ["from_sklearn", "to_onnx"]
+__all__ = ["from_sklearn", "register_converters", "to_onnx"]
 
 # Pinned, so that a file runs wherever these are known, however new the onnx that writes it: since 2020.
 _OPSET = 13
@@ -29,14 +31,18 @@ _LEAK = 0.01  # CDROP_LEAK of cdrop.h
 _BINARY = 2
 
 
-def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
-    """Convert a network, or a fitted estimator, to an ONNX model with the same predictions.
+def to_onnx(model: Any, path: str | os.PathLike[str] | None = None, *, X: Any = None) -> Any:
+    """Convert a network, a fitted estimator or a whole Pipeline to an ONNX model with the same predictions.
 
     Parameters
     ----------
-    model : Network or fitted estimator of cdrop
+    model : Network, fitted estimator of cdrop, or fitted model of scikit-learn that contains one
+        Such as a Pipeline or a search.
     path : path, optional
         Where to write it too, whole or not at all.
+    X : array_like or DataFrame, optional
+        Rows as the model of scikit-learn takes them, of which only the types and the names of the columns count. Needed
+        for a DataFrame, whose columns become one input each. Default: one input ``X`` of float32.
 
     Returns
     -------
@@ -49,14 +55,15 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
           loss, and sorted quantiles where a regressor has ``sort_quantiles=True``.
 
         A classifier's labels are its classes, int64 or strings, one a row; ``probabilities`` has a column for each.
-        A classifier of several labels at once keeps its 0 and 1.
+        Labels that are floats become int64. A classifier of several labels at once keeps its 0 and 1. A model of
+        scikit-learn has the same outputs, or the one output ``variable`` if it is a regressor; operator set 17.
 
     Raises
     ------
     ImportError
-        If onnx is not installed.
+        If onnx is not installed; for a model of scikit-learn, if skl2onnx is not.
     TypeError
-        If `model` is of another kind, or its classes are neither integers nor strings.
+        If `model` is of another kind, or its classes are neither whole numbers nor strings.
     ValueError
         If a weight is not finite in float32, if there is only one class, or if a class is an integer above int64's.
     OSError
@@ -79,14 +86,59 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
     >>> [output.name for output in model.graph.output]
     ['label', 'probabilities']
     """
-    net, classes = _network_of(model)
     onnx = _onnx()
-    graph = _Graph(onnx, [], [])
+    if _is_sklearn(model):
+        made = convert_pipeline(model, X)
+    else:
+        if X is not None:
+            raise TypeError(f"X is {type(X).__name__}; expected None for a {type(model).__name__}")
+        made = _standing_alone(onnx, model)
+    onnx.checker.check_model(made, full_check=True)
+    if path is not None:
+        write_atomically(path, lambda stream: stream.write(made.SerializeToString()))
+    return made
+
+
+def register_converters() -> None:
+    """Register the estimators with skl2onnx, so that ``skl2onnx.to_onnx`` converts models that contain them.
+
+    `to_onnx` does so by itself.
+
+    Raises
+    ------
+    ImportError
+        If skl2onnx or scikit-learn is not installed.
+
+    Examples
+    --------
+    >>> register_converters()  # doctest: +SKIP
+    >>> skl2onnx.to_onnx(pipeline, X[:1])  # doctest: +SKIP
+    """
+    register()
+
+
+def _is_sklearn(model: Any) -> bool:
+    """Return whether a model is one of scikit-learn, with whatever it contains, and not one of cdrop."""
+    if isinstance(model, type) or isinstance(getattr(model, "network_", None), Network):
+        return False
+    ours = type(model).__module__.startswith("cdrop.")
+    return not ours and hasattr(model, "get_params") and hasattr(model, "fit")
+
+
+def graph_of(model: Any) -> tuple[_Graph, list[_Output]]:
+    """Return nodes and constants of a network or an estimator, from the input ``X``, and what its outputs are."""
+    net, classes = _network_of(model)
+    graph = _Graph(_onnx(), [], [])
     last = graph.outputs(net)
     if getattr(model, "sort_quantiles", False):
         last = graph.sorted_by_level(last, net)
-    outputs = graph.answers(last, net, classes)
-    made = onnx.helper.make_model(
+    return graph, graph.answers(last, net, classes)
+
+
+def _standing_alone(onnx: Any, model: Any) -> Any:
+    graph, outputs = graph_of(model)
+    net, _ = _network_of(model)
+    return onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             "cdrop",
@@ -100,32 +152,43 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
         producer_version=__version__,
         doc_string=repr(net),
     )
-    onnx.checker.check_model(made, full_check=True)
-    if path is not None:
-        write_atomically(path, lambda stream: stream.write(made.SerializeToString()))
-    return made
 
 
 def _network_of(model: Any) -> tuple[Network, NDArray[Any] | None]:
     """Return a model's network, and the classes its labels stand for."""
     net = model if isinstance(model, Network) else getattr(model, "network_", None)
     if not isinstance(net, Network):
-        raise TypeError(f"model is {model!r}; expected a Network or a fitted estimator of cdrop")
+        raise TypeError(
+            f"model is {model!r}; expected a Network, a fitted estimator of cdrop, or a model of scikit-learn"
+        )
     classes = getattr(model, "classes_", None)
-    if classes is None or model._multilabel:
+    if classes is None or getattr(model, "_multilabel", False):
         return net, None
     classes = np.asarray(classes)
     if len(classes) == 1:
         raise ValueError(f"classes_ is {classes!r}; expected at least two classes to tell apart")
-    if classes.dtype.kind in "iub":
-        if int(classes[-1]) >= 2**63:
+    return net, _labels(classes)
+
+
+def _labels(classes: NDArray[Any]) -> NDArray[Any]:
+    """Return classes as int64 or text, which are what ONNX holds."""
+    if classes.dtype.kind in "iub" or (classes.dtype.kind == "f" and are_whole(classes)):
+        if not -(2**63) <= int(classes.min()) <= int(classes.max()) < 2**63:
             raise ValueError(
                 f"classes_ is {classes!r}; expected integers below 2**63, which ONNX's int64 holds, or text"
             )
-        return net, classes.astype(np.int64)
+        return classes.astype(np.int64)
     if not all(isinstance(name, str) for name in classes):
-        raise TypeError(f"classes_ is {classes!r}; expected integers or strings")
-    return net, np.array([str.__str__(name) for name in classes], object)
+        raise TypeError(
+            f"classes_ is {classes!r}; expected whole numbers or strings, which ONNX holds: convert the labels with "
+            "str() before fit"
+        )
+    texts = [str.__str__(name) for name in classes]
+    if any(text.encode(errors="replace").decode() != text or "\0" in text for text in texts):
+        raise ValueError(
+            f"classes_ is {classes!r}; expected text that UTF-8 holds, without NUL characters"
+        )
+    return np.array(texts, object)
 
 
 def _folded(net: Network) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -159,6 +222,7 @@ class _Graph(NamedTuple):
     onnx: Any
     nodes: list[Any]
     constants: list[Any]
+    opset: int = _OPSET
 
     def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         """Add a node."""
@@ -319,6 +383,8 @@ def _shared_parameters(model: Any, kind: Any) -> dict[str, Any]:
         parameters["random_state"] = copy.deepcopy(parameters["random_state"])
     if parameters["solver"] == "lbfgs":
         parameters["solver"] = "adam"
+    if "scoring" in known and "class_weight" in known:
+        parameters["scoring"] = None  # MLPClassifier goes by the accuracy
     return parameters
 
 

@@ -29,6 +29,7 @@ from cdrop._checks import (
     whole_number,
 )
 from cdrop._features import checked_rows, feature_matrix
+from cdrop._parts import decode, encode
 from cdrop._shared import SharedRows
 from cdrop._training import Cut, Minibatch, Plan, ScoredRows
 from cdrop.callbacks import check_callbacks
@@ -41,6 +42,7 @@ __all__ = ["Evaluation", "History", "Network", "make_network"]
 
 _SCALINGS = ("train", "test")
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
+_SHOWN = 20  # layers in a network's repr
 _PASSED_ROWS = 2**20  # rows times masks of a piece under dropout
 INTERRUPTS = ("keep", "raise")
 _SETTINGS = frozenset(  # the attributes that the engine is made with
@@ -72,7 +74,7 @@ _LOADED = (  # the attributes that a state sets
 _Masks = Sequence[NDArray[np.uint64] | None] | None  # of each layer's input; None: drawn
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """Losses and scores recorded over all calls of `Network.fit` and `Network.train_step`.
 
@@ -98,6 +100,21 @@ class History:
     def iterations(self) -> int:
         """Number of updates so far."""
         return len(self.loss)
+
+    def __repr__(self) -> str:
+        """Return lengths and last values, on one line: the lists may be long."""
+        counts = [f"{len(self.loss)} iterations"]
+        if self.epoch_loss:
+            counts.append(f"{len(self.epoch_loss)} epochs")
+        for name in (
+            "epoch_loss" if self.epoch_loss else "loss",
+            "validation_loss",
+            "validation_score",
+        ):
+            last = getattr(self, name)[-1:]
+            if last and not math.isnan(last[0]):
+                counts.append(f"{name.removeprefix('epoch_').replace('_', ' ')} {last[0]:.4g}")
+        return f"<History: {', '.join(counts)}{', interrupted' * self.interrupted}>"
 
 
 class Evaluation(NamedTuple):
@@ -157,6 +174,8 @@ class Network:
     ----------
     history : History
     coefs_, intercepts_ : list of ndarray
+    classes_ : ndarray or None
+        Labels of the classes, of a network that ``cdrop.load(path, as_network=True)`` took from a classifier's file.
 
     Raises
     ------
@@ -239,6 +258,7 @@ class Network:
             None  # the fit under way, which alone may change the network
         )
         self._one_column = False  # whether targets came as a vector, and so predictions go
+        self._classes: NDArray[Any] | None = None
         self._engine = self._make_engine()
         for i, (fan_in, fan_out) in enumerate(self._engine.shapes):
             weight = initial_weight(
@@ -251,7 +271,11 @@ class Network:
         if name in _SETTINGS and name in vars(self):
             raise AttributeError(
                 f"{name} of a network cannot be changed; expected a new Network(..., {name}={value!r}), which takes "
-                "over the weights by set_weights(net.coefs_, net.intercepts_)"
+                + (
+                    "over weights and optimizer by load_state_dict(net.state_dict())"
+                    if name in ("dropout", "input_dropout")
+                    else "over the weights by set_weights(net.coefs_, net.intercepts_)"
+                )
             )
         super().__setattr__(name, thread_count(name, value) if name == "threads" else value)
 
@@ -269,11 +293,14 @@ class Network:
         )
 
     def __repr__(self) -> str:
-        """Return the call that makes this network, without arguments that have their default."""
-        shown = [repr(list(self.units))]
+        """Return the call that makes this network, without arguments that have their default.
+
+        Of more than 20 layers the middle is left out.
+        """
+        shown = [_short(self.units)]
         if any(self.dropout):
             same = len(set(self.dropout)) == 1
-            shown.append(f"dropout={self.dropout[0] if same else list(self.dropout)!r}")
+            shown.append(f"dropout={self.dropout[0] if same else _short(self.dropout)}")
         for name, default in (
             ("input_dropout", 0.0),
             ("activation", "relu"),
@@ -915,6 +942,23 @@ class Network:
         return self._engine.copy([(i, 0) for i in range(len(self.units) - 1)])
 
     @property
+    def classes_(self) -> NDArray[Any] | None:
+        """Label of each class, such that ``net.classes_[net.predict(X)]`` are labels; None without labels."""
+        return None if self._classes is None else self._classes.copy()
+
+    def _set_classes(self, classes: Any) -> None:
+        """Set the labels, which come from a file and may be anything; two classes have one output."""
+        width = self.units[-1]
+        number = width if self.loss == "softmax_cross_entropy" else 2
+        one_output = self.loss == "sigmoid_cross_entropy" and width == 1
+        is_vector = isinstance(classes, np.ndarray) and classes.shape == (number,)
+        if not is_vector or not (one_output or self.loss == "softmax_cross_entropy"):
+            raise ValueError(f"classes_ is {classes!r}; that does not fit the network")
+        if len(np.unique(classes)) != number:
+            raise ValueError(f"classes_ is {classes!r}; expected each class once")
+        self._classes = classes
+
+    @property
     def learning_rate(self) -> float | None:
         """Learning rate of the next epoch, by the schedule of the last fit; None without a schedule."""
         return self._schedule_state[0] if self._schedule_state else None
@@ -1023,7 +1067,10 @@ class Network:
         return state, history.interrupted
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state that `state_dict` returned; the network must have the same settings.
+        """Restore a state that `state_dict` returned; the network must have the same settings, except for its dropout.
+
+        The network keeps its own `dropout` and `input_dropout`. So training continues with other rates, and with the
+        optimizer's state, after ``new = Network(..., dropout=0.1); new.load_state_dict(old.state_dict())``.
 
         Parameters
         ----------
@@ -1073,20 +1120,20 @@ class Network:
         background = self._usable_background(attributes["_background"])
         self._change(attributes, parts, background, fit)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: storage.File) -> None:
         """Store the complete network in one file, from which `cdrop.load` restores it bit for bit.
 
         Parameters
         ----------
-        path : path
+        path : path or binary file object
             An existing file is replaced, atomically. The format is safetensors, whatever the name; see `cdrop.storage`.
 
         Raises
         ------
         ImportError
             If safetensors is not installed: ``pip install 'cdrop[io]'``.
-        TypeError
-            If the network was trained with a custom optimizer or schedule class.
+        TypeError, ValueError
+            If the network was trained with a custom optimizer or schedule class, or `path` is invalid.
         OSError
             If the file cannot be written. An existing file is still there.
 
@@ -1101,7 +1148,10 @@ class Network:
     def _to_parts(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return settings and arrays for `cdrop.storage`."""
         _state.check_ours(self._optimizer, self._schedule)
-        return _state.to_parts(*self._state(), self.threads)
+        settings, arrays = _state.to_parts(*self._state(), self.threads)
+        if self._classes is not None:
+            settings["classes"] = encode("classes_", self._classes)
+        return settings, arrays
 
     @classmethod
     def _from_parts(cls, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Network:
@@ -1110,17 +1160,28 @@ class Network:
         net = cls(**state["settings"], threads=state["threads"])
         net.load_state_dict(state)
         net.history.interrupted = state["interrupted"]
+        if "classes" in settings:
+            net._set_classes(decode("classes_", settings["classes"]))
         return net
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy through `state_dict`."""
         _state.check_ours(self._optimizer, self._schedule)
-        return {"state": self.state_dict(), "threads": self.threads}
+        return {"state": self.state_dict(), "threads": self.threads, "classes": self._classes}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         """Make the network again, then load its state."""
         Network.__init__(self, **saved["state"]["settings"], threads=saved["threads"])
         self.load_state_dict(saved["state"])
+        self._classes = saved.get("classes")
+
+
+def _short(numbers: Sequence[float]) -> str:
+    """Return a list as text, without its middle if it is long."""
+    if len(numbers) <= _SHOWN:
+        return repr(list(numbers))
+    head, tail = (", ".join(map(repr, part)) for part in (numbers[:5], numbers[-5:]))
+    return f"[{head}, ..., {tail}]"
 
 
 def make_network(D: int, C: int, H: int = 100, **settings: Any) -> Network:

@@ -523,7 +523,7 @@ class LossCurveDisplay:
         >>> from sklearn.datasets import load_iris
         >>> from cdrop import DropoutMLPClassifier
         >>> X, y = load_iris(return_X_y=True)
-        >>> net = DropoutMLPClassifier(early_stopping=True, random_state=0).fit(X, y)
+        >>> net = DropoutMLPClassifier(early_stopping=True, tol=0.01, random_state=0).fit(X, y)
         >>> display = LossCurveDisplay.from_estimator(net)  # doctest: +SKIP
         >>> display.ax_.figure.savefig("loss.png")  # doctest: +SKIP
         """

@@ -31,21 +31,27 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import json
 import os
 import re
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrop._checks import choice, whole_number
+from cdrop._checks import choice, truth_value, whole_number
 from cdrop._files import sweep, write_atomically
 from cdrop._version import __version__
 
+if TYPE_CHECKING:
+    from cdrop.network import Network
+
 __all__ = ["ModelFileError", "load", "save"]
+
+File = str | os.PathLike[str] | BinaryIO  # to save to or load from
 
 _FORMAT = 1  # one more with every change that an older cdrop would misread
 _KINDS = {
@@ -59,7 +65,10 @@ _LENGTH = 8  # bytes before the header, which say how long it is
 _OPENING = rb'{"__metadata__":{"cdrop":"{\"sha256\": \"'
 _DIGITS = slice(_LENGTH + len(_OPENING), _LENGTH + len(_OPENING) + 64)
 _NO_DIGITS = b"0" * 64
+_SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 _DEEPEST = 100
+_AT_ONCE = 2**24  # bytes of a stream
+_ESTIMATORS = ("DropoutMLPClassifier", "DropoutMLPRegressor")
 _TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[][{}]', re.DOTALL)  # of JSON: strings and brackets
 
 
@@ -67,21 +76,23 @@ class ModelFileError(ValueError):
     """An existing file that cannot be loaded: damaged, truncated, not a model, or written by a newer cdrop."""
 
 
-def save(model: Any, path: str | os.PathLike[str]) -> None:
+def save(model: Any, path: File) -> None:
     """Write a model to one file, atomically; ``model.save(path)`` does the same.
 
     Parameters
     ----------
     model : Network or estimator of cdrop
-    path : path
-        An existing file is replaced.
+    path : path or binary file object
+        An existing file is replaced. To a file object, such as a `io.BytesIO` or a file of `zipfile`, the bytes are
+        written where it stands; it need not be seekable, and is not closed.
 
     Raises
     ------
     ImportError
         If safetensors is not installed.
-    TypeError
-        If `model` is of another class; subclasses are not accepted.
+    TypeError, ValueError
+        If `model` is of another class (subclasses are not accepted), or `path` is neither a path nor a file object open
+        for writing bytes.
     OSError
         If the file cannot be written. An existing file is still there.
 
@@ -95,16 +106,35 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     kind = type(model).__name__
     if _KINDS.get(kind) != type(model).__module__:
         raise TypeError(f"model is {model!r}; expected one of {', '.join(_KINDS)}, no subclass")
+    if _is_stream(path, "write"):
+        _check_mode(path, "wb")
+        _write_stream(path, _packed(kind, *model._to_parts()))
+        return
+    text = _checked_path(path)
+    if text.endswith(_SEPARATORS) or os.path.isdir(text):
+        inside = os.path.join(text, "model.safetensors")
+        raise IsADirectoryError(
+            f"path is {path!r}, a directory; expected a file, such as {inside!r}"
+        )
     content = _packed(kind, *model._to_parts())
-    write_atomically(path, lambda stream: stream.write(content))
+    write_atomically(text, lambda stream: stream.write(content))
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+@overload
+def load(path: File, *, as_network: Literal[True]) -> Network: ...
+@overload
+def load(path: File, *, as_network: bool = False) -> Any: ...
+def load(path: File, *, as_network: bool = False) -> Any:
     """Load a model that `save` wrote. Its predictions and further training are the same, byte for byte.
 
     Parameters
     ----------
-    path : path
+    path : path or binary file object
+        A file object is read from where it stands to its end; it need not be seekable, and is not closed.
+    as_network : bool, default False
+        Return only the network of an estimator (or of a checkpoint), for which scikit-learn is not imported. `predict`
+        returns numbers of classes: ``net.classes_[net.predict(X)]`` are the labels. `predict_proba` of two classes is
+        the probability of the second. Several labels and numbers are predicted as by the estimator.
 
     Returns
     -------
@@ -116,8 +146,11 @@ def load(path: str | os.PathLike[str]) -> Any:
     ------
     ImportError
         If safetensors is not installed.
+    TypeError, ValueError
+        If `path` is neither a path nor a file object open for reading bytes.
     ModelFileError
-        If the file is damaged, truncated, not a model, or written by a newer cdrop. It is a ValueError.
+        If the file is damaged, truncated, not a model, or written by a newer cdrop; with `as_network`, if the estimator
+        is not fitted or has one class alone. It is a ValueError.
     OSError
         If the file does not exist or cannot be read.
 
@@ -126,21 +159,29 @@ def load(path: str | os.PathLike[str]) -> Any:
     Nothing in a file can run code: one of unknown origin costs at most memory in proportion to its size. Temporary
     files that a killed `save` to this path left are removed.
     """
-    path = os.fsdecode(path)
+    alone = truth_value("as_network", as_network)
+    is_stream = _is_stream(path, "read")
+    if is_stream:
+        _check_mode(path, "rb")
+    name = _name_of(path) if is_stream else _checked_path(path)
     try:
-        about, arrays = _unpacked(_read(path))
+        about, arrays = _unpacked(_read_stream(path, name) if is_stream else _read(name))
         kind = _check_about(about)
+        if alone and kind in _ESTIMATORS:
+            from cdrop._alone import network_of
+
+            return network_of(about["settings"], arrays)
         made, settings = class_of(kind), about["settings"]
         if hasattr(made, "_completed"):  # a file of an earlier version may lack parameters
             settings = made._completed(settings)
         model = made._from_parts(settings, arrays)
-        _check_same(model, settings, arrays)
+        check_same(model, settings, arrays)
     except ModelFileError:
         raise
     except (TypeError, ValueError, KeyError) as error:
         lacks = "it lacks " if isinstance(error, KeyError) else ""
-        raise ModelFileError(f"{path} holds no model that can be used: {lacks}{error}") from error
-    return model
+        raise ModelFileError(f"{name} holds no model that can be used: {lacks}{error}") from error
+    return model.network if alone and kind == "Checkpoint" else model
 
 
 def class_of(kind: str) -> Any:
@@ -163,21 +204,99 @@ def _packed(
     return content
 
 
+def _checked_path(path: Any) -> str:
+    """Return a path as text; raise where it is none, or names no file."""
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise TypeError(
+            f"path is {path!r}; expected a str, bytes or os.PathLike, or a binary file object"
+        ) from None
+    if not text or "\0" in text:
+        raise ValueError(f"path is {path!r}; expected the name of a file")
+    return text
+
+
+def _is_stream(path: Any, method: str) -> bool:
+    return not isinstance(path, (str, bytes, os.PathLike)) and callable(getattr(path, method, None))
+
+
+def _check_mode(stream: Any, mode: str) -> None:
+    """Raise unless a stream is open, and reads or writes bytes."""
+    try:
+        if isinstance(stream, io.TextIOBase):
+            raise TypeError
+        nothing = stream.write(b"") if mode == "wb" else stream.read(0)
+        if isinstance(nothing, str):
+            raise TypeError
+    except TypeError:
+        raise TypeError(
+            f"path is {stream!r}, which is in text mode; expected a binary file object, as of open(..., {mode!r})"
+        ) from None
+    except ValueError as error:  # closed, or open for the other direction
+        raise ValueError(
+            f"path is {stream!r}; expected a file object that is open, as of open(..., {mode!r}): {error}"
+        ) from None
+
+
+def _name_of(stream: Any) -> str:
+    name = getattr(stream, "name", None)
+    return name if isinstance(name, str) and name else f"the file object {stream!r}"
+
+
+def _write_stream(stream: Any, content: bytearray) -> None:
+    at = 0
+    while at < len(content):
+        piece = bytes(content[at : at + _AT_ONCE])
+        written = stream.write(piece)
+        if written is None and isinstance(stream, io.RawIOBase):
+            raise BlockingIOError(f"path is {stream!r}, which takes no more bytes now")
+        at += written if isinstance(written, int) else len(piece)
+
+
+def _pieces(stream: Any) -> Iterator[bytes]:
+    """Yield what a stream has left; a raw one may return less than it is asked for."""
+    while piece := stream.read(_AT_ONCE):
+        yield piece
+    if piece is None:
+        raise BlockingIOError(f"path is {stream!r}, which has no more bytes yet")
+
+
 def _read(path: str) -> bytes:
     """Return the content of a file that has its own digest."""
     if os.path.exists(path) and not os.path.isfile(path):
-        raise ModelFileError(f"{path} is no file")  # reading a pipe would wait for its other end
+        # Reading a pipe would wait for its other end.
+        raise ModelFileError(f"path is {path!r}, which is not a file; expected a model file")
     sweep(path)
     with open(path, "rb") as stream:
         opening, size = stream.read(_DIGITS.stop), os.fstat(stream.fileno()).st_size
-        if not opening:
-            raise ModelFileError(f"{path} is empty")
-        if len(opening) < _DIGITS.stop or not opening.startswith(_OPENING, _LENGTH):
-            raise ModelFileError(f"{path} is no model file of cdrop: it begins otherwise")
+        _check_opening(opening, path)
         stream.seek(0)
         content = stream.read(size)  # it may grow meanwhile, but memory is for what was there
+    return _checked_content(content, path)
+
+
+def _read_stream(stream: Any, name: str) -> bytes:
+    """Return what a stream has from where it stands, which begins and ends as a file that has its own digest."""
+    content = bytearray()
+    for piece in _pieces(stream):
+        content += piece
+        if len(content) >= _DIGITS.stop:
+            _check_opening(bytes(content[: _DIGITS.stop]), name)
+    _check_opening(bytes(content[: _DIGITS.stop]), name)
+    return _checked_content(bytes(content), name)
+
+
+def _check_opening(opening: bytes, name: str) -> None:
+    if not opening:
+        raise ModelFileError(f"{name} is empty")
+    if len(opening) < _DIGITS.stop or not opening.startswith(_OPENING, _LENGTH):
+        raise ModelFileError(f"{name} is not a cdrop model file (unrecognized header)")
+
+
+def _checked_content(content: bytes, name: str) -> bytes:
     if content[_DIGITS] != _digest(content):
-        raise ModelFileError(f"{path} is damaged: its SHA-256 is not the one written in it")
+        raise ModelFileError(f"{name} is damaged: its SHA-256 is not the one written in it")
     return content
 
 
@@ -229,9 +348,7 @@ def _check_about(about: Any) -> str:
     return choice("its kind", about["kind"], tuple(_KINDS))
 
 
-def _check_same(
-    model: Any, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-) -> None:
+def check_same(model: Any, settings: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
     """Raise unless the model, taken apart again, gives what it was made from, bit for bit."""
     again, its_arrays = model._to_parts()
     differ = {name for name, _ in _texts(settings).items() ^ _texts(again).items()}

@@ -19,6 +19,9 @@ from hypothesis import HealthCheck, settings
 import cdrop
 from cdrop import _kernels, checkpoints, kernels, reference
 
+# Widths of output are then those of a file, whatever terminal the tests are run in.
+os.environ.pop("COLUMNS", None)
+
 settings.register_profile(
     "cdrop",
     deadline=None,

@@ -204,7 +204,7 @@ def test_without_a_console_a_fit_prints_nothing(closed, monkeypatch):
         (np.bool_(True), True),
         (False, False),
         (np.bool_(False), False),
-        *[(answer, False) for answer in (None, 1, 0.5, "no", [0], object(), np.ones(3))],
+        *[(answer, False) for answer in (None, 1, 0.5, "no", [0], ..., np.ones(3))],
     ],
     ids=str,
 )

@@ -466,7 +466,7 @@ def test_a_file_that_is_no_checkpoint_is_left_alone(tmp_path):
     for content, told in (
         (saved, "where a Network is saved"),
         (b"", "checkpoint: .* is empty"),
-        (b"notes\n" * 100, "checkpoint: .* is no model file"),
+        (b"notes\n" * 100, "checkpoint: .* is not a cdrop model file"),
         (whole[:-1], "checkpoint: .* is damaged"),
         (whole[:-1] + bytes([whole[-1] ^ 1]), "checkpoint: .* is damaged"),
     ):

@@ -23,7 +23,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 import cdrop
 from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network
-from cdrop.estimators.parts import decode, encode
+from cdrop._parts import decode, encode
 from cdrop.optimizers import SGD, Adam, AdamW, Momentum, Nesterov
 from cdrop.schedules import Step
 
@@ -161,8 +161,8 @@ def test_balanced_counts_the_rows_that_have_weight():
 
 
 def test_validation_rows_are_not_weighted_by_class():
-    net = quick(class_weight={0: 50.0, 1: 1.0, 2: 1.0}, early_stopping=True, max_iter=1)
-    net.fit(X, Y)
+    weights = {0: 50.0, 1: 1.0, 2: 1.0}
+    net = quick(class_weight=weights, early_stopping=True, scoring=None, max_iter=1).fit(X, Y)
     _, held_out = train_test_split(
         np.arange(len(Y)), test_size=0.1, random_state=net.network_.seed % 2**32, stratify=Y
     )
@@ -183,7 +183,7 @@ def test_a_piece_without_some_of_the_weighted_classes_is_fine():
 def test_own_validation_rows_are_scored_each_epoch():
     weight = np.linspace(0.1, 2, 50)
     words = np.array(["setosa", "versicolor", "virginica"])[Y]
-    net = quick().fit(
+    net = quick(scoring=None).fit(
         X[::2], words[::2], X_val=X[1:100:2], y_val=words[1:100:2], sample_weight_val=weight
     )
     assert len(net.validation_scores_) == len(net.validation_loss_curve_) == net.n_iter_ == 5
@@ -196,7 +196,8 @@ def test_own_validation_rows_are_scored_each_epoch():
 
 @pytest.mark.parametrize("estimator", BOTH)
 def test_early_stopping_keeps_the_best_weights(estimator):
-    net = quick(estimator, early_stopping=True, max_iter=60, tol=0.0, learning_rate_init=0.02)
+    net = quick(estimator, early_stopping=True, scoring=None, max_iter=60, tol=0.0)
+    net.set_params(learning_rate_init=0.02)
     net.fit(X[::2], Y[::2], X_val=X[1::2], y_val=Y[1::2])
     best = net.best_validation_score_
     assert best == max(net.validation_scores_)

@@ -55,7 +55,9 @@ def said_by(code):
 @pytest.mark.parametrize("early", [False, True])
 def test_ctrl_c_keeps_or_raises_and_the_estimator_stays_whole(estimator, early):
     said = said_by(f"""
-make = lambda **more: {estimator}(**QUICK, early_stopping={early}, **more)
+make = lambda **more: {estimator}(
+    **QUICK, early_stopping={early}, scoring=None, **more
+)
 data = dict(X=X, y=Y, X_val=X, y_val=Y)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")

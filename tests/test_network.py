@@ -973,7 +973,9 @@ def test_predictions_have_the_shape_that_targets_had(loss, step, tmp_path):
         yield net.predict(x).shape
         yield net.subnetworks(3).predict(x).shape
         yield net.subnetworks(3)[0].predict(x).shape
-        yield from (array.shape for array in vars(net.predict_uncertainty(x, 3)).values())
+        result = vars(net.predict_uncertainty(x, 3, samples=True))
+        yield result.pop("samples").shape[1:]
+        yield from (array.shape for array in result.values())
         if loss != "squared_error":
             yield net.predict_proba(x).shape
             yield net.predict_proba(x, mc_samples=2).shape

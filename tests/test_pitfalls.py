@@ -45,7 +45,8 @@ def same(a, b):
 
 def test_best_weights_are_shown_also_where_max_iter_ends_the_fit():
     for model, y in ((classifier(), Y), (regressor(), TARGET)):
-        model.set_params(early_stopping=True, learning_rate_init=0.3, n_iter_no_change=99)
+        model.set_params(early_stopping=True, scoring=None, learning_rate_init=0.3)
+        model.set_params(n_iter_no_change=99)
         model.fit(X, y, X_val=X[:80], y_val=y[:80])
         best = max(model.validation_scores_)
         assert model.n_iter_ == 12
@@ -62,7 +63,7 @@ def test_max_iter_counts_each_call_of_a_warm_start():
 def test_rows_held_out_keep_their_weights():
     right = np.arange(400) % 2 == 0
     y, weight = np.where(right, Y, (Y + 1) % 3), np.where(right, 1.0, 1e-9)
-    model = classifier(early_stopping=True, max_iter=40).fit(X, y, weight)
+    model = classifier(early_stopping=True, scoring=None, max_iter=40).fit(X, y, weight)
     assert model.best_validation_score_ > 0.7 > model.score(X, y)
     only = (Y == 1).astype(float)
     model.fit(X, Y, X_val=X, y_val=Y, sample_weight_val=only)

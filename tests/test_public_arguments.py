@@ -145,6 +145,7 @@ PARAMETERS = {
     "n_iter_no_change": [*NO_WHOLE, 0, -1, -INF],
     "n_jobs": [1.5, "3", [1], 1j, 0, 257, HUGE, {}],
     "interrupt": [*NO_NAME, "stop"],
+    "scoring": [3, True, 0.5, NAN, b"loss", "", "Loss", "log_loss", [], ["loss"], {}, object(), np],
 }
 WITH = {  # what a parameter needs beside it to have a meaning
     **each(("momentum", "nesterovs_momentum"), {"solver": "sgd"}),
@@ -442,7 +443,10 @@ OTHERS = {
     ),
     "Network.save": Call(Network([2, 2]).save, {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
     "storage.load": Call(storage.load, {"path": os.devnull}, {"path": NO_PATH}, "PathLike"),
-    "to_onnx": Call(convert.to_onnx, {"model": Network([2, 2])}, {"model": NO_MODEL}),
+    "storage.load-as_network": Call(storage.load, {"path": os.devnull}, {"as_network": NO_FLAG}),
+    "to_onnx": Call(
+        convert.to_onnx, {"model": Network([2, 2])}, {"model": NO_MODEL, "X": [1, "a", [[1.0]], {}]}
+    ),
     "to_onnx-path": Call(
         partial(convert.to_onnx, Network([2, 2])),
         {"path": None},
@@ -461,6 +465,9 @@ OTHERS = {
         )
         for method in ("predict", "predict_proba", "predict_uncertainty")
     },
+    "Subnetworks.predict_uncertainty-samples": Call(
+        partial(subnetworks, "predict_uncertainty"), {"X": np.ones((2, 5))}, {"samples": NO_FLAG}
+    ),
     "Subnetworks.extract": Call(
         partial(subnetworks, "extract"), {"index": 2}, {"index": [*NO_WHOLE, -1, 3, HUGE]}
     ),
@@ -722,7 +729,7 @@ def test_good_arguments_are_good():
         try:
             call.function(**call.good)
         except (datasets.DataNotFoundError, storage.ModelFileError, OSError) as error:
-            assert re.search("absent|found none|is no(t a regular)? file", str(error)), name
+            assert re.search("absent|found none|is no(t a( regular)?)? file", str(error)), name
 
 
 WITHOUT_FILES = [name for name in ESTIMATORS if not name.endswith(".save")] + [
@@ -778,6 +785,10 @@ ANYTHING_GOES = {
     **each(("EpochPrinter.file", "LossPrinter.file", "ProgressBar.file"), "as for print"),
     **each(("Validation.X", "Validation.y"), "the network's score says what is wrong"),
     "simd_paths.built": "a switch",
+    **each(
+        ("ClassificationUncertainty.quantile.q", "RegressionUncertainty.quantile.q"),
+        "tests/test_samples.py",
+    ),
     "from_frame.name": "any heading",
     **each(
         ("ExperimentResult.plot.file", "ExperimentResult.plot.format"), "tests/test_plotting.py"

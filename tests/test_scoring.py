@@ -219,21 +219,18 @@ def test_parameter_is_cloned_pickled_and_saved(tmp_path):
         model.set_params(scoring=scorer).save(tmp_path / "other")
 
 
-def test_files_of_earlier_versions_have_the_default(tmp_path):
+def test_files_of_earlier_versions_go_by_the_score_as_they_did(tmp_path):
     path = tmp_path / "model"
-    default = DropoutMLPRegressor().scoring
-    classifier(scoring=DropoutMLPClassifier().scoring).fit(X, Y).save(path)
+    classifier(scoring=None).fit(X, Y).save(path)
     about, arrays = parts(path.read_bytes())
     del about["settings"]["parameters"]["scoring"]
     path.write_bytes(forged(about, arrays))
-    model = load(path)
-    assert model.scoring == DropoutMLPClassifier().scoring
-    state = DropoutMLPRegressor().__getstate__()
+    assert load(path).scoring is None
+    state = DropoutMLPClassifier().__getstate__()
     del state["scoring"]
-    old = object.__new__(DropoutMLPRegressor)
+    old = object.__new__(DropoutMLPClassifier)
     old.__setstate__(state)
-    assert old.scoring == default
-    old.get_params()
+    assert old.get_params()["scoring"] is None
 
 
 def test_without_early_stopping_only_the_values_change():

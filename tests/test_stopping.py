@@ -36,7 +36,8 @@ def regressor(**settings):
 
 
 def classifier(**settings):
-    defaults = {"early_stopping": True, "learning_rate_init": 0.02, "random_state": 0}
+    defaults = {"early_stopping": True, "scoring": None, "learning_rate_init": 0.02}
+    defaults["random_state"] = 0
     return DropoutMLPClassifier((20,), **{**defaults, **settings})
 
 
@@ -128,6 +129,7 @@ def test_nan_is_no_progress_of_a_plateau():
 
 
 @QUIET
+@pytest.mark.filterwarnings("ignore:X_val lies far outside X")
 def test_validation_rows_that_overflow_do_not_train_forever():
     rows = np.full((5, 6), 1e308)
     with np.errstate(all="ignore"):

@@ -147,7 +147,7 @@ def test_paths_may_be_bytes(tmp_path):
     net.save(os.fsencode(tmp_path / "m"))
     assert digest(load(os.fsencode(tmp_path / "m"))) == digest(net)
     (tmp_path / "bad").write_bytes(b"x" * 200)
-    with pytest.raises(ModelFileError, match=r"^/.*bad is no model"):
+    with pytest.raises(ModelFileError, match=r"^/.*bad is not a cdrop model"):
         load(os.fsencode(tmp_path / "bad"))
 
 
@@ -341,7 +341,7 @@ def test_other_models_and_paths_are_refused(tmp_path, monkeypatch):
             Network([2, 2]).save(path)
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", "/dev/null"):
-        with pytest.raises(ModelFileError, match="is no file"):
+        with pytest.raises(ModelFileError, match="is not a file"):
             load(path)
     assert os.listdir(tmp_path) == ["pipe"]
 
@@ -406,7 +406,7 @@ def test_foreign_files_are_refused(tmp_path):
         b"\xff" * 1000,
         OPENING * 20,
     ):
-        refuses(tmp_path / "m", content, "is no model file of cdrop")
+        refuses(tmp_path / "m", content, "is not a cdrop model file")
 
 
 # ---- Attacks: the digest is right --------------------------------------------------------------

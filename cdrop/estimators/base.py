@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Self, TypeVar
 
 import numpy as np
@@ -29,8 +29,9 @@ from cdrop._checks import (
     whole_number,
 )
 from cdrop._kernels import all_finite
+from cdrop._parts import decode, encode
 from cdrop._training import ScoredRows
-from cdrop.callbacks import Callback, EpochPrinter, ProgressBar
+from cdrop.callbacks import Callback, EpochPrinter, ProgressBar, Validation, check_callbacks
 from cdrop.estimators.options import (
     SMALLEST_RATE,
     Options,
@@ -40,8 +41,15 @@ from cdrop.estimators.options import (
     seed,
     threads,
 )
-from cdrop.estimators.parts import decode, encode
+from cdrop.estimators.ranges import moved_features
 from cdrop.estimators.scoring import Scoring, ValidationScorer
+from cdrop.estimators.tasks import (
+    CALLBACK_STATE,
+    CallbackSupportMixin,
+    EpochTasks,
+    with_callbacks,
+)
+from cdrop.estimators.warn import warn
 from cdrop.network import Evaluation, Network
 from cdrop.schedules import Epoch, Plateau, Schedule
 
@@ -55,6 +63,7 @@ _OUT_ACTIVATIONS = {
 _FLOATS = (np.float64, np.float32)
 _KEPT = ("best", "last")  # weights that early stopping keeps
 _OUTPUTS_AT_ONCE = 2**20
+_FAR = 4  # warn where one of so many features has moved
 _HELD = "_fit_under_way"  # an attribute during a fit
 _PARTS = ("weight", "bias")
 _WEIGHTS = {"coefs_", "intercepts_"}  # the attributes of the network that can be assigned
@@ -88,7 +97,7 @@ class _Data:
 _OTHER_WAYS = "Change validation_fraction, give X_val and y_val, or turn early_stopping off"
 
 
-class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
+class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """What classifier and regressor share."""
 
     # Parameters that pickles and files of earlier versions lack.
@@ -104,6 +113,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     }
     interrupt = "keep"
     scoring: Scoring = None
+    _doc_link_module = "cdrop"
+    _doc_link_template = "{page}"
     _numeric = False
     _remembered: tuple[str, ...] = ("n_features_in_", *_WATCHED, "_validated")
 
@@ -167,6 +178,22 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         self.n_iter_no_change = n_iter_no_change
         self.n_jobs = n_jobs
         self.interrupt = interrupt
+
+    def _doc_link_url_param_generator(self, *_: Any) -> dict[str, str]:
+        """Return the estimator's page, which scikit-learn links in notebooks.
+
+        It is on the site that the package's metadata call its documentation. Without one the link leads nowhere, but
+        is needed: only with a link does scikit-learn show what each parameter means.
+        """
+        try:
+            urls = metadata.metadata("cdrop").get_all("Project-URL") or []
+        except metadata.PackageNotFoundError:  # a directory on the path
+            urls = []
+        sites = dict(url.split(", ", 1) for url in urls)
+        if "Documentation" not in sites:
+            return {"page": "#"}
+        name = f"cdrop.estimators.{type(self).__name__}"
+        return {"page": f"{sites['Documentation'].rstrip('/')}/api/estimators.html#{name}"}
 
     # ---- What the network knows ----------------------------------------------------------------------------------
 
@@ -296,6 +323,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         sample_weight_val: ArrayLike | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
+        callbacks: Sequence[Any] = (),
     ) -> Self:
         """Train, from the beginning or with `warm_start` from where the last call ended.
 
@@ -316,6 +344,11 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             `cdrop.Network.fit`. Needs the extra ``io``, and a `random_state`.
         checkpoint_every : int, optional
             Steps from one checkpoint to the next; 1,000 by default.
+        callbacks : sequence of cdrop.callbacks.Callback, default ()
+            Called after each iteration and epoch with the estimator's `network_`; the fit ends when one returns True.
+            `cdrop.callbacks.Validation` scores by the estimator's `score`, with labels as in `y`. An error in a
+            callback ends the fit, and the estimator is fitted with what it has learned. With scikit-learn 1.9 or newer,
+            `set_callbacks` sets its callbacks as well.
 
         Returns
         -------
@@ -332,6 +365,16 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             If the estimator is in another fit: of another thread, or this one was called by a signal handler or a
             finalizer.
         """
+        given = (X, y, sample_weight, X_val, y_val, sample_weight_val)
+        fitted: Self = self._fit_with_callbacks(
+            given, check_callbacks(callbacks), checkpoint, checkpoint_every
+        )
+        return fitted
+
+    def _fit(
+        self, given: tuple[Any, ...], callbacks: tuple[Any, ...], checkpoint: Any, every: Any
+    ) -> Self:
+        X, y, sample_weight, X_val, y_val, sample_weight_val = given
         options = checked_options(self)
         fresh = not (truth_value("warm_start", self.warm_start) and "network_" in vars(self))
         if (X_val is None) != (y_val is None) or (X_val is None and sample_weight_val is not None):
@@ -346,25 +389,45 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             held_out = None
             if X_val is not None:
                 held_out = new._held_out(X_val, y_val, sample_weight_val)
+                _warn_if_far(data.x, held_out[0])
             about = new._prepared(data, watch, fresh, held_out)
-            about |= {"checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+            about |= {"checkpoint": checkpoint, "checkpoint_every": every}
             self.__dict__ = new.__dict__
-            self._run(data, watch, **about)
+            tasks = self._tasks(options, X, y, sample_weight)
+            self._run(data, watch, [*tasks, *callbacks], **about)
+            for task in tasks:
+                task.finish()
+        self._warn_of_end(watch)
+        return self
+
+    _fit_with_callbacks = with_callbacks(_fit)
+
+    def _tasks(self, options: Options, X: Any, y: Any, sample_weight: Any) -> list[EpochTasks]:
+        """Return what passes the fit on to the callbacks that scikit-learn's `set_callbacks` has set."""
+        if not vars(self).get("_skl_callbacks"):
+            return []
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        return [EpochTasks(self, options.max_iter, X=X, y=y, metadata=metadata)]
+
+    def _warn_of_end(self, watch: _Watch) -> None:
+        """Warn where a fit ended too early, or at `max_iter` without being one of several."""
+        options = watch.options
         best = self.best_validation_loss_
         if watch.enough is not None and (not self._stopped or (best or 0.0) <= watch.enough):
-            return self  # all targets are alike: there is nothing to learn but one number
+            return  # all targets are alike: there is nothing to learn but one number
         if self._stopped:
             self._warn_if_untrained(watch)
-        elif self.n_iter_ == options.max_iter:
-            warnings.warn(
+        elif self.n_iter_ == options.max_iter and not self.warm_start:
+            warn(
                 f"Stochastic Optimizer: Maximum iterations ({options.max_iter}) reached and the optimization hasn't "
                 "converged yet.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
-        return self
 
-    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any) -> None:
+    def _partial_fit(
+        self, X: Any, y: Any, sample_weight: Any, classes: Any, callbacks: Sequence[Any]
+    ) -> None:
+        callbacks = check_callbacks(callbacks)
         options, fresh = checked_options(self), "network_" not in vars(self)
         if options.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
@@ -373,7 +436,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             data = new._data(X, y, sample_weight, fresh, True, classes)
             about = new._prepared(data, watch, fresh, None, partial=True)
             self.__dict__ = new.__dict__
-            self._run(data, watch, **about)
+            self._run(data, watch, callbacks, **about)
 
     @contextmanager
     def _unchanged_if_refused(self, watch: _Watch, fresh: bool) -> Iterator[BaseDropoutMLP]:
@@ -391,7 +454,9 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             try:
                 yield new
             except BaseException:
-                if not watch.begun or (fresh and watch.diverged):
+                if not watch.begun or (
+                    fresh and (watch.diverged or not self.network_.history.loss)
+                ):
                     self.__dict__ = before
                     if drawn is not None:
                         draws.set_state(drawn)
@@ -414,7 +479,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Pickle and copy without a fit that is under way."""
         state = dict(super().__getstate__())
-        state.pop(_HELD, None)
+        for name in (_HELD, *CALLBACK_STATE):
+            state.pop(name, None)
         return state
 
     def _data(
@@ -598,12 +664,17 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
         }
         if any(getattr(old, name) != value for name, value in now.items()):
             new = Network(**settings, seed=old.seed, threads=old.threads)
-            new.load_state_dict({**old.state_dict(), "settings": new.state_dict()["settings"]})
+            new.load_state_dict(old.state_dict())
             self.network_ = new
 
-    def _run(self, data: _Data, watch: _Watch, **settings: Any) -> None:
+    def _run(self, data: _Data, watch: _Watch, callbacks: Sequence[Any], **settings: Any) -> None:
         net, options = self.network_, watch.options
+        scoring = [c for c in callbacks if isinstance(c, Validation)]
         try:
+            for callback in scoring:
+                callback._estimator = self
+                with named("callbacks"):
+                    self.score(callback.X, callback.y)
             net.fit(
                 data.x,
                 data.targets,
@@ -613,7 +684,7 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 share_l2=True,
                 max_norm=options.max_norm,
                 shuffle=options.shuffle,
-                callbacks=[watch, *_shown(options.verbose)],
+                callbacks=[watch, *_shown(options.verbose), *callbacks],
                 interrupt=options.interrupt,
                 **settings,
             )
@@ -621,6 +692,8 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             watch.diverged = True
             self._diverged(error)
         finally:
+            for callback in scoring:
+                callback._estimator = None
             if watch.begun:
                 self._end_run(options)
 
@@ -726,12 +799,11 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
                 "epoch"
             )
         if problem:
-            warnings.warn(
+            warn(
                 f"Training stopped after {self.n_iter_} epochs, perhaps too early: {problem}. Expected a smaller tol, "
                 "a larger n_iter_no_change or learning_rate_init, inputs and targets of unit variance, or more "
                 "validation rows.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
 
     def _diverged(self, error: FloatingPointError) -> None:
@@ -746,10 +818,9 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
             curve.append(math.nan)
         self.n_iter_ += 1
         self._stopped = True
-        warnings.warn(
+        warn(
             f"Training has diverged: {error}. The best weights before are kept.",
             ConvergenceWarning,
-            stacklevel=5,
         )
 
     # ---- Prediction ----------------------------------------------------------------------------------------------
@@ -808,20 +879,20 @@ class BaseDropoutMLP(BaseEstimator):  # type: ignore[misc]
 
     # ---- Files ---------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: storage.File) -> None:
         """Write everything to one file, whole or not at all, from which `cdrop.load` goes on bit for bit.
 
         Parameters
         ----------
-        path : path
+        path : path or binary file object
             An existing file is replaced. It is a safetensors file, whatever its name; see `cdrop.storage`.
 
         Raises
         ------
         ImportError
             If safetensors is not installed: ``pip install 'cdrop[io]'``.
-        TypeError
-            If a parameter is of a kind that a file does not hold.
+        TypeError, ValueError
+            If a parameter is of a kind that a file does not hold, or `path` is invalid.
         OSError
             If the file cannot be written; what was there before is still there.
         """
@@ -992,13 +1063,23 @@ def _rows_with_weight(weight: NDArray[np.float64]) -> NDArray[np.int64]:
     return rows
 
 
+def _warn_if_far(x: Any, held_out: Any) -> None:
+    """Warn where validation rows look as if they had not been transformed as the training rows."""
+    moved, compared = moved_features(x, held_out)
+    if moved and _FAR * moved >= compared:
+        warn(
+            f"X_val lies far outside X: in {moved} of {compared} features, most of its values are beyond the range of "
+            "the training rows. Expected rows that were transformed as X was; a Pipeline does so with "
+            "transform_input=['X_val'] (see docs/scikit-learn.md)"
+        )
+
+
 def _batch_size(options: Options, n: int, partial: bool) -> int:
     if options.batch_size is None:
         return min(200, n)
     if options.batch_size > n and not partial:
-        warnings.warn(
-            f"Got `batch_size` {options.batch_size}, larger than the {n} rows. It is going to be clipped",
-            stacklevel=4,
+        warn(
+            f"Got `batch_size` {options.batch_size}, larger than the {n} rows. It is going to be clipped"
         )
     return min(options.batch_size, n)
 

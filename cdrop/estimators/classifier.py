@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -78,7 +78,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
           loss, or of the training loss where there are no validation rows;
         - an object of `cdrop.schedules`: as it says, with its own first rate.
     learning_rate_init : float, default 0.001
+        Learning rate of the first epoch.
     power_t : float, default 0.5
+        Exponent of "invscaling".
     max_iter : int, default 200
         Largest number of epochs.
     class_weight : dict, "balanced" or list of dict, optional
@@ -111,21 +113,23 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         too, where the best score was measured on other validation rows. Rates of dropout may change between fits,
         units and activation may not.
     momentum : float, default 0.9
-        0 to below 1; of solvers "sgd", "momentum" and "nesterov".
+        At least 0 and below 1; of solvers "sgd", "momentum" and "nesterov".
     nesterovs_momentum : bool, default True
         Only of solver "sgd".
     early_stopping : bool, default False
-        Stop when the validation score has made no progress, and keep the weights with the best one. Where all
-        validation targets are equal (one row, for example), no score can move, and the validation loss decides.
+        Stop when the validation score (see `scoring`) has made no progress, and keep the weights with the best one.
+        Where ``scoring=None`` and all validation targets are equal (one row, for example), the score cannot move, and
+        the validation loss decides.
     validation_fraction : float, default 0.1
         Share of the rows held out for early stopping where `fit` is given no validation rows; stratified by class,
         but not with several labels, nor where one of three or more classes has too few rows.
-    scoring : str, callable or None, default None
+    scoring : str, callable or None, default "loss"
         Score of the validation rows, higher is better: `validation_scores_` has its values, and early stopping and
         "adaptive" go by it, with `tol` on its scale. As in HistGradientBoostingClassifier:
 
-        - None: `score`, the accuracy;
-        - "loss": the negative validation loss;
+        - "loss": the negative validation loss. It moves with every epoch, where the accuracy stays for many epochs if
+          classes are unequal or validation rows few;
+        - None: `score`, the accuracy, as in MLPClassifier;
         - a name in ``sklearn.metrics.get_scorer_names()``, such as "average_precision" or "neg_log_loss";
         - a callable ``scorer(estimator, X, y)`` that returns a number, for example by ``sklearn.metrics.make_scorer``.
           `X` is an array or CSR matrix without names of features. With weights of validation rows, it is also given
@@ -134,10 +138,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         It is called once before the first step, so that one that fails does so before anything has changed, and
         then after each epoch. NaN and infinity are never progress. An error in a later epoch ends the fit and leaves
         the estimator trained so far. A file (`save`) holds names, not callables.
-    beta_1, beta_2 : float, default 0.9 and 0.999
-        Of solvers "adam" and "adamw", above 0 to below 1.
+    beta_1 : float, default 0.9
+        Decay of the first moment, of solvers "adam" and "adamw"; above 0 to below 1.
+    beta_2 : float, default 0.999
+        Decay of the second moment, of solvers "adam" and "adamw"; above 0 to below 1.
     epsilon : float, default 1e-8
-        Of solvers "adagrad", "rmsprop", "adam" and "adamw".
+        Added to the root of the second moment; of solvers "adagrad", "rmsprop", "adam" and "adamw".
     n_iter_no_change : int, default 10
         Training stops after more than so many epochs without progress; infinity for never.
     n_jobs : int, optional
@@ -188,7 +194,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     Warns
     -----
     UserWarning
-        By `fit` and `partial_fit`: if Ctrl-C ended it.
+        By `fit` and `partial_fit`: if Ctrl-C ended it. By `fit`: if most values of `X_val` are outside the range of the
+        training rows in a quarter of the features or more, as of rows that a Pipeline has not transformed.
     ConvergenceWarning
         By `fit`: if `max_iter` was reached; if training diverged and the best weights were kept; if it stopped although
         the loss never fell by more than `tol` after the first epoch, or the best validation score is not above that of
@@ -200,7 +207,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     and True are one class. Text is another: text where the classes are numbers is a TypeError. Arrays of objects, lists
     and nullable columns of pandas are taken value by value; a missing label is an error.
 
-    What differs from MLPClassifier: the solvers and what is said of them above; initial weights (Glorot's too, but
+    What differs from MLPClassifier: early stopping goes by the validation loss unless ``scoring=None``; the solvers
+    and what is said of them above; initial weights (Glorot's too, but
     normal and with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm start
     keeps the optimizer's state, and needs the same network; early stopping stratifies by all classes; both
     probabilities of two classes come from the log-odds; rows whose outputs overflow are an error; `coefs_` and
@@ -220,7 +228,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     >>> from sklearn.preprocessing import StandardScaler
     >>> from cdrop import DropoutMLPClassifier
     >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> net = DropoutMLPClassifier(dropout=0.3, max_iter=50, early_stopping=True, random_state=0)
+    >>> net = DropoutMLPClassifier(dropout=0.3, early_stopping=True, tol=0.001, random_state=0)
     >>> model = make_pipeline(StandardScaler(), net).fit(X[:400], y[:400])
     >>> model.score(X[400:], y[400:]) > 0.9
     True
@@ -258,7 +266,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
-        scoring: Scoring = None,
+        scoring: Scoring = "loss",
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
@@ -306,6 +314,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         classes: ArrayLike | None = None,
+        *,
+        callbacks: Sequence[Any] = (),
     ) -> Self:
         """Make one pass over the rows, going on from where the last call ended.
 
@@ -316,6 +326,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         classes : array_like or set, optional
             All classes there will be; needed in the first call, except with `soft_labels`. For several labels: the
             numbers of their columns, or 0 and 1.
+        callbacks : sequence of cdrop.callbacks.Callback, default ()
+            As for `fit`.
 
         Returns
         -------
@@ -334,7 +346,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             raise ValueError("classes must be passed on the first call to partial_fit.")
         if not first and given is not None:
             self._check_same_classes(given)
-        self._partial_fit(X, y, sample_weight, given)
+        self._partial_fit(X, y, sample_weight, given, callbacks)
         return self
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:

@@ -163,12 +163,21 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         self.quantile = quantile
         self.sort_quantiles = sort_quantiles
 
-    def partial_fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def partial_fit(
+        self,
+        X: Any,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        callbacks: Sequence[Any] = (),
+    ) -> Self:
         """Make one pass over the rows, going on from where the last call ended.
 
         Parameters
         ----------
         X, y, sample_weight
+            As for `fit`.
+        callbacks : sequence of cdrop.callbacks.Callback, default ()
             As for `fit`.
 
         Returns
@@ -180,7 +189,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         TypeError, ValueError
             If an argument or a parameter is not as above; with ``early_stopping=True``.
         """
-        self._partial_fit(X, y, sample_weight, None)
+        self._partial_fit(X, y, sample_weight, None, callbacks)
         return self
 
     @overload

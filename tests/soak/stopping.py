@@ -78,6 +78,11 @@ def arms(regression):
     }
 
 
+def bounds(interval):
+    """Return an interval as text; there is none where all differences are equal."""
+    return "" if interval is None else "[{:+.3f}, {:+.3f}]".format(*interval)
+
+
 @campaign()
 def stopping(run: Run) -> None:
     """Compare early stopping by score, by loss, and by score with ties broken by loss, on 13 tables."""
@@ -103,7 +108,5 @@ def stopping(run: Run) -> None:
             cells = [f"{mean:.3f}" for mean in means]
             if measure == metric:
                 found = [contrast.score for contrast in result.contrasts()]
-                cells += [
-                    f"{e.estimate:+.3f} [{e.interval[0]:+.3f}, {e.interval[1]:+.3f}]" for e in found
-                ]
+                cells += [f"{e.estimate:+.3f} {bounds(e.interval)}" for e in found]
             print(" | ".join((name, measure, *cells)), flush=True)

@@ -1,0 +1,133 @@
+"""What a notebook shows: bars, and short representations."""
+
+import importlib.metadata
+import io
+import re
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import sklearn
+from sklearn.utils.fixes import parse_version
+
+from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network
+from cdrop.callbacks import ProgressBar
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+X = np.random.default_rng(0).normal(size=(60, 4))
+Y = (X[:, 0] > 0).astype(int)
+BOTH = pytest.mark.parametrize("kind", [DropoutMLPClassifier, DropoutMLPRegressor])
+
+
+def test_history_is_short():
+    net = Network([4, 6, 2], seed=0)
+    assert repr(net.history) == "<History: 0 iterations>"
+    history = net.fit(X, Y, iterations=3000)
+    assert re.fullmatch(r"<History: 3000 iterations, loss \S+>", repr(history))
+    net.fit(X, Y, epochs=2, batch_size=60, validation=(X, Y))
+    shown = (
+        r"<History: 3002 iterations, 2 epochs, loss \S+, validation loss \S+, validation score \S+>"
+    )
+    assert re.fullmatch(shown, repr(history))
+    history.interrupted = True
+    assert repr(history).endswith(", interrupted>")
+
+
+def test_networks_of_many_layers_are_short():
+    assert repr(Network([4, *[3] * 15, 2], dropout=0.5)).startswith("Network([4, 3, 3, 3, 3, 3, 3")
+    rates = [i / 500 for i in range(1, 301)]
+    shown = repr(Network([4, *[3] * 300, 2], dropout=rates))
+    assert shown.startswith("Network([4, 3, 3, 3, 3, ..., 3, 3, 3, 3, 2], dropout=[0.002, ")
+    assert len(shown) < 200
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    shell = SimpleNamespace(config={"IPKernelApp": {}})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+
+
+def test_bar_is_visible_in_a_kernel_and_silent_in_pipes(kernel, monkeypatch):
+    pytest.importorskip("tqdm")
+    assert ProgressBar().visible
+    assert not ProgressBar(file=io.StringIO()).visible
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert not ProgressBar().visible
+
+
+def test_bar_stays_in_a_notebook_and_is_not_red_after_an_early_stop(kernel):
+    pytest.importorskip("tqdm")
+    bar = ProgressBar()
+    bar.on_fit_begin(Network([2, 2]), 10)
+    bar.advance(4)
+    inner = bar._bar
+    assert inner.leave
+    bar.on_fit_end(Network([2, 2]))
+    assert inner.total == inner.n == 4
+
+
+NEWER = pytest.mark.skipif(
+    parse_version(sklearn.__version__) < parse_version("1.8"), reason="needs scikit-learn 1.8"
+)
+
+
+@NEWER
+@BOTH
+def test_html_describes_each_parameter(kind):
+    model = kind()
+    html = model._repr_html_()
+    described = set(re.findall(r'anchor-name: --doc-link-(\w+);"', html))
+    assert described >= set(model.get_params())
+    assert "Probability of dropping a hidden unit" in html
+
+
+@BOTH
+def test_link_to_the_documentation(kind, monkeypatch):
+    address = "https://docs.example/cdrop"
+    monkeypatch.setattr(
+        importlib.metadata,
+        "metadata",
+        lambda name: SimpleNamespace(
+            get_all=lambda key: ["Source, https://x.example", f"Documentation, {address}/"]
+        ),
+    )
+    page = f"{address}/api/estimators.html#cdrop.estimators.{kind.__name__}"
+    assert kind()._get_doc_link() == page
+    assert page in kind()._repr_html_()
+
+
+CELLS = """
+import numpy as np, warnings
+warnings.simplefilter("ignore")
+from cdrop import DropoutMLPClassifier, Network
+from cdrop.callbacks import ProgressBar
+X = np.random.default_rng(0).normal(size=(60, 4)); y = (X[:, 0] > 0).astype(int)
+####
+Network([4, 6, 2]).fit(X, y, iterations=500, callbacks=[ProgressBar()])
+####
+DropoutMLPClassifier(max_iter=5, verbose=True, random_state=0).fit(X, y)
+####
+from cdrop.experiments import paired_experiment
+arms = {name: {"hidden": (4,), "iterations": 20, "dropout": p} for name, p in (("a", 0.0), ("b", 0.5))}
+paired_experiment(arms, X, y, repeats=3)
+####
+Network([4, 6, 2], dropout=0.5)
+"""
+
+
+def test_run_as_a_notebook():
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in CELLS.split("####\n")]
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    _, net, model, result, last = (cell.outputs for cell in notebook.cells)
+    bar, history = net
+    assert "application/vnd.jupyter.widget-view+json" in bar["data"] or "500/500" in bar["text"]
+    assert history["data"]["text/plain"].startswith("<History: 500 iterations")
+    assert [output["output_type"] for output in model] == ["display_data", "execute_result"]
+    assert "Parameters" in model[1]["data"]["text/html"]
+    assert len(result[-1]["data"]["text/plain"]) < 100
+    assert last[0]["data"]["text/plain"] == "Network([4, 6, 2], dropout=0.5)"
