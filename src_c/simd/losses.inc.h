@@ -227,10 +227,11 @@ static double KERNEL(pinball_row)(void *doutputs_, const void *outputs_, const v
 static void KERNEL(exponential)(void *x_, size_t n)
 {
     REAL *x = x_;
-    for (size_t i = 0; i < n; i += L) {
-        const size_t count = cdrop_min(L, n - i);
-        V(vstore_first)(x + i, KERNEL(exp_any)(V(vload_first)(x + i, count)), count);
-    }
+    size_t i = 0;
+    for (; i + L <= n; i += L)
+        V(vstore)(x + i, KERNEL(exp_any)(V(vload)(x + i)));
+    if (i < n)
+        V(vstore_first)(x + i, KERNEL(exp_any)(V(vload_first)(x + i, n - i)), n - i);
 }
 
 /* Half the deviance: exp(z) - t z + t log t - t, where t log t is 0 of t = 0. */

@@ -94,7 +94,11 @@ static cdrop_uncertainty at(const results *r, cdrop_dtype t, size_t row)
     void *from[ARRAYS];
     for (int i = 0; i < ARRAYS; i++)
         from[i] = r->array[i] ? (char *)r->array[i] + row * r->width[i] * size_of(t) : NULL;
-    return (cdrop_uncertainty){from[0], from[1], from[2], from[3], from[4]};
+    return (cdrop_uncertainty){.mean = from[0],
+                               .deviation = from[1],
+                               .predictive_entropy = from[2],
+                               .expected_entropy = from[3],
+                               .mutual_information = from[4]};
 }
 
 /* FNV-1a (Fowler, Noll and Vo). */
