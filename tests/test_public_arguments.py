@@ -242,6 +242,12 @@ SAYS = (
     "Complex data not supported|float\\(\\) argument|Input should have|Unknown label type"
 )
 NO_WEIGHTS = [value for value in NO_ROW_WEIGHTS if not isinstance(value, float)]
+NO_CALLBACKS = [
+    *[None, 3, 1.5, True, NAN, "ab", b"ab", {}, {"a": 1}, object(), callbacks.LossPrinter()],
+    *[[3], [None], ["ab"], [callbacks.LossPrinter], [object()], np.ones(2), range(2)],
+    [callbacks.Validation(np.ones((2, 3)), ["a"])],
+    [callbacks.Validation(np.ones((2, 9)), [0, 1])],
+]
 NO_Y = ["a", 1, None, [0, 1], np.zeros((2, 3, 4)), np.full(12, NAN), np.full(12, None), RAGGED]
 
 
@@ -279,6 +285,12 @@ def method_calls(kind):
         ),
         "partial_fit": Call(call("partial_fit"), good, {"X": NO_X12, "y": y}, SAYS),
         "partial_fit-weighted": Call(call("partial_fit"), good, {"sample_weight": NO_WEIGHTS}),
+        **{
+            f"{method}-watched": Call(
+                call(method), {**good, "callbacks": ()}, {"callbacks": NO_CALLBACKS}
+            )
+            for method in ("fit", "partial_fit")
+        },
         "predict": Call(call("predict"), x, {"X": OTHER_X12}, SAYS),
         "predict_uncertainty": Call(
             call("predict_uncertainty"), {**x, "mc_samples": 2}, {"X": OTHER_X12, **samples}, SAYS
