@@ -671,7 +671,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         }
         if any(getattr(old, name) != value for name, value in now.items()):
             new = Network(**settings, seed=old.seed, threads=old.threads)
-            new.load_state_dict(old.state_dict())
+            new.load_state_dict({**old.state_dict(), "settings": new._settings()})
             self.network_ = new
 
     def _run(self, data: _Data, watch: _Watch, callbacks: Sequence[Any], **settings: Any) -> None:
