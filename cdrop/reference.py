@@ -832,7 +832,7 @@ class NetworkSpec:
     activation : str
         Of the hidden layers; the last layer is linear and ``loss`` takes its outputs.
     loss : str
-        One of `LOSSES`.
+        One of ``LOSSES``.
     scaling : {"train", "test"}
         "train" (inverted dropout): training multiplies kept units by 1 / drawn_keep, prediction
         does nothing. "test" (the classic form): training applies the bare mask, prediction
