@@ -136,7 +136,8 @@ def load(path: File, expected: type | None = None, *, as_network: bool = False) 
         A file object is read from where it stands to its end; it need not be seekable, and is not closed.
     expected : type, optional
         Class that the model must have, such as ``DropoutMLPClassifier``. Type checkers and editors then know what
-        `load` returns, and a file that holds another model is an error. Default: any model. Not together with `as_network`.
+        `load` returns, and a file that holds another model is an error. Default: any model. Not together with
+        `as_network`.
     as_network : bool, default False
         Return only the network of an estimator (or of a checkpoint), for which scikit-learn is not imported. `predict`
         returns numbers of classes: ``net.classes_[net.predict(X)]`` are the labels. `predict_proba` of two classes is
