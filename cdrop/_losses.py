@@ -106,8 +106,10 @@ def score(
     residual, spread = (_mean(loss, weights) for loss in losses)
     counted = truth if weights is None else truth[weights > 0]
     # The mean of equal numbers may be rounded, and then their spread is not 0.
-    alike = (np.ptp(counted, axis=0) == 0) | (spread == 0)
-    explained = np.where(alike, residual == 0, 1 - residual / np.where(alike, 1, spread))
+    is_constant = (np.ptp(counted, axis=0) == 0) | (spread == 0)
+    explained = np.where(
+        is_constant, residual == 0, 1 - residual / np.where(is_constant, 1, spread)
+    )
     return float(np.mean(explained))
 
 

@@ -51,7 +51,7 @@ def convert_pipeline(model: Any, X: Any) -> Any:
 
 
 def register() -> None:
-    """Tell skl2onnx of the estimators."""
+    """Register the converters of the estimators."""
     from cdrop.estimators import DropoutMLPClassifier, DropoutMLPRegressor
 
     skl2onnx = _skl2onnx()

@@ -158,8 +158,7 @@ def load(path: File, expected: type | None = None, *, as_network: bool = False) 
         If `path` is neither a path nor a file object open for reading bytes; if `expected` is not a class of models.
     ModelFileError
         If the file is damaged, truncated, not a model, or written by a newer cdrop; if it holds another model than
-        `expected`; with `as_network`, if the estimator
-        is not fitted or has one class alone. It is a ValueError.
+        `expected`; with `as_network`, if the estimator is not fitted or has one class alone. It is a ValueError.
     OSError
         If the file does not exist or cannot be read.
 
@@ -200,10 +199,8 @@ def _check_expected(expected: Any, as_network: bool) -> None:
     """Validate the class that `load` is to return."""
     if expected is None:
         return
-    names = [
-        base.__name__ for base in getattr(expected, "__mro__", ()) if isinstance(expected, type)
-    ]
-    if not any(name in _KINDS for name in names):
+    bases = expected.__mro__ if isinstance(expected, type) else ()
+    if not any(base.__name__ in _KINDS for base in bases):
         raise TypeError(
             f"expected is {expected!r}; expected None or a class of models: {', '.join(_KINDS)}"
         )

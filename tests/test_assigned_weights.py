@@ -96,9 +96,9 @@ def test_first_fit_begins_with_assigned_weights():
     part = classifier(learning_rate_init=1e-12)
     part.coefs_ = pair[0]
     assert np.allclose(part.partial_fit(X, Y, classes=[0, 1]).coefs_[1], pair[0][1])
-    anew = classifier(learning_rate_init=1e-12)
-    anew.coefs_ = pair[0]
-    assert not np.allclose(anew.fit(X, Y).coefs_[0], pair[0][0])
+    new = classifier(learning_rate_init=1e-12)
+    new.coefs_ = pair[0]
+    assert not np.allclose(new.fit(X, Y).coefs_[0], pair[0][0])
 
 
 def test_bad_weights_before_the_first_fit(tmp_path):

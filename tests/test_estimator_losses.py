@@ -97,10 +97,10 @@ def test_everything_works_with_every_loss(loss, fitted, tmp_path):
     model, weight = fitted[loss], 0.5 + X[:, 0]
     predicted, std = model.predict(X[:5], return_std=True)
     assert predicted.shape == std.shape
-    told = model.predict_uncertainty(X[:5], 4, samples=True)
-    np.testing.assert_allclose(told.samples.mean(axis=0), told.mean)
+    result = model.predict_uncertainty(X[:5], 4, samples=True)
+    np.testing.assert_allclose(result.samples.mean(axis=0), result.mean)
     if loss == "poisson":
-        assert told.samples.min() > 0
+        assert result.samples.min() > 0
     model.save(tmp_path / "model")
     for copy in (cdrop.load(tmp_path / "model"), pickle.loads(pickle.dumps(model))):
         assert copy.get_params() == model.get_params() == clone(model).get_params()
@@ -156,8 +156,8 @@ def test_onnx_predicts_the_same(loss, sort):
     onnxruntime = pytest.importorskip("onnxruntime")
     model = regressor(loss, max_iter=1, sort_quantiles=sort).fit(X, Y)
     session = onnxruntime.InferenceSession(to_onnx(model).SerializeToString())
-    told = session.run(None, {"X": X.astype("f4")})[0]
-    np.testing.assert_allclose(told, model.predict(X).reshape(300, -1), rtol=1e-5, atol=1e-5)
+    output = session.run(None, {"X": X.astype("f4")})[0]
+    np.testing.assert_allclose(output, model.predict(X).reshape(300, -1), rtol=1e-5, atol=1e-5)
 
 
 def test_poisson_is_a_generalized_linear_model():
@@ -293,7 +293,7 @@ def test_a_search_with_soft_labels():
 
 
 @pytest.mark.parametrize(
-    ("changed", "y", "told"),
+    ("changed", "y", "message"),
     [
         ({"soft_labels": False}, SOFT, "Unknown label type.*soft_labels=True"),
         ({}, CLASSES, r"y has shape \(150,\); expected \(n_samples, n_classes\)"),
@@ -306,8 +306,8 @@ def test_a_search_with_soft_labels():
     ],
 )
 @pytest.mark.filterwarnings("ignore:A column-vector y was passed")
-def test_soft_labels_that_are_none_are_errors(changed, y, told):
-    with pytest.raises((TypeError, ValueError), match=told):
+def test_soft_labels_that_are_none_are_errors(changed, y, message):
+    with pytest.raises((TypeError, ValueError), match=message):
         classifier(**{"soft_labels": True, **changed}).fit(IRIS, y)
 
 

@@ -190,8 +190,8 @@ def test_weights_do_not_depend_on_path_or_threads(name, dtype, on_each_path):
         for threads in THREADS[:3]:
             net = network(name, dtype, threads=threads, **(SMOOTH if name in LOSSES else {}))
             net.fit(z[:, :6], y, weight, epochs=2, batch_size=32, validation=(z[:, :6], y))
-            told = net.predict_uncertainty(z[:, :6], 3)
-            yield digest(net), net.predict(z[:, :6]).tobytes(), told.mean.tobytes()
+            result = net.predict_uncertainty(z[:, :6], 3)
+            yield digest(net), net.predict(z[:, :6]).tobytes(), result.mean.tobytes()
             yield net.history.validation_loss, net.history.validation_score
 
     by_path = on_each_path(lambda: list(results()))
@@ -225,11 +225,11 @@ def test_poisson_predicts_means():
     net.fit(x, t[:, :3], epochs=30)
     outputs = net._engine.predict(_kernels.Rows(x), "outputs", 0)
     np.testing.assert_allclose(net.predict(x), np.exp(outputs), rtol=1e-14)
-    told = net.predict_uncertainty(x, 20, seed=1)
+    result = net.predict_uncertainty(x, 20, seed=1)
     twin = reference.uncertainty((net.coefs_, net.intercepts_), x, spec_of(net), 20, seed=1)
-    assert type(told) is RegressionUncertainty
-    assert_close(told.mean, twin["mean"], "product")
-    assert_close(told.std, twin["std"], "product")
+    assert type(result) is RegressionUncertainty
+    assert_close(result.mean, twin["mean"], "product")
+    assert_close(result.std, twin["std"], "product")
     assert net.subnetworks(3).predict(x).min() > 0
     score = metrics.r2_score(t[:, :3], net.predict(x))
     assert net.score(x, t[:, :3]) == pytest.approx(score)
@@ -270,7 +270,7 @@ def test_soft_labels_score_as_their_most_probable_class():
 
 
 @pytest.mark.parametrize(
-    ("y", "told"),
+    ("y", "message"),
     [
         (np.full((4, 3), 0.3), r"y\[0\] is .* sum to 1"),
         (np.array([[1.0, 0, 0], [0, 2, -1], [0, 0, 1], [0, 1, 0]]), r"y\[1\] is"),
@@ -282,8 +282,8 @@ def test_soft_labels_score_as_their_most_probable_class():
         (np.full((4, 3, 1), 1 / 3), r"y has shape"),
     ],
 )
-def test_probabilities_that_are_none_are_errors(y, told):
-    with pytest.raises(ValueError, match=told):
+def test_probabilities_that_are_none_are_errors(y, message):
+    with pytest.raises(ValueError, match=message):
         network(LOSSES[0]).fit(np.ones((4, 6)), y)
 
 

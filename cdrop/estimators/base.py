@@ -63,7 +63,7 @@ _OUT_ACTIVATIONS = {
 _FLOATS = (np.float64, np.float32)
 _KEPT = ("best", "last")  # weights that early stopping keeps
 _OUTPUTS_AT_ONCE = 2**20
-_FAR = 4  # warn where one of so many features has moved
+_FAR = 4  # warn where one of this many features has moved
 _HELD = "_fit_under_way"  # an attribute during a fit
 _PARTS = ("weight", "bias")
 _WEIGHTS = {"coefs_", "intercepts_"}  # the attributes of the network that can be assigned
@@ -414,7 +414,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         options = watch.options
         best = self.best_validation_loss_
         if watch.enough is not None and (not self._stopped or (best or 0.0) <= watch.enough):
-            return  # all targets are alike: there is nothing to learn but one number
+            return  # all targets are equal: there is nothing to learn but one number
         if self._stopped:
             self._warn_if_untrained(watch)
         elif self.n_iter_ == options.max_iter and not self._is_in_a_loop(options.max_iter):
@@ -565,9 +565,9 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         n = data.x.shape[0] if rows is None else len(rows)
         size = _batch_size(options, n, partial)
         if options.early_stopping and held_out is not None:
-            alike = self._are_alike(*held_out[1:])
-            watch.by_loss = options.scoring == "loss" or (options.scoring is None and alike)
-            if watch.by_loss and alike and self._are_alike(data.targets, data.weight):
+            equal = self._all_equal(*held_out[1:])
+            watch.by_loss = options.scoring == "loss" or (options.scoring is None and equal)
+            if watch.by_loss and equal and self._all_equal(data.targets, data.weight):
                 watch.enough = self._enough(data.targets) + options.tol
             watch.guessed = self._guess_score(*held_out[1:])
         rate = schedule(self, options, held_out is not None, watch.by_loss)
@@ -592,7 +592,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         rows.name, rows.scorer = scorer.name, lambda seen: scorer(watch.estimator, seen)
         return rows
 
-    def _are_alike(self, targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:
+    def _all_equal(self, targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:
         """Whether all targets with weight are equal, so that a score of them says little or nothing."""
         counted = targets if weight is None else targets[weight > 0]
         return bool((counted == counted[:1]).all())
@@ -1004,7 +1004,7 @@ class _Watch(Callback):
         self.diverged = False
         self.by_loss = False  # whether early stopping goes by the validation loss
         self.enough: float | None = (
-            None  # the validation loss that will do where all targets are alike
+            None  # the validation loss that is enough where all targets are equal
         )
         self.scorer: ValidationScorer | None = None  # None: the network's own score
         self.guessed = 0.0  # the score of the best constant prediction

@@ -68,7 +68,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     batch_size : int or "auto", default "auto"
         "auto" is ``min(200, n_samples)``.
     learning_rate : {"constant", "invscaling", "adaptive", "step", "cosine", "plateau"} or Schedule, default "constant"
-        How the rate goes on from `learning_rate_init`, with every solver:
+        How the rate continues from `learning_rate_init`, with every solver:
 
         - "invscaling": divided by ``(t + 1)**power_t`` after epochs of t rows in all;
         - "adaptive": a fifth of it whenever training would otherwise stop, which it does at 1e-6;
@@ -145,7 +145,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     epsilon : float, default 1e-8
         Added to the root of the second moment; of solvers "adagrad", "rmsprop", "adam" and "adamw".
     n_iter_no_change : int, default 10
-        Training stops after more than so many epochs without progress; infinity for never.
+        Training stops after more epochs than this without progress; infinity for never.
     n_jobs : int, optional
         Number of threads, -1 for one on each CPU. Default: `cdrop.get_num_threads`. Results do not depend on it.
     interrupt : {"keep", "raise"}, default "keep"
@@ -222,8 +222,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     and nullable columns of pandas are taken value by value; a missing label is an error.
 
     What differs from MLPClassifier: early stopping goes by the validation loss unless ``scoring=None``; the solvers
-    and what is said of them above; initial weights (Glorot's too, but
-    normal and with zero biases, from cdrop's own streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm start
+    and what is said of them above; initial weights (Glorot's too, but normal and with zero biases, from cdrop's own
+    streams); ``momentum=1`` and ``beta_1=0`` are refused; a warm start
     keeps the optimizer's state, and needs the same network; early stopping stratifies by all classes; both
     probabilities of two classes come from the log-odds; rows whose outputs overflow are an error; `coefs_` and
     `intercepts_` are copies. Rows of weight 0 count as left out.
@@ -501,7 +501,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             Of the masks. Default: the network's, so that two calls agree.
         samples : bool, default False
             Whether to return the prediction under each mask too, as the attribute `samples`, of shape
-            (mc_samples, n_samples, n_classes); its memory is that of so many numbers. ``quantile(q)`` of the
+            (mc_samples, n_samples, n_classes); it takes the memory of an array of that size. ``quantile(q)`` of the
             result returns quantiles of them.
 
         Returns
@@ -520,15 +520,15 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         """
         x = self._checked_finite(X)
         net = self._sampled_network()
-        told = net.predict_uncertainty(x, mc_samples, seed=seed, samples=samples)
-        names = [field.name for field in dataclasses.fields(told) if field.name != "samples"]
-        parts = {name: self._finite(getattr(told, name)) for name in names}
+        result = net.predict_uncertainty(x, mc_samples, seed=seed, samples=samples)
+        names = [field.name for field in dataclasses.fields(result) if field.name != "samples"]
+        parts = {name: self._finite(getattr(result, name)) for name in names}
         if not self._multilabel and len(self.classes_) <= 2:
             parts = {name: array[:, 1] for name, array in parts.items()}
-            parts["mean"] = self._by_class(told.mean)
+            parts["mean"] = self._by_class(result.mean)
         if not self._multilabel and len(self.classes_) == 1:  # there is nothing to doubt
             parts |= {name: np.zeros_like(parts[name]) for name in names if name != "mean"}
-        drawn = None if told.samples is None else self._by_class(told.samples)
+        drawn = None if result.samples is None else self._by_class(result.samples)
         return ClassificationUncertainty(**parts, samples=drawn)
 
     def _by_class(self, probabilities: NDArray[Any]) -> NDArray[Any]:
@@ -719,8 +719,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         numbers = targets.argmax(axis=1) if targets.shape[1] > 1 else targets[:, 0] > 0.5
         return numbers.astype(np.int64)
 
-    def _are_alike(self, targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:
-        return super()._are_alike(self._most_probable(targets), weight)
+    def _all_equal(self, targets: NDArray[Any], weight: NDArray[np.float64] | None) -> bool:
+        return super()._all_equal(self._most_probable(targets), weight)
 
     def _width(self, targets: NDArray[Any]) -> int:
         return len(self.classes_) if targets.ndim == 1 else targets.shape[1]

@@ -18,7 +18,7 @@ _RARE = np.log(1e-6)
 def moved_features(x: Any, held_out: Any) -> tuple[int, int]:
     """Count features in which most validation values are above, or below, all training values.
 
-    Zeros do not count, so that sparse rows are compared by their entries. A feature is compared if it has so many
+    Zeros do not count, so that sparse rows are compared by their entries. A feature is compared if it has this many
     values that this happens with a probability below 1e-6 on either side where rows are exchangeable, which they are
     in a random split. That probability, of the k largest of m + n values all being among the m validation
     values, depends on no distribution: it is m! (m + n - k)! / ((m - k)! (m + n)!).

@@ -70,7 +70,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
     batch_size : int or "auto", default "auto"
         "auto" is ``min(200, n_samples)``.
     learning_rate : {"constant", "invscaling", "adaptive", "step", "cosine", "plateau"} or Schedule, default "constant"
-        How the rate goes on from `learning_rate_init`, with every solver:
+        How the rate continues from `learning_rate_init`, with every solver:
 
         - "invscaling": divided by ``(t + 1)**power_t`` after epochs of t rows in all;
         - "adaptive": a fifth of it whenever training would otherwise stop, which it does at 1e-6;
@@ -132,7 +132,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
     epsilon : float, default 1e-8
         Added to the root of the second moment; of solvers "adagrad", "rmsprop", "adam" and "adamw".
     n_iter_no_change : int, default 10
-        Training stops after more than so many epochs without progress; infinity for never.
+        Training stops after more epochs than this without progress; infinity for never.
     n_jobs : int, optional
         Number of threads, -1 for one on each CPU. Default: `cdrop.get_num_threads`. Results do not depend on it.
     interrupt : {"keep", "raise"}, default "keep"
@@ -363,7 +363,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
             Of the masks. Default: the network's, so that two calls agree.
         samples : bool, default False
             Whether to return the prediction under each mask too, as the attribute `samples`, of shape
-            (mc_samples, n_samples) or (mc_samples, n_samples, n_outputs); its memory is that of so many numbers.
+            (mc_samples, n_samples) or (mc_samples, n_samples, n_outputs); it takes the memory of an array of that size.
             ``quantile(q)`` of the result returns quantiles of them.
 
         Returns
@@ -380,10 +380,10 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
             If `samples` need more memory than is free.
         """
         x = self._checked_finite(X)
-        told = self.network_.predict_uncertainty(x, mc_samples, seed=seed, samples=samples)
-        assert isinstance(told, RegressionUncertainty)
-        mean, std = self._finite(told.mean), self._finite(told.std)
-        drawn = None if told.samples is None else _one_column_flat(told.samples)
+        result = self.network_.predict_uncertainty(x, mc_samples, seed=seed, samples=samples)
+        assert isinstance(result, RegressionUncertainty)
+        mean, std = self._finite(result.mean), self._finite(result.std)
+        drawn = None if result.samples is None else _one_column_flat(result.samples)
         return RegressionUncertainty(_one_column_flat(mean), _one_column_flat(std), drawn)
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:

@@ -1,16 +1,11 @@
 """The examples of docs/callbacks.md for other tools, run with the newest releases of these."""
 
-import os
-import re
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
-import numpy as np
+from _examples import environment, examples, run_script
 from campaign import ROOT, Run, campaign
 
+PAGE = ROOT / "docs" / "callbacks.md"
 TOOLS = (
+    "numpy",
     "scikit-learn",
     "pandas",
     "safetensors",
@@ -39,40 +34,16 @@ CHECKS = {  # what an example must have left
 }
 
 
-def examples():
-    """Return the page's blocks for other tools by the heading above them."""
-    page = (ROOT / "docs" / "callbacks.md").read_text(encoding="utf-8")
-    found = re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```py\n(.*?)^```", page, re.M | re.S)
-    return dict(found)
-
-
 @campaign()
 def trackers(run: Run) -> None:
     """Run the examples of docs/callbacks.md in an environment of their own; needs the network."""
-    assert examples().keys() == CHECKS.keys()
-    python = run.folder / "venv" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", run.folder / "venv"], check=True)
-    install = [python, "-m", "pip", "install", "--quiet", f"numpy=={np.__version__}", *TOOLS]
-    subprocess.run(install, check=True)
-    run_examples(run, python)
-
-
-def run_examples(run: Run, python: Path) -> None:
-    """Run each example in a directory of its own, and print a line for each."""
-    assert find_spec("cdrop") is not None
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_SILENT": "true"}
-    for name, code in examples().items():
-        folder = run.folder / re.sub(r"\W+", "-", name)
-        folder.mkdir()
-        done = subprocess.run(
-            [python, "-c", PREPARE + code + "\n" + CHECKS[name]],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
+    scripts = examples(PAGE)
+    if scripts.keys() != CHECKS.keys():
+        raise SystemExit(f"cdrop: sections {sorted(scripts)}; expected {sorted(CHECKS)}")
+    python = environment(run.folder / "venv", *TOOLS)
+    for name, script in scripts.items():
+        code, printed = run_script(
+            python, f"{PREPARE}{script}\n{CHECKS[name]}", run.folder / name, WANDB_SILENT="true"
         )
-        run.failures += done.returncode != 0
-        print(
-            f"{name}: {'works' if not done.returncode else done.stderr.strip()[-300:]}", flush=True
-        )
+        run.failures += code != 0
+        print(f"{name}: {'works' if code == 0 else printed}", flush=True)
