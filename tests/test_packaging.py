@@ -271,37 +271,37 @@ def test_no_module_imports_the_whole_package():
     assert [p for p in modules if re.search(r"^import cdrop$", p.read_text(), re.MULTILINE)] == []
 
 
-def test_import_takes_little_time_beyond_numpy(tmp_path):
-    # Of this thread, not of the clock: other work on the machine, and waiting threads of a BLAS, must not count.
+def test_import_takes_little_time_beside_numpy(tmp_path):
+    # Of this thread, and beside NumPy in the same process: other work on the machine, a slow CPU and waiting threads of a BLAS
+    # must not count.
     code = (
-        "import numpy, time; start = time.thread_time(); import cdrop;"
-        "print(time.thread_time() - start)"
+        "import time; start = time.thread_time(); import numpy; middle = time.thread_time(); import cdrop;"
+        "print((time.thread_time() - middle) / (middle - start))"
     )
     # Where the environment forbids stored bytecode, each import compiles every module: that is not what users see.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
     run_python(code, environment)
-    # On a machine with other work some tries are slow, caches being shared: one that is not shows what it takes.
-    assert any(float(run_python(code, environment)) < 0.06 for _ in range(20))
+    assert any(float(run_python(code, environment)) < 0.6 for _ in range(20))
 
 
 def test_estimators_cost_little_beyond_scikit_learn(tmp_path):
     pytest.importorskip("sklearn")
     code = (
-        "import os, sys, time, sklearn.neural_network;"
+        "import os, sys, time;"
         "sys.dont_write_bytecode = False;"
         f"sys.pycache_prefix = {str(tmp_path)!r};"
         "used = lambda: int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGESIZE');"
-        "start, before = time.thread_time(), used();"
+        "start = time.thread_time(); import sklearn.neural_network; middle, before = time.thread_time(), used();"
         "from cdrop import DropoutMLPClassifier;"
-        "print(time.thread_time() - start, used() - before)"
+        "print((time.thread_time() - middle) / (middle - start), used() - before)"
     )
     run_python(code)
     for _ in range(5):
-        seconds, size = map(float, run_python(code).split())
-        if seconds < 0.06 and size < 10e6:
+        share, size = map(float, run_python(code).split())
+        if share < 0.05 and size < 10e6:
             return
-    pytest.fail(f"{seconds} s of CPU and {size} bytes beyond scikit-learn")
+    pytest.fail(f"{share:.2f} of scikit-learn's CPU time and {size} bytes beyond it")
 
 
 @pytest.mark.usefixtures("headers")
