@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import zlib
@@ -39,6 +40,18 @@ HARDENING = (
     ("-fstack-clash-protection",),
     ("-fcf-protection",),
 )
+# One library for every Python from 3.11 on, of the functions and structures that all of them share; see PEP 384.
+ABI3_FLAGS = "-DPy_LIMITED_API=0x030B0000"
+
+
+def abi3_wanted():
+    """Return whether ``CDROP_ABI3=1`` asks for the limited API. Wheels are built so; it costs short calls some time."""
+    asked = os.environ.get("CDROP_ABI3") or "0"
+    if asked not in ("0", "1"):
+        sys.exit(f"cdrop: CDROP_ABI3 is {asked!r}; expected 1 (a library for every Python from 3.11 on) or 0")
+    if asked == "1" and sysconfig.get_config_var("Py_GIL_DISABLED"):
+        sys.exit("cdrop: CDROP_ABI3 is '1' in a free-threaded Python, which has no limited API; expected it unset")
+    return asked == "1"
 
 
 class BuildKernels(build_ext):
@@ -108,16 +121,23 @@ class BuildKernels(build_ext):
         return compile_all
 
     def flags_of(self, source):
-        """Return -Werror for our C files, not for what Cython writes, if ``CDROP_WERROR=1``."""
-        ours = Path(source).parts[0] == "src_c"
-        return ["-Werror"] if ours and os.environ.get("CDROP_WERROR") == "1" else []
+        """Return the flags of one file: of ours -Werror if ``CDROP_WERROR=1``, of Cython's which API it uses."""
+        if Path(source).parts[0] == "src_c":
+            return ["-Werror"] if os.environ.get("CDROP_WERROR") == "1" else []
+        return [ABI3_FLAGS] if ABI3 else []
 
 
+ABI3 = abi3_wanted()
 kernels = Extension(
     "cdrop._kernels",
     sources=["cdrop/_kernels.pyx", *sorted(glob("src_c/*.c") + glob("src_c/simd/*.c"))],
     depends=["setup.py", *sorted(glob("src_c/*.h") + glob("src_c/simd/*.h"))],
     include_dirs=["src_c"],
+    py_limited_api=ABI3,
 )
 
-setup(ext_modules=[kernels], cmdclass={"build_ext": BuildKernels})
+setup(
+    ext_modules=[kernels],
+    cmdclass={"build_ext": BuildKernels},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
+)
