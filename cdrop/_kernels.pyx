@@ -544,24 +544,29 @@ cdef class Engine:
     cdef size_t row_size, outputs  # bytes of a dense row of input, and units of the output layer
     cdef cdrop_loss loss
     cdef size_t work  # multiplications for a row
-    cdef size_t masked_work  # of which those from the first layer on whose input is dropped out
+    cdef size_t masked_work  # of which those from the first layer on whose input may be dropped out
+    cdef object keep  # of the input, then of each hidden layer: an array, and
+    cdef const uint64_t *kept  # its address
 
-    def __cinit__(self, units, keep, dtype, activation, loss, loss_parameters, scale_in_training, seed):
+    def __cinit__(self, units, keep, dtype, activation, loss, loss_parameters, scale_in_training, seed, varies=()):
         cdef cdrop_design d
+        cdef Py_buffer view
         cdef int function = _ACTIVATIONS[activation], kind = _LOSSES[loss]
-        widths, kept = np.asarray(units, np.uintp), np.asarray(keep, np.uint64)
+        widths, changing = np.asarray(units, np.uintp), np.array(varies or [0] * len(keep), np.intc)
         self.lock = Turn()
+        self.keep = np.array(keep, np.uint64)
+        self.kept = _mask_address(self.keep)
         self.dtype = np.dtype(dtype)
         self.shapes = list(zip(units[:-1], units[1:]))
         self.row_size, self.outputs = units[0] * self.dtype.itemsize, units[-1]
         self.loss = <cdrop_loss>kind
         self.work = sum(fan_in * fan_out for fan_in, fan_out in self.shapes)
-        masked = [i for i, units_kept in enumerate(keep) if units_kept != _KEEP_ALL] or [0]
+        masked = [i for i, units_kept in enumerate(keep) if units_kept != _KEEP_ALL or changing[i]] or [0]
         self.masked_work = sum(fan_in * fan_out for fan_in, fan_out in self.shapes[masked[0]:])
         d.dtype = CDROP_FLOAT32 if self.dtype.itemsize == 4 else CDROP_FLOAT64
         d.layers = len(units) - 1
-        d.units = _sizes(widths)
-        d.keep = _mask_address(kept)
+        d.units, d.keep = _sizes(widths), self.kept
+        d.varies = <const int *>_elements(changing, b"il", sizeof(int), &view)
         d.scale_in_training = scale_in_training
         d.activation = <cdrop_activation>function
         d.loss = self.loss
@@ -605,14 +610,15 @@ cdef class Engine:
         """Return copies of weight and bias of a layer, or for part 1 and 2 of their optimizer states."""
         return self.copy([(layer, part)])[0]
 
-    def put(self, dict state not None, dict new not None, dict was not None, parts=(), background=None):
-        """Change a network at once: copy weights and biases, as (layer, part, weight, bias), and the background into
-        the engine, and set the names of `new` in `state`. Return False, with nothing changed, if a name in `was` stands
-        for another object by now.
+    def put(self, dict state not None, dict new not None, dict was not None, parts=(), background=None, keep=None):
+        """Change a network at once: copy weights and biases, as (layer, part, weight, bias), the background, and the
+        probabilities of keeping (an array of uint64) into the engine, and set the names of `new` in `state`. Return
+        False, with nothing changed, if a name in `was` stands for another object by now.
 
         The background is the most common value of each feature, shape (units[0],), 0 for none. See cdrop.h."""
         cdef Py_ssize_t i, count = len(parts)
         cdef const void *most_common = NULL
+        cdef const uint64_t *kept = _mask_address(keep)
         table, _replaced = np.empty((count, 4), np.uintp), dict(state)  # whose finalizers must wait for the lock
         cdef size_t *row = _sizes(table)
         arrays = []
@@ -635,6 +641,10 @@ cdef class Engine:
                                       <const void *>row[4 * i + 2], <const void *>row[4 * i + 3])
                 if most_common != NULL:
                     cdrop_network_set_background(self.network, most_common)
+                if kept != NULL:
+                    cdrop_network_set_keep(self.network, kept)
+            if kept != NULL:
+                self.keep, self.kept = keep, kept
             _assign(state, new)
         finally:
             self.lock.give()
@@ -694,10 +704,10 @@ cdef class Engine:
         return kept
 
     def step(self, Rows data not None, rows, constants, double max_norm, dict state not None, dict was not None,
-             dict new not None, int threads, KeptBatches kept=None, size_t number=0):
+             dict new not None, int threads, KeptBatches kept=None, size_t number=0, keep=None):
         """Make one training step on `rows` of the data, None for all; return the loss, or None if a name in `was`
         stands for another object in `state` by now. Weights, the history's losses and the names of `new` change at
-        once.
+        once, and with them the probabilities of keeping, an array of uint64, if `keep` is not None.
 
         FloatingPointError has four arguments: the number of the step; the loss (if it is not finite, nothing has
         changed); the first layer with numbers that are not finite, or the number of layers; and whether they are in its
@@ -710,6 +720,8 @@ cdef class Engine:
         cdef uint64_t step
         cdef int in_weights = 0
         cdef list losses = was["history"].loss
+        cdef const uint64_t *kept_now = _mask_address(keep)
+        cdef bint updated = False
         result = PyFloat_FromDouble(loss)  # a new object, which gets its value when there is one
         o.max_norm = max_norm
         if rows is not None:
@@ -725,11 +737,18 @@ cdef class Engine:
             _make_room(losses, result)
             step = len(losses) + 1
             with nogil:
+                if kept_now != NULL:
+                    cdrop_network_set_keep(self.network, kept_now)
                 status = cdrop_network_step(self.network, &batch, &o, step, threads, &loss)
+                updated = status == CDROP_OK or status == CDROP_DIVERGED
+                if kept_now != NULL and not updated:
+                    cdrop_network_set_keep(self.network, self.kept)
                 if status == CDROP_NOT_FINITE or status == CDROP_DIVERGED:
                     layer = cdrop_network_fault(self.network, batch.n if status == CDROP_NOT_FINITE else 0, &in_weights)
             (<cdrop_float *>result).value = loss
-            if status == CDROP_OK or status == CDROP_DIVERGED:
+            if updated:
+                if kept_now != NULL:
+                    self.keep, self.kept = keep, kept_now
                 PyList_Append(losses, result)
                 _assign(state, new)
         finally:
