@@ -259,7 +259,7 @@ C_ZIG   := windows macos-arm64 macos-x86_64 musl i686 ppc64le riscv64 s390x
 .PHONY: c-macos $(addprefix c-,$(C_LOCAL) $(C_CROSS) $(C_ZIG))
 c-macos: c-macos-arm64 c-macos-x86_64
 c-windows: export WINEDEBUG := -all
-$(C_ZIG:%=c-%): $(STAMPS)/packages-wheel
+$(C_ZIG:%=c-%): $(STAMPS)/packages-build,wheel
 $(addprefix c-,$(C_LOCAL) $(C_CROSS) $(C_ZIG)): c-%:
 	@for tool in $(firstword $(CC_$*)) $(firstword $(RUN_$*)); do command -v "$$tool" >/dev/null || { \
 	  echo "cdrop: c-$* needs $$tool. Debian: apt install $(APT_$*)" >&2; exit 1; }; done
@@ -276,6 +276,14 @@ run-c-tests: $(C_RUNS)
 $(C_RUNS): run-%: $(OBJ)/%
 	@said=$$($(C_RUN) $< 2>&1) && failed= || failed="cdrop: $< failed"; \
 	  printf '%s\n' "cdrop: $(C_RUN) $<" "$$said"; [ -z "$$failed" ] || { echo "$$failed" >&2; exit 1; }
+
+# For other systems the extension is linked, too.
+ifneq ($(filter windows macos-%,$(C_CONFIG)),)
+run-c-tests: run-extension
+.PHONY: run-extension
+run-extension: $(filter $(OBJ)/src_c/%,$(OBJECTS))
+	@$(PY) tests/c/extension.py $(C_CONFIG) "$(CC) $(C_FLAGS)" $(OBJ)/_kernels.abi3.$(if $(filter windows,$(C_CONFIG)),pyd,so) $^
+endif
 
 # The campaigns' control: the same flags and the same command, with a fault in the program.
 run-planted: $(OBJ)/planted
