@@ -15,7 +15,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 JOBS   := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SAY    := @echo "cdrop:"
-PIP    := $(PY) -m pip install --quiet
+# Modules are compiled when they are first imported, not all of them by pip; so imports must be able to store what they compiled.
+PIP    := $(PY) -m pip install --quiet --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 # Tests spend much of their time in one thread or waiting for other processes: they run in one process per CPU, at most 4.
 PYTEST_FLAGS := --timeout 300 --timeout-method thread -n auto --maxprocesses 4 --dist worksteal
 PYTEST := $(PY) -m pytest $(PYTEST_FLAGS)
@@ -98,7 +100,7 @@ for python in $${PYTHON:-python3.13 python3.12 python3.11 python3}; do
     fault="  $$python: not found, or does not run."
   elif fault=$$("$$python" -c "$$FIND_FAULT" "$$python"); then
     echo "cdrop: making $(VENV) with $$python ($$("$$python" -V))"
-    exec "$$python" -m venv --clear $(VENV)
+    exec "$$python" -m venv --clear --upgrade-deps $(VENV)  # a new pip: old ones take several times as long
   fi
   faults="$$faults$$fault|"
 done
@@ -328,10 +330,10 @@ trap 'rm -rf "$$folder"' EXIT
 $(PY) -c "from setuptools.build_meta import build_sdist; build_sdist('$$folder')" >"$$folder/log" 2>&1 || {
   cat "$$folder/log" >&2; exit 1; }
 tar -xzf "$$folder"/cdrop-*.tar.gz -C "$$folder"
-$(PY) -m venv "$$folder/venv"
+$(PY) -m venv --upgrade-deps "$$folder/venv"
 package=$${1:-$$(echo "$$folder"/cdrop-*.tar.gz)}
 echo "cdrop: installing $$(basename "$$package") in a new environment"
-"$$folder/venv/bin/python" -m pip install --quiet $${1:+--only-binary :all:} "$$package[test]"
+"$$folder/venv/bin/python" -m pip install --quiet --no-compile $${1:+--only-binary :all:} "$$package[test]"
 cd "$$folder"/cdrop-*/
 rm -r cdrop src_c
 ../venv/bin/python -m pytest $(PYTEST_FLAGS) $(ARGS)
