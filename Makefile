@@ -314,17 +314,18 @@ test-sdist: $(STAMPS)/packages-test ## Build the sdist, install it elsewhere, an
 # Wheels are built from the sdist, for the limited API: one for every Python from 3.11 on. A free-threaded Python has its own.
 # auditwheel gives the oldest tag that the library's symbols allow; it would add any library but libc and its kin, and a test
 # says that there is none. LDSHARED is not the interpreter's, whose run path would get in where it was built here.
-# $$1 is zig's name of a system, or none for this one; $$2 and $$3 are Python's and auditwheel's names of it.
+# $$1 is zig's name of a system, $$2 Python's; none are this one. zig calls musl libc.so, as musl itself does: the exclusion keeps
+# auditwheel from looking for it here.
 define MAKE_WHEEL
 set -eu
 here=$$(pwd)
 out=$$here/build/wheels/$${1:-here}
 rm -rf "$$out" && mkdir -p "$$out/dist"
-cc=$${CC:-cc} strip=--strip link=
+cc=$${CC:-cc} repair=--strip link=
 if [ -n "$${1:-}" ]; then
   cc="$$($(PY) -c 'import os, ziglang; print(os.path.dirname(ziglang.__file__))')/zig cc -target $$1"
   export CC="$$cc" _PYTHON_HOST_PLATFORM="$$2"
-  strip= link=-s # the linker strips what the strip of another machine refuses
+  repair="--exclude libc.so" link=-s # the strip of this machine refuses the files of another
   # Debian's header leads to one for each machine: they differ in nothing that matters between 64-bit Linux systems.
   headers=$$out/include/$${1%%-*}-linux-gnu/$$($(PY) -c "import sys; print('python%d.%d' % sys.version_info[:2])")
   mkdir -p "$$headers"
@@ -334,8 +335,8 @@ fi
 export CDROP_ABI3=$$($(PY) -c "import sysconfig; print(int(not sysconfig.get_config_var('Py_GIL_DISABLED')))")
 sh -c "$$MAKE_SDIST" - "$$out"
 {
-  LDSHARED="$$cc -shared $$link" $(PY) -m pip wheel --no-deps --wheel-dir "$$out" "$$out"/cdrop-*.tar.gz
-  $(PY) -m auditwheel repair --plat "$${3:-auto}" $$strip --wheel-dir "$$out/dist" "$$out"/cdrop-*.whl
+  LDSHARED="$$cc -shared $$link" $(PY) -m pip wheel --no-deps --wheel-dir "$$out" "$$out"/cdrop-*.tar.gz &&
+  $(PY) -m auditwheel repair $$repair --wheel-dir "$$out/dist" "$$out"/cdrop-*.whl &&
   if [ "$$CDROP_ABI3" = 1 ]; then $(PY) -m abi3audit --strict --report "$$out"/dist/*.whl; fi
 } >"$$out/log" 2>&1 || { cat "$$out/log" >&2; exit 1; }
 mkdir -p dist
@@ -356,8 +357,8 @@ wheels: $(STAMPS)/packages-build,wheel ## Build wheels for Linux on x86-64 and A
 	@rm -f dist/*.whl
 	@$(WITH_TOOLS) x86_64-linux-gnu.2.17 linux-x86_64
 	@$(WITH_TOOLS) aarch64-linux-gnu.2.17 linux-aarch64
-	@$(WITH_TOOLS) x86_64-linux-musl linux-x86_64 musllinux_1_2_x86_64
-	@$(WITH_TOOLS) aarch64-linux-musl linux-aarch64 musllinux_1_2_aarch64
+	@$(WITH_TOOLS) x86_64-linux-musl musllinux_1_2_x86_64
+	@$(WITH_TOOLS) aarch64-linux-musl musllinux_1_2_aarch64
 
 test-wheel: $(STAMPS)/packages-test wheel ## Build the wheel, install it elsewhere without a compiler, and run the tests there
 	@sh -c "$$TEST_PACKAGE" - "$(CURDIR)/$$(echo dist/cdrop-*.whl)"
