@@ -29,7 +29,7 @@ CYTHON    := $(wildcard cdrop/*.pyx cdrop/*.pxd cdrop/*.pxi)
 
 # ---- The main job and the tests -----------------------------------------------------------------------------------
 
-.PHONY: help compare test test-isa test-c test-peers test-sdist test-wheel wheel sanitize bench guard soak \
+.PHONY: help compare test test-isa test-c test-peers test-sdist test-wheel wheel wheels sanitize bench guard soak \
         lint types format docs check clean FORCE
 
 help: ## List the targets
@@ -318,42 +318,90 @@ else
 endif
 
 # ---- The packages -------------------------------------------------------------------------------------------------
-# As a user gets them: the sdist, or the wheel if one is named, is installed in an environment of its own and tested far
-# from here, by the sdist's tests, with neither the package's sources nor the C files beside them. The sdist is compiled
-# in an isolated build; beside the wheel nothing may be compiled.
+# As a user gets them: the sdist is unpacked and built in an isolated build, and the wheel is installed in a new environment
+# and tested far from here, by the sdist's tests, with neither the package's sources nor the C files next to them. For the
+# tests, that environment also sees the packages in $(VENV): installing all of them again takes longer than the tests.
+
+define MAKE_SDIST
+set -eu
+$(PY) -c "from setuptools.build_meta import build_sdist; build_sdist('$$1')" >"$$1/log" 2>&1 || { cat "$$1/log" >&2; exit 1; }
+endef
+export MAKE_SDIST
 
 define TEST_PACKAGE
 set -eu
 if [ -n "$${CDROP_DATA:-}" ]; then CDROP_DATA=$$(cd "$$CDROP_DATA" && pwd); fi
 folder=$$(mktemp -d)
 trap 'rm -rf "$$folder"' EXIT
-$(PY) -c "from setuptools.build_meta import build_sdist; build_sdist('$$folder')" >"$$folder/log" 2>&1 || {
-  cat "$$folder/log" >&2; exit 1; }
+sh -c "$$MAKE_SDIST" - "$$folder"
 tar -xzf "$$folder"/cdrop-*.tar.gz -C "$$folder"
 $(PY) -m venv --upgrade-deps "$$folder/venv"
+python=$$folder/venv/bin/python
 package=$${1:-$$(echo "$$folder"/cdrop-*.tar.gz)}
 echo "cdrop: installing $$(basename "$$package") in a new environment"
-"$$folder/venv/bin/python" -m pip install --quiet --no-compile $${1:+--only-binary :all:} "$$package[test]"
+"$$python" -m pip install --quiet --no-compile $${1:+--only-binary :all:} "$$package"
+(cd "$$folder" && "$$python" -m cdrop info >info) || { cat "$$folder/info" >&2; exit 1; }
+$(PY) -c "import sysconfig; print(sysconfig.get_path('platlib'))" \
+  >"$$("$$python" -c "import sysconfig; print(sysconfig.get_path('platlib'))")/zz_packages_for_tests.pth"
 cd "$$folder"/cdrop-*/
 rm -r cdrop src_c
-../venv/bin/python -m pytest $(PYTEST_FLAGS) $(ARGS)
+"$$python" -m pytest $(PYTEST_FLAGS) $(ARGS)
 endef
 export TEST_PACKAGE
 
-test-sdist: $(STAMPS)/packages-build ## Build the sdist, install it elsewhere, and run the tests there
+test-sdist: $(STAMPS)/packages-test ## Build the sdist, install it elsewhere, and run the tests there
 	@sh -c "$$TEST_PACKAGE"
 
-# The oldest manylinux tag that the library's symbols allow. auditwheel would carry along any library but libc and its kin;
-# a test says that there is none. What setuptools left in build/lib.* of modules since removed must not get in, nor the run
-# path of an interpreter that was built here, which is why LDSHARED is not the interpreter's.
-wheel: $(STAMPS)/packages-build,wheel $(STAMPS)/extension ## Build a wheel that installs without a compiler, into dist/
-	@rm -rf build/lib.* build/wheel dist/*.whl
-	@LDSHARED="$${CC:-cc} -shared" $(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" auditwheel repair --strip --wheel-dir dist build/wheel/cdrop-*.whl \
-	  >build/wheel/log 2>&1 || { cat build/wheel/log >&2; exit 1; }
-	@for wheel in dist/cdrop-*.whl; do echo "cdrop: $$wheel, $$(($$(wc -c <$$wheel) / 1024)) KiB"; done
+# Wheels are built from the sdist, for the limited API: one for every Python from 3.11 on. A free-threaded Python has its own.
+# auditwheel gives the oldest tag that the library's symbols allow; it would add any library but libc and its kin, and a test
+# says that there is none. LDSHARED is not the interpreter's, whose run path would get in where it was built here.
+# $$1 is zig's name of a system, $$2 Python's; none are this one. zig calls musl libc.so, as musl itself does: the exclusion keeps
+# auditwheel from looking for it here.
+define MAKE_WHEEL
+set -eu
+here=$$(pwd)
+out=$$here/build/wheels/$${1:-here}
+rm -rf "$$out" && mkdir -p "$$out/dist"
+cc=$${CC:-cc} repair=--strip link=
+if [ -n "$${1:-}" ]; then
+  cc="$$($(PY) -c 'import os, ziglang; print(os.path.dirname(ziglang.__file__))')/zig cc -target $$1"
+  export CC="$$cc" _PYTHON_HOST_PLATFORM="$$2"
+  repair="--exclude libc.so" link=-s # the strip of this machine refuses the files of another
+  # Debian's header leads to one for each machine: they differ in nothing that matters between 64-bit Linux systems.
+  headers=$$out/include/$${1%%-*}-linux-gnu/$$($(PY) -c "import sys; print('python%d.%d' % sys.version_info[:2])")
+  mkdir -p "$$headers"
+  cp "$$($(PY) -c "import sysconfig; print(sysconfig.get_config_h_filename())")" "$$headers"
+  export CFLAGS="-I$$out/include"
+fi
+export CDROP_ABI3=$$($(PY) -c "import sysconfig; print(int(not sysconfig.get_config_var('Py_GIL_DISABLED')))")
+sh -c "$$MAKE_SDIST" - "$$out"
+{
+  LDSHARED="$$cc -shared $$link" $(PY) -m pip wheel --no-deps --wheel-dir "$$out" "$$out"/cdrop-*.tar.gz &&
+  $(PY) -m auditwheel repair $$repair --wheel-dir "$$out/dist" "$$out"/cdrop-*.whl &&
+  if [ "$$CDROP_ABI3" = 1 ]; then $(PY) -m abi3audit --strict --report "$$out"/dist/*.whl; fi
+} >"$$out/log" 2>&1 || { cat "$$out/log" >&2; exit 1; }
+mkdir -p dist
+for wheel in "$$out"/dist/*.whl; do
+  mv "$$wheel" dist
+  echo "cdrop: dist/$$(basename "$$wheel"), $$(($$(wc -c <"dist/$$(basename "$$wheel")") / 1024)) KiB"
+done
+endef
+export MAKE_WHEEL
+WITH_TOOLS := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh -c "$$MAKE_WHEEL" -
 
-test-wheel: wheel ## Build the wheel, install it elsewhere without a compiler, and run the tests there
+wheel: $(STAMPS)/packages-build,wheel ## Build a wheel that installs without a compiler, into dist/
+	@rm -f dist/*.whl
+	@$(WITH_TOOLS)
+
+# As old as the C library that NumPy's wheels ask for, or older: the symbols are those of glibc 2.17 and musl 1.2.
+wheels: $(STAMPS)/packages-build,wheel ## Build wheels for Linux on x86-64 and ARM, glibc and musl, with zig
+	@rm -f dist/*.whl
+	@$(WITH_TOOLS) x86_64-linux-gnu.2.17 linux-x86_64
+	@$(WITH_TOOLS) aarch64-linux-gnu.2.17 linux-aarch64
+	@$(WITH_TOOLS) x86_64-linux-musl musllinux_1_2_x86_64
+	@$(WITH_TOOLS) aarch64-linux-musl musllinux_1_2_aarch64
+
+test-wheel: $(STAMPS)/packages-test wheel ## Build the wheel, install it elsewhere without a compiler, and run the tests there
 	@sh -c "$$TEST_PACKAGE" - "$(CURDIR)/$$(echo dist/cdrop-*.whl)"
 
 clean: ## Remove all that make has made, .venv included

@@ -98,7 +98,7 @@ def main(system: str, compiler: str, output: str, *objects: str) -> None:
         limited = f"-DPy_LIMITED_API=0x03{LIMITED[1]:02X}0000"
         command = [*shlex.split(compiler), "-Wno-error", "-w", limited, "-DCYTHON_LIMITED_API=1"]
         found = [f"-I{headers(folder, windows)}", f"-I{ROOT / 'src_c'}"]
-        link = [import_library(folder)] if windows else ["-undefined", "dynamic_lookup"]
+        link = [import_library(folder)] if windows else ["-Wl,-undefined,dynamic_lookup"]
         shared = ["-shared", "-o", output]
         run(*command, *found, *shared, source, stub, *objects, *link)
     data = Path(output).read_bytes()
