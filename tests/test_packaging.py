@@ -290,6 +290,43 @@ def test_hardening_is_what_the_compiler_takes(tmp_path):
         assert hardening([str(old)]) == left.split()
 
 
+def for_windows(platform, compiler=""):
+    """Return what setup.py has distutils call for Windows, or the error that it exits with."""
+    code = (
+        "import os, runpy, setuptools, types\n"
+        "setuptools.setup = lambda **given: None\n"
+        f"os.chdir({str(ROOT)!r})\n"
+        "build = runpy.run_path('setup.py')['BuildKernels']\n"
+        "build.compiler = types.SimpleNamespace(initialized=True)\n"
+        f"build.plat_name = {platform!r}\n"
+        "try:\n"
+        "    build.use_clang_cl(build.__new__(build))\n"
+        "    print(build.compiler.cc, *build.compiler.compile_options)\n"
+        "except SystemExit as error:\n"
+        "    print(error)\n"
+    )
+    return run_python(code, {**os.environ, "CC": str(compiler)}).strip()
+
+
+@pytest.mark.usefixtures("headers")
+@pytest.mark.skipif(os.name != "posix", reason="the compilers are shell scripts")
+def test_windows_is_compiled_by_a_new_clang_cl_alone(tmp_path):
+    pytest.importorskip("setuptools")
+    compiler = tmp_path / "clang-cl"
+    wanted = r"; expected clang-cl of LLVM 19 or newer: .*"
+    assert re.fullmatch(
+        f"cdrop: the C compiler .* is not found{wanted}", for_windows("win-amd64", compiler)
+    )
+    for said, found in (("", "not clang-cl"), ("clang version 18.1.8", "clang version 18.1.8")):
+        compiler.write_text(f"#!/bin/sh\necho '{said}'\n")
+        compiler.chmod(0o755)
+        assert re.fullmatch(f"cdrop: .* is {found}{wanted}", for_windows("win-amd64", compiler))
+    compiler.write_text("#!/bin/sh\necho 'clang version 19.1.0'\n")
+    command = f"{compiler} /nologo /DNDEBUG /MD --target=arm64-pc-windows-msvc"
+    assert for_windows("win-arm64", compiler) == command
+    assert for_windows("win32") == "cdrop: the platform is win32; expected win-amd64 or win-arm64"
+
+
 @pytest.mark.usefixtures("headers")
 def test_every_feature_that_a_path_is_compiled_for_is_asked_for():
     asked = set(re.findall(r"\bbit_(\w+)", read("src_c/cpu.c")))
