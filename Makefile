@@ -201,44 +201,74 @@ docs: $(STAMPS)/packages-docs $(STAMPS)/extension ## Build the site into build/d
 # ---- C tests ------------------------------------------------------------------------------------------------------
 # Each tests/c/test_*.c is a program, linked with all of src_c and the other files of tests/c. One configuration is
 # built by a make of its own, with C_CONFIG set: its compilers and programs run side by side, and no two of pip's do.
+# A configuration has a compiler (else CC), flags, a command that runs its programs, and programs that it does without;
+# names of Debian packages for a command that is missing.
 
-C_PROGRAMS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
-C_SUPPORT  := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
-C_FLAGS     = $(or $(POSIX_FLAGS),$(error setup.py has no line POSIX_FLAGS = "...")) -Werror -Isrc_c -pthread
-POSIX_FLAGS := $(shell sed -n 's/^POSIX_FLAGS = "\(.*\)"$$/\1/p' setup.py)
-C_RUN      :=
-ifeq ($(C_CONFIG),neon)
-override CC := aarch64-linux-gnu-gcc
-C_FLAGS += -static
-# qemu takes memory for every page of the terabytes of addresses that this one maps; its indices are the same text here.
-C_PROGRAMS := $(filter-out test_large,$(C_PROGRAMS))
+ZIG  := $(PY) -m ziglang cc
+QEMU := qemu-user-static
+
+CC_neon    := aarch64-linux-gnu-gcc
+FLAGS_neon := -static
 # The default CPU of qemu 7.2 computes wrong products.
-C_RUN := qemu-aarch64-static -cpu cortex-a76
-else ifeq ($(C_CONFIG),sanitize)
-C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-else ifeq ($(C_CONFIG),thread)
-override CC := clang-19
-C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=thread
-else ifeq ($(C_CONFIG),valgrind)
-C_FLAGS += -g
-# Workers live until the process ends, and what the C library holds for them is not lost.
-C_RUN := valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite --fair-sched=yes
-else ifeq ($(C_CONFIG),coverage)
-# Nothing is inlined, or the branches of a kernel would count once in each copy.
-C_FLAGS += -O0 -fPIC --coverage -Dalways_inline=
-endif
+RUN_neon   := qemu-aarch64-static -cpu cortex-a76
+APT_neon   := gcc-aarch64-linux-gnu libc6-dev-arm64-cross $(QEMU)
 
-.PHONY: c-host c-neon c-sanitize c-coverage
-c-host c-sanitize c-coverage: c-%:
+CC_windows  := $(ZIG) -target x86_64-windows-gnu
+RUN_windows := wine
+APT_windows := wine wine64
+# Nothing runs a program for macOS here: it is linked, and what its header says is checked.
+CC_macos-arm64   := $(ZIG) -target aarch64-macos.11.0
+RUN_macos-arm64  := $(PY) tests/c/binaries.py arm64 11.0
+CC_macos-x86_64  := $(ZIG) -target x86_64-macos.10.15
+RUN_macos-x86_64 := $(PY) tests/c/binaries.py x86_64 10.15
+
+CC_musl     := $(ZIG) -target x86_64-linux-musl
+CC_i686     := $(ZIG) -target x86-linux-musl
+CC_ppc64le  := $(ZIG) -target powerpc64le-linux-musl
+RUN_ppc64le := qemu-ppc64le-static
+CC_riscv64  := $(ZIG) -target riscv64-linux-musl
+RUN_riscv64 := qemu-riscv64-static
+CC_s390x    := $(ZIG) -target s390x-linux-musl
+RUN_s390x   := qemu-s390x-static
+APT_ppc64le := $(QEMU)
+APT_riscv64 := $(QEMU)
+APT_s390x   := $(QEMU)
+
+FLAGS_sanitize := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+CC_thread      := clang-19
+FLAGS_thread   := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+# Workers live until the process ends, and what the C library holds for them is not lost.
+FLAGS_valgrind := -g
+RUN_valgrind   := valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite \
+                  --show-leak-kinds=definite --fair-sched=yes
+# Nothing is inlined, or the branches of a kernel would count once in each copy.
+FLAGS_coverage := -O0 -fPIC --coverage -Dalways_inline=
+
+# test_large reserves terabytes of addresses, for which qemu takes memory; its indices are the same text everywhere.
+# test_check forks.
+WITHOUT := $(if $(filter-out musl host sanitize thread valgrind coverage macos-%,$(C_CONFIG)),test_large)
+WITHOUT += $(if $(filter windows,$(C_CONFIG)),test_check)
+C_PROGRAMS := $(filter-out $(WITHOUT),$(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c)))
+C_SUPPORT  := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
+POSIX_FLAGS := $(shell sed -n 's/^POSIX_FLAGS = "\(.*\)"$$/\1/p' setup.py)
+C_FLAGS = $(or $(POSIX_FLAGS),$(error setup.py has no line POSIX_FLAGS = "...")) -Werror -Isrc_c -pthread $(FLAGS_$(C_CONFIG))
+C_RUN  := $(RUN_$(C_CONFIG))
+
+C_LOCAL := host sanitize thread valgrind coverage
+C_CROSS := neon
+C_ZIG   := windows macos-arm64 macos-x86_64 musl i686 ppc64le riscv64 s390x
+
+.PHONY: c-macos $(addprefix c-,$(C_LOCAL) $(C_CROSS) $(C_ZIG))
+c-macos: c-macos-arm64 c-macos-x86_64
+c-windows: export WINEDEBUG := -all
+$(C_ZIG:%=c-%): $(STAMPS)/packages-build,wheel
+$(addprefix c-,$(C_LOCAL) $(C_CROSS) $(C_ZIG)): c-%:
+	@for tool in $(firstword $(CC_$*)) $(firstword $(RUN_$*)); do command -v "$$tool" >/dev/null || { \
+	  echo "cdrop: c-$* needs $$tool. Debian: apt install $(APT_$*)" >&2; exit 1; }; done
 	@$(MAKE) --no-print-directory -j$(JOBS) C_CONFIG=$* run-c-tests
 
-c-neon:
-	@command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64-static >/dev/null || { \
-	  echo "cdrop: the tests for ARM need a cross compiler and qemu." >&2; \
-	  echo "Debian: apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static" >&2; exit 1; }
-	@$(MAKE) --no-print-directory -j$(JOBS) C_CONFIG=neon run-c-tests
-
 ifdef C_CONFIG
+override CC := $(or $(CC_$(C_CONFIG)),$(CC))
 OBJ := build/c-$(C_CONFIG)
 OBJECTS := $(patsubst %.c,$(OBJ)/%.o,$(C_FILES) $(C_SUPPORT))
 
@@ -249,6 +279,14 @@ $(C_RUNS): run-%: $(OBJ)/%
 	@said=$$($(C_RUN) $< 2>&1) && failed= || failed="cdrop: $< failed"; \
 	  printf '%s\n' "cdrop: $(C_RUN) $<" "$$said"; [ -z "$$failed" ] || { echo "$$failed" >&2; exit 1; }
 
+# For other systems the extension is linked, too.
+ifneq ($(filter windows macos-%,$(C_CONFIG)),)
+run-c-tests: run-extension
+.PHONY: run-extension
+run-extension: $(filter $(OBJ)/src_c/%,$(OBJECTS))
+	@$(PY) tests/c/extension.py $(C_CONFIG) "$(CC) $(C_FLAGS)" $(OBJ)/_kernels.abi3.$(if $(filter windows,$(C_CONFIG)),pyd,so) $^
+endif
+
 # The campaigns' control: the same flags and the same command, with a fault in the program.
 run-planted: $(OBJ)/planted
 	@$(C_RUN) $< $(FAULT)
@@ -258,9 +296,10 @@ $(OBJ)/planted: $(OBJ)/tests/soak/planted.o
 
 .SECONDARY:
 $(OBJ)/test_%: $(OBJ)/tests/c/test_%.o $(OBJECTS)
-	@$(CC) $(C_FLAGS) $(C_LINK) $^ -lm -o $@
+	@$(CC) $(C_FLAGS) $^ -lm -o $@
 
-$(OBJ)/test_allocations: C_LINK := -Wl,--wrap=malloc,--wrap=calloc
+# The library's allocations are counted, and may be refused.
+$(OBJ)/src_c/%.o: C_FLAGS += -Dmalloc=check_malloc -Dcalloc=check_calloc
 
 # Programs of the campaigns, which count on the machine they are compiled on.
 $(OBJ)/soak_%: $(OBJ)/tests/soak/%.o $(OBJ)/tests/soak/words.o $(OBJECTS)
@@ -296,11 +335,11 @@ folder=$$(mktemp -d)
 trap 'rm -rf "$$folder"' EXIT
 sh -c "$$MAKE_SDIST" - "$$folder"
 tar -xzf "$$folder"/cdrop-*.tar.gz -C "$$folder"
-$(PY) -m venv "$$folder/venv"
+$(PY) -m venv --upgrade-deps "$$folder/venv"
 python=$$folder/venv/bin/python
 package=$${1:-$$(echo "$$folder"/cdrop-*.tar.gz)}
 echo "cdrop: installing $$(basename "$$package") in a new environment"
-"$$python" -m pip install --quiet $${1:+--only-binary :all:} "$$package"
+"$$python" -m pip install --quiet --no-compile $${1:+--only-binary :all:} "$$package"
 (cd "$$folder" && "$$python" -m cdrop info >info) || { cat "$$folder/info" >&2; exit 1; }
 $(PY) -c "import sysconfig; print(sysconfig.get_path('platlib'))" \
   >"$$("$$python" -c "import sysconfig; print(sysconfig.get_path('platlib'))")/zz_packages_for_tests.pth"
@@ -316,17 +355,18 @@ test-sdist: $(STAMPS)/packages-test ## Build the sdist, install it elsewhere, an
 # Wheels are built from the sdist, for the limited API: one for every Python from 3.11 on. A free-threaded Python has its own.
 # auditwheel gives the oldest tag that the library's symbols allow; it would add any library but libc and its kin, and a test
 # says that there is none. LDSHARED is not the interpreter's, whose run path would get in where it was built here.
-# $$1 is zig's name of a system, or none for this one; $$2 and $$3 are Python's and auditwheel's names of it.
+# $$1 is zig's name of a system, $$2 Python's; none are this one. zig calls musl libc.so, as musl itself does: the exclusion keeps
+# auditwheel from looking for it here.
 define MAKE_WHEEL
 set -eu
 here=$$(pwd)
 out=$$here/build/wheels/$${1:-here}
 rm -rf "$$out" && mkdir -p "$$out/dist"
-cc=$${CC:-cc} strip=--strip link=
+cc=$${CC:-cc} repair=--strip link=
 if [ -n "$${1:-}" ]; then
   cc="$$($(PY) -c 'import os, ziglang; print(os.path.dirname(ziglang.__file__))')/zig cc -target $$1"
   export CC="$$cc" _PYTHON_HOST_PLATFORM="$$2"
-  strip= link=-s # the linker strips what the strip of another machine refuses
+  repair="--exclude libc.so" link=-s # the strip of this machine refuses the files of another
   # Debian's header leads to one for each machine: they differ in nothing that matters between 64-bit Linux systems.
   headers=$$out/include/$${1%%-*}-linux-gnu/$$($(PY) -c "import sys; print('python%d.%d' % sys.version_info[:2])")
   mkdir -p "$$headers"
@@ -336,8 +376,8 @@ fi
 export CDROP_ABI3=$$($(PY) -c "import sysconfig; print(int(not sysconfig.get_config_var('Py_GIL_DISABLED')))")
 sh -c "$$MAKE_SDIST" - "$$out"
 {
-  LDSHARED="$$cc -shared $$link" $(PY) -m pip wheel --no-deps --wheel-dir "$$out" "$$out"/cdrop-*.tar.gz
-  $(PY) -m auditwheel repair --plat "$${3:-auto}" $$strip --wheel-dir "$$out/dist" "$$out"/cdrop-*.whl
+  LDSHARED="$$cc -shared $$link" $(PY) -m pip wheel --no-deps --wheel-dir "$$out" "$$out"/cdrop-*.tar.gz &&
+  $(PY) -m auditwheel repair $$repair --wheel-dir "$$out/dist" "$$out"/cdrop-*.whl &&
   if [ "$$CDROP_ABI3" = 1 ]; then $(PY) -m abi3audit --strict --report "$$out"/dist/*.whl; fi
 } >"$$out/log" 2>&1 || { cat "$$out/log" >&2; exit 1; }
 mkdir -p dist
@@ -358,8 +398,8 @@ wheels: $(STAMPS)/packages-build,wheel ## Build wheels for Linux on x86-64 and A
 	@rm -f dist/*.whl
 	@$(WITH_TOOLS) x86_64-linux-gnu.2.17 linux-x86_64
 	@$(WITH_TOOLS) aarch64-linux-gnu.2.17 linux-aarch64
-	@$(WITH_TOOLS) x86_64-linux-musl linux-x86_64 musllinux_1_2_x86_64
-	@$(WITH_TOOLS) aarch64-linux-musl linux-aarch64 musllinux_1_2_aarch64
+	@$(WITH_TOOLS) x86_64-linux-musl musllinux_1_2_x86_64
+	@$(WITH_TOOLS) aarch64-linux-musl musllinux_1_2_aarch64
 
 test-wheel: $(STAMPS)/packages-test wheel ## Build the wheel, install it elsewhere without a compiler, and run the tests there
 	@sh -c "$$TEST_PACKAGE" - "$(CURDIR)/$$(echo dist/cdrop-*.whl)"

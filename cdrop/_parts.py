@@ -50,16 +50,20 @@ def encode(name: str, value: Any) -> Any:
         return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, dict):
         return {"dict": [[encode(name, k), encode(name, v)] for k, v in value.items()]}
-    if isinstance(value, Schedule):
-        return {"schedule": [value.name, encode(name, dataclasses.asdict(value))]}
-    if isinstance(value, Rate):
-        return {"rate": encode(name, encoded(value))}
+    if isinstance(value, (Schedule, Rate)):
+        return _encode_changing(name, value)
     if isinstance(value, np.random.RandomState):
         return {"RandomState": encode(name, value.get_state(legacy=True))}
     raise TypeError(
         f"{name} is {value!r}; a file holds numbers, strings, None, lists, tuples, ranges, dicts, arrays of them, "
         "schedules, rates and RandomState objects"
     )
+
+
+def _encode_changing(name: str, value: Schedule | Rate) -> Any:
+    if isinstance(value, Rate):
+        return {"rate": encode(name, encoded(value))}
+    return {"schedule": [value.name, encode(name, dataclasses.asdict(value))]}
 
 
 def decode(name: str, value: Any) -> Any:

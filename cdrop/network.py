@@ -882,8 +882,9 @@ class Network:
 
     def _check_dropped_out(self, what: str) -> None:
         if min(self._keeps()) == 1:
+            when = " after its last step" if any(self._varying()) else ""
             raise ValueError(
-                f"{what} needs dropout, and all rates of this network are 0{' after its last step' * any(self._varying())}: "
+                f"{what} needs dropout, and all rates of this network are 0{when}: "
                 "all predictions would agree, right or wrong; expected a network with dropout or input_dropout above 0"
             )
 
@@ -1221,7 +1222,7 @@ def _kept(rates: Sequence[float]) -> NDArray[np.uint64]:
     return np.array([keep_units(rate) for rate in rates], np.uint64)
 
 
-def _short(numbers: Sequence[float]) -> str:
+def _short(numbers: Sequence[float | Rate]) -> str:
     """Return a list as text, without its middle if it is long."""
     if len(numbers) <= _SHOWN:
         return repr(list(numbers))

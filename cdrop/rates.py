@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,7 +103,8 @@ class Rate:
             return self.at(min(number / self.steps, 1.0))
         if total is None:
             raise ValueError(
-                f"{self!r} changes over the steps of a fit; expected {type(self).__name__}(..., steps=...) outside of one"
+                f"{self!r} changes over the steps of a fit; expected {type(self).__name__}(..., steps=...) outside of "
+                "one"
             )
         return self.at(done / total)
 
@@ -400,7 +402,7 @@ def get_rate(rate: str | Rate, *values: Any, **settings: Any) -> Rate:
     return kind(*values, **settings)
 
 
-# ---- For the modules that use rates ------------------------------------------------------------------------------------
+# ---- For the modules that use rates ---------------------------------------------------------------------------------
 
 _Check = Callable[[str, Any], float]
 
@@ -478,7 +480,7 @@ def check_ours(name: str, rate: Rate) -> None:
         )
 
 
-# ---- Arithmetic --------------------------------------------------------------------------------------------------------
+# ---- Arithmetic ------------------------------------------------------------------------------------------------------
 
 
 def _check_share(name: str, value: float) -> None:
@@ -496,7 +498,7 @@ def _checked_points(points: Any) -> tuple[tuple[float, float], ...]:
         raise TypeError(f"points is {points!r}; expected {expected}") from None
     places = [progress for progress, _ in pairs]
     good = all(0 <= progress <= 1 and math.isfinite(rate) for progress, rate in pairs)
-    if not pairs or not good or any(b <= a for a, b in zip(places, places[1:], strict=False)):
+    if not pairs or not good or any(b <= a for a, b in pairwise(places)):
         raise ValueError(f"points is {points!r}; expected {expected}")
     return pairs
 

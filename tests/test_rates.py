@@ -245,10 +245,10 @@ def test_a_checkpoint_resumes_at_the_rates_of_its_step(length, tmp_path):
     class Crash(Callback):
         def on_iteration(self, net, iteration, loss):
             if iteration == 9:
-                raise OSError
+                raise OSError("crash")
 
     path = tmp_path / "fit.cdrop"
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="crash"):
         made().fit(x, y, checkpoint=path, checkpoint_every=4, callbacks=[Crash()], **arguments)
     resumed = made()
     resumed.fit(x, y, checkpoint=path, checkpoint_every=4, **arguments)

@@ -276,14 +276,14 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         assert rate is not None
         return rate
 
+    @learning_rate_.setter
+    def learning_rate_(self, value: float) -> None:
+        self._assign("learning_rate_", value)
+
     def _rate_of(self, net: Network) -> float | None:
         if isinstance(self.learning_rate, Rate):
             return self.learning_rate.of_step(net.history.iterations, 1, 1)
         return net.learning_rate
-
-    @learning_rate_.setter
-    def learning_rate_(self, value: float) -> None:
-        self._assign("learning_rate_", value)
 
     def _computed(self, name: str, compute: Callable[[Network], _Value]) -> _Value:
         """Return an attribute of the network; before the first fit, what was assigned."""
