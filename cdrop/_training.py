@@ -89,7 +89,7 @@ class Hyper(NamedTuple):
     def at(self, moment: Moment) -> tuple[Optimizer, float, float]:
         """Return optimizer, learning rate and L2 of a step, whose rates are numbers."""
         return (
-            self.optimizer.at(moment),
+            self.optimizer._in(moment),
             now("learning_rate", self.learning_rate, moment, finite_number),
             now("l2", self.l2, moment, finite_number),
         )
@@ -220,7 +220,7 @@ def checked_hyper(
         0.0 if max_norm is None else norm_limit("max_norm", max_norm),
     )
     some_l2 = 1.0 if isinstance(hyper.l2, Rate) else hyper.l2
-    hyper.optimizer.at(_FIRST).constants(1.0, some_l2, 1)  # raises where they do not combine
+    hyper.optimizer._in(_FIRST).constants(1.0, some_l2, 1)  # raises where they do not combine
     return hyper
 
 

@@ -55,7 +55,7 @@ def _take_plain(settings: Any) -> None:
 
 def _number(name: str, value: float | Rate) -> float:
     if isinstance(value, Rate):
-        raise TypeError(f"{name} is {value!r}; expected a number: take the rule of a step by `at`")
+        raise TypeError(f"{name} is {value!r}; expected a number, as in a step")
     return value
 
 
@@ -79,7 +79,7 @@ class Optimizer:
         """The rule's name, as `cdrop.Network.fit` takes it."""
         return type(self).__name__.lower()
 
-    def at(self, moment: Moment) -> Optimizer:
+    def _in(self, moment: Moment) -> Optimizer:
         """Return the rule with the values that its rates have in a step; itself if all are numbers."""
         values = {
             field.name: now(field.name, getattr(self, field.name), moment, _check_share)
