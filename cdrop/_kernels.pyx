@@ -99,8 +99,8 @@ cdef cdrop_dtype _dtype_of(array) except *:
     return CDROP_FLOAT32 if array.dtype.itemsize == 4 else CDROP_FLOAT64
 
 
-# Addresses come from the buffer protocol, because a typed memoryview makes an object each time. They stay valid after the
-# release: an array lends its own memory, and the callers hold the arrays.
+# Addresses come from the buffer protocol, because a typed memoryview makes an object each time. They stay valid after
+# the release: an array lends its own memory, and the callers hold the arrays.
 cdef const void *_elements(array, const char *kinds, Py_ssize_t size, Py_buffer *view) except? NULL:
     """Return the address of a C-contiguous array's elements, NULL of none; their format must be one of `kinds`.
 
@@ -845,7 +845,6 @@ cdef class Engine:
             _raise_on(status)
             PyErr_CheckSignals()
             how.done = how.until
-
 
 
 cdef double _stored_value(number) noexcept:
