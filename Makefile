@@ -303,7 +303,7 @@ echo "cdrop: installing $$(basename "$$package") in a new environment"
 $(PY) -c "import sysconfig; print(sysconfig.get_path('platlib'))" \
   >"$$("$$python" -c "import sysconfig; print(sysconfig.get_path('platlib'))")/zz_packages_for_tests.pth"
 cd "$$folder"/cdrop-*/
-rm -r cdrop src_c
+rm -r cdrop cdrop.egg-info src_c
 "$$python" -m pytest $(PYTEST_FLAGS) $(ARGS)
 endef
 export TEST_PACKAGE
