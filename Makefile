@@ -344,7 +344,7 @@ echo "cdrop: installing $$(basename "$$package") in a new environment"
 $(PY) -c "import sysconfig; print(sysconfig.get_path('platlib'))" \
   >"$$("$$python" -c "import sysconfig; print(sysconfig.get_path('platlib'))")/zz_packages_for_tests.pth"
 cd "$$folder"/cdrop-*/
-rm -r cdrop src_c
+rm -r cdrop cdrop.egg-info src_c
 "$$python" -m pytest $(PYTEST_FLAGS) $(ARGS)
 endef
 export TEST_PACKAGE
@@ -362,11 +362,12 @@ set -eu
 here=$$(pwd)
 out=$$here/build/wheels/$${1:-here}
 rm -rf "$$out" && mkdir -p "$$out/dist"
-cc=$${CC:-cc} repair=--strip link=
+cc=$${CC:-cc} repair=--strip link= build=
 if [ -n "$${1:-}" ]; then
   cc="$$($(PY) -c 'import os, ziglang; print(os.path.dirname(ziglang.__file__))')/zig cc -target $$1"
   export CC="$$cc" _PYTHON_HOST_PLATFORM="$$2"
   repair="--exclude libc.so" link=-s # the strip of this machine refuses the files of another
+  build=--no-build-isolation # pip would fetch a Cython for that system
   # Debian's header leads to one for each machine: they differ in nothing that matters between 64-bit Linux systems.
   headers=$$out/include/$${1%%-*}-linux-gnu/$$($(PY) -c "import sys; print('python%d.%d' % sys.version_info[:2])")
   mkdir -p "$$headers"
@@ -376,7 +377,7 @@ fi
 export CDROP_ABI3=$$($(PY) -c "import sysconfig; print(int(not sysconfig.get_config_var('Py_GIL_DISABLED')))")
 sh -c "$$MAKE_SDIST" - "$$out"
 {
-  LDSHARED="$$cc -shared $$link" $(PY) -m pip wheel --no-deps --wheel-dir "$$out" "$$out"/cdrop-*.tar.gz &&
+  LDSHARED="$$cc -shared $$link" $(PY) -m pip wheel $$build --no-deps --wheel-dir "$$out" "$$out"/cdrop-*.tar.gz &&
   $(PY) -m auditwheel repair $$repair --wheel-dir "$$out/dist" "$$out"/cdrop-*.whl &&
   if [ "$$CDROP_ABI3" = 1 ]; then $(PY) -m abi3audit --strict --report "$$out"/dist/*.whl; fi
 } >"$$out/log" 2>&1 || { cat "$$out/log" >&2; exit 1; }

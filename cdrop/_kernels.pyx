@@ -148,13 +148,11 @@ cdef const void *_elements(array, const char *kinds, Py_ssize_t size, Py_buffer 
 
     `size` is that of an element, 0 for any; None is an array without elements."""
     cdef bint right
-    cdef const char *kind
     view.len, view.itemsize = 0, 1
     if array is None:
         return NULL
     PyObject_GetBuffer(array, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
-    kind = view.format + (view.format[0] == b"=")  # which NumPy writes of arrays that are not aligned
-    right = strchr(kinds, kind[0]) != NULL and kind[1] == 0 and (size == 0 or view.itemsize == size)
+    right = strchr(kinds, view.format[0]) != NULL and view.format[1] == 0 and (size == 0 or view.itemsize == size)
     PyBuffer_Release(view)
     if not right:
         raise ValueError(f"array has dtype {array.dtype}; expected one that struct calls {kinds.decode()}")

@@ -884,6 +884,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             and X.shape[1:] == (self.n_features_in_,)
             and len(X) > 0
             and X.flags.c_contiguous
+            and X.flags.aligned
             and "feature_names_in_" not in vars(self)
             and all_finite(X)
         )

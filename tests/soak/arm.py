@@ -170,7 +170,7 @@ def unpacked(wheel, version):
 @campaign(47)
 def arm_wheel(run: Run):
     """The wheel for 64-bit ARM that `make wheels` built under qemu: recorded weights, masks, kernels, the file."""
-    wheels = sorted((ROOT / "dist").glob("cdrop-*-manylinux_2_17_aarch64*.whl"))
+    wheels = sorted((ROOT / "dist").glob("cdrop-*manylinux_2_17_aarch64.whl"))
     if len(wheels) != 1:
         raise SystemExit(
             f"cdrop: dist/ has {len(wheels)} wheels for aarch64; expected 1: make wheels"
