@@ -275,6 +275,7 @@ def hardening(compiler):
     return run_python(code).split()
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("headers")
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 def test_hardening_is_what_the_compiler_takes(tmp_path):
@@ -308,6 +309,7 @@ def for_windows(platform, compiler=""):
     return run_python(code, {**os.environ, "CC": str(compiler)}).strip()
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("headers")
 @pytest.mark.skipif(os.name != "posix", reason="the compilers are shell scripts")
 def test_windows_is_compiled_by_a_new_clang_cl_alone(tmp_path):
@@ -376,6 +378,7 @@ def test_import_takes_little_time_beside_numpy(tmp_path):
     assert any(float(run_python(code, environment)) < 0.6 for _ in range(20))
 
 
+@pytest.mark.linux
 def test_estimators_cost_little_beyond_scikit_learn(tmp_path):
     pytest.importorskip("sklearn")
     code = (
@@ -416,6 +419,7 @@ MISSING = {
 }
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("headers")
 @pytest.mark.skipif(os.name != "posix", reason="a compiler that is a shell script")
 @pytest.mark.parametrize("refused", MISSING)
