@@ -208,13 +208,14 @@ ZIG  := $(PY) -m ziglang cc
 QEMU := qemu-user-static
 
 CC_neon    := aarch64-linux-gnu-gcc
-FLAGS_neon := -static
+FLAGS_neon := -static -DCHECK_SHORT
 # The default CPU of qemu 7.2 computes wrong products.
 RUN_neon   := qemu-aarch64-static -cpu cortex-a76
 APT_neon   := gcc-aarch64-linux-gnu libc6-dev-arm64-cross $(QEMU)
 
-CC_windows  := $(ZIG) -target x86_64-windows-gnu
-RUN_windows := wine
+# On Windows itself nothing runs them but it: make C_CONFIG=windows PY=python run-c-tests.
+CC_windows  := $(ZIG) -target $(if $(filter ARM64,$(PROCESSOR_ARCHITECTURE)),aarch64,x86_64)-windows-gnu
+RUN_windows := $(if $(filter Windows_NT,$(OS)),,wine)
 APT_windows := wine wine64
 # Nothing runs a program for macOS here: it is linked, and what its header says is checked.
 CC_macos-arm64   := $(ZIG) -target aarch64-macos.11.0
@@ -225,16 +226,19 @@ RUN_macos-x86_64 := $(PY) tests/c/binaries.py x86_64 10.15
 CC_musl     := $(ZIG) -target x86_64-linux-musl
 CC_i686     := $(ZIG) -target x86-linux-musl
 CC_ppc64le  := $(ZIG) -target powerpc64le-linux-musl
+FLAGS_ppc64le := -DCHECK_SHORT
 RUN_ppc64le := qemu-ppc64le-static
 CC_riscv64  := $(ZIG) -target riscv64-linux-musl
+FLAGS_riscv64 := -DCHECK_SHORT
 RUN_riscv64 := qemu-riscv64-static
 CC_s390x    := $(ZIG) -target s390x-linux-musl
+FLAGS_s390x := -DCHECK_SHORT
 RUN_s390x   := qemu-s390x-static
 APT_ppc64le := $(QEMU)
 APT_riscv64 := $(QEMU)
 APT_s390x   := $(QEMU)
 
-FLAGS_sanitize := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+FLAGS_sanitize := -DCHECK_SHORT -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 CC_thread      := clang-19
 FLAGS_thread   := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 # Workers live until the process ends, and what the C library holds for them is not lost.

@@ -267,6 +267,7 @@ def hardening(compiler):
     return run_python(code).split()
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("headers")
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 def test_hardening_is_what_the_compiler_takes(tmp_path):
@@ -301,6 +302,7 @@ def for_windows(platform, compiler=""):
     return run_python(code, {**os.environ, "CC": str(compiler)}).strip()
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("headers")
 @pytest.mark.skipif(os.name != "posix", reason="the compilers are shell scripts")
 def test_windows_is_compiled_by_a_new_clang_cl_alone(tmp_path):
@@ -370,6 +372,7 @@ def storing_bytecode():
     return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
+@pytest.mark.linux
 def test_estimators_cost_little_beyond_scikit_learn():
     pytest.importorskip("sklearn")
     code = (
@@ -407,6 +410,7 @@ MISSING = {
 }
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("headers")
 @pytest.mark.skipif(os.name != "posix", reason="a compiler that is a shell script")
 @pytest.mark.parametrize("refused", MISSING)
