@@ -1,7 +1,7 @@
 # One door for each habit; `make help` lists them. Every target first makes what it needs: the virtual environment .venv
 # from a Python that works, the packages, the compiled extension. Needed beforehand: Python 3.11+, a C compiler, make.
 #   make test ARGS="-k mask -x"      further arguments for the command behind a target (ARGS="-n0 --pdb": one process)
-#   make compare PYTHON=python3.12   another interpreter; CC=clang and CFLAGS=... choose the compiler
+#   make compare PYTHON=python3.12   another interpreter (also python3.14t); CC=clang and CFLAGS=... choose the compiler
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -136,10 +136,23 @@ for name in sys.argv[1].split(","):
 endef
 export REQUIREMENTS
 
+# Some packages have no wheel for free-threaded Python, and need compilers for other languages to build: tests that need one
+# of them are skipped.
+define INSTALL_REQUIREMENTS
+import subprocess, sys, sysconfig
+file, pip = sys.argv[1], [sys.executable, "-m", "pip", "install", "--quiet"]
+if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+    sys.exit(subprocess.call([*pip, "-r", file]))
+for requirement in open(file).read().splitlines():
+    if subprocess.call([*pip, "--only-binary", ":all:", requirement], stderr=subprocess.DEVNULL):
+        print("cdrop: no wheel of %s for free-threaded Python; the tests that need it are skipped" % requirement)
+endef
+export INSTALL_REQUIREMENTS
+
 $(STAMPS)/packages-%: $(STAMPS)/venv pyproject.toml
 	$(SAY) "installing packages into $(VENV) ($*)"
 	@$(PY) -c "$$REQUIREMENTS" $* > $@.txt
-	@$(PIP) -r $@.txt
+	@$(PY) -c "$$INSTALL_REQUIREMENTS" $@.txt
 	@touch $@
 
 $(STAMPS)/torch: $(STAMPS)/packages-test

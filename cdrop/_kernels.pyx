@@ -440,7 +440,7 @@ def limit_norms(weight, double max_norm):
 cdef class Turn:
     """A lock that detects a fork that left its holder behind: in the child nothing would ever release it."""
     cdef PyThread_type_lock lock
-    cdef atomic_long process  # whose threads alone hold the lock; negative while one of them finds out whether it is free
+    cdef atomic_long process  # that may hold it; negative while one of its threads finds out whether the lock is free
 
     def __cinit__(self):
         cdef long process = os.getpid()
