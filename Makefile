@@ -28,7 +28,7 @@ CYTHON    := $(wildcard cdrop/*.pyx cdrop/*.pxd cdrop/*.pxi)
 # ---- The main job and the tests -----------------------------------------------------------------------------------
 
 .PHONY: help compare test test-isa test-c test-peers test-sdist test-wheel wheel sanitize bench guard soak \
-        lint types format docs check clean FORCE
+        lint types format docs browser check clean FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -178,7 +178,7 @@ $(STAMPS)/extension: $(STAMPS)/packages-build $(STAMPS)/compiler setup.py pyproj
 # What Cython adds to a module, as regular expressions for stubtest.
 NOT_IN_STUB := 'cdrop\._kernels\.__test__' 'cdrop\._kernels\..*\.__(reduce|setstate)_cython__'
 
-C_STYLED := $(C_FILES) $(C_HEADERS) $(C_TESTS) benchmarks/guard/kernels.c
+C_STYLED := $(C_FILES) $(C_HEADERS) $(C_TESTS) benchmarks/guard/kernels.c $(wildcard docs/browser/*.[ch])
 
 lint: $(STAMPS)/packages-lint $(STAMPS)/packages-build ## Check the style, and that gcc and clang compile without a warning
 	@$(VENV)/bin/ruff check .
@@ -208,6 +208,10 @@ format: $(STAMPS)/packages-lint ## Rewrite the sources in the project's style
 docs: $(STAMPS)/packages-docs $(STAMPS)/extension ## Build the site into build/docs, warnings as errors
 	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --doctree-dir build/doctrees docs build/docs
 	$(SAY) "build/docs/index.html"
+
+# The page of docs/browser.md, which the site has if this has been made before: zig's compiler is a package of 100 MB.
+browser: $(STAMPS)/packages-build,browser $(STAMPS)/extension ## Build the page that trains in the browser, for `make docs`
+	@$(PY) docs/browser/build.py
 
 # ---- C tests ------------------------------------------------------------------------------------------------------
 # Each tests/c/test_*.c is a program, linked with all of src_c and the other files of tests/c. One configuration is

@@ -152,6 +152,27 @@ def enter_fits(threads=8, rounds=2000):
     return entered
 
 
+def read_changing_attributes(threads=8, rounds=1000):
+    """Take states of a network whose attributes come and go, so that the dict that holds them moves."""
+    net = Network([2, 2])
+
+    def read():
+        for _ in range(rounds):
+            _, now, _ = net._engine.copy([(0, 0)], vars(net))  # what `state_dict` begins with
+            assert now["units"] == (2, 2)
+
+    def change():
+        thread = threading.get_ident()
+        for i in range(rounds):
+            for note in range(20):  # names and values that nothing else keeps
+                setattr(net, f"note_{thread}_{note}", object())
+            for note in range(20):
+                delattr(net, f"note_{thread}_{note}")
+            net.threads = 1 + i % 200
+
+    in_threads([read, change] * (threads // 2))
+
+
 def take_turns(threads=8, rounds=2000):
     """Take the lock of one network in turns, as fast as can be: no thread may believe that a fork left it held."""
     net = Network([2, 2])

@@ -6,7 +6,13 @@ import time
 
 import pytest
 from conftest import digest, problem, run_python
-from shared_network import enter_fits, hammer, in_threads, take_turns
+from shared_network import (
+    enter_fits,
+    hammer,
+    in_threads,
+    read_changing_attributes,
+    take_turns,
+)
 
 import cdrop
 from cdrop import Network, _kernels, kernels
@@ -354,6 +360,10 @@ def test_threads_that_share_a_network_get_no_error_but_the_documented_one():
 
 def test_of_many_threads_one_enters_a_fit():
     assert enter_fits() > 0
+
+
+def test_a_state_is_taken_while_attributes_come_and_go():
+    read_changing_attributes()
 
 
 def test_no_thread_takes_a_busy_network_for_one_that_a_fork_left_locked():

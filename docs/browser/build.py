@@ -1,4 +1,4 @@
-"""Build the page "In the browser" into build/browser: cdrop's C library in WebAssembly, and what it must come to.
+"""Build the page that trains in the browser: cdrop's C library in WebAssembly, and the hashes it must come to.
 
 ``make browser`` runs it. The compiler is zig's clang (``pip install ziglang``), which brings its own C library.
 """
@@ -16,7 +16,7 @@ from cdrop.datasets import digits, make_digits
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-OUT = ROOT / "build" / "browser"
+OUT = ROOT / "build" / "pages" / "browser"  # `make docs` copies build/pages into the site
 PAGE = ("index.html", "demo.css", "demo.js")
 SEED, TRAINING, TESTING, BATCH, STEPS, L2 = 0, (500, 2000), 1000, 100, 600, 1e-3
 HIDDEN, DROPOUT = (64, 128), (0.2, 0.5)
@@ -87,11 +87,13 @@ def write_templates(path):
 
 def compile_library():
     """Compile the library and the page's calls into one module; return its bytes."""
-    write_templates(OUT / "templates.h")
+    made = ROOT / "build" / "browser"
+    made.mkdir(parents=True, exist_ok=True)
+    write_templates(made / "templates.h")
     sources = [HERE / "demo.c", *sorted((ROOT / "src_c").rglob("*.c"))]
     zig = [sys.executable, "-m", "ziglang", "cc"]
-    includes = [f"-I{ROOT / 'src_c'}", f"-I{OUT}"]
-    module = OUT / "cdrop.wasm"
+    includes = [f"-I{ROOT / 'src_c'}", f"-I{made}"]
+    module = made / "cdrop.wasm"
     subprocess.run([*zig, *FLAGS, *includes, *sources, "-o", module], check=True)
     return module.read_bytes()
 
@@ -121,9 +123,11 @@ def main():
     """Build the page."""
     OUT.mkdir(parents=True, exist_ok=True)
     module = compile_library()
-    settings = {"seed": SEED, "testing": TESTING, "batch": BATCH, "steps": STEPS, "l2": L2}
-    made = {"wasm": base64.b64encode(module).decode(), "native": native(), "settings": settings}
-    made["version"] = cdrop.__version__
+    made = {
+        "wasm": base64.b64encode(module).decode(),
+        "native": native(),
+        "settings": {"seed": SEED, "testing": TESTING, "batch": BATCH, "steps": STEPS, "l2": L2},
+    }
     # A script, because a page that is opened as a file may not fetch others.
     (OUT / "built.js").write_text(f"const BUILT = {json.dumps(made)};\n")
     for name in PAGE:

@@ -154,9 +154,9 @@ function smoothed(list) {
 
 function show(status) {
   $("status").textContent = status;
-  $("done").style.width = percent(step / STEPS);
+  $("done").style.width = `${(100 * step) / STEPS}%`;
   $("done").parentElement.setAttribute("aria-valuenow", step);
-  $("run").textContent = running ? "Pause" : step ? "Continue" : "Train";
+  $("run").textContent = running ? "Pause" : step === STEPS ? "Done" : step ? "Continue" : "Train";
   $("run").disabled = step === STEPS;
   for (const id of ["training", "hidden", "dropout"]) $(id).disabled = running;
   const wrong = scores.map((line) => line.map(([at, right]) => [at, 1 - right]));
@@ -261,11 +261,20 @@ for (const id of ["training", "hidden", "dropout"]) $(id).onchange = prepare;
 for (const type of ["pointerdown", "pointermove"]) pad.addEventListener(type, draw);
 window.onresize = () => library && show($("status").textContent);
 
+/** Settings in the address: index.html?training=500&run begins at once. */
+function readAddress() {
+  const given = new URLSearchParams(location.search);
+  for (const [name, value] of given) if ($(name)?.tagName === "SELECT") $(name).value = value;
+  return given.has("run");
+}
+
 clearPad();
 load()
-  .then(() => setTimeout(prepare, 0)) // after the first frame
+  .then(() => new Promise((drawn) => setTimeout(drawn, 0))) // the page is there before the digits are
   .then(() => {
-    if (location.hash === "#run") setTimeout(() => $("run").click(), 10);
+    const run = readAddress();
+    prepare();
+    if (run) $("run").click();
   })
   .catch((error) => {
     $("status").textContent = `This browser cannot run the page: ${error.message}`;

@@ -64,7 +64,8 @@ static void spline(path *p, const unsigned char *stroke, int knots, int first, i
         const double position = (double)i * (knots - 1) / (points - 1);
         const int segment = (int)position < knots - 2 ? (int)position : knots - 2;
         const double t = position - segment, t2 = t * t, t3 = t * t * t;
-        double w[4] = {0.5 * (2 * t2 - t - t3), 0.5 * (2 - 5 * t2 + 3 * t3), 0.5 * (t + 4 * t2 - 3 * t3), 0.5 * (t3 - t2)};
+        double w[4] = {0.5 * (2 * t2 - t - t3), 0.5 * (2 - 5 * t2 + 3 * t3), 0.5 * (t + 4 * t2 - 3 * t3),
+                       0.5 * (t3 - t2)};
         if (segment == 0) {
             w[1] += w[0] * 2;
             w[2] -= w[0];

@@ -19,6 +19,7 @@ HAMMER = """
 import sys, shared_network
 made, refused = shared_network.hammer(rounds=200, seed=int(sys.argv[1]))
 entered = shared_network.enter_fits(rounds=5000)
+shared_network.read_changing_attributes(rounds=4000)
 shared_network.take_turns(rounds=20000)
 print(made, refused, entered)
 """
