@@ -15,7 +15,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 JOBS   := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SAY    := @echo "cdrop:"
-PIP    := $(PY) -m pip install --quiet
+# Modules are compiled when they are first imported, not all of them by pip; so imports must be able to store what they compiled.
+PIP    := $(PY) -m pip install --quiet --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 # Tests spend much of their time in one thread or waiting for other processes: they run in one process per CPU, at most 4.
 PYTEST_FLAGS := --timeout 300 --timeout-method thread -n auto --maxprocesses 4 --dist worksteal
 PYTEST := $(PY) -m pytest $(PYTEST_FLAGS)
@@ -27,7 +29,7 @@ CYTHON    := $(wildcard cdrop/*.pyx cdrop/*.pxd cdrop/*.pxi)
 
 # ---- The main job and the tests -----------------------------------------------------------------------------------
 
-.PHONY: help compare test test-isa test-c test-peers test-sdist test-wheel wheel sanitize bench guard soak \
+.PHONY: help compare test test-isa test-c test-peers test-sdist test-wheel wheel wheels sanitize bench guard soak \
         lint types format docs browser check clean FORCE
 
 help: ## List the targets
@@ -98,7 +100,7 @@ for python in $${PYTHON:-python3.13 python3.12 python3.11 python3}; do
     fault="  $$python: not found, or does not run."
   elif fault=$$("$$python" -c "$$FIND_FAULT" "$$python"); then
     echo "cdrop: making $(VENV) with $$python ($$("$$python" -V))"
-    exec "$$python" -m venv --clear $(VENV)
+    exec "$$python" -m venv --clear --upgrade-deps $(VENV)  # a new pip: old ones take several times as long
   fi
   faults="$$faults$$fault|"
 done
@@ -216,44 +218,74 @@ browser: $(STAMPS)/packages-build,browser $(STAMPS)/extension ## Build the page 
 # ---- C tests ------------------------------------------------------------------------------------------------------
 # Each tests/c/test_*.c is a program, linked with all of src_c and the other files of tests/c. One configuration is
 # built by a make of its own, with C_CONFIG set: its compilers and programs run side by side, and no two of pip's do.
+# A configuration has a compiler (else CC), flags, a command that runs its programs, and programs that it does without;
+# names of Debian packages for a command that is missing.
 
-C_PROGRAMS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
-C_SUPPORT  := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
-C_FLAGS     = $(or $(POSIX_FLAGS),$(error setup.py has no line POSIX_FLAGS = "...")) -Werror -Isrc_c -pthread
-POSIX_FLAGS := $(shell sed -n 's/^POSIX_FLAGS = "\(.*\)"$$/\1/p' setup.py)
-C_RUN      :=
-ifeq ($(C_CONFIG),neon)
-override CC := aarch64-linux-gnu-gcc
-C_FLAGS += -static
-# qemu takes memory for every page of the terabytes of addresses that this one maps; its indices are the same text here.
-C_PROGRAMS := $(filter-out test_large,$(C_PROGRAMS))
+ZIG  := $(PY) -m ziglang cc
+QEMU := qemu-user-static
+
+CC_neon    := aarch64-linux-gnu-gcc
+FLAGS_neon := -static
 # The default CPU of qemu 7.2 computes wrong products.
-C_RUN := qemu-aarch64-static -cpu cortex-a76
-else ifeq ($(C_CONFIG),sanitize)
-C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-else ifeq ($(C_CONFIG),thread)
-override CC := clang-19
-C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=thread
-else ifeq ($(C_CONFIG),valgrind)
-C_FLAGS += -g
-# Workers live until the process ends, and what the C library holds for them is not lost.
-C_RUN := valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite --fair-sched=yes
-else ifeq ($(C_CONFIG),coverage)
-# Nothing is inlined, or the branches of a kernel would count once in each copy.
-C_FLAGS += -O0 -fPIC --coverage -Dalways_inline=
-endif
+RUN_neon   := qemu-aarch64-static -cpu cortex-a76
+APT_neon   := gcc-aarch64-linux-gnu libc6-dev-arm64-cross $(QEMU)
 
-.PHONY: c-host c-neon c-sanitize c-coverage
-c-host c-sanitize c-coverage: c-%:
+CC_windows  := $(ZIG) -target x86_64-windows-gnu
+RUN_windows := wine
+APT_windows := wine wine64
+# Nothing runs a program for macOS here: it is linked, and what its header says is checked.
+CC_macos-arm64   := $(ZIG) -target aarch64-macos.11.0
+RUN_macos-arm64  := $(PY) tests/c/binaries.py arm64 11.0
+CC_macos-x86_64  := $(ZIG) -target x86_64-macos.10.15
+RUN_macos-x86_64 := $(PY) tests/c/binaries.py x86_64 10.15
+
+CC_musl     := $(ZIG) -target x86_64-linux-musl
+CC_i686     := $(ZIG) -target x86-linux-musl
+CC_ppc64le  := $(ZIG) -target powerpc64le-linux-musl
+RUN_ppc64le := qemu-ppc64le-static
+CC_riscv64  := $(ZIG) -target riscv64-linux-musl
+RUN_riscv64 := qemu-riscv64-static
+CC_s390x    := $(ZIG) -target s390x-linux-musl
+RUN_s390x   := qemu-s390x-static
+APT_ppc64le := $(QEMU)
+APT_riscv64 := $(QEMU)
+APT_s390x   := $(QEMU)
+
+FLAGS_sanitize := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+CC_thread      := clang-19
+FLAGS_thread   := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+# Workers live until the process ends, and what the C library holds for them is not lost.
+FLAGS_valgrind := -g
+RUN_valgrind   := valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite \
+                  --show-leak-kinds=definite --fair-sched=yes
+# Nothing is inlined, or the branches of a kernel would count once in each copy.
+FLAGS_coverage := -O0 -fPIC --coverage -Dalways_inline=
+
+# test_large reserves terabytes of addresses, for which qemu takes memory; its indices are the same text everywhere.
+# test_check forks.
+WITHOUT := $(if $(filter-out musl host sanitize thread valgrind coverage macos-%,$(C_CONFIG)),test_large)
+WITHOUT += $(if $(filter windows,$(C_CONFIG)),test_check)
+C_PROGRAMS := $(filter-out $(WITHOUT),$(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c)))
+C_SUPPORT  := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
+POSIX_FLAGS := $(shell sed -n 's/^POSIX_FLAGS = "\(.*\)"$$/\1/p' setup.py)
+C_FLAGS = $(or $(POSIX_FLAGS),$(error setup.py has no line POSIX_FLAGS = "...")) -Werror -Isrc_c -pthread $(FLAGS_$(C_CONFIG))
+C_RUN  := $(RUN_$(C_CONFIG))
+
+C_LOCAL := host sanitize thread valgrind coverage
+C_CROSS := neon
+C_ZIG   := windows macos-arm64 macos-x86_64 musl i686 ppc64le riscv64 s390x
+
+.PHONY: c-macos $(addprefix c-,$(C_LOCAL) $(C_CROSS) $(C_ZIG))
+c-macos: c-macos-arm64 c-macos-x86_64
+c-windows: export WINEDEBUG := -all
+$(C_ZIG:%=c-%): $(STAMPS)/packages-build,wheel
+$(addprefix c-,$(C_LOCAL) $(C_CROSS) $(C_ZIG)): c-%:
+	@for tool in $(firstword $(CC_$*)) $(firstword $(RUN_$*)); do command -v "$$tool" >/dev/null || { \
+	  echo "cdrop: c-$* needs $$tool. Debian: apt install $(APT_$*)" >&2; exit 1; }; done
 	@$(MAKE) --no-print-directory -j$(JOBS) C_CONFIG=$* run-c-tests
 
-c-neon:
-	@command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64-static >/dev/null || { \
-	  echo "cdrop: the tests for ARM need a cross compiler and qemu." >&2; \
-	  echo "Debian: apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static" >&2; exit 1; }
-	@$(MAKE) --no-print-directory -j$(JOBS) C_CONFIG=neon run-c-tests
-
 ifdef C_CONFIG
+override CC := $(or $(CC_$(C_CONFIG)),$(CC))
 OBJ := build/c-$(C_CONFIG)
 OBJECTS := $(patsubst %.c,$(OBJ)/%.o,$(C_FILES) $(C_SUPPORT))
 
@@ -264,6 +296,14 @@ $(C_RUNS): run-%: $(OBJ)/%
 	@said=$$($(C_RUN) $< 2>&1) && failed= || failed="cdrop: $< failed"; \
 	  printf '%s\n' "cdrop: $(C_RUN) $<" "$$said"; [ -z "$$failed" ] || { echo "$$failed" >&2; exit 1; }
 
+# For other systems the extension is linked, too.
+ifneq ($(filter windows macos-%,$(C_CONFIG)),)
+run-c-tests: run-extension
+.PHONY: run-extension
+run-extension: $(filter $(OBJ)/src_c/%,$(OBJECTS))
+	@$(PY) tests/c/extension.py $(C_CONFIG) "$(CC) $(C_FLAGS)" $(OBJ)/_kernels.abi3.$(if $(filter windows,$(C_CONFIG)),pyd,so) $^
+endif
+
 # The campaigns' control: the same flags and the same command, with a fault in the program.
 run-planted: $(OBJ)/planted
 	@$(C_RUN) $< $(FAULT)
@@ -273,9 +313,10 @@ $(OBJ)/planted: $(OBJ)/tests/soak/planted.o
 
 .SECONDARY:
 $(OBJ)/test_%: $(OBJ)/tests/c/test_%.o $(OBJECTS)
-	@$(CC) $(C_FLAGS) $(C_LINK) $^ -lm -o $@
+	@$(CC) $(C_FLAGS) $^ -lm -o $@
 
-$(OBJ)/test_allocations: C_LINK := -Wl,--wrap=malloc,--wrap=calloc
+# The library's allocations are counted, and may be refused.
+$(OBJ)/src_c/%.o: C_FLAGS += -Dmalloc=check_malloc -Dcalloc=check_calloc
 
 # Programs of the campaigns, which count on the machine they are compiled on.
 $(OBJ)/soak_%: $(OBJ)/tests/soak/%.o $(OBJ)/tests/soak/words.o $(OBJECTS)
@@ -294,42 +335,90 @@ else
 endif
 
 # ---- The packages -------------------------------------------------------------------------------------------------
-# As a user gets them: the sdist, or the wheel if one is named, is installed in an environment of its own and tested far
-# from here, by the sdist's tests, with neither the package's sources nor the C files beside them. The sdist is compiled
-# in an isolated build; beside the wheel nothing may be compiled.
+# As a user gets them: the sdist is unpacked and built in an isolated build, and the wheel is installed in a new environment
+# and tested far from here, by the sdist's tests, with neither the package's sources nor the C files next to them. For the
+# tests, that environment also sees the packages in $(VENV): installing all of them again takes longer than the tests.
+
+define MAKE_SDIST
+set -eu
+$(PY) -c "from setuptools.build_meta import build_sdist; build_sdist('$$1')" >"$$1/log" 2>&1 || { cat "$$1/log" >&2; exit 1; }
+endef
+export MAKE_SDIST
 
 define TEST_PACKAGE
 set -eu
 if [ -n "$${CDROP_DATA:-}" ]; then CDROP_DATA=$$(cd "$$CDROP_DATA" && pwd); fi
 folder=$$(mktemp -d)
 trap 'rm -rf "$$folder"' EXIT
-$(PY) -c "from setuptools.build_meta import build_sdist; build_sdist('$$folder')" >"$$folder/log" 2>&1 || {
-  cat "$$folder/log" >&2; exit 1; }
+sh -c "$$MAKE_SDIST" - "$$folder"
 tar -xzf "$$folder"/cdrop-*.tar.gz -C "$$folder"
-$(PY) -m venv "$$folder/venv"
+$(PY) -m venv --upgrade-deps "$$folder/venv"
+python=$$folder/venv/bin/python
 package=$${1:-$$(echo "$$folder"/cdrop-*.tar.gz)}
 echo "cdrop: installing $$(basename "$$package") in a new environment"
-"$$folder/venv/bin/python" -m pip install --quiet $${1:+--only-binary :all:} "$$package[test]"
+"$$python" -m pip install --quiet --no-compile $${1:+--only-binary :all:} "$$package"
+(cd "$$folder" && "$$python" -m cdrop info >info) || { cat "$$folder/info" >&2; exit 1; }
+$(PY) -c "import sysconfig; print(sysconfig.get_path('platlib'))" \
+  >"$$("$$python" -c "import sysconfig; print(sysconfig.get_path('platlib'))")/zz_packages_for_tests.pth"
 cd "$$folder"/cdrop-*/
 rm -r cdrop src_c
-../venv/bin/python -m pytest $(PYTEST_FLAGS) $(ARGS)
+"$$python" -m pytest $(PYTEST_FLAGS) $(ARGS)
 endef
 export TEST_PACKAGE
 
-test-sdist: $(STAMPS)/packages-build ## Build the sdist, install it elsewhere, and run the tests there
+test-sdist: $(STAMPS)/packages-test ## Build the sdist, install it elsewhere, and run the tests there
 	@sh -c "$$TEST_PACKAGE"
 
-# The oldest manylinux tag that the library's symbols allow. auditwheel would carry along any library but libc and its kin;
-# a test says that there is none. What setuptools left in build/lib.* of modules since removed must not get in, nor the run
-# path of an interpreter that was built here, which is why LDSHARED is not the interpreter's.
-wheel: $(STAMPS)/packages-build,wheel $(STAMPS)/extension ## Build a wheel that installs without a compiler, into dist/
-	@rm -rf build/lib.* build/wheel dist/*.whl
-	@LDSHARED="$${CC:-cc} -shared" $(PY) -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/wheel .
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" auditwheel repair --strip --wheel-dir dist build/wheel/cdrop-*.whl \
-	  >build/wheel/log 2>&1 || { cat build/wheel/log >&2; exit 1; }
-	@for wheel in dist/cdrop-*.whl; do echo "cdrop: $$wheel, $$(($$(wc -c <$$wheel) / 1024)) KiB"; done
+# Wheels are built from the sdist, for the limited API: one for every Python from 3.11 on. A free-threaded Python has its own.
+# auditwheel gives the oldest tag that the library's symbols allow; it would add any library but libc and its kin, and a test
+# says that there is none. LDSHARED is not the interpreter's, whose run path would get in where it was built here.
+# $$1 is zig's name of a system, $$2 Python's; none are this one. zig calls musl libc.so, as musl itself does: the exclusion keeps
+# auditwheel from looking for it here.
+define MAKE_WHEEL
+set -eu
+here=$$(pwd)
+out=$$here/build/wheels/$${1:-here}
+rm -rf "$$out" && mkdir -p "$$out/dist"
+cc=$${CC:-cc} repair=--strip link=
+if [ -n "$${1:-}" ]; then
+  cc="$$($(PY) -c 'import os, ziglang; print(os.path.dirname(ziglang.__file__))')/zig cc -target $$1"
+  export CC="$$cc" _PYTHON_HOST_PLATFORM="$$2"
+  repair="--exclude libc.so" link=-s # the strip of this machine refuses the files of another
+  # Debian's header leads to one for each machine: they differ in nothing that matters between 64-bit Linux systems.
+  headers=$$out/include/$${1%%-*}-linux-gnu/$$($(PY) -c "import sys; print('python%d.%d' % sys.version_info[:2])")
+  mkdir -p "$$headers"
+  cp "$$($(PY) -c "import sysconfig; print(sysconfig.get_config_h_filename())")" "$$headers"
+  export CFLAGS="-I$$out/include"
+fi
+export CDROP_ABI3=$$($(PY) -c "import sysconfig; print(int(not sysconfig.get_config_var('Py_GIL_DISABLED')))")
+sh -c "$$MAKE_SDIST" - "$$out"
+{
+  LDSHARED="$$cc -shared $$link" $(PY) -m pip wheel --no-deps --wheel-dir "$$out" "$$out"/cdrop-*.tar.gz &&
+  $(PY) -m auditwheel repair $$repair --wheel-dir "$$out/dist" "$$out"/cdrop-*.whl &&
+  if [ "$$CDROP_ABI3" = 1 ]; then $(PY) -m abi3audit --strict --report "$$out"/dist/*.whl; fi
+} >"$$out/log" 2>&1 || { cat "$$out/log" >&2; exit 1; }
+mkdir -p dist
+for wheel in "$$out"/dist/*.whl; do
+  mv "$$wheel" dist
+  echo "cdrop: dist/$$(basename "$$wheel"), $$(($$(wc -c <"dist/$$(basename "$$wheel")") / 1024)) KiB"
+done
+endef
+export MAKE_WHEEL
+WITH_TOOLS := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh -c "$$MAKE_WHEEL" -
 
-test-wheel: wheel ## Build the wheel, install it elsewhere without a compiler, and run the tests there
+wheel: $(STAMPS)/packages-build,wheel ## Build a wheel that installs without a compiler, into dist/
+	@rm -f dist/*.whl
+	@$(WITH_TOOLS)
+
+# As old as the C library that NumPy's wheels ask for, or older: the symbols are those of glibc 2.17 and musl 1.2.
+wheels: $(STAMPS)/packages-build,wheel ## Build wheels for Linux on x86-64 and ARM, glibc and musl, with zig
+	@rm -f dist/*.whl
+	@$(WITH_TOOLS) x86_64-linux-gnu.2.17 linux-x86_64
+	@$(WITH_TOOLS) aarch64-linux-gnu.2.17 linux-aarch64
+	@$(WITH_TOOLS) x86_64-linux-musl musllinux_1_2_x86_64
+	@$(WITH_TOOLS) aarch64-linux-musl musllinux_1_2_aarch64
+
+test-wheel: $(STAMPS)/packages-test wheel ## Build the wheel, install it elsewhere without a compiler, and run the tests there
 	@sh -c "$$TEST_PACKAGE" - "$(CURDIR)/$$(echo dist/cdrop-*.whl)"
 
 clean: ## Remove all that make has made, .venv included

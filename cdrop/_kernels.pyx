@@ -1,15 +1,15 @@
 # cython: language_level=3, boundscheck=False, initializedcheck=False, cdivision=True
 # cython: embedsignature=True, embedsignature.format=python, freethreading_compatible=True
-"""Typed memoryviews onto the C kernels: take addresses, release the GIL, call, raise on a status; no arithmetic.
+"""The C kernels on NumPy's arrays: take addresses, release the GIL, call, raise on a status; no arithmetic.
 
 Arguments have been checked, by `cdrop.kernels` or `cdrop.Network`: arrays are aligned, C-contiguous and native, and
-their shapes fit together. What a memoryview sees by itself (dtype, dimensions, order) is checked once more; shapes are
-not.
+their shapes fit together. What a buffer says of itself (dtype and order) is checked once more; shapes are not.
 """
 import os
 
 import numpy as np
 
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_GetBuffer
 from cpython.dict cimport PyDict_GetItem, PyDict_Next, PyDict_SetItem, PyDict_Update
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_FromDouble
@@ -27,12 +27,20 @@ from cpython.pythread cimport (
 from cpython.ref cimport Py_DECREF, PyObject
 from libc.math cimport NAN
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport strchr
 
+
+cdef extern from *:
+    """
+    /* PyFloatObject, which the limited API does not show; checked when this module is imported. */
+    typedef struct { PyObject_HEAD double value; } cdrop_float;
+    #define CDROP_SET_SIZE(list, size) Py_SET_SIZE((PyVarObject *)(list), size)
+    """
+    ctypedef struct cdrop_float:
+        double value
+    void CDROP_SET_SIZE(list, Py_ssize_t)
 
 cdef extern from "Python.h":
-    ctypedef struct PyFloatObject:
-        double ob_fval
-    void Py_SET_SIZE(list, Py_ssize_t)
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
 
 cdef extern from *:
@@ -50,10 +58,6 @@ cdef extern from "<stdatomic.h>":
     long atomic_load(atomic_long *)
     void atomic_store(atomic_long *, long)
     bint atomic_compare_exchange_strong(atomic_long *, long *, long)
-
-ctypedef fused real:
-    float
-    double
 
 _ACTIVATIONS = {
     "identity": CDROP_IDENTITY,
@@ -85,9 +89,11 @@ _ANSWERS = {
     "probabilities": CDROP_PROBABILITIES,
     "labels": CDROP_LABELS,
 }
-_WORK = 2**32  # multiplications of a call into C, between which signal handlers run: about half a second
-_PASSED_ROWS = 2**20  # and rows times masks, where a row's work is small
+# Multiplications of a call into C, between which signal handlers run: about half a second.
+cdef uint64_t _WORK = <uint64_t>1 << 32
+cdef uint64_t _PASSED_ROWS = 1 << 20  # and rows times masks, where a row's work is small
 _KEEP_ALL = 2**32
+cdef object _ndarray = np.ndarray
 ACTIVATIONS = tuple(_ACTIVATIONS)
 LOSSES = tuple(_LOSSES)
 OPTIMIZERS = tuple(_RULES)
@@ -110,65 +116,55 @@ cdef cdrop_dtype _dtype_of(array) except *:
     return CDROP_FLOAT32 if array.dtype.itemsize == 4 else CDROP_FLOAT64
 
 
-cdef const void *_matrix(const real[:, ::1] a) noexcept:
-    return &a[0, 0]
+# Addresses come from the buffer protocol, because a typed memoryview makes an object each time. They stay valid after the
+# release: an array lends its own memory, and the callers hold the arrays.
+cdef const void *_elements(array, const char *kinds, Py_ssize_t size, Py_buffer *view) except? NULL:
+    """Return the address of a C-contiguous array's elements, NULL of none; their format must be one of `kinds`.
 
-
-cdef const void *_vector(const real[::1] a) noexcept:
-    return &a[0]
-
-
-# A fused type is chosen by a typed memoryview, which checks dtype, order and dimensions once more.
-cdef const void *_address(array) except? NULL:
-    cdef const float[:, ::1] m32
-    cdef const double[:, ::1] m64
-    cdef const float[::1] v32
-    cdef const double[::1] v64
-    if array is None or array.size == 0:
+    `size` is that of an element, 0 for any; None is an array without elements."""
+    cdef bint right
+    view.len, view.itemsize = 0, 1
+    if array is None:
         return NULL
-    if array.dtype.itemsize == 4:
-        if array.ndim == 2:
-            m32 = array
-            return _matrix[float](m32)
-        v32 = array
-        return _vector[float](v32)
-    if array.ndim == 2:
-        m64 = array
-        return _matrix[double](m64)
-    v64 = array
-    return _vector[double](v64)
+    PyObject_GetBuffer(array, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT)
+    right = strchr(kinds, view.format[0]) != NULL and view.format[1] == 0 and (size == 0 or view.itemsize == size)
+    PyBuffer_Release(view)
+    if not right:
+        raise ValueError(f"array has dtype {array.dtype}; expected one that struct calls {kinds.decode()}")
+    return view.buf if view.len else NULL
+
+
+cdef const void *_address(array) except? NULL:
+    cdef Py_buffer view
+    return _elements(array, b"fd", 0, &view)
 
 
 cdef const uint64_t *_mask_address(array) except? NULL:
-    cdef const uint64_t[:, ::1] words
-    if array is None or array.size == 0:
-        return NULL
-    words = array
-    return &words[0, 0]
+    cdef Py_buffer view
+    return <const uint64_t *>_elements(array, b"LQ", sizeof(uint64_t), &view)
 
 
 cdef const int64_t *_integers(array) except? NULL:
-    cdef const int64_t[::1] view
-    if array is None or array.size == 0:
-        return NULL
-    view = array
-    return &view[0]
+    cdef Py_buffer view
+    return <const int64_t *>_elements(array, b"lq", sizeof(int64_t), &view)
 
 
 cdef const uint32_t *_columns(array) except? NULL:
-    cdef const uint32_t[::1] view
-    if array is None or array.size == 0:
-        return NULL
-    view = array
-    return &view[0]
+    cdef Py_buffer view
+    return <const uint32_t *>_elements(array, b"IL", sizeof(uint32_t), &view)
+
+
+cdef size_t *_sizes(array) except? NULL:
+    cdef Py_buffer view
+    return <size_t *>_elements(array, b"ILQ", sizeof(size_t), &view)
 
 
 def all_finite(array):
     """Return whether all numbers of a native, C-contiguous array of float32 or float64 are finite."""
-    flat = array.reshape(-1)
-    cdef const void *address = _address(flat)
-    cdef cdrop_dtype dtype = _dtype_of(flat)
-    cdef size_t n = flat.size
+    cdef Py_buffer view
+    cdef const void *address = _elements(array, b"fd", 0, &view)
+    cdef cdrop_dtype dtype = CDROP_FLOAT32 if view.itemsize == 4 else CDROP_FLOAT64
+    cdef size_t n = view.len // view.itemsize
     cdef bint finite
     with nogil:
         finite = cdrop_all_finite(dtype, address, n)
@@ -236,60 +232,55 @@ def _set_cpus(cpus):
 def bernoulli_mask(size_t rows, size_t width, uint64_t keep, uint64_t seed, uint64_t step, uint32_t layer, size_t first,
                    uint32_t purpose):
     """Draw packed masks; `keep` is in units of 2**-32, `first` a multiple of 64."""
-    cdef uint64_t[:, ::1] view
     mask = np.empty((rows, cdrop_words(width)), np.uint64)
-    if mask.size:
-        view = mask
+    cdef uint64_t *words = <uint64_t *>_mask_address(mask)
+    if words != NULL:
         with nogil:
-            cdrop_bernoulli_mask(&view[0, 0], first, rows, width, keep, seed, step, purpose, layer)
+            cdrop_bernoulli_mask(words, first, rows, width, keep, seed, step, purpose, layer)
     return mask
 
 
 def random_words(size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer, uint64_t block):
     """Return the first `n` words of a keyed stream."""
-    cdef uint64_t[::1] view
     out = np.empty(n, np.uint64)
-    if n:
-        view = out
+    cdef uint64_t *words = <uint64_t *>_mask_address(out)
+    if words != NULL:
         with nogil:
-            cdrop_random_words(&view[0], n, seed, step, purpose, layer, block)
+            cdrop_random_words(words, n, seed, step, purpose, layer, block)
     return out
 
 
 def first_words(size_t n, uint64_t seed, uint64_t step, uint32_t purpose):
     """Return the first word of each of `n` streams, of step `step`, `step` + 1, and so on."""
-    cdef uint64_t[::1] view
     cdef size_t i
     out = np.empty(n, np.uint64)
-    if n:
-        view = out
+    cdef uint64_t *words = <uint64_t *>_mask_address(out)
+    if words != NULL:
         with nogil:
             for i in range(n):
-                cdrop_random_words(&view[i], 1, seed, step + i, purpose, 0, 0)
+                cdrop_random_words(&words[i], 1, seed, step + i, purpose, 0, 0)
     return out
 
 
 def random_normal(size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer, uint64_t block):
     """Return `n` standard normal numbers from a keyed stream."""
-    cdef double[::1] view
     out = np.empty(n, np.float64)
-    if n:
-        view = out
+    cdef double *numbers = <double *>_address(out)
+    if numbers != NULL:
         with nogil:
-            cdrop_random_normal(&view[0], n, seed, step, purpose, layer, block)
+            cdrop_random_normal(numbers, n, seed, step, purpose, layer, block)
     return out
 
 
 def normal_rows(size_t rows, size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer):
     """Return `n` standard normal numbers from each of `rows` streams, of block 0, 1, and so on."""
-    cdef double[:, ::1] view
     cdef size_t i
     out = np.empty((rows, n), np.float64)
-    if out.size:
-        view = out
+    cdef double *numbers = <double *>_address(out)
+    if numbers != NULL:
         with nogil:
             for i in range(rows):
-                cdrop_random_normal(&view[i, 0], n, seed, step, purpose, layer, i)
+                cdrop_random_normal(&numbers[i * n], n, seed, step, purpose, layer, i)
     return out
 
 
@@ -397,19 +388,13 @@ def rule_states(name):
     return cdrop_rule_states(<cdrop_rule>rule)
 
 
-cdef void *_data(array) except NULL:
-    """Address of an array of any shape that is written to."""
-    cdef size_t address = array.ctypes.data
-    return <void *>address
-
-
 def update(weight, gradient, state, constants):
     """Apply an update rule, in place on `weight` and the arrays in `state`."""
     cdef cdrop_optimizer o = _optimizer(constants)
-    cdef void *pw = _data(weight)
-    cdef const void *pg = _data(gradient)
-    cdef void *p1 = _data(state[0]) if len(state) > 0 else NULL
-    cdef void *p2 = _data(state[1]) if len(state) > 1 else NULL
+    cdef void *pw = <void *>_address(weight)
+    cdef const void *pg = _address(gradient)
+    cdef void *p1 = <void *>_address(state[0]) if len(state) > 0 else NULL
+    cdef void *p2 = <void *>_address(state[1]) if len(state) > 1 else NULL
     cdef size_t n = weight.size
     cdef cdrop_dtype dtype = _dtype_of(weight)
     with nogil:
@@ -418,7 +403,7 @@ def update(weight, gradient, state, constants):
 
 def limit_norms(weight, double max_norm):
     """Scale the columns of `weight` whose norm is above `max_norm` to that norm, in place."""
-    cdef void *pw = _data(weight)
+    cdef void *pw = <void *>_address(weight)
     cdef cdrop_dtype dtype = _dtype_of(weight)
     cdef size_t n_in = weight.shape[0], n_out = weight.shape[1]
     cdef cdrop_status status
@@ -485,9 +470,6 @@ cdef class Turn:
         PyThread_release_lock(self.lock)
 
 
-cdef class Engine
-
-
 cdef class Fitting:
     """Context of a fit, which the network's `state` holds under "_fit" meanwhile.
 
@@ -514,7 +496,7 @@ cdef class Fitting:
     def __enter__(self):
         entered = False
         while not entered:
-            entered = (<Engine?>self.state["_engine"]).put(self.state, {"_fit": self}, {"_fit": Fitting.of(self.state)})
+            entered = self.state["_engine"].put(self.state, {"_fit": self}, {"_fit": Fitting.of(self.state)})
         return self
 
     def __exit__(self, kind, error, traceback):
@@ -549,7 +531,7 @@ cdef int _make_room(list numbers, number) except -1:
     if has_room(numbers):
         return 0
     PyList_Append(numbers, number)
-    Py_SET_SIZE(numbers, len(numbers) - 1)
+    CDROP_SET_SIZE(numbers, len(numbers) - 1)
     Py_DECREF(number)
     return 0
 
@@ -575,7 +557,7 @@ cdef class Rows:
     cdef public KeptBatches kept
 
     def __cinit__(self, x, labels=None, targets=None, weights=None):
-        dense = isinstance(x, np.ndarray)
+        cdef bint dense = isinstance(x, _ndarray)
         self.x, self.labels, self.targets, self.weights = x, labels, targets, weights
         self.batch.x = _address(x if dense else x.data)
         if not dense:  # pointers are NULL at first
@@ -596,6 +578,7 @@ cdef class Engine:
     cdef Turn lock
     cdef readonly object dtype
     cdef readonly list shapes
+    cdef size_t row_size, outputs  # bytes of a dense row of input, and units of the output layer
     cdef cdrop_loss loss
     cdef size_t work  # multiplications for a row
     cdef size_t masked_work  # of which those from the first layer on whose input is dropped out
@@ -603,19 +586,19 @@ cdef class Engine:
     def __cinit__(self, units, keep, dtype, activation, loss, loss_parameters, scale_in_training, seed):
         cdef cdrop_design d
         cdef int function = _ACTIVATIONS[activation], kind = _LOSSES[loss]
-        cdef size_t[::1] widths = np.asarray(units, np.uintp)
-        cdef uint64_t[::1] kept = np.asarray(keep, np.uint64)
+        widths, kept = np.asarray(units, np.uintp), np.asarray(keep, np.uint64)
         self.lock = Turn()
         self.dtype = np.dtype(dtype)
         self.shapes = list(zip(units[:-1], units[1:]))
+        self.row_size, self.outputs = units[0] * self.dtype.itemsize, units[-1]
         self.loss = <cdrop_loss>kind
         self.work = sum(fan_in * fan_out for fan_in, fan_out in self.shapes)
         masked = [i for i, units_kept in enumerate(keep) if units_kept != _KEEP_ALL] or [0]
         self.masked_work = sum(fan_in * fan_out for fan_in, fan_out in self.shapes[masked[0]:])
         d.dtype = CDROP_FLOAT32 if self.dtype.itemsize == 4 else CDROP_FLOAT64
         d.layers = len(units) - 1
-        d.units = &widths[0]
-        d.keep = &kept[0]
+        d.units = _sizes(widths)
+        d.keep = _mask_address(kept)
         d.scale_in_training = scale_in_training
         d.activation = <cdrop_activation>function
         d.loss = self.loss
@@ -634,19 +617,19 @@ cdef class Engine:
         cdef dict now = {} if state is None else dict(state)
         _replaced = dict(now)  # whose finalizers must wait for the lock
         arrays, table = [], np.empty((count, 4), np.uintp)
-        cdef size_t[:, ::1] view = table
+        cdef size_t *row = _sizes(table)
         for i, (layer, part) in enumerate(parts):
             weight = np.empty(self.shapes[layer], self.dtype)
             bias = np.empty(weight.shape[1], self.dtype)
             arrays.append((weight, bias))
-            view[i, 0], view[i, 1] = layer, part
-            view[i, 2], view[i, 3] = <size_t>_address(weight), <size_t>_address(bias)
+            row[4 * i], row[4 * i + 1] = layer, part
+            row[4 * i + 2], row[4 * i + 3] = <size_t>_address(weight), <size_t>_address(bias)
         self.lock.take()
         try:
             with nogil:
                 for i in range(count):
-                    cdrop_network_get(self.network, view[i, 0], <cdrop_part>view[i, 1], <void *>view[i, 2],
-                                      <void *>view[i, 3])
+                    cdrop_network_get(self.network, row[4 * i], <cdrop_part>row[4 * i + 1], <void *>row[4 * i + 2],
+                                      <void *>row[4 * i + 3])
             if state is not None:
                 PyDict_Update(now, state)
                 history = now["history"]
@@ -669,14 +652,14 @@ cdef class Engine:
         cdef Py_ssize_t i, count = len(parts)
         cdef const void *most_common = NULL
         table, _replaced = np.empty((count, 4), np.uintp), dict(state)  # whose finalizers must wait for the lock
-        cdef size_t[:, ::1] view = table
+        cdef size_t *row = _sizes(table)
         arrays = []
         for i, (layer, part, weight, bias) in enumerate(parts):
             weight = np.require(weight, self.dtype, ["C", "A"])
             bias = np.require(bias, self.dtype, ["C", "A"])
             arrays.append((weight, bias))
-            view[i, 0], view[i, 1] = layer, part
-            view[i, 2], view[i, 3] = <size_t>_address(weight), <size_t>_address(bias)
+            row[4 * i], row[4 * i + 1] = layer, part
+            row[4 * i + 2], row[4 * i + 3] = <size_t>_address(weight), <size_t>_address(bias)
         if background is not None:
             background = np.require(background, self.dtype, ["C", "A"])
             most_common = _address(background)
@@ -686,8 +669,8 @@ cdef class Engine:
                 return False
             with nogil:
                 for i in range(count):
-                    cdrop_network_set(self.network, view[i, 0], <cdrop_part>view[i, 1], <const void *>view[i, 2],
-                                      <const void *>view[i, 3])
+                    cdrop_network_set(self.network, row[4 * i], <cdrop_part>row[4 * i + 1],
+                                      <const void *>row[4 * i + 2], <const void *>row[4 * i + 3])
                 if most_common != NULL:
                     cdrop_network_set_background(self.network, most_common)
             _assign(state, new)
@@ -783,7 +766,7 @@ cdef class Engine:
                 status = cdrop_network_step(self.network, &batch, &o, step, threads, &loss)
                 if status == CDROP_NOT_FINITE or status == CDROP_DIVERGED:
                     layer = cdrop_network_fault(self.network, batch.n if status == CDROP_NOT_FINITE else 0, &in_weights)
-            (<PyFloatObject *>result).ob_fval = loss
+            (<cdrop_float *>result).value = loss
             if status == CDROP_OK or status == CDROP_DIVERGED:
                 PyList_Append(losses, result)
                 _assign(state, new)
@@ -799,12 +782,12 @@ cdef class Engine:
 
         By the names of cdrop.h: a list with the time of each layer, or with one time for what happens once a step."""
         seconds = np.empty((len(self.shapes), <int>CDROP_TIMES))
-        cdef double[:, ::1] view = seconds
+        cdef double *view = <double *>_address(seconds)
         cdef int by_layer
         cdef cdrop_status status
         self.lock.take()
         try:
-            status = cdrop_network_times(self.network, on, &view[0, 0])
+            status = cdrop_network_times(self.network, on, view)
         finally:
             self.lock.give()
         _raise_on(status)
@@ -821,44 +804,44 @@ cdef class Engine:
         Between pieces of rows, signal handlers run, and other threads may change the network."""
         cdef int kind = _ANSWERS[answer]
         cdef cdrop_batch batch = data.batch
-        cdef size_t piece = self.rows_at_once(), first, row_size
-        cdef const char *x = <const char *>batch.x
+        cdef size_t rows = batch.n, piece = self.piece(), first = 0
+        cdef bint labels = kind == CDROP_LABELS and self.loss < CDROP_SQUARED_ERROR
+        cdef bint one_each = labels and self.loss == CDROP_SOFTMAX_CROSS_ENTROPY
+        cdef Py_buffer view
+        cdef char *address
         cdef cdrop_status status
-        cdef char *out_address
         if data.kept is not None:
             batch.kept = data.kept.kept
             piece = max(<size_t>1, piece // data.kept.size) * data.kept.size
-        labels = kind == CDROP_LABELS and self.loss < CDROP_SQUARED_ERROR
-        one_each = labels and self.loss == CDROP_SOFTMAX_CROSS_ENTROPY
-        rows, units = data.batch.n, self.shapes[-1][1]
-        out = np.empty(rows if one_each else (rows, units), np.int64 if labels else self.dtype)
-        if labels:
-            out_address = <char *>_integers(out.reshape(-1))
-        else:
-            out_address = <char *>_address(out)
-        row_size = out.strides[0]
-        for first in range(0, rows, piece):
-            batch.n = min(piece, data.batch.n - first)
+        out = np.empty(<object>rows if one_each else (rows, self.outputs), np.int64 if labels else self.dtype)
+        address = <char *>_elements(out, b"lq" if labels else b"fd", 0, &view)
+        while first < rows:
+            batch.n = min(piece, rows - first)
             if data.batch.indptr != NULL:
                 batch.indptr = data.batch.indptr + first
             else:
-                batch.x = x + first * <size_t>(self.shapes[0][0] * self.dtype.itemsize)
+                batch.x = <const char *>data.batch.x + first * self.row_size
             if data.kept is not None:
                 batch.number = first // data.kept.size
             self.lock.take()
             try:
                 with nogil:
-                    status = cdrop_network_predict(self.network, out_address + first * row_size, &batch,
-                                                   <cdrop_answer>kind, threads)
+                    status = cdrop_network_predict(self.network, address, &batch, <cdrop_answer>kind, threads)
             finally:
                 self.lock.give()
             _raise_on(status)
             PyErr_CheckSignals()
+            address += batch.n * (view.len // rows)
+            first += batch.n
         return out
 
-    cpdef size_t rows_at_once(self):
+    cdef size_t piece(self) noexcept:
         """Return how many rows a call into C takes, in whole blocks of 256, so that it ends within a second or so."""
-        return max(<size_t>256, <size_t>_WORK // self.work // 256 * 256)
+        return <size_t>max(<uint64_t>256, _WORK // self.work // 256 * 256)
+
+    def rows_at_once(self):
+        """Return how many rows a call into C takes."""
+        return self.piece()
 
     def sample(self, Rows data not None, dict out, size_t passes, uint64_t seed, size_t first_row, masks, int threads,
                size_t stride=0):
@@ -870,11 +853,9 @@ cdef class Engine:
         pieces of the passes, signal handlers run, and other threads may change the network."""
         cdef cdrop_uncertainty results
         cdef cdrop_sampling how
-        cdef size_t[::1] addresses
         cdef cdrop_status status
         cdef size_t rows = data.batch.n
-        cdef size_t piece = min(<size_t>_WORK // self.masked_work, <size_t>_PASSED_ROWS) // max(<size_t>1, rows)
-        cdef double[::1] view
+        cdef size_t piece = <size_t>min(_WORK // self.masked_work, _PASSED_ROWS) // max(<size_t>1, rows)
         results.mean = <void *>_address(out.get("mean"))
         results.deviation = <void *>_address(out.get("std"))
         results.predictive_entropy = <void *>_address(out.get("predictive_entropy"))
@@ -885,12 +866,11 @@ cdef class Engine:
         how.passes, how.seed, how.first_row, how.masks, how.sums = passes, seed, first_row, NULL, NULL
         if masks is not None:
             addresses = np.array([<size_t>_mask_address(mask) for mask in masks], np.uintp)
-            how.masks = <const uint64_t *const *>&addresses[0]
+            how.masks = <const uint64_t *const *>_sizes(addresses)
         piece = max(<size_t>1, piece)
         if rows and piece < passes:
             sums = np.empty(2 * rows * self.shapes[-1][1])
-            view = sums
-            how.sums = &view[0]
+            how.sums = <double *>_address(sums)
         how.done = 0
         while how.done < passes:
             how.until = min(passes, how.done + piece) if how.sums != NULL else passes
@@ -905,4 +885,11 @@ cdef class Engine:
             how.done = how.until
 
 
+
+cdef double _stored_value(number) noexcept:
+    return (<cdrop_float *>number).value
+
+
+if _stored_value(0.1) != 0.1:
+    raise ImportError("cdrop was not built for this Python; expected one that stores floats as CPython 3.11 to 3.15 do")
 _select_simd(os.environ.get("CDROP_SIMD") or None)

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -208,6 +209,59 @@ def test_a_wheel_for_release_has_no_debugging_sections():
     )
 
 
+def test_a_library_of_the_limited_api_is_in_a_wheel_for_every_python():
+    about = importlib.metadata.distribution("cdrop").read_text("WHEEL") or ""
+    if "manylinux" not in about and "musllinux" not in about:
+        pytest.skip("not installed from such a wheel")
+    limited = not sysconfig.get_config_var("Py_GIL_DISABLED")
+    assert bool(re.search(r"^Tag: cp311-abi3-", about, re.MULTILINE)) == limited
+    assert _kernels.__file__.endswith(".abi3.so") == limited
+
+
+def setup_py(tmp_path, name="--version", python=(), **environment):
+    """Run setup.py with further lines of Python before it; return its exit code and what it says on standard error."""
+    lines = [
+        "import os, runpy, sys",
+        *python,
+        f"os.chdir({str(ROOT)!r})",
+        f"sys.argv = ['setup.py', {name!r}]",
+    ]
+    (tmp_path / "run.py").write_text("\n".join([*lines, "runpy.run_path('setup.py')", ""]))
+    done = subprocess.run(
+        [sys.executable, tmp_path / "run.py"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.usefixtures("headers")
+@pytest.mark.parametrize(
+    ("asked", "free_threaded", "message"),
+    [
+        ("yes", 0, r"cdrop: CDROP_ABI3 is 'yes'; expected 1 .* or 0\n"),
+        ("1", 1, r"cdrop: CDROP_ABI3 is '1' in a free-threaded Python.*; expected it unset\n"),
+        ("1", 0, ""),
+        ("", 1, ""),
+    ],
+)
+def test_the_limited_api_is_built_where_it_is_asked_for_and_exists(
+    asked, free_threaded, message, tmp_path
+):
+    pytest.importorskip("setuptools")
+    python = [
+        "import sysconfig",
+        "variable = sysconfig.get_config_var",
+        f"known = {{'Py_GIL_DISABLED': {free_threaded}}}",
+        "sysconfig.get_config_var = lambda name: known[name] if name in known else variable(name)",
+    ]
+    code, said = setup_py(tmp_path, python=python, CDROP_ABI3=asked)
+    assert bool(code) == bool(message)
+    assert re.fullmatch(message, said)
+
+
 def hardening(compiler):
     """Return the flags of hardening that setup.py chooses for a compiler."""
     code = (
@@ -234,6 +288,43 @@ def test_hardening_is_what_the_compiler_takes(tmp_path):
         old.write_text(f'#!/bin/sh\ncase "$*" in *{refused.replace("|", "*|*")}*) exit 1;; esac\n')
         old.chmod(0o755)
         assert hardening([str(old)]) == left.split()
+
+
+def for_windows(platform, compiler=""):
+    """Return what setup.py has distutils call for Windows, or the error that it exits with."""
+    code = (
+        "import os, runpy, setuptools, types\n"
+        "setuptools.setup = lambda **given: None\n"
+        f"os.chdir({str(ROOT)!r})\n"
+        "build = runpy.run_path('setup.py')['BuildKernels']\n"
+        "build.compiler = types.SimpleNamespace(initialized=True)\n"
+        f"build.plat_name = {platform!r}\n"
+        "try:\n"
+        "    build.use_clang_cl(build.__new__(build))\n"
+        "    print(build.compiler.cc, *build.compiler.compile_options)\n"
+        "except SystemExit as error:\n"
+        "    print(error)\n"
+    )
+    return run_python(code, {**os.environ, "CC": str(compiler)}).strip()
+
+
+@pytest.mark.usefixtures("headers")
+@pytest.mark.skipif(os.name != "posix", reason="the compilers are shell scripts")
+def test_windows_is_compiled_by_a_new_clang_cl_alone(tmp_path):
+    pytest.importorskip("setuptools")
+    compiler = tmp_path / "clang-cl"
+    wanted = r"; expected clang-cl of LLVM 19 or newer: .*"
+    assert re.fullmatch(
+        f"cdrop: the C compiler .* is not found{wanted}", for_windows("win-amd64", compiler)
+    )
+    for said, found in (("", "not clang-cl"), ("clang version 18.1.8", "clang version 18.1.8")):
+        compiler.write_text(f"#!/bin/sh\necho '{said}'\n")
+        compiler.chmod(0o755)
+        assert re.fullmatch(f"cdrop: .* is {found}{wanted}", for_windows("win-amd64", compiler))
+    compiler.write_text("#!/bin/sh\necho 'clang version 19.1.0'\n")
+    command = f"{compiler} /nologo /DNDEBUG /MD --target=arm64-pc-windows-msvc"
+    assert for_windows("win-arm64", compiler) == command
+    assert for_windows("win32") == "cdrop: the platform is win32; expected win-amd64 or win-arm64"
 
 
 @pytest.mark.usefixtures("headers")
@@ -271,64 +362,112 @@ def test_no_module_imports_the_whole_package():
     assert [p for p in modules if re.search(r"^import cdrop$", p.read_text(), re.MULTILINE)] == []
 
 
-def test_import_takes_little_time_beside_numpy(tmp_path):
-    # Of this thread, and beside NumPy in the same process: other work on the machine, a slow CPU and waiting threads of a BLAS
-    # must not count.
+def test_import_takes_little_time_beside_numpy():
+    # Of this thread, and relative to NumPy in the same process: other work on the machine, a slow CPU and waiting
+    # threads of a BLAS must not count.
     code = (
         "import time; start = time.thread_time(); import numpy; middle = time.thread_time(); import cdrop;"
         "print((time.thread_time() - middle) / (middle - start))"
     )
-    # Where the environment forbids stored bytecode, each import compiles every module: that is not what users see.
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
-    run_python(code, environment)
-    assert any(float(run_python(code, environment)) < 0.6 for _ in range(20))
+    assert any(float(run_python(code, storing_bytecode())) < 0.6 for _ in range(20))
 
 
-def test_estimators_cost_little_beyond_scikit_learn(tmp_path):
+def storing_bytecode():
+    """Return an environment in which no import but the first compiles a module, as users have it."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
+def test_estimators_cost_little_beyond_scikit_learn():
     pytest.importorskip("sklearn")
     code = (
-        "import os, sys, time;"
-        "sys.dont_write_bytecode = False;"
-        f"sys.pycache_prefix = {str(tmp_path)!r};"
+        "import os, time;"
         "used = lambda: int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGESIZE');"
         "start = time.thread_time(); import sklearn.neural_network; middle, before = time.thread_time(), used();"
         "from cdrop import DropoutMLPClassifier;"
         "print((time.thread_time() - middle) / (middle - start), used() - before)"
     )
-    run_python(code)
     for _ in range(5):
-        share, size = map(float, run_python(code).split())
+        share, size = map(float, run_python(code, storing_bytecode()).split())
         if share < 0.05 and size < 10e6:
             return
     pytest.fail(f"{share:.2f} of scikit-learn's CPU time and {size} bytes beyond it")
 
 
 @pytest.mark.usefixtures("headers")
-@pytest.mark.parametrize("release", ["65.5.0", "68.2.2", "76.1"])
-def test_a_setuptools_too_old_to_build_is_named_in_one_line(release, tmp_path):
-    (tmp_path / "setuptools.py").write_text(f"__version__ = {release!r}\n")
-    done = subprocess.run(
-        [sys.executable, ROOT / "setup.py", "--version"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
+@pytest.mark.parametrize(
+    ("module", "release", "needed"),
+    [("setuptools", "65.5.0", "77"), ("setuptools", "76.1", "77"), ("Cython", "3.0.12", "3.1")],
+)
+def test_a_tool_too_old_to_build_is_named_in_one_line(module, release, needed, tmp_path):
+    pytest.importorskip("setuptools")
+    (tmp_path / f"{module}.py").write_text(f"__version__ = {release!r}\n")
+    code, said = setup_py(tmp_path, "build_ext", PYTHONPATH=str(tmp_path))
+    assert code == 1
     assert re.fullmatch(
-        f"cdrop: setuptools is {release}; expected setuptools 77 or newer: .*\n", done.stderr
+        f"cdrop: {module} is {release}; expected {module} {needed} or newer: .*\n", said
     )
 
 
-def test_actions_and_containers_are_pinned_by_digest():
-    workflow = read(".github/workflows/ci.yml")
-    containers = re.findall(r"container: (.*)", workflow)
-    assert containers
-    assert [c for c in containers if not re.fullmatch(r"[\w./-]+@sha256:[0-9a-f]{64}", c)] == []
+MISSING = {
+    "*": r"the C compiler is '.*/compiler', which is not there or .*; expected gcc or clang .*",
+    "*Python.h*": r"Python.h is not in .*; expected the headers of Python 3\.\d+: apt install .*",
+}
+
+
+@pytest.mark.usefixtures("headers")
+@pytest.mark.skipif(os.name != "posix", reason="a compiler that is a shell script")
+@pytest.mark.parametrize("refused", MISSING)
+def test_a_missing_compiler_or_header_is_named_in_one_line(refused, tmp_path):
+    pytest.importorskip("Cython")
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f"#!/bin/sh\ncase $(cat) in {refused}) exit 1;; esac\n")
+    compiler.chmod(0o755)
+    code, said = setup_py(tmp_path, "build_ext", CC=str(compiler))
+    assert code == 1
+    assert re.fullmatch(f"cdrop: {MISSING[refused]}\n", said)
+
+
+WORKFLOWS = [".github/workflows/ci.yml", ".github/workflows/wheels.yml"]
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_actions_and_containers_are_pinned_by_digest(name):
+    workflow = read(name)
+    for container in re.findall(r"container: (.*)", workflow):
+        assert re.fullmatch(r"[\w./-]+@sha256:[0-9a-f]{64}", container)
     uses = re.findall(r"uses: (.*)", workflow)
     assert uses
-    assert [use for use in uses if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+", use)] == []
+    assert [use for use in uses if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", use)] == []
+    installed = re.findall(r"pip install (?!.*--no-index|--only-binary)(.*)", workflow)
+    assert [one for line in installed for one in line.split() if "==" not in one] == []
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_workflows_may_only_read_except_to_publish_a_release(name):
+    workflow = pytest.importorskip("yaml").safe_load(read(name))
+    assert workflow["permissions"] == {"contents": "read"}
+    more = {job: text for job, text in workflow["jobs"].items() if "permissions" in text}
+    assert set(more) == ({"publish"} if name.endswith("wheels.yml") else set())
+    for job in more.values():
+        assert job["permissions"] == {"id-token": "write"}
+        assert job["if"] == "github.event_name == 'release'"
+        assert job["environment"]["name"] == "pypi"
+        assert not any("run" in step for step in job["steps"])
+
+
+def test_wheels_are_built_for_every_python_that_the_classifiers_name():
+    settings = tomllib.loads(read("pyproject.toml"))
+    named = [text.rpartition(" ")[2] for text in settings["project"]["classifiers"]]
+    pythons = [text for text in named if re.fullmatch(r"3\.\d+", text)]
+    tested = re.search(r"python: \[(.*)\]", read(".github/workflows/wheels.yml"))[1]
+    assert set(pythons) <= set(re.findall(r"[\d.]+", tested))
+    wheels = settings["tool"]["cibuildwheel"]
+    assert f"cp{pythons[0].replace('.', '')}-*" in wheels["build"]
+    assert {
+        "select": "cp311-*",
+        "inherit": {"environment": "append"},
+        "environment": {"CDROP_ABI3": "1"},
+    } in wheels["overrides"]
 
 
 def test_no_flag_ties_the_build_to_this_cpu():

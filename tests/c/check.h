@@ -3,6 +3,7 @@
 #ifndef CHECK_H
 #define CHECK_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,6 +31,12 @@ void *guarded(size_t bytes);
 void *guarded_copy(const void *from, size_t bytes);
 void guarded_release(void);
 
+/* What the library's malloc and calloc are here (see the Makefile): how many were taken, and the number of the one that
+ * fails, or 0. */
+extern atomic_int check_taken, check_refused;
+void *check_malloc(size_t bytes);
+void *check_calloc(size_t n, size_t bytes);
+
 /* A sequence of its own, not the library's. */
 uint64_t random_bits(void);
 double random_between(double low, double high);
@@ -50,6 +57,11 @@ double fused(cdrop_dtype t, double a, double b, double c);
 
 /* The first of n elements whose bits differ, or n. All NaNs are one. */
 size_t first_difference(cdrop_dtype t, const void *a, const void *b, size_t n);
+
+/* FNV-1a (Fowler, Noll and Vo) of elements, or of whole numbers as 64-bit elements: the same on machines of either byte
+ * order. A hash begins as HASH_OF_NOTHING. */
+#define HASH_OF_NOTHING UINT64_C(0xcbf29ce484222325)
+uint64_t hash_elements(uint64_t hash, cdrop_dtype t, const void *p, size_t n);
 
 /* Notes what a comparison was of; says at its end whether most of it was not zero. Zeros agree too easily. */
 void check_compared(cdrop_dtype t, const void *p, size_t n);

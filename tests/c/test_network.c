@@ -1,6 +1,8 @@
 /* Whole training runs: the same weights, byte for byte, on every path and number of threads, and on every platform: the
  * hashes below were recorded on x86-64. A change of them is a change of the library's promise. */
-#include <pthread.h>
+#include "../../src_c/os_threads.h"
+
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,26 +174,16 @@ static cdrop_status train_step(cdrop_network *network, const run *r, cdrop_dtype
     return cdrop_network_step(network, &batch, &optimizer, (uint64_t)step, threads, loss);
 }
 
-/* FNV-1a (Fowler, Noll and Vo). */
-static uint64_t hash_bytes(uint64_t hash, const void *bytes, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        hash = (hash ^ ((const unsigned char *)bytes)[i]) * UINT64_C(0x100000001b3);
-    return hash;
-}
-
-static const uint64_t empty_hash = UINT64_C(0xcbf29ce484222325);
-
 /* Of all weights, biases and optimiser states. */
 static uint64_t hash_network(const cdrop_network *network, const run *r, cdrop_dtype t)
 {
     double *weight = malloc(MOST_WEIGHTS * sizeof *weight), bias[MOST_UNITS];
-    uint64_t hash = empty_hash;
+    uint64_t hash = HASH_OF_NOTHING;
     for (size_t l = 0; l < r->layers; l++)
         for (int part = CDROP_WEIGHT; part <= CDROP_STATE2; part++) {
             cdrop_network_get(network, l, (cdrop_part)part, weight, bias);
-            hash = hash_bytes(hash, weight, r->units[l] * r->units[l + 1] * size_of(t));
-            hash = hash_bytes(hash, bias, r->units[l + 1] * size_of(t));
+            hash = hash_elements(hash, t, weight, r->units[l] * r->units[l + 1]);
+            hash = hash_elements(hash, t, bias, r->units[l + 1]);
         }
     free(weight);
     return hash;
@@ -214,23 +206,23 @@ static uint64_t train(const run *r, cdrop_dtype t, int threads, side s, double *
     const size_t n_outputs = SAMPLES * r->units[r->layers];
     double *outputs = malloc(n_outputs * sizeof *outputs);
     cdrop_network *network = make_network(r, t);
-    uint64_t hash = empty_hash;
+    uint64_t hash = HASH_OF_NOTHING;
     int failed = 0;
     for (int step = 1; step <= r->steps; step++) {
         choose_side(network, s);
         failed |= train_step(network, r, t, step, threads, last) != CDROP_OK;
         for (size_t l = 0; s != AS_COUNTED && l < r->layers; l++)
             failed |= network->layer[l].dense != (s == DENSE);
-        hash = hash_bytes(hash, last, sizeof *last);
+        hash = hash_elements(hash, CDROP_FLOAT64, last, 1);
         if (step == 1)
             *first = *last;
     }
     const uint64_t weights = hash_network(network, r, t);
     failed |= cdrop_network_predict(network, outputs, &all, CDROP_PROBABILITIES, threads) != CDROP_OK;
-    hash = hash_bytes(hash, outputs, n_outputs * size_of(t));
+    hash = hash_elements(hash, t, outputs, n_outputs);
     cdrop_network_free(network);
     free(outputs);
-    return failed ? 0 : hash_bytes(hash, &weights, sizeof weights);
+    return failed ? 0 : hash_elements(hash, CDROP_FLOAT64, &weights, 1);
 }
 
 /* ---- Tests --------------------------------------------------------------------------------------------------- */
@@ -417,28 +409,31 @@ static void test_limited_weights_set_again(const run *r, cdrop_dtype t)
 typedef struct {
     const run *r;
     uint64_t hash;
+    atomic_int done;
 } lone_run;
 
-static void *train_alone(void *argument)
+static CDROP_THREAD train_alone(void *argument)
 {
     lone_run *own = argument;
     double first, last;
     own->hash = train(own->r, CDROP_FLOAT32, 2, AS_COUNTED, &first, &last);
-    return NULL;
+    atomic_store(&own->done, 1);
+    return 0;
 }
 
 /* Several threads of the caller's train different networks: one at a time has the pool, the others work alone. */
 static void test_callers_at_once(void)
 {
-    pthread_t threads[4];
-    lone_run own[COUNT(threads)];
+    static lone_run own[4];
     check_case("networks at once");
-    for (size_t i = 0; i < COUNT(threads); i++) {
+    for (size_t i = 0; i < COUNT(own); i++) {
         own[i].r = &runs[i];
-        CHECK(pthread_create(&threads[i], NULL, train_alone, &own[i]) == 0, "thread %zu", i);
+        if (!cdrop_start_thread(train_alone, &own[i]))
+            train_alone(&own[i]); /* a system without threads */
     }
-    for (size_t i = 0; i < COUNT(threads); i++) {
-        pthread_join(threads[i], NULL);
+    for (size_t i = 0; i < COUNT(own); i++) {
+        while (!atomic_load(&own[i].done))
+            cdrop_yield();
         CHECK(own[i].hash == runs[i].golden[CDROP_FLOAT32], "network %zu", i);
     }
 }

@@ -29,7 +29,6 @@ QUIET = {  # no servers, files and messages but those of the examples
     "PYTHONWARNINGS": "ignore",
 }
 CONTROL = "from cdrop import DropoutMLPClassifier\nDropoutMLPClassifier(dropuot=0.5)\n"
-OLD_SETUPTOOLS = ("65", "68")
 
 
 def version(python, package):
@@ -54,18 +53,3 @@ def clients(run: Run):
         run.figure(ROW, f"{name} {release}: {printed}", code == 0)
     code, printed = run_script(python, CONTROL, run.folder / "control", **QUIET)
     run.figure(ROW, f"control, an unknown parameter: {printed}", code != 0)
-
-
-@campaign(ROW)
-def old_builds(run: Run):
-    """`pip install --no-build-isolation` with a setuptools that is too old: one line says which is needed."""
-    for release in OLD_SETUPTOOLS:
-        python = environment(
-            run.folder / release, f"setuptools=={release}.*", "wheel", "cython", "numpy"
-        )
-        command = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", str(ROOT)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = (done.stdout + done.stderr).splitlines()
-        found = [line.strip() for line in lines if "setuptools 77" in line]
-        printed = found[0] if found else "setuptools 77 is not named"
-        run.figure(ROW, f"setuptools {release}: {printed}", done.returncode != 0 and bool(found))

@@ -52,7 +52,7 @@ print(sum(in_threads([train] * workers)))
 # How a fit was entered before: the GIL alone came between the question and the answer.
 SAFE = """        entered = False
         while not entered:
-            entered = (<Engine?>self.state["_engine"]).put(self.state, {"_fit": self}, {"_fit": Fitting.of(self.state)})
+            entered = self.state["_engine"].put(self.state, {"_fit": self}, {"_fit": Fitting.of(self.state)})
 """
 RACY = """        Fitting.of(self.state)
         PyDict_SetItem(self.state, "_fit", self)
