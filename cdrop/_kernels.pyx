@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, initializedcheck=False, cdivision=True
-# cython: embedsignature=True, embedsignature.format=python
+# cython: embedsignature=True, embedsignature.format=python, freethreading_compatible=True
 """Typed memoryviews onto the C kernels: take addresses, release the GIL, call, raise on a status; no arithmetic.
 
 Arguments have been checked, by `cdrop.kernels` or `cdrop.Network`: arrays are aligned, C-contiguous and native, and
@@ -11,7 +11,7 @@ import os
 import numpy as np
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBuffer_Release, PyObject_GetBuffer
-from cpython.dict cimport PyDict_GetItem, PyDict_Next, PyDict_SetItem
+from cpython.dict cimport PyDict_GetItem, PyDict_Next, PyDict_SetItem, PyDict_Update
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.float cimport PyFloat_FromDouble
 from cpython.list cimport PyList_Append
@@ -26,6 +26,7 @@ from cpython.pythread cimport (
     PyThread_type_lock,
 )
 from cpython.ref cimport Py_DECREF, PyObject
+from libc.math cimport NAN
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport strchr
 
@@ -42,6 +43,22 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
+
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define has_room(list) (Py_SIZE(list) < ((PyListObject *)(list))->allocated)
+    #else
+    #define has_room(list) 0
+    #endif
+    """
+    bint has_room(list)
+
+cdef extern from "<stdatomic.h>":
+    ctypedef long atomic_long
+    long atomic_load(atomic_long *)
+    void atomic_store(atomic_long *, long)
+    bint atomic_compare_exchange_strong(atomic_long *, long *, long)
 
 ctypedef fused real:
     float
@@ -447,16 +464,19 @@ def limit_norms(weight, double max_norm):
 
 # While an engine's lock is held, no Python code runs: only C, and changes of lists and dicts that allocate nothing. So
 # no signal handler, finalizer, asynchronous exception or failed allocation can come between the parts of a change, none
-# can find the lock held by its own thread, and whoever waits for it waits for C alone.
+# can find the lock held by its own thread, and whoever waits for it waits for C alone. The lock is what makes a change
+# atomic, not the GIL, which free-threaded Python lacks: objects that other threads may change meanwhile are read and
+# written by calls that lock the object, never by PyDict_Next.
 
 
 cdef class Turn:
     """A lock that detects a fork that left its holder behind: in the child nothing would ever release it."""
     cdef PyThread_type_lock lock
-    cdef object process  # of the last holder
+    cdef atomic_long process  # that may hold it; negative while one of its threads finds out whether the lock is free
 
     def __cinit__(self):
-        self.process = os.getpid()
+        cdef long process = os.getpid()
+        atomic_store(&self.process, process)
         self.lock = PyThread_allocate_lock()
         if self.lock == NULL:
             raise MemoryError("cdrop could not get a lock")
@@ -468,18 +488,29 @@ cdef class Turn:
     cdef int take(self) except -1:
         cdef PyLockStatus got
         while True:
-            process = os.getpid()  # what can fail does so before the lock is held
+            self.enter(os.getpid())  # what can fail does so before the lock is held
             if PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
-                break
-            if self.process != process:
-                raise RuntimeError("another thread was using this network when the process forked, so in this child "
-                                   "its weights may be half updated; expected a fork between calls on the network")
+                return 0
             with nogil:
                 got = PyThread_acquire_lock_timed(self.lock, -1, True)
             if got == PY_LOCK_ACQUIRED:
-                break
-            PyErr_CheckSignals()
-        self.process = process  # no fork comes before this: the GIL is kept, or it was this process already
+                return 0
+            PyErr_CheckSignals()  # a handler may fork
+
+    cdef int enter(self, long process) except -1:
+        """Make this the lock's process. The first of its threads to come here tries the lock; others wait for it."""
+        cdef long last = atomic_load(&self.process)
+        while last != process:
+            if last == -process or not atomic_compare_exchange_strong(&self.process, &last, -process):
+                last = atomic_load(&self.process)
+                continue
+            if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+                atomic_store(&self.process, last)
+                raise RuntimeError("another thread was using this network when the process forked, so in this child "
+                                   "its weights may be half updated; expected a fork between calls on the network")
+            PyThread_release_lock(self.lock)
+            atomic_store(&self.process, process)
+            return 0
         return 0
 
     cdef void give(self) noexcept:
@@ -489,7 +520,8 @@ cdef class Turn:
 cdef class Fitting:
     """Context of a fit, which the network's `state` holds under "_fit" meanwhile.
 
-    It is entered and left in C, so that no exception from outside can leave it there."""
+    It is entered and left in C, so that no exception from outside can leave it there; entered by `Engine.put`, so that
+    of several threads one does."""
     cdef dict state
     cdef readonly object process
 
@@ -509,8 +541,9 @@ cdef class Fitting:
         return fit
 
     def __enter__(self):
-        Fitting.of(self.state)
-        PyDict_SetItem(self.state, "_fit", self)
+        entered = False
+        while not entered:
+            entered = self.state["_engine"].put(self.state, {"_fit": self}, {"_fit": Fitting.of(self.state)})
         return self
 
     def __exit__(self, kind, error, traceback):
@@ -539,7 +572,11 @@ cdef int _assign(dict state, dict new) except -1:
 
 
 cdef int _make_room(list numbers, number) except -1:
-    """Make sure that the next append takes no memory: `list.pop` might give it back."""
+    """Make sure that the next append takes no memory: `list.pop` might give it back.
+
+    Without the GIL, threads that read the list may see `number` for a moment, but only where the list grows."""
+    if has_room(numbers):
+        return 0
     PyList_Append(numbers, number)
     CDROP_SET_SIZE(numbers, len(numbers) - 1)
     Py_DECREF(number)
@@ -630,6 +667,7 @@ cdef class Engine:
         cdef Py_ssize_t i, count = len(parts)
         cdef Py_ssize_t lengths[4]
         cdef dict now = {} if state is None else dict(state)
+        _replaced = dict(now)  # whose finalizers must wait for the lock
         arrays, table = [], np.empty((count, 4), np.uintp)
         cdef size_t *row = _sizes(table)
         for i, (layer, part) in enumerate(parts):
@@ -645,7 +683,7 @@ cdef class Engine:
                     cdrop_network_get(self.network, row[4 * i], <cdrop_part>row[4 * i + 1], <void *>row[4 * i + 2],
                                       <void *>row[4 * i + 3])
             if state is not None:
-                _assign(now, state)
+                PyDict_Update(now, state)
                 history = now["history"]
                 lengths[0], lengths[1] = len(history.loss), len(history.epoch_loss)
                 lengths[2], lengths[3] = len(history.validation_loss), len(history.validation_score)
@@ -769,7 +807,7 @@ cdef class Engine:
         cdef list losses = was["history"].loss
         cdef const uint64_t *kept_now = _mask_address(keep)
         cdef bint updated = False
-        result = PyFloat_FromDouble(loss)  # a new object, which gets its value when there is one
+        result = PyFloat_FromDouble(NAN)  # a new object, which gets its value when there is one
         o.max_norm = max_norm
         if rows is not None:
             batch.rows = _integers(rows)

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,29 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("cdrop")
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+def absent(error):
+    """Name the package that an error began with the lack of, or return None."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    return error and error.name
+
+
+@pytest.hookimpl(wrapper=True)
+def skip_without_package(item):
+    """Skip, in free-threaded Python, tests that need a package: some have no wheel for it."""
+    try:
+        return (yield)
+    except Exception as error:
+        if FREE_THREADED and absent(error) is not None:
+            pytest.skip(f"no {absent(error)} in this free-threaded Python")
+        raise
+
+
+pytest_runtest_setup = pytest_runtest_call = skip_without_package
 
 DTYPES = ("float32", "float64")
 THREADS = (1, 2, 3, 4, 8)

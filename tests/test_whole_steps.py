@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 import pytest
 from conftest import digest, problem, run_python
-from test_threads import in_threads
+from shared_network import in_threads
 
 from cdrop import Network, storage
 from cdrop.callbacks import Callback
