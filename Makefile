@@ -182,17 +182,17 @@ NOT_IN_STUB := 'cdrop\._kernels\.__test__' 'cdrop\._kernels\..*\.__(reduce|setst
 
 C_STYLED := $(C_FILES) $(C_HEADERS) $(C_TESTS) benchmarks/guard/kernels.c $(wildcard docs/browser/*.[ch])
 
-lint: $(STAMPS)/packages-lint $(STAMPS)/packages-build ## Check the style, and that gcc and clang compile without a warning
+lint: $(STAMPS)/packages-lint $(STAMPS)/packages-build ## Check the style, and that CC and clang compile without a warning
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive cdrop
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cython-lint cdrop  # it runs pycodestyle
 	@$(VENV)/bin/clang-format --dry-run -Werror $(C_STYLED)
-	@for cc in gcc clang; do \
-	  command -v $$cc >/dev/null || { echo "cdrop: no $$cc here, so it is not tried"; continue; }; \
-	  echo "cdrop: compiling with $$cc, warnings as errors"; \
-	  CC=$$cc CDROP_WERROR=1 $(PY) setup.py --quiet build_ext --build-lib build/lint-$$cc || exit 1; \
-	done
+	@echo "cdrop: compiling, warnings as errors"
+	@CDROP_WERROR=1 $(PY) setup.py --quiet build_ext --build-lib build/lint
+	@command -v clang >/dev/null || { echo "cdrop: no clang here, so it is not tried"; exit 0; }; \
+	  echo "cdrop: compiling with clang, warnings as errors"; \
+	  CC=clang CDROP_WERROR=1 $(PY) setup.py --quiet build_ext --build-lib build/lint-clang
 
 types: $(STAMPS)/packages-lint $(STAMPS)/extension ## Check the type hints, also as a user's editor does, and the stub
 	@$(VENV)/bin/mypy
