@@ -15,7 +15,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 JOBS   := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 SAY    := @echo "cdrop:"
-PIP    := $(PY) -m pip install --quiet
+# Modules are compiled when they are first imported, not all of them by pip; so imports must be able to store what they compiled.
+PIP    := $(PY) -m pip install --quiet --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 # Tests spend much of their time in one thread or waiting for other processes: they run in one process per CPU, at most 4.
 PYTEST_FLAGS := --timeout 300 --timeout-method thread -n auto --maxprocesses 4 --dist worksteal
 PYTEST := $(PY) -m pytest $(PYTEST_FLAGS)
@@ -98,7 +100,7 @@ for python in $${PYTHON:-python3.13 python3.12 python3.11 python3}; do
     fault="  $$python: not found, or does not run."
   elif fault=$$("$$python" -c "$$FIND_FAULT" "$$python"); then
     echo "cdrop: making $(VENV) with $$python ($$("$$python" -V))"
-    exec "$$python" -m venv --clear $(VENV)
+    exec "$$python" -m venv --clear --upgrade-deps $(VENV)  # a new pip: old ones take several times as long
   fi
   faults="$$faults$$fault|"
 done
@@ -199,44 +201,78 @@ docs: $(STAMPS)/packages-docs $(STAMPS)/extension ## Build the site into build/d
 # ---- C tests ------------------------------------------------------------------------------------------------------
 # Each tests/c/test_*.c is a program, linked with all of src_c and the other files of tests/c. One configuration is
 # built by a make of its own, with C_CONFIG set: its compilers and programs run side by side, and no two of pip's do.
+# A configuration has a compiler (else CC), flags, a command that runs its programs, and programs that it does without;
+# names of Debian packages for a command that is missing.
 
-C_PROGRAMS := $(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c))
-C_SUPPORT  := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
-C_FLAGS     = $(or $(POSIX_FLAGS),$(error setup.py has no line POSIX_FLAGS = "...")) -Werror -Isrc_c -pthread
-POSIX_FLAGS := $(shell sed -n 's/^POSIX_FLAGS = "\(.*\)"$$/\1/p' setup.py)
-C_RUN      :=
-ifeq ($(C_CONFIG),neon)
-override CC := aarch64-linux-gnu-gcc
-C_FLAGS += -static
-# qemu takes memory for every page of the terabytes of addresses that this one maps; its indices are the same text here.
-C_PROGRAMS := $(filter-out test_large,$(C_PROGRAMS))
+ZIG  := $(PY) -m ziglang cc
+QEMU := qemu-user-static
+
+CC_neon    := aarch64-linux-gnu-gcc
+FLAGS_neon := -static -DCHECK_SHORT
 # The default CPU of qemu 7.2 computes wrong products.
-C_RUN := qemu-aarch64-static -cpu cortex-a76
-else ifeq ($(C_CONFIG),sanitize)
-C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
-else ifeq ($(C_CONFIG),thread)
-override CC := clang-19
-C_FLAGS += -O1 -g -fno-omit-frame-pointer -fsanitize=thread
-else ifeq ($(C_CONFIG),valgrind)
-C_FLAGS += -g
-# Workers live until the process ends, and what the C library holds for them is not lost.
-C_RUN := valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite --fair-sched=yes
-else ifeq ($(C_CONFIG),coverage)
-# Nothing is inlined, or the branches of a kernel would count once in each copy.
-C_FLAGS += -O0 -fPIC --coverage -Dalways_inline=
-endif
+RUN_neon   := qemu-aarch64-static -cpu cortex-a76
+APT_neon   := gcc-aarch64-linux-gnu libc6-dev-arm64-cross $(QEMU)
 
-.PHONY: c-host c-neon c-sanitize c-coverage
-c-host c-sanitize c-coverage: c-%:
+# On Windows itself nothing runs them but it: make C_CONFIG=windows PY=python run-c-tests.
+CC_windows  := $(ZIG) -target $(if $(filter ARM64,$(PROCESSOR_ARCHITECTURE)),aarch64,x86_64)-windows-gnu
+RUN_windows := $(if $(filter Windows_NT,$(OS)),,wine)
+APT_windows := wine wine64
+# Nothing runs a program for macOS here: it is linked, and what its header says is checked.
+CC_macos-arm64   := $(ZIG) -target aarch64-macos.11.0
+RUN_macos-arm64  := $(PY) tests/c/binaries.py arm64 11.0
+CC_macos-x86_64  := $(ZIG) -target x86_64-macos.10.15
+RUN_macos-x86_64 := $(PY) tests/c/binaries.py x86_64 10.15
+
+CC_musl     := $(ZIG) -target x86_64-linux-musl
+CC_i686     := $(ZIG) -target x86-linux-musl
+CC_ppc64le  := $(ZIG) -target powerpc64le-linux-musl
+FLAGS_ppc64le := -DCHECK_SHORT
+RUN_ppc64le := qemu-ppc64le-static
+CC_riscv64  := $(ZIG) -target riscv64-linux-musl
+FLAGS_riscv64 := -DCHECK_SHORT
+RUN_riscv64 := qemu-riscv64-static
+CC_s390x    := $(ZIG) -target s390x-linux-musl
+FLAGS_s390x := -DCHECK_SHORT
+RUN_s390x   := qemu-s390x-static
+APT_ppc64le := $(QEMU)
+APT_riscv64 := $(QEMU)
+APT_s390x   := $(QEMU)
+
+FLAGS_sanitize := -DCHECK_SHORT -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+CC_thread      := clang-19
+FLAGS_thread   := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
+# Workers live until the process ends, and what the C library holds for them is not lost.
+FLAGS_valgrind := -g
+RUN_valgrind   := valgrind --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite \
+                  --show-leak-kinds=definite --fair-sched=yes
+# Nothing is inlined, or the branches of a kernel would count once in each copy.
+FLAGS_coverage := -O0 -fPIC --coverage -Dalways_inline=
+
+# test_large reserves terabytes of addresses, for which qemu takes memory; its indices are the same text everywhere.
+# test_check forks.
+WITHOUT := $(if $(filter-out musl host sanitize thread valgrind coverage macos-%,$(C_CONFIG)),test_large)
+WITHOUT += $(if $(filter windows,$(C_CONFIG)),test_check)
+C_PROGRAMS := $(filter-out $(WITHOUT),$(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c)))
+C_SUPPORT  := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))
+POSIX_FLAGS := $(shell sed -n 's/^POSIX_FLAGS = "\(.*\)"$$/\1/p' setup.py)
+C_FLAGS = $(or $(POSIX_FLAGS),$(error setup.py has no line POSIX_FLAGS = "...")) -Werror -Isrc_c -pthread $(FLAGS_$(C_CONFIG))
+C_RUN  := $(RUN_$(C_CONFIG))
+
+C_LOCAL := host sanitize thread valgrind coverage
+C_CROSS := neon
+C_ZIG   := windows macos-arm64 macos-x86_64 musl i686 ppc64le riscv64 s390x
+
+.PHONY: c-macos $(addprefix c-,$(C_LOCAL) $(C_CROSS) $(C_ZIG))
+c-macos: c-macos-arm64 c-macos-x86_64
+c-windows: export WINEDEBUG := -all
+$(C_ZIG:%=c-%): $(STAMPS)/packages-build,wheel
+$(addprefix c-,$(C_LOCAL) $(C_CROSS) $(C_ZIG)): c-%:
+	@for tool in $(firstword $(CC_$*)) $(firstword $(RUN_$*)); do command -v "$$tool" >/dev/null || { \
+	  echo "cdrop: c-$* needs $$tool. Debian: apt install $(APT_$*)" >&2; exit 1; }; done
 	@$(MAKE) --no-print-directory -j$(JOBS) C_CONFIG=$* run-c-tests
 
-c-neon:
-	@command -v aarch64-linux-gnu-gcc >/dev/null && command -v qemu-aarch64-static >/dev/null || { \
-	  echo "cdrop: the tests for ARM need a cross compiler and qemu." >&2; \
-	  echo "Debian: apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static" >&2; exit 1; }
-	@$(MAKE) --no-print-directory -j$(JOBS) C_CONFIG=neon run-c-tests
-
 ifdef C_CONFIG
+override CC := $(or $(CC_$(C_CONFIG)),$(CC))
 OBJ := build/c-$(C_CONFIG)
 OBJECTS := $(patsubst %.c,$(OBJ)/%.o,$(C_FILES) $(C_SUPPORT))
 
@@ -247,6 +283,14 @@ $(C_RUNS): run-%: $(OBJ)/%
 	@said=$$($(C_RUN) $< 2>&1) && failed= || failed="cdrop: $< failed"; \
 	  printf '%s\n' "cdrop: $(C_RUN) $<" "$$said"; [ -z "$$failed" ] || { echo "$$failed" >&2; exit 1; }
 
+# For other systems the extension is linked, too.
+ifneq ($(filter windows macos-%,$(C_CONFIG)),)
+run-c-tests: run-extension
+.PHONY: run-extension
+run-extension: $(filter $(OBJ)/src_c/%,$(OBJECTS))
+	@$(PY) tests/c/extension.py $(C_CONFIG) "$(CC) $(C_FLAGS)" $(OBJ)/_kernels.abi3.$(if $(filter windows,$(C_CONFIG)),pyd,so) $^
+endif
+
 # The campaigns' control: the same flags and the same command, with a fault in the program.
 run-planted: $(OBJ)/planted
 	@$(C_RUN) $< $(FAULT)
@@ -256,9 +300,10 @@ $(OBJ)/planted: $(OBJ)/tests/soak/planted.o
 
 .SECONDARY:
 $(OBJ)/test_%: $(OBJ)/tests/c/test_%.o $(OBJECTS)
-	@$(CC) $(C_FLAGS) $(C_LINK) $^ -lm -o $@
+	@$(CC) $(C_FLAGS) $^ -lm -o $@
 
-$(OBJ)/test_allocations: C_LINK := -Wl,--wrap=malloc,--wrap=calloc
+# The library's allocations are counted, and may be refused.
+$(OBJ)/src_c/%.o: C_FLAGS += -Dmalloc=check_malloc -Dcalloc=check_calloc
 
 # Programs of the campaigns, which count on the machine they are compiled on.
 $(OBJ)/soak_%: $(OBJ)/tests/soak/%.o $(OBJ)/tests/soak/words.o $(OBJECTS)
@@ -294,11 +339,11 @@ folder=$$(mktemp -d)
 trap 'rm -rf "$$folder"' EXIT
 sh -c "$$MAKE_SDIST" - "$$folder"
 tar -xzf "$$folder"/cdrop-*.tar.gz -C "$$folder"
-$(PY) -m venv "$$folder/venv"
+$(PY) -m venv --upgrade-deps "$$folder/venv"
 python=$$folder/venv/bin/python
 package=$${1:-$$(echo "$$folder"/cdrop-*.tar.gz)}
 echo "cdrop: installing $$(basename "$$package") in a new environment"
-"$$python" -m pip install --quiet $${1:+--only-binary :all:} "$$package"
+"$$python" -m pip install --quiet --no-compile $${1:+--only-binary :all:} "$$package"
 (cd "$$folder" && "$$python" -m cdrop info >info) || { cat "$$folder/info" >&2; exit 1; }
 $(PY) -c "import sysconfig; print(sysconfig.get_path('platlib'))" \
   >"$$("$$python" -c "import sysconfig; print(sysconfig.get_path('platlib'))")/zz_packages_for_tests.pth"

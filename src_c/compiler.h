@@ -28,14 +28,16 @@
 
 /* Asks for the cache line of an address in the second-level cache. */
 #define CDROP_CACHE_LINE 64
-#if defined(__GNUC__)
+#if defined(__GNUC__) || defined(__clang__)
 #define CDROP_FETCH(address) __builtin_prefetch((address), 0, 2)
 #else
 #define CDROP_FETCH(address) ((void)(address))
 #endif
 
 /* The extension hides its symbols but those of the thread count, which threadpoolctl looks for. */
-#if defined(__GNUC__)
+#if defined(_WIN32)
+#define CDROP_EXPORT __declspec(dllexport)
+#elif defined(__GNUC__)
 #define CDROP_EXPORT __attribute__((visibility("default")))
 #else
 #define CDROP_EXPORT

@@ -13,7 +13,12 @@ static inline const cdrop_kernels *cdrop_kernels_of(cdrop_dtype dtype)
 }
 
 /* Denormals slow the arithmetic 100 times and more: every thread that runs kernels flushes them to zero for as long,
- * and then restores the caller's mode. */
+ * and then restores the caller's mode. Other CPUs than these keep them. */
+#if defined(__x86_64__) || defined(_M_X64) || defined(__aarch64__)
+#define CDROP_FLUSHES 1
+#else
+#define CDROP_FLUSHES 0
+#endif
 typedef uint64_t cdrop_fp_mode;
 cdrop_fp_mode cdrop_flush_denormals(void);
 void cdrop_restore_fp_mode(cdrop_fp_mode mode);

@@ -1,15 +1,11 @@
 /* The thread pool: workers that spin, then yield, then sleep while they wait. See threads.h for what a job may rely
  * on. OpenMP would be shorter, but two of its runtimes in one process, or one after a fork, can hang. */
-#if defined(__linux__)
-#define _GNU_SOURCE /* sched_getcpu */
-#endif
-#include "threads.h"
+#include "os_threads.h"
 
-#include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 
 #include "cpu.h"
+#include "threads.h"
 
 enum {
     SPINS_BEFORE_LOOK = 100,   /* about 2 us of pauses: longer than most waits */
@@ -20,7 +16,7 @@ enum {
 
 /* Where threads sleep that have waited long for the same thing. */
 typedef struct {
-    pthread_cond_t wake;
+    cdrop_condition wake;
     atomic_int sleepers;
 } bed;
 
@@ -31,8 +27,8 @@ typedef struct {
 } mailbox;
 
 static struct {
-    pthread_mutex_t busy;  /* held while a job runs */
-    pthread_mutex_t sleep; /* of all beds */
+    cdrop_mutex busy;  /* held while a job runs */
+    cdrop_mutex sleep; /* of all beds */
     int workers;
     mailbox mail[CDROP_MAX_THREADS];
     atomic_int cpu[CDROP_MAX_THREADS]; /* where each thread of the team began the job */
@@ -41,8 +37,7 @@ static struct {
     atomic_uint unfinished;
     atomic_uint arrived, phase; /* of the barrier */
     bed bed;                    /* of the team, while it waits for any of these */
-} pool = {
-    .busy = PTHREAD_MUTEX_INITIALIZER, .sleep = PTHREAD_MUTEX_INITIALIZER, .bed = {.wake = PTHREAD_COND_INITIALIZER}};
+} pool = {.busy = CDROP_MUTEX, .sleep = CDROP_MUTEX, .bed = {.wake = CDROP_CONDITION}};
 
 static atomic_int default_threads = 1;
 
@@ -66,20 +61,11 @@ static atomic_int cpus = 1;
 
 void cdrop_set_cpus(int n) { atomic_store(&cpus, n); }
 
-static int this_cpu(void)
-{
-#if defined(__linux__)
-    return sched_getcpu();
-#else
-    return -1;
-#endif
-}
-
 /* Whether another of the team seems to need the CPU that this thread is on: a worker that has slept is often woken
  * there, and stays for milliseconds. */
 static int crowded(int team)
 {
-    const int here = this_cpu();
+    const int here = cdrop_this_cpu();
     int together = 0;
     for (int i = 0; here >= 0 && i < team; i++)
         together += atomic_load_explicit(&pool.cpu[i], memory_order_relaxed) == here;
@@ -96,7 +82,7 @@ static int wait_a_little(int *turns, int team)
         cdrop_relax();
     else {
         *turns = *turns < SPINS_BEFORE_YIELD ? SPINS_BEFORE_YIELD : *turns;
-        sched_yield();
+        cdrop_yield();
     }
     return *turns < SPINS_BEFORE_YIELD + YIELDS_BEFORE_SLEEP;
 }
@@ -108,12 +94,12 @@ static void wait_while(atomic_uint *word, unsigned value, int team, bed *b)
     for (int turns = 0; wait_a_little(&turns, team);)
         if (atomic_load(word) != value)
             return;
-    pthread_mutex_lock(&pool.sleep);
+    cdrop_lock(&pool.sleep);
     atomic_fetch_add(&b->sleepers, 1);
     while (atomic_load(word) == value)
-        pthread_cond_wait(&b->wake, &pool.sleep);
+        cdrop_sleep(&b->wake, &pool.sleep);
     atomic_fetch_sub(&b->sleepers, 1);
-    pthread_mutex_unlock(&pool.sleep);
+    cdrop_unlock(&pool.sleep);
 }
 
 /* After a change of a word that others may sleep on: the lock orders this after their last look at it. */
@@ -121,9 +107,9 @@ static void wake(bed *b)
 {
     if (!atomic_load(&b->sleepers))
         return;
-    pthread_mutex_lock(&pool.sleep);
-    pthread_cond_broadcast(&b->wake);
-    pthread_mutex_unlock(&pool.sleep);
+    cdrop_lock(&pool.sleep);
+    cdrop_wake_all(&b->wake);
+    cdrop_unlock(&pool.sleep);
 }
 
 void cdrop_barrier(cdrop_team team)
@@ -192,12 +178,12 @@ int cdrop_next(cdrop_loop *loop, size_t *item)
 static void run_job(cdrop_job job, void *argument, cdrop_team team)
 {
     const cdrop_fp_mode mode = cdrop_flush_denormals();
-    atomic_store_explicit(&pool.cpu[team.index], this_cpu(), memory_order_relaxed);
+    atomic_store_explicit(&pool.cpu[team.index], cdrop_this_cpu(), memory_order_relaxed);
     job(argument, team);
     cdrop_restore_fp_mode(mode);
 }
 
-static void *work(void *argument)
+static CDROP_THREAD work(void *argument)
 {
     mailbox *mail = argument;
     cdrop_team team = {0, 1};
@@ -208,12 +194,12 @@ static void *work(void *argument)
         if (atomic_fetch_sub(&pool.unfinished, 1) == 1)
             wake(&pool.bed);
     }
-    return NULL;
+    return 0;
 }
 
 static void make_bed(bed *b)
 {
-    pthread_cond_init(&b->wake, NULL);
+    b->wake = (cdrop_condition)CDROP_CONDITION;
     atomic_store(&b->sleepers, 0);
 }
 
@@ -221,28 +207,25 @@ static void make_bed(bed *b)
 static void forget_workers(void)
 {
     pool.workers = 0;
-    pthread_mutex_init(&pool.busy, NULL);
-    pthread_mutex_init(&pool.sleep, NULL);
+    pool.busy = pool.sleep = (cdrop_mutex)CDROP_MUTEX;
     make_bed(&pool.bed);
     atomic_store(&pool.unfinished, 0);
     atomic_store(&pool.arrived, 0);
 }
 
-static void watch_forks(void) { pthread_atfork(NULL, NULL, forget_workers); }
-
-/* Adds workers until `wanted` are there; fewer, where the system gives no more, is fine. */
+/* Adds workers until `wanted` are there; fewer, where the system gives no more, is fine. The caller holds pool.busy. */
 static int start_workers(int wanted)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, watch_forks);
+    static int watching;
+    if (!watching)
+        cdrop_in_forked_child(forget_workers);
+    watching = 1;
     while (pool.workers < wanted) {
-        pthread_t thread;
         mailbox *mail = &pool.mail[pool.workers];
         atomic_store(&mail->job, 0);
         make_bed(&mail->bed);
-        if (pthread_create(&thread, NULL, work, mail))
+        if (!cdrop_start_thread(work, mail))
             break;
-        pthread_detach(thread);
         pool.workers++;
     }
     return pool.workers < wanted ? pool.workers : wanted;
@@ -259,7 +242,7 @@ static void hand_out(int workers)
 
 void cdrop_parallel(cdrop_job job, void *argument, int threads)
 {
-    if (threads <= 1 || pthread_mutex_trylock(&pool.busy)) {
+    if (threads <= 1 || !cdrop_try_lock(&pool.busy)) {
         run_job(job, argument, (cdrop_team){0, 1});
         return;
     }
@@ -271,5 +254,5 @@ void cdrop_parallel(cdrop_job job, void *argument, int threads)
     run_job(job, argument, (cdrop_team){0, workers + 1});
     for (unsigned left; (left = atomic_load(&pool.unfinished)) > 0;)
         wait_while(&pool.unfinished, left, workers + 1, &pool.bed);
-    pthread_mutex_unlock(&pool.busy);
+    cdrop_unlock(&pool.busy);
 }

@@ -22,6 +22,16 @@ from cdrop import _kernels, checkpoints, kernels, reference
 # Widths of output are then those of a file, whatever terminal the tests are run in.
 os.environ.pop("COLUMNS", None)
 
+# Markers of tests that only some systems can run.
+SYSTEMS = {"posix": os.name == "posix", "linux": sys.platform == "linux"}
+
+
+def pytest_runtest_setup(item):
+    for name, here in SYSTEMS.items():
+        if not here and item.get_closest_marker(name):
+            pytest.skip(f"needs {name}")
+
+
 settings.register_profile(
     "cdrop",
     deadline=None,
@@ -145,7 +155,9 @@ def run_python(code, timeout=60, flags=("-W", "error"), **environment):
         try:
             said = process.communicate(timeout=timeout)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            if os.name == "posix":
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             raise
     return subprocess.CompletedProcess(process.args, process.returncode, *said)
 

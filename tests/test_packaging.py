@@ -267,6 +267,7 @@ def hardening(compiler):
     return run_python(code).split()
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("headers")
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 def test_hardening_is_what_the_compiler_takes(tmp_path):
@@ -281,6 +282,44 @@ def test_hardening_is_what_the_compiler_takes(tmp_path):
         old.write_text(f'#!/bin/sh\ncase "$*" in *{refused.replace("|", "*|*")}*) exit 1;; esac\n')
         old.chmod(0o755)
         assert hardening([str(old)]) == left.split()
+
+
+def for_windows(platform, compiler=""):
+    """Return what setup.py has distutils call for Windows, or the error that it exits with."""
+    code = (
+        "import os, runpy, setuptools, types\n"
+        "setuptools.setup = lambda **given: None\n"
+        f"os.chdir({str(ROOT)!r})\n"
+        "build = runpy.run_path('setup.py')['BuildKernels']\n"
+        "build.compiler = types.SimpleNamespace(initialized=True)\n"
+        f"build.plat_name = {platform!r}\n"
+        "try:\n"
+        "    build.use_clang_cl(build.__new__(build))\n"
+        "    print(build.compiler.cc, *build.compiler.compile_options)\n"
+        "except SystemExit as error:\n"
+        "    print(error)\n"
+    )
+    return run_python(code, {**os.environ, "CC": str(compiler)}).strip()
+
+
+@pytest.mark.posix
+@pytest.mark.usefixtures("headers")
+@pytest.mark.skipif(os.name != "posix", reason="the compilers are shell scripts")
+def test_windows_is_compiled_by_a_new_clang_cl_alone(tmp_path):
+    pytest.importorskip("setuptools")
+    compiler = tmp_path / "clang-cl"
+    wanted = r"; expected clang-cl of LLVM 19 or newer: .*"
+    assert re.fullmatch(
+        f"cdrop: the C compiler .* is not found{wanted}", for_windows("win-amd64", compiler)
+    )
+    for said, found in (("", "not clang-cl"), ("clang version 18.1.8", "clang version 18.1.8")):
+        compiler.write_text(f"#!/bin/sh\necho '{said}'\n")
+        compiler.chmod(0o755)
+        assert re.fullmatch(f"cdrop: .* is {found}{wanted}", for_windows("win-amd64", compiler))
+    compiler.write_text("#!/bin/sh\necho 'clang version 19.1.0'\n")
+    command = f"{compiler} /nologo /DNDEBUG /MD --target=arm64-pc-windows-msvc"
+    assert for_windows("win-arm64", compiler) == command
+    assert for_windows("win32") == "cdrop: the platform is win32; expected win-amd64 or win-arm64"
 
 
 @pytest.mark.usefixtures("headers")
@@ -318,34 +357,33 @@ def test_no_module_imports_the_whole_package():
     assert [p for p in modules if re.search(r"^import cdrop$", p.read_text(), re.MULTILINE)] == []
 
 
-def test_import_takes_little_time_beside_numpy(tmp_path):
+def test_import_takes_little_time_beside_numpy():
     # Of this thread, and relative to NumPy in the same process: other work on the machine, a slow CPU and waiting
     # threads of a BLAS must not count.
     code = (
         "import time; start = time.thread_time(); import numpy; middle = time.thread_time(); import cdrop;"
         "print((time.thread_time() - middle) / (middle - start))"
     )
-    # Where the environment forbids stored bytecode, each import compiles every module: that is not what users see.
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
-    run_python(code, environment)
-    assert any(float(run_python(code, environment)) < 0.6 for _ in range(20))
+    assert any(float(run_python(code, storing_bytecode())) < 0.6 for _ in range(20))
 
 
-def test_estimators_cost_little_beyond_scikit_learn(tmp_path):
+def storing_bytecode():
+    """Return an environment in which no import but the first compiles a module, as users have it."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
+@pytest.mark.linux
+def test_estimators_cost_little_beyond_scikit_learn():
     pytest.importorskip("sklearn")
     code = (
-        "import os, sys, time;"
-        "sys.dont_write_bytecode = False;"
-        f"sys.pycache_prefix = {str(tmp_path)!r};"
+        "import os, time;"
         "used = lambda: int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGESIZE');"
         "start = time.thread_time(); import sklearn.neural_network; middle, before = time.thread_time(), used();"
         "from cdrop import DropoutMLPClassifier;"
         "print((time.thread_time() - middle) / (middle - start), used() - before)"
     )
-    run_python(code)
     for _ in range(5):
-        share, size = map(float, run_python(code).split())
+        share, size = map(float, run_python(code, storing_bytecode()).split())
         if share < 0.05 and size < 10e6:
             return
     pytest.fail(f"{share:.2f} of scikit-learn's CPU time and {size} bytes beyond it")
@@ -372,6 +410,7 @@ MISSING = {
 }
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("headers")
 @pytest.mark.skipif(os.name != "posix", reason="a compiler that is a shell script")
 @pytest.mark.parametrize("refused", MISSING)

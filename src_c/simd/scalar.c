@@ -1,5 +1,5 @@
-/* The portable path: one lane, on any CPU. On x86 without a fused multiply-add `__builtin_fma` is the C library's exact
- * but slow function; scalar_fma.c is the same text for CPUs that have it. */
+/* The portable path: one lane, on any CPU. On x86 the fused multiply-add is a function, exact but slow; scalar_fma.c is
+ * the same text for CPUs that have the instruction. */
 #define PATH scalar
 #include "vec_scalar.h"
 #define VEC_CHAINS_BYTES 64

@@ -3,6 +3,7 @@
 
 #if defined(__x86_64__) || defined(_M_X64)
 CDROP_TARGET_BEGIN("fma")
+#define CDROP_HAS_FMA
 #define PATH scalar
 #include "vec_scalar.h"
 #define VEC_CHAINS_BYTES 64

@@ -3,13 +3,23 @@
  * Every vec_*.h defines the same names for float (suffix _f32) and double (_f64), and `vwords`, one draw of the
  * generator's eight lanes. kernels.inc.h says what each name means; this file is its plainest reading.
  *
- * `__builtin_fma` is one instruction where the including file's target has it, and the C library's exact (slow)
- * function where it has not; both round once, so the bits agree. */
+ * A fused multiply-add is one instruction where the including file's target has one (it may say so by CDROP_HAS_FMA),
+ * and a function of fma.c where not; both round once, so the bits agree. */
 #ifndef CDROP_VEC_SCALAR_H
 #define CDROP_VEC_SCALAR_H
 
 #include <stdint.h>
 #include <string.h>
+
+#include "../fma.h"
+
+#if defined(CDROP_HAS_FMA)
+#define FMA_f32 __builtin_fmaf
+#define FMA_f64 __builtin_fma
+#else
+#define FMA_f32 cdrop_fma_f32
+#define FMA_f64 cdrop_fma_f64
+#endif
 
 #define VEC_LANES_f32 1
 #define VEC_LANES_f64 1
@@ -63,8 +73,8 @@
         *out = *in;                                                                                                    \
     }
 
-SCALAR_VOCABULARY(f32, float, uint32_t, 23, __builtin_fmaf, __builtin_sqrtf, __builtin_fabsf, __builtin_copysignf)
-SCALAR_VOCABULARY(f64, double, uint64_t, 52, __builtin_fma, __builtin_sqrt, __builtin_fabs, __builtin_copysign)
+SCALAR_VOCABULARY(f32, float, uint32_t, 23, FMA_f32, __builtin_sqrtf, __builtin_fabsf, __builtin_copysignf)
+SCALAR_VOCABULARY(f64, double, uint64_t, 52, FMA_f64, __builtin_sqrt, __builtin_fabs, __builtin_copysign)
 
 #include "words_plain.h"
 

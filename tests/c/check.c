@@ -2,13 +2,13 @@
 #include "check.h"
 
 #include <float.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
+
+#include "../../src_c/fma.h"
+#include "pages.h"
 
 enum { MOST_PRINTED = 20, CANARY_BYTES = 64, PATTERN = 0xa5 };
 
@@ -33,14 +33,11 @@ void check_failed(const char *file, int line, const char *message, ...)
 }
 
 /* A trap cannot be survived, but it can say which case it was. */
-static void trapped(int signal_number)
+static void trapped(void)
 {
-    static const char text[] = "memory outside a buffer was touched in: ";
-    ssize_t ignored = write(STDOUT_FILENO, text, sizeof text - 1);
-    ignored += write(STDOUT_FILENO, case_name, strlen(case_name));
-    ignored += write(STDOUT_FILENO, "\n", 1);
-    (void)ignored, (void)signal_number;
-    _exit(1);
+    printf("memory outside a buffer was touched in: %s\n", case_name);
+    fflush(stdout);
+    _Exit(1);
 }
 
 void check_case(const char *name, ...)
@@ -50,11 +47,9 @@ void check_case(const char *name, ...)
     va_start(arguments, name);
     vsnprintf(case_name, sizeof case_name, name, arguments);
     va_end(arguments);
-    if (!watching) {
-        signal(SIGSEGV, trapped);
-        signal(SIGBUS, trapped);
-        watching = 1;
-    }
+    if (!watching)
+        watch_traps(trapped);
+    watching = 1;
 }
 
 size_t check_failures(void) { return failed; }
@@ -67,6 +62,15 @@ int check_report(void)
     printf("%zu passed, %zu failed\n", passed, failed);
     return failed != 0;
 }
+
+/* ---- Allocations of the library ------------------------------------------------------------------------------ */
+
+atomic_int check_taken, check_refused;
+
+static int refuse(void) { return atomic_fetch_add(&check_taken, 1) + 1 == atomic_load(&check_refused); }
+
+void *check_malloc(size_t bytes) { return refuse() ? NULL : malloc(bytes); }
+void *check_calloc(size_t n, size_t bytes) { return refuse() ? NULL : calloc(n, bytes); }
 
 /* ---- Guarded buffers ----------------------------------------------------------------------------------------- */
 
@@ -84,8 +88,8 @@ static region *map_region(size_t room, size_t page)
     region *r = malloc(sizeof *r);
     if (!r)
         abort();
-    r->pages = mmap(NULL, page + room + page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (r->pages == MAP_FAILED || mprotect(r->pages + page, room, PROT_READ | PROT_WRITE))
+    r->pages = reserve_pages(page + room + page);
+    if (!r->pages || !open_pages(r->pages + page, room))
         abort();
     r->pages += page;
     r->room = room;
@@ -94,7 +98,7 @@ static region *map_region(size_t room, size_t page)
 
 void *guarded(size_t bytes)
 {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (bytes + CANARY_BYTES + page - 1) / page * page;
+    const size_t page = page_size(), room = (bytes + CANARY_BYTES + page - 1) / page * page;
     region **link = &idle, *r;
     while (*link && (*link)->room != room)
         link = &(*link)->next;
@@ -157,24 +161,42 @@ size_t random_below(size_t n) { return (size_t)(random_bits() % n); }
 
 /* ---- Elements ------------------------------------------------------------------------------------------------ */
 
-double get(cdrop_dtype t, const void *p, size_t i)
-{
-    return t == CDROP_FLOAT64 ? ((const double *)p)[i] : (double)((const float *)p)[i];
-}
+#if defined(__x86_64__) && !defined(CDROP_HAS_FMA)
+#define BY_TARGET
+CDROP_TARGET_BEGIN("fma")
+#endif
+float fused_instruction_f32(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+double fused_instruction_f64(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#if defined(BY_TARGET)
+CDROP_TARGET_END
+#endif
 
-void put(cdrop_dtype t, void *p, size_t i, double value)
+int has_fused_instruction(void)
 {
-    if (t == CDROP_FLOAT64)
-        ((double *)p)[i] = value;
-    else
-        ((float *)p)[i] = (float)value;
+#if defined(BY_TARGET)
+    static int known, has;
+    if (!known) {
+        const char *before = cdrop_simd_active();
+        cdrop_select_simd("scalar");
+        has = cdrop_active_path() == &cdrop_path_scalar_fma;
+        cdrop_select_simd(before);
+        known = 1;
+    }
+    return has;
+#elif defined(CDROP_HAS_FMA)
+    return 1;
+#else
+    return 0;
+#endif
 }
-
-double rounded(cdrop_dtype t, double value) { return t == CDROP_FLOAT64 ? value : (double)(float)value; }
 
 double fused(cdrop_dtype t, double a, double b, double c)
 {
-    return t == CDROP_FLOAT64 ? fma(a, b, c) : (double)fmaf((float)a, (float)b, (float)c);
+    const int has = has_fused_instruction();
+    if (t == CDROP_FLOAT64)
+        return has ? fused_instruction_f64(a, b, c) : cdrop_fma_f64(a, b, c);
+    const float x = (float)a, y = (float)b, z = (float)c;
+    return (double)(has ? fused_instruction_f32(x, y, z) : cdrop_fma_f32(x, y, z));
 }
 
 size_t first_difference(cdrop_dtype t, const void *a, const void *b, size_t n)
@@ -187,6 +209,23 @@ size_t first_difference(cdrop_dtype t, const void *a, const void *b, size_t n)
             !(isnan(get(t, a, i)) && isnan(get(t, b, i))))
             return i;
     return n;
+}
+
+uint64_t hash_elements(uint64_t hash, cdrop_dtype t, const void *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t half;
+        uint64_t bits;
+        if (t == CDROP_FLOAT64)
+            memcpy(&bits, (const double *)p + i, sizeof bits);
+        else {
+            memcpy(&half, (const float *)p + i, sizeof half);
+            bits = half;
+        }
+        for (size_t byte = 0; byte < size_of(t); byte++)
+            hash = (hash ^ (bits >> 8 * byte & 0xff)) * UINT64_C(0x100000001b3);
+    }
+    return hash;
 }
 
 static size_t compared, nonzero;

@@ -1,26 +1,12 @@
 /* A step takes memory once: the first of its shape does, or what reserves it, and no later one; so does a prediction under
- * many masks, for any number of rows and of masks. And any allocation may fail. The linker sends every allocation of the
- * library through the counters below (--wrap, see the Makefile). */
-#include <stdatomic.h>
+ * many masks, for any number of rows and of masks. And any allocation may fail. Every allocation of the library
+ * is counted by check.c. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
 
 enum { INPUTS = 200, ROWS = 130, LAYERS = 3, CLASSES = 10 };
-
-static atomic_int taken, refused; /* how many, and the number of the one that fails, or 0 */
-
-static int refuse(void) { return atomic_fetch_add(&taken, 1) + 1 == atomic_load(&refused); }
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t n, size_t bytes);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t n, size_t bytes);
-
-void *__wrap_malloc(size_t bytes) { return refuse() ? NULL : __real_malloc(bytes); }
-
-void *__wrap_calloc(size_t n, size_t bytes) { return refuse() ? NULL : __real_calloc(n, bytes); }
 
 static const size_t units[LAYERS + 1] = {INPUTS, 150, 100, CLASSES};
 
@@ -59,11 +45,11 @@ static int taken_by_steps(cdrop_network *n, const cdrop_batch *batch, int steps,
                                   .correction1 = 1,
                                   .correction2 = 1,
                                   .max_norm = 2};
-    const int before = atomic_load(&taken);
+    const int before = atomic_load(&check_taken);
     double loss;
     for (int step = 0; step < steps; step++)
         CHECK(cdrop_network_step(n, batch, &adam, (uint64_t)step, threads, &loss) == CDROP_OK, "step %d", step);
-    return atomic_load(&taken) - before;
+    return atomic_load(&check_taken) - before;
 }
 
 static int64_t labels[ROWS];
@@ -110,9 +96,9 @@ static int taken_by_sample(cdrop_network *n, cdrop_dtype t, const void *x, size_
     const cdrop_sampling how = {.passes = passes, .seed = 1};
     for (size_t i = 0; i < rows; i++)
         number[i] = (int64_t)(i % ROWS);
-    const int before = atomic_load(&taken);
+    const int before = atomic_load(&check_taken);
     CHECK(cdrop_network_sample(n, &out, &batch, &how, threads) == CDROP_OK, "%zu rows", rows);
-    const int count = atomic_load(&taken) - before;
+    const int count = atomic_load(&check_taken) - before;
     free(number), free(mean), free(information);
     return count;
 }
@@ -234,7 +220,7 @@ static cdrop_status run_keep(call *c)
 /* The block that the last call left would do for this one: a larger one, which is refused, drops it. */
 static void drop_spare_memory(call *c)
 {
-    atomic_store(&refused, atomic_load(&taken) + 1);
+    atomic_store(&check_refused, atomic_load(&check_taken) + 1);
     CHECK(cdrop_masked_gemm(c->t, c->out, c->x, c->w, NULL, NULL, 1 << 30, 1 << 10, 1, 1, CDROP_RELU, 1) ==
               CDROP_NO_MEMORY,
           "terabytes");
@@ -250,11 +236,11 @@ static void test_refusals(const char *name, cdrop_status (*run)(call *c), call *
         drop_spare_memory(c);
         c->n = make_network(c->t, CDROP_KEEP_ALL);
         number++;
-        atomic_store(&taken, 0);
-        atomic_store(&refused, number);
+        atomic_store(&check_taken, 0);
+        atomic_store(&check_refused, number);
         status = run(c);
-        CHECK(status == (atomic_load(&taken) < number ? CDROP_OK : CDROP_NO_MEMORY), "allocation %d", number);
-        atomic_store(&refused, 0);
+        CHECK(status == (atomic_load(&check_taken) < number ? CDROP_OK : CDROP_NO_MEMORY), "allocation %d", number);
+        atomic_store(&check_refused, 0);
         CHECK(run(c) == CDROP_OK, "after allocation %d", number);
         cdrop_network_free(c->n);
         guarded_release();

@@ -101,13 +101,11 @@ static cdrop_uncertainty at(const results *r, cdrop_dtype t, size_t row)
                                .mutual_information = from[4]};
 }
 
-/* FNV-1a (Fowler, Noll and Vo). */
 static uint64_t hash_of(const results *r, cdrop_dtype t)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    uint64_t hash = HASH_OF_NOTHING;
     for (int i = 0; i < ARRAYS; i++)
-        for (size_t b = 0; b < ROWS * r->width[i] * size_of(t); b++)
-            hash = (hash ^ ((const unsigned char *)r->array[i])[b]) * UINT64_C(0x100000001b3);
+        hash = hash_elements(hash, t, r->array[i], ROWS * r->width[i]);
     return hash;
 }
 
