@@ -28,12 +28,6 @@ os.environ.pop("COLUMNS", None)
 SYSTEMS = {"posix": os.name == "posix", "linux": sys.platform == "linux"}
 
 
-def pytest_runtest_setup(item):
-    for name, here in SYSTEMS.items():
-        if not here and item.get_closest_marker(name):
-            pytest.skip(f"needs {name}")
-
-
 settings.register_profile(
     "cdrop",
     deadline=None,
@@ -65,7 +59,16 @@ def skip_without_package(item):
         raise
 
 
-pytest_runtest_setup = pytest_runtest_call = skip_without_package
+pytest_runtest_call = skip_without_package
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    for name, here in SYSTEMS.items():
+        if not here and item.get_closest_marker(name):
+            pytest.skip(f"needs {name}")
+    return (yield from skip_without_package(item))
+
 
 DTYPES = ("float32", "float64")
 THREADS = (1, 2, 3, 4, 8)
