@@ -268,6 +268,7 @@ FLAGS_coverage := -O0 -fPIC --coverage -Dalways_inline=
 # test_large reserves terabytes of addresses, for which qemu takes memory; its indices are the same text everywhere.
 # test_check forks.
 WITHOUT := $(if $(filter-out musl host sanitize thread valgrind coverage macos-%,$(C_CONFIG)),test_large)
+WITHOUT += $(if $(filter Darwin,$(shell uname)),test_large)
 WITHOUT += $(if $(filter windows,$(C_CONFIG)),test_check)
 C_PROGRAMS := $(filter-out $(WITHOUT),$(patsubst tests/c/%.c,%,$(wildcard tests/c/test_*.c)))
 C_SUPPORT  := $(filter-out $(wildcard tests/c/test_*.c),$(wildcard tests/c/*.c))

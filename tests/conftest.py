@@ -7,6 +7,7 @@ runs everything once more under each ``CDROP_SIMD``, where the choice falls at i
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,12 +26,6 @@ os.environ.pop("COLUMNS", None)
 
 # Markers of tests that only some systems can run.
 SYSTEMS = {"posix": os.name == "posix", "linux": sys.platform == "linux"}
-
-
-def pytest_runtest_setup(item):
-    for name, here in SYSTEMS.items():
-        if not here and item.get_closest_marker(name):
-            pytest.skip(f"needs {name}")
 
 
 settings.register_profile(
@@ -64,7 +59,16 @@ def skip_without_package(item):
         raise
 
 
-pytest_runtest_setup = pytest_runtest_call = skip_without_package
+pytest_runtest_call = skip_without_package
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    for name, here in SYSTEMS.items():
+        if not here and item.get_closest_marker(name):
+            pytest.skip(f"needs {name}")
+    return (yield from skip_without_package(item))
+
 
 DTYPES = ("float32", "float64")
 THREADS = (1, 2, 3, 4, 8)
@@ -183,6 +187,9 @@ def run_python(code, timeout=60, flags=("-W", "error"), **environment):
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             raise
+    lacks = re.search(r"^ModuleNotFoundError: No module named '(\w+)'", said[1], re.MULTILINE)
+    if FREE_THREADED and lacks:
+        pytest.skip(f"no {lacks[1]} in this free-threaded Python")
     return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
 

@@ -21,7 +21,7 @@ PAGE = ("index.html", "demo.css", "demo.js")
 SEED, TRAINING, TESTING, BATCH, STEPS, L2 = 0, (500, 2000), 1000, 100, 600, 1e-3
 HIDDEN, DROPOUT = (64, 128), (0.2, 0.5)
 FLAGS = [
-    *("-target", "wasm32-wasi", "-mexec-model=reactor", "-O3", "-s", "-std=c11"),
+    *("-target", "wasm32-wasi", "-mexec-model=reactor", "-O3", "-flto", "-s", "-std=c11"),
     *("-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-mbulk-memory"),
     "-Wall",
 ]

@@ -9,6 +9,13 @@
 
 enum { TRIALS = 40000 };
 
+/* Flushed are the results that x86-64 flushes. ARM, which has other rules, always has the instruction. */
+#if defined(__aarch64__)
+enum { MODES = 1 };
+#else
+enum { MODES = 2 };
+#endif
+
 /* ---- Operands, as bits: a mode may read a denormal number as zero --------------------------------------------- */
 
 typedef struct {
@@ -193,7 +200,7 @@ static void test_fma(cdrop_dtype t, size_t trials, int flush)
 int main(int count, char **arguments)
 {
     const size_t trials = count > 1 ? strtoull(arguments[1], NULL, 10) : TRIALS;
-    for (int flush = 0; flush <= 1; flush++)
+    for (int flush = 0; flush < MODES; flush++)
         for (cdrop_dtype t = 0; t < DTYPES; t++)
             test_fma(t, trials, flush);
     return check_report();

@@ -31,23 +31,27 @@ for threads in (1, 2):
     work = [lambda seed=seed: train_alone(seed, threads) for seed in seeds]
     assert in_threads(work) == alone
 """
-# Prints the steps per second of threads that train a network each, from a moment on that processes agree on.
+# Prints the steps per second of threads that train a network each, from the moment on that is read when all are ready.
 RATE = """
 import json, sys, time
 from conftest import problem
 from cdrop import Network
 from shared_network import in_threads
-units, batch, steps, workers, begin, seconds = json.loads(sys.argv[1])
+units, batch, steps, workers, seconds = json.loads(sys.argv[1])
 x, y = problem(units, rows=1000)
-def train():
-    net, made = Network(units, dropout=0.5, threads=1), 0
-    net.fit(x, y, batch_size=batch, iterations=steps)
-    time.sleep(max(0, begin - time.time()))
-    while time.time() < begin + seconds:
+nets = [Network(units, dropout=0.5, threads=1) for _ in range(workers)]
+def train(net, until):
+    made = 0
+    while time.time() < until:
         net.fit(x, y, batch_size=batch, iterations=steps)
         made += steps
-    return made / (time.time() - begin)
-print(sum(in_threads([train] * workers)))
+    return made
+in_threads([lambda net=net: train(net, time.time() + 0.2) for net in nets])
+print("ready", flush=True)
+begin = float(sys.stdin.readline())
+time.sleep(max(0, begin - time.time()))
+made = sum(in_threads([lambda net=net: train(net, begin + seconds) for net in nets]))
+print(made / (time.time() - begin))
 """
 # How a fit was entered before: the GIL alone came between the question and the answer.
 SAFE = """        entered = False
@@ -63,15 +67,13 @@ def started(folder, code, *arguments):
     """Start code without the GIL in the environment that `make test` made in a copy."""
     command = [folder / ".venv/bin/python", "-X", "gil=0", "-W", "error", "-c", code, *arguments]
     path = f"{folder}:{folder / 'tests'}"
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, env={"PYTHONPATH": path}, cwd=folder, stdout=pipe, stderr=pipe, text=True
-    )
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, env={"PYTHONPATH": path}, cwd=folder, text=True, **pipes)
 
 
-def finished(process):
+def finished(process, answer=""):
     """Return the exit code, and what was printed or, of an error, its last line."""
-    out, error = process.communicate(timeout=600)
+    out, error = process.communicate(answer, timeout=600)
     return process.returncode, (out if process.returncode == 0 else error).strip().splitlines()[-1:]
 
 
@@ -88,9 +90,12 @@ def hammered(run, folder, trials):
 
 def rate(folder, network, processes, threads, seconds=3):
     """Return the steps per second of processes with that many threads each, each of which trains a network."""
-    arguments = json.dumps([*network, threads, time.time() + 2, seconds])
+    arguments = json.dumps([*network, threads, seconds])
     workers = [started(folder, RATE, arguments) for _ in range(processes)]
-    found = [finished(worker) for worker in workers]
+    for worker in workers:
+        assert worker.stdout.readline() == "ready\n", worker.stderr.read()
+    begin = f"{time.time() + 0.2}\n"
+    found = [finished(worker, begin) for worker in workers]
     assert not any(code for code, _ in found), found
     return sum(float(said[0]) for _, said in found)
 
