@@ -403,12 +403,12 @@ def get_rate(rate: str | Rate, *values: Any, **settings: Any) -> Rate:
     return kind(*values, **settings)
 
 
-def from_text(text: str, value: float) -> float | Rate:
+def from_text(schedule: str, value: float) -> float | Rate:
     """Return a rate whose largest value is given, from its name and setting, as commands take them.
 
     Parameters
     ----------
-    text : str
+    schedule : str
         ``"constant"``, ``"linear"`` or ``"cosine"`` (down to 0), ``"flatcos"``, ``"coslog4"``, ``"early:SHARE"``,
         ``"late:SHARE"``, ``"curriculum"`` or ``"curriculum:GAMMA"``.
     value : float
@@ -423,7 +423,7 @@ def from_text(text: str, value: float) -> float | Rate:
     >>> from_text("early:0.3", 0.5)
     Early(value=0.5, until=0.3)
     """
-    name, colon, setting = text.partition(":") if isinstance(text, str) else ("", "", "")
+    name, colon, setting = schedule.partition(":") if isinstance(schedule, str) else ("", "", "")
     if name in _WITHOUT_SETTING and not colon:
         return _WITHOUT_SETTING[name](value)
     if name in _WITH_SETTING:
@@ -432,13 +432,17 @@ def from_text(text: str, value: float) -> float | Rate:
         except ValueError:
             number = math.nan
         if math.isfinite(number):
-            return _WITH_SETTING[name](value, number)
+            finite_number("value", value)
+            try:
+                return _WITH_SETTING[name](value, number)
+            except ValueError as error:
+                raise ValueError(f"schedule is {schedule!r}: {error}") from None
     expected = [*_WITHOUT_SETTING, *(f"{kind}:NUMBER" for kind in _WITH_SETTING)]
-    raise ValueError(f"schedule is {text!r}; expected one of {', '.join(expected)}")
+    raise ValueError(f"schedule is {schedule!r}; expected one of {', '.join(expected)}")
 
 
 _WITHOUT_SETTING: dict[str, Callable[[float], float | Rate]] = {
-    "constant": float,
+    "constant": lambda value: Constant(value).value,
     "linear": lambda value: Linear(value, 0.0),
     "cosine": Cosine,
     "flatcos": FlatCos,

@@ -294,8 +294,8 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
         "--schedule",
         type=_schedule,
         metavar="NAME[:X]",
-        help="article: how that probability changes from step to step: early:0.3 (up to 30 %% of the training), late:0.5, "
-        "linear, cosine, flatcos, coslog4 or curriculum (default: constant)",
+        help="article: how that probability changes from step to step: early:0.3 (in the first 30 %% of the steps), "
+        "late:0.5, linear, cosine, flatcos, coslog4 or curriculum (default: constant)",
     )
     add(
         "--sweep",
@@ -474,5 +474,5 @@ def _schedule(text: str) -> str:
     try:
         from_text(text, 0.5)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error).replace("schedule is", "got")) from None
+        raise argparse.ArgumentTypeError(str(error).removeprefix("schedule is ")) from None
     return text
