@@ -41,6 +41,11 @@ html_static_path = ["_static"]
 templates_path = ["_templates"]
 html_sidebars = {"**": ["pages"]}
 html_css_files = ["cdrop.css"]
+# What `make browser` has built; without it the page "In the browser" says how to.
+PAGES = HERE.parent / "build" / "pages"
+if (PAGES / "browser" / "index.html").exists():
+    html_extra_path = [str(PAGES)]
+    tags.add("browser")  # noqa: F821 - Sphinx's
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": True,

@@ -14,8 +14,9 @@ float cdrop_fma_f32(float a, float b, float c)
     double odd;
     uint64_t bits;
     memcpy(&bits, &sum, sizeof bits);
-    if ((lost < 0 || lost > 0) && !(bits & 1))
-        bits += (lost > 0) == (sum > 0) ? 1 : -1;
+    /* Without branches: which way a sum is rounded cannot be predicted. */
+    const uint64_t even = ~bits & ((lost < 0) | (lost > 0)), away = (lost > 0) == (sum > 0);
+    bits += (even & 1) * (2 * away - 1);
     memcpy(&odd, &bits, sizeof odd);
     return (float)odd;
 }

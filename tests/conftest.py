@@ -7,9 +7,11 @@ runs everything once more under each ``CDROP_SIMD``, where the choice falls at i
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +28,6 @@ os.environ.pop("COLUMNS", None)
 SYSTEMS = {"posix": os.name == "posix", "linux": sys.platform == "linux"}
 
 
-def pytest_runtest_setup(item):
-    for name, here in SYSTEMS.items():
-        if not here and item.get_closest_marker(name):
-            pytest.skip(f"needs {name}")
-
-
 settings.register_profile(
     "cdrop",
     deadline=None,
@@ -41,6 +37,38 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("cdrop")
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+
+def absent(error):
+    """Name the package that an error began with the lack of, or return None."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    return error and error.name
+
+
+@pytest.hookimpl(wrapper=True)
+def skip_without_package(item):
+    """Skip, in free-threaded Python, tests that need a package: some have no wheel for it."""
+    try:
+        return (yield)
+    except Exception as error:
+        if FREE_THREADED and absent(error) is not None:
+            pytest.skip(f"no {absent(error)} in this free-threaded Python")
+        raise
+
+
+pytest_runtest_call = skip_without_package
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    for name, here in SYSTEMS.items():
+        if not here and item.get_closest_marker(name):
+            pytest.skip(f"needs {name}")
+    return (yield from skip_without_package(item))
+
 
 DTYPES = ("float32", "float64")
 THREADS = (1, 2, 3, 4, 8)
@@ -159,6 +187,9 @@ def run_python(code, timeout=60, flags=("-W", "error"), **environment):
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             raise
+    lacks = re.search(r"^ModuleNotFoundError: No module named '(\w+)'", said[1], re.MULTILINE)
+    if FREE_THREADED and lacks:
+        pytest.skip(f"no {lacks[1]} in this free-threaded Python")
     return subprocess.CompletedProcess(process.args, process.returncode, *said)
 
 

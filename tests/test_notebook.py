@@ -69,7 +69,7 @@ def test_bar_stays_in_a_notebook_and_is_not_red_after_an_early_stop(kernel):
 
 
 NEWER = pytest.mark.skipif(
-    parse_version(sklearn.__version__) < parse_version("1.8"), reason="needs scikit-learn 1.8"
+    parse_version(sklearn.__version__) < parse_version("1.9"), reason="needs scikit-learn 1.9"
 )
 
 

@@ -367,9 +367,9 @@ def test_a_safetensors_that_writes_otherwise_saves_nothing(tmp_path, monkeypatch
 # ---- Accidents ---------------------------------------------------------------------------------
 
 
-def test_every_changed_bit_is_noticed(tmp_path, small):
+def test_a_changed_bit_of_every_byte_is_noticed(tmp_path, small):
     for i in range(len(small)):
-        for bit in range(8):
+        for bit in range(8) if i < 16 else (i % 8,):  # all of the length and the first words
             changed = bytearray(small)
             changed[i] ^= 1 << bit
             refuses(tmp_path / "m", changed)

@@ -2,11 +2,17 @@
 
 import os
 import subprocess
-import threading
 import time
 
 import pytest
 from conftest import digest, problem, run_python
+from shared_network import (
+    enter_fits,
+    hammer,
+    in_threads,
+    read_changing_attributes,
+    take_turns,
+)
 
 import cdrop
 from cdrop import Network, _kernels, kernels
@@ -270,6 +276,22 @@ print("done")
 
 
 @pytest.mark.posix
+def test_threads_of_a_child_use_its_parents_network_at_once():
+    """The first of them finds out that the fork left no holder behind; the others must wait for that."""
+    forked("""
+from shared_network import in_threads
+net = Network([70, 65, 10], threads=1)
+net.train_step(x, y)
+expected = net.predict(x).tobytes()
+def answer(queue, depth=0):
+    queue.put(set(in_threads([lambda: net.predict(x).tobytes()] * 8)))
+for _ in range(15):
+    assert fork() == {expected}
+print("done")
+""")
+
+
+@pytest.mark.posix
 def test_a_process_that_hangs_is_noticed_with_its_children():
     """The control of the tests above: the child waits for a lock whose holder the fork left behind."""
     start = time.monotonic()
@@ -299,27 +321,6 @@ def train_alone(seed, threads=2, iterations=40):
     net = Network([70, 65, 10], dropout=0.5, seed=seed, threads=threads)
     net.fit(*problem([70, 10], rows=200, seed=seed), batch_size=128, iterations=iterations)
     return digest(net)
-
-
-def in_threads(functions):
-    """Run the functions at once; return their results, or raise the first error of any."""
-    results, errors = [None] * len(functions), []
-
-    def run(i):
-        try:
-            results[i] = functions[i]()
-        except BaseException as error:
-            errors.append(error)
-
-    workers = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(len(functions))]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-        assert not worker.is_alive(), "hangs"
-    if errors:
-        raise errors[0]
-    return results
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -357,6 +358,23 @@ def test_a_network_predicts_while_it_trains():
     in_threads([lambda: shared.fit(x, y, batch_size=64, iterations=100), predict, predict])
     alone.fit(x, y, batch_size=64, iterations=100)
     assert digest(shared) == digest(alone)
+
+
+def test_threads_that_share_a_network_get_no_error_but_the_documented_one():
+    made, refused = hammer()
+    assert made > 0 < refused
+
+
+def test_of_many_threads_one_enters_a_fit():
+    assert enter_fits() > 0
+
+
+def test_a_state_is_taken_while_attributes_come_and_go():
+    read_changing_attributes()
+
+
+def test_no_thread_takes_a_busy_network_for_one_that_a_fork_left_locked():
+    take_turns()
 
 
 def test_kernels_in_many_threads():

@@ -12,8 +12,8 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import digest, problem, run_python
-from test_threads import in_threads
+from conftest import FREE_THREADED, digest, problem, run_python
+from shared_network import in_threads
 
 from cdrop import Network, storage
 from cdrop.callbacks import Callback
@@ -140,6 +140,7 @@ def test_a_signal_handler_that_would_change_it_gets_an_error():
     assert eval(process.stdout) == [(name, "the network is in a fit") for name in sorted(CHANGES)]
 
 
+@pytest.mark.skipif(FREE_THREADED, reason="whose collector waits, whatever the threshold")
 @pytest.mark.parametrize("name", READS)
 def test_a_finalizer_reads_the_network_that_its_thread_trains(name):
     net, quiet, calls = network(), network(), []

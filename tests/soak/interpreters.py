@@ -23,9 +23,13 @@ TESTS = (
 
 def interpreter(version):
     """Return a Python of that version that runs, from PATH or from pyenv, or None."""
+    number = version.removesuffix("t")  # without the GIL
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    there = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python"))]
-    ask = "import sys; print('%d.%d' % sys.version_info[:2])"
+    there = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{number}.*/bin/python"))]
+    ask = (
+        "import sys, sysconfig; "
+        "print('%d.%d' % sys.version_info[:2] + 't' * bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
+    )
     for python in filter(None, map(str, filter(None, there))):
         said = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=False)
         if said.stdout.strip() == version:
