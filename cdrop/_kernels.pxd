@@ -65,6 +65,7 @@ cdef extern from "cdrop.h" nogil:
         size_t layers
         const size_t *units
         const uint64_t *keep
+        const int *varies
         int scale_in_training
         cdrop_activation activation
         cdrop_loss loss
@@ -150,6 +151,7 @@ cdef extern from "cdrop.h" nogil:
     void cdrop_network_set(cdrop_network *network, size_t layer, cdrop_part part, const void *weight, const void *bias)
     void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias)
     void cdrop_network_set_background(cdrop_network *network, const void *background)
+    void cdrop_network_set_keep(cdrop_network *network, const uint64_t *keep)
     cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, int threads)
     cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const cdrop_batch *all, size_t size,
                                     int by_unit, int threads)

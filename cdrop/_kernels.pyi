@@ -133,6 +133,7 @@ class Engine:
         loss_parameters: NDArray[np.float64] | None,
         scale_in_training: bool,
         seed: int,
+        varies: Sequence[bool] = (),
     ) -> Self: ...
     @overload
     def copy(
@@ -150,6 +151,7 @@ class Engine:
         was: dict[str, Any],
         parts: Sequence[tuple[int, int, ArrayLike, ArrayLike]] = (),
         background: ArrayLike | None = None,
+        keep: NDArray[np.uint64] | None = None,
     ) -> bool: ...
     def set(self, layer: int, part: int, weight: ArrayLike, bias: ArrayLike) -> None: ...
     def end_epoch(
@@ -167,6 +169,7 @@ class Engine:
         threads: int,
         kept: KeptBatches | None = None,
         number: int = 0,
+        keep: NDArray[np.uint64] | None = None,
     ) -> float | None: ...
     def reserve(self, rows: int, threads: int) -> None: ...
     def keep_batches(

@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, initializedcheck=False, cdivision=True
 # cython: embedsignature=True, embedsignature.format=python, freethreading_compatible=True
-"""The C kernels on NumPy's arrays: take addresses, release the GIL, call, raise on a status; no arithmetic.
+"""Typed memoryviews onto the C kernels: take addresses, release the GIL, call, raise on a status; no arithmetic.
 
 Arguments have been checked, by `cdrop.kernels` or `cdrop.Network`: arrays are aligned, C-contiguous and native, and
-their shapes fit together. What a buffer says of itself (dtype and order) is checked once more; shapes are not.
+their shapes fit together. What a buffer says of itself (dtype, dimensions and order) is checked once more; shapes are
+not.
 """
 import os
 
@@ -58,6 +59,10 @@ cdef extern from "<stdatomic.h>":
     long atomic_load(atomic_long *)
     void atomic_store(atomic_long *, long)
     bint atomic_compare_exchange_strong(atomic_long *, long *, long)
+
+ctypedef fused real:
+    float
+    double
 
 _ACTIVATIONS = {
     "identity": CDROP_IDENTITY,
@@ -116,8 +121,45 @@ cdef cdrop_dtype _dtype_of(array) except *:
     return CDROP_FLOAT32 if array.dtype.itemsize == 4 else CDROP_FLOAT64
 
 
-# Addresses come from the buffer protocol, because a typed memoryview makes an object each time. They stay valid after the
-# release: an array lends its own memory, and the callers hold the arrays.
+cdef const void *_matrix(const real[:, ::1] a) noexcept:
+    return &a[0, 0]
+
+
+cdef const void *_vector(const real[::1] a) noexcept:
+    return &a[0]
+
+
+# The functions of `cdrop.kernels` see arrays through typed memoryviews; a fused type is chosen by one of them.
+cdef const void *_matrix_or_vector(array) except? NULL:
+    cdef const float[:, ::1] m32
+    cdef const double[:, ::1] m64
+    cdef const float[::1] v32
+    cdef const double[::1] v64
+    if array is None or array.size == 0:
+        return NULL
+    if array.dtype.itemsize == 4:
+        if array.ndim == 2:
+            m32 = array
+            return _matrix[float](m32)
+        v32 = array
+        return _vector[float](v32)
+    if array.ndim == 2:
+        m64 = array
+        return _matrix[double](m64)
+    v64 = array
+    return _vector[double](v64)
+
+
+cdef const uint64_t *_mask_words(array) except? NULL:
+    cdef const uint64_t[:, ::1] words
+    if array is None or array.size == 0:
+        return NULL
+    words = array
+    return &words[0, 0]
+
+
+# A network's calls, of which a small one makes thousands a second, use the buffer protocol itself: a memoryview makes
+# an object each time. Addresses stay valid after the release: an array lends its own memory, and callers hold it.
 cdef const void *_elements(array, const char *kinds, Py_ssize_t size, Py_buffer *view) except? NULL:
     """Return the address of a C-contiguous array's elements, NULL of none; their format must be one of `kinds`.
 
@@ -232,55 +274,60 @@ def _set_cpus(cpus):
 def bernoulli_mask(size_t rows, size_t width, uint64_t keep, uint64_t seed, uint64_t step, uint32_t layer, size_t first,
                    uint32_t purpose):
     """Draw packed masks; `keep` is in units of 2**-32, `first` a multiple of 64."""
+    cdef uint64_t[:, ::1] view
     mask = np.empty((rows, cdrop_words(width)), np.uint64)
-    cdef uint64_t *words = <uint64_t *>_mask_address(mask)
-    if words != NULL:
+    if mask.size:
+        view = mask
         with nogil:
-            cdrop_bernoulli_mask(words, first, rows, width, keep, seed, step, purpose, layer)
+            cdrop_bernoulli_mask(&view[0, 0], first, rows, width, keep, seed, step, purpose, layer)
     return mask
 
 
 def random_words(size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer, uint64_t block):
     """Return the first `n` words of a keyed stream."""
+    cdef uint64_t[::1] view
     out = np.empty(n, np.uint64)
-    cdef uint64_t *words = <uint64_t *>_mask_address(out)
-    if words != NULL:
+    if n:
+        view = out
         with nogil:
-            cdrop_random_words(words, n, seed, step, purpose, layer, block)
+            cdrop_random_words(&view[0], n, seed, step, purpose, layer, block)
     return out
 
 
 def first_words(size_t n, uint64_t seed, uint64_t step, uint32_t purpose):
     """Return the first word of each of `n` streams, of step `step`, `step` + 1, and so on."""
+    cdef uint64_t[::1] view
     cdef size_t i
     out = np.empty(n, np.uint64)
-    cdef uint64_t *words = <uint64_t *>_mask_address(out)
-    if words != NULL:
+    if n:
+        view = out
         with nogil:
             for i in range(n):
-                cdrop_random_words(&words[i], 1, seed, step + i, purpose, 0, 0)
+                cdrop_random_words(&view[i], 1, seed, step + i, purpose, 0, 0)
     return out
 
 
 def random_normal(size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer, uint64_t block):
     """Return `n` standard normal numbers from a keyed stream."""
+    cdef double[::1] view
     out = np.empty(n, np.float64)
-    cdef double *numbers = <double *>_address(out)
-    if numbers != NULL:
+    if n:
+        view = out
         with nogil:
-            cdrop_random_normal(numbers, n, seed, step, purpose, layer, block)
+            cdrop_random_normal(&view[0], n, seed, step, purpose, layer, block)
     return out
 
 
 def normal_rows(size_t rows, size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer):
     """Return `n` standard normal numbers from each of `rows` streams, of block 0, 1, and so on."""
+    cdef double[:, ::1] view
     cdef size_t i
     out = np.empty((rows, n), np.float64)
-    cdef double *numbers = <double *>_address(out)
-    if numbers != NULL:
+    if out.size:
+        view = out
         with nogil:
             for i in range(rows):
-                cdrop_random_normal(&numbers[i * n], n, seed, step, purpose, layer, i)
+                cdrop_random_normal(&view[i, 0], n, seed, step, purpose, layer, i)
     return out
 
 
@@ -292,11 +339,11 @@ def masked_gemm(x, weight, bias, mask, double scale, activation, int threads):
     cdef size_t rows = x.shape[0], n_in = x.shape[1], n_out = weight.shape[1]
     cdef int function = _ACTIVATIONS[activation]
     out = np.empty((rows, n_out), x.dtype)
-    cdef const void *px = _address(x)
-    cdef const void *pw = _address(weight)
-    cdef const void *pb = _address(bias)
-    cdef void *po = <void *>_address(out)
-    cdef const uint64_t *pm = _mask_address(mask)
+    cdef const void *px = _matrix_or_vector(x)
+    cdef const void *pw = _matrix_or_vector(weight)
+    cdef const void *pb = _matrix_or_vector(bias)
+    cdef void *po = <void *>_matrix_or_vector(out)
+    cdef const uint64_t *pm = _mask_words(mask)
     cdef cdrop_dtype dtype = _dtype_of(x)
     cdef cdrop_status status = CDROP_OK
     if out.size:
@@ -314,13 +361,13 @@ def masked_gradients(dout, x, weight, mask, double scale, activation, int thread
     dinput = np.empty_like(x)
     dweight = np.empty_like(weight)
     dbias = np.empty(n_out, x.dtype)
-    cdef const void *pg = _address(dout)
-    cdef const void *px = _address(x)
-    cdef const void *pw = _address(weight)
-    cdef void *pi = <void *>_address(dinput)
-    cdef void *pdw = <void *>_address(dweight)
-    cdef void *pb = <void *>_address(dbias)
-    cdef const uint64_t *pm = _mask_address(mask)
+    cdef const void *pg = _matrix_or_vector(dout)
+    cdef const void *px = _matrix_or_vector(x)
+    cdef const void *pw = _matrix_or_vector(weight)
+    cdef void *pi = <void *>_matrix_or_vector(dinput)
+    cdef void *pdw = <void *>_matrix_or_vector(dweight)
+    cdef void *pb = <void *>_matrix_or_vector(dbias)
+    cdef const uint64_t *pm = _mask_words(mask)
     cdef cdrop_dtype dtype = _dtype_of(x)
     cdef cdrop_status status
     with nogil:
@@ -348,10 +395,10 @@ def loss_and_gradient(loss, parameters, outputs, labels, targets, weights):
     cdef size_t rows = outputs.shape[0], n = outputs.shape[1]
     cdef cdrop_dtype dtype = _dtype_of(outputs)
     gradient = np.empty_like(outputs)
-    cdef const void *po = _address(outputs)
+    cdef const void *po = _matrix_or_vector(outputs)
     cdef const double *pp = <const double *>_address(parameters)
     cdef cdrop_truth truth = _truth(labels, targets, weights)
-    cdef void *pd = <void *>_address(gradient)
+    cdef void *pd = <void *>_matrix_or_vector(gradient)
     cdef double value
     with nogil:
         value = cdrop_loss_and_gradient(dtype, <cdrop_loss>kind, pp, pd, po, &truth, rows, n)
@@ -361,7 +408,7 @@ def loss_and_gradient(loss, parameters, outputs, labels, targets, weights):
 def exponential(outputs):
     """Return the exponentials of a matrix: the means that the outputs of a Poisson loss stand for."""
     means = outputs.copy()
-    cdef void *address = <void *>_address(means)
+    cdef void *address = <void *>_matrix_or_vector(means)
     cdef size_t n = means.size
     cdef cdrop_dtype dtype = _dtype_of(means)
     with nogil:
@@ -581,24 +628,29 @@ cdef class Engine:
     cdef size_t row_size, outputs  # bytes of a dense row of input, and units of the output layer
     cdef cdrop_loss loss
     cdef size_t work  # multiplications for a row
-    cdef size_t masked_work  # of which those from the first layer on whose input is dropped out
+    cdef size_t masked_work  # of which those from the first layer on whose input may be dropped out
+    cdef object keep  # of the input, then of each hidden layer: an array, and
+    cdef const uint64_t *kept  # its address
 
-    def __cinit__(self, units, keep, dtype, activation, loss, loss_parameters, scale_in_training, seed):
+    def __cinit__(self, units, keep, dtype, activation, loss, loss_parameters, scale_in_training, seed, varies=()):
         cdef cdrop_design d
+        cdef Py_buffer view
         cdef int function = _ACTIVATIONS[activation], kind = _LOSSES[loss]
-        widths, kept = np.asarray(units, np.uintp), np.asarray(keep, np.uint64)
+        widths, changing = np.asarray(units, np.uintp), np.array(varies or [0] * len(keep), np.intc)
         self.lock = Turn()
+        self.keep = np.array(keep, np.uint64)
+        self.kept = _mask_address(self.keep)
         self.dtype = np.dtype(dtype)
         self.shapes = list(zip(units[:-1], units[1:]))
         self.row_size, self.outputs = units[0] * self.dtype.itemsize, units[-1]
         self.loss = <cdrop_loss>kind
         self.work = sum(fan_in * fan_out for fan_in, fan_out in self.shapes)
-        masked = [i for i, units_kept in enumerate(keep) if units_kept != _KEEP_ALL] or [0]
+        masked = [i for i, units_kept in enumerate(keep) if units_kept != _KEEP_ALL or changing[i]] or [0]
         self.masked_work = sum(fan_in * fan_out for fan_in, fan_out in self.shapes[masked[0]:])
         d.dtype = CDROP_FLOAT32 if self.dtype.itemsize == 4 else CDROP_FLOAT64
         d.layers = len(units) - 1
-        d.units = _sizes(widths)
-        d.keep = _mask_address(kept)
+        d.units, d.keep = _sizes(widths), self.kept
+        d.varies = <const int *>_elements(changing, b"il", sizeof(int), &view)
         d.scale_in_training = scale_in_training
         d.activation = <cdrop_activation>function
         d.loss = self.loss
@@ -643,14 +695,15 @@ cdef class Engine:
         """Return copies of weight and bias of a layer, or for part 1 and 2 of their optimizer states."""
         return self.copy([(layer, part)])[0]
 
-    def put(self, dict state not None, dict new not None, dict was not None, parts=(), background=None):
-        """Change a network at once: copy weights and biases, as (layer, part, weight, bias), and the background into
-        the engine, and set the names of `new` in `state`. Return False, with nothing changed, if a name in `was` stands
-        for another object by now.
+    def put(self, dict state not None, dict new not None, dict was not None, parts=(), background=None, keep=None):
+        """Change a network at once: copy weights and biases, as (layer, part, weight, bias), the background, and the
+        probabilities of keeping (an array of uint64) into the engine, and set the names of `new` in `state`. Return
+        False, with nothing changed, if a name in `was` stands for another object by now.
 
         The background is the most common value of each feature, shape (units[0],), 0 for none. See cdrop.h."""
         cdef Py_ssize_t i, count = len(parts)
         cdef const void *most_common = NULL
+        cdef const uint64_t *kept = _mask_address(keep)
         table, _replaced = np.empty((count, 4), np.uintp), dict(state)  # whose finalizers must wait for the lock
         cdef size_t *row = _sizes(table)
         arrays = []
@@ -673,6 +726,10 @@ cdef class Engine:
                                       <const void *>row[4 * i + 2], <const void *>row[4 * i + 3])
                 if most_common != NULL:
                     cdrop_network_set_background(self.network, most_common)
+                if kept != NULL:
+                    cdrop_network_set_keep(self.network, kept)
+            if kept != NULL:
+                self.keep, self.kept = keep, kept
             _assign(state, new)
         finally:
             self.lock.give()
@@ -732,10 +789,10 @@ cdef class Engine:
         return kept
 
     def step(self, Rows data not None, rows, constants, double max_norm, dict state not None, dict was not None,
-             dict new not None, int threads, KeptBatches kept=None, size_t number=0):
+             dict new not None, int threads, KeptBatches kept=None, size_t number=0, keep=None):
         """Make one training step on `rows` of the data, None for all; return the loss, or None if a name in `was`
         stands for another object in `state` by now. Weights, the history's losses and the names of `new` change at
-        once.
+        once, and with them the probabilities of keeping, an array of uint64, if `keep` is not None.
 
         FloatingPointError has four arguments: the number of the step; the loss (if it is not finite, nothing has
         changed); the first layer with numbers that are not finite, or the number of layers; and whether they are in its
@@ -748,6 +805,8 @@ cdef class Engine:
         cdef uint64_t step
         cdef int in_weights = 0
         cdef list losses = was["history"].loss
+        cdef const uint64_t *kept_now = _mask_address(keep)
+        cdef bint updated = False
         result = PyFloat_FromDouble(NAN)  # a new object, which gets its value when there is one
         o.max_norm = max_norm
         if rows is not None:
@@ -763,11 +822,18 @@ cdef class Engine:
             _make_room(losses, result)
             step = len(losses) + 1
             with nogil:
+                if kept_now != NULL:
+                    cdrop_network_set_keep(self.network, kept_now)
                 status = cdrop_network_step(self.network, &batch, &o, step, threads, &loss)
+                updated = status == CDROP_OK or status == CDROP_DIVERGED
+                if kept_now != NULL and not updated:
+                    cdrop_network_set_keep(self.network, self.kept)
                 if status == CDROP_NOT_FINITE or status == CDROP_DIVERGED:
                     layer = cdrop_network_fault(self.network, batch.n if status == CDROP_NOT_FINITE else 0, &in_weights)
             (<cdrop_float *>result).value = loss
-            if status == CDROP_OK or status == CDROP_DIVERGED:
+            if updated:
+                if kept_now != NULL:
+                    self.keep, self.kept = keep, kept_now
                 PyList_Append(losses, result)
                 _assign(state, new)
         finally:
@@ -883,7 +949,6 @@ cdef class Engine:
             _raise_on(status)
             PyErr_CheckSignals()
             how.done = how.until
-
 
 
 cdef double _stored_value(number) noexcept:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdrop._checks import choice, whole_number
+from cdrop.rates import Rate, decoded, encoded
 from cdrop.schedules import Schedule, get_schedule
 
 __all__ = ["decode", "encode"]
@@ -49,14 +50,20 @@ def encode(name: str, value: Any) -> Any:
         return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, dict):
         return {"dict": [[encode(name, k), encode(name, v)] for k, v in value.items()]}
-    if isinstance(value, Schedule):
-        return {"schedule": [value.name, encode(name, dataclasses.asdict(value))]}
+    if isinstance(value, (Schedule, Rate)):
+        return _encode_changing(name, value)
     if isinstance(value, np.random.RandomState):
         return {"RandomState": encode(name, value.get_state(legacy=True))}
     raise TypeError(
         f"{name} is {value!r}; a file holds numbers, strings, None, lists, tuples, ranges, dicts, arrays of them, "
-        "schedules and RandomState objects"
+        "schedules, rates and RandomState objects"
     )
+
+
+def _encode_changing(name: str, value: Schedule | Rate) -> Any:
+    if isinstance(value, Rate):
+        return {"rate": encode(name, encoded(value))}
+    return {"schedule": [value.name, encode(name, dataclasses.asdict(value))]}
 
 
 def decode(name: str, value: Any) -> Any:
@@ -134,6 +141,13 @@ def _schedule(content: Any) -> Schedule:
     return get_schedule(name, **settings)
 
 
+def _rate(content: Any) -> Rate:
+    if not isinstance(content, Mapping):
+        raise TypeError(f"a rate is {content!r}; expected its name and settings")
+    rate: Rate = decoded(content)
+    return rate
+
+
 def _random_state(content: Any) -> np.random.RandomState:
     """Check all of a generator's state: NumPy reads the word at `at` wherever that points."""
     if not isinstance(content, tuple) or len(content) != _STATE_MEMBERS:
@@ -158,5 +172,6 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "array": _array,
     "date": _date,
     "schedule": _schedule,
+    "rate": _rate,
     "RandomState": _random_state,
 }

@@ -7,15 +7,16 @@ before a network changes or takes memory.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrop._checks import drop_rate, drop_rates, layer_widths, truth_value, whole_number
+from cdrop._checks import drop_rate, layer_widths, truth_value, whole_number
 from cdrop.optimizers import Optimizer, get_optimizer
+from cdrop.rates import decoded, dropping, dropping_by_layer, encoded
 from cdrop.schedules import Schedule, get_schedule
 
 __all__ = [
@@ -52,6 +53,7 @@ class State(NamedTuple):
     losses: list[float]
     curves: tuple[list[float], list[float], list[float]]
     one_column: bool
+    dropping: list[float] | None
 
 
 def array_names(layers: int) -> Iterator[tuple[int, int, str, str]]:
@@ -64,8 +66,9 @@ def array_names(layers: int) -> Iterator[tuple[int, int, str, str]]:
 
 def as_settings(made: Optimizer | Schedule) -> dict[str, Any]:
     """Return name and settings; settings added after the first release are left out where they have their default."""
-    settings = {"name": made.name, **dataclasses.asdict(made)}
+    settings = {"name": made.name}
     for field in dataclasses.fields(made):
+        settings[field.name] = encoded(getattr(made, field.name))
         if "added" in field.metadata and settings[field.name] == field.default:
             del settings[field.name]
     return settings
@@ -108,6 +111,12 @@ def to_parts(
         arrays["background"] = background
     if not state["one_column"]:
         del state["one_column"]  # as files had it at first
+    settings = dict(state["settings"])
+    for name in _RATES:
+        settings[name] = _each(encoded, settings[name])
+    if settings == state["settings"]:
+        del state["dropping"]  # no rate changes
+    state["settings"] = settings
     return {**state, "interrupted": interrupted, "threads": threads}, arrays
 
 
@@ -118,11 +127,19 @@ def from_parts(settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> dic
     state["curves"] = {name: arrays.pop(f"curve.{name}") for name in CURVES}
     state["arrays"] = arrays
     state.setdefault("one_column", False)
+    state.setdefault("dropping", None)
     if not isinstance(state["interrupted"], bool):
         raise TypeError(f"interrupted is {state['interrupted']!r}; expected a bool")
     _check_mapping("the state's settings", state["settings"])
     _check_sizes(state["settings"]["units"], arrays)
+    state["settings"] = dict(state["settings"])
+    for name in _RATES:
+        state["settings"][name] = _each(decoded, state["settings"][name])
     return state
+
+
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    return [change(entry) for entry in value] if isinstance(value, list) else change(value)
 
 
 def _check_sizes(units: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -137,7 +154,7 @@ def _check_sizes(units: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
 def checked(state: Mapping[str, Any], own: dict[str, Any]) -> State:
     """Check a state against the network's own, which `Network.state_dict` has returned."""
     _check_mapping("the state", state)
-    missing = [name for name in own if name not in state]
+    missing = [name for name in own if name not in state and name != "dropping"]
     if missing:
         raise ValueError(
             f"the state lacks {', '.join(missing)}; expected the dict that state_dict returns"
@@ -164,7 +181,17 @@ def checked(state: Mapping[str, Any], own: dict[str, Any]) -> State:
         losses,
         curves,
         one_column,
+        _dropping(state.get("dropping"), own["dropping"]),
     )
+
+
+def _dropping(rates: Any, own: list[float]) -> list[float] | None:
+    """Return the rates of the last step; states of networks whose rates do not change may lack them."""
+    if rates is None:
+        return None
+    if not isinstance(rates, (list, tuple)) or len(rates) != len(own):
+        raise ValueError(f"the state's dropping is {rates!r}; expected a list of {len(own)} rates")
+    return [drop_rate("the state's dropping", rate) for rate in rates]
 
 
 def _check_mapping(name: str, value: Any) -> None:
@@ -175,8 +202,8 @@ def _check_mapping(name: str, value: Any) -> None:
 def _check_settings(given: Any, own: dict[str, Any]) -> None:
     """Raise unless a network of these settings has this one's arrays; its rates of dropout may be others."""
     _check_mapping("the state's settings", given)
-    drop_rates("the state's dropout", given.get("dropout"), len(own["dropout"]))
-    drop_rate("the state's input_dropout", given.get("input_dropout"))
+    dropping_by_layer("the state's dropout", given.get("dropout"), len(own["dropout"]))
+    dropping("the state's input_dropout", given.get("input_dropout"))
     for name in {**own, **given}:  # a loss may have settings that the other's lacks
         value = own.get(name)
         if name not in _RATES and given.get(name) != value:
@@ -206,7 +233,9 @@ def _optimizer(settings: Mapping[str, Any] | None) -> Optimizer | None:
     known = dict(settings)
     if "name" not in known:
         raise ValueError("the state's optimizer lacks its name")
-    return get_optimizer(known.pop("name"), **known)
+    return get_optimizer(
+        known.pop("name"), **{name: decoded(value) for name, value in known.items()}
+    )
 
 
 def _schedule(settings: Mapping[str, Any] | None) -> tuple[Schedule | None, tuple[float, ...]]:

@@ -20,6 +20,7 @@ from cdrop._checks import finite_number, norm_limit, truth_value, whole_number
 from cdrop._shared import PREDICTED_AT_ONCE, SharedRows
 from cdrop._state import LAST, as_settings, check_ours
 from cdrop.optimizers import Optimizer, get_optimizer
+from cdrop.rates import Moment, Rate, encoded, now, number_or_rate
 from cdrop.schedules import Epoch, Plateau, Schedule
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 _WORTH_LISTS = 3  # evaluations of the validation rows in a fit from which on their lists are kept
+_FIRST = Moment(0, 0, 1)
 _TINY = np.finfo(np.float64).tiny  # the kernels treat smaller numbers as 0
 
 
@@ -78,11 +80,19 @@ class Hyper(NamedTuple):
     """Checked hyperparameters of the update."""
 
     optimizer: Optimizer
-    learning_rate: float  # with a schedule, that of its first epoch
+    learning_rate: float | Rate  # with a schedule, that of its first epoch
     schedule: Schedule | None
-    l2: float
+    l2: float | Rate
     share_l2: bool
     max_norm: float  # 0 means no limit, as in the engine
+
+    def at(self, moment: Moment) -> tuple[Optimizer, float, float]:
+        """Return optimizer, learning rate and L2 of a step, whose rates are numbers."""
+        return (
+            self.optimizer._in(moment),
+            now("learning_rate", self.learning_rate, moment, finite_number),
+            now("l2", self.l2, moment, finite_number),
+        )
 
 
 class ScoredRows(tuple[Any, ...]):
@@ -113,9 +123,11 @@ class Plan(NamedTuple):
 
     def left(self, place: checkpoints.Place) -> int:
         """Return the number of steps left."""
-        if place.finished:
-            return 0
-        return self.total - place.epochs * self.cut.count - place.steps
+        return 0 if place.finished else self.total - self.done(place)
+
+    def done(self, place: checkpoints.Place) -> int:
+        """Return the number of steps done."""
+        return place.epochs * self.cut.count + place.steps
 
     def check_place(self, place: checkpoints.Place, path: str) -> None:
         """Raise unless a fit by this plan can be there: a file may hold any place."""
@@ -140,8 +152,10 @@ class Plan(NamedTuple):
             "iterations": self.total if self.passes is None else None,
             "epochs": self.passes,
             "optimizer": as_settings(hyper.optimizer),
-            "learning_rate": rate if hyper.schedule is None else as_settings(hyper.schedule),
-            "l2": hyper.l2,
+            "learning_rate": encoded(rate)
+            if hyper.schedule is None
+            else as_settings(hyper.schedule),
+            "l2": encoded(hyper.l2),
             "share_l2": hyper.share_l2,
             "max_norm": hyper.max_norm,
             "validation": None
@@ -160,13 +174,18 @@ class _Interrupt:
 
 
 class _Course(NamedTuple):
-    """A fit in progress: what holds the network, callbacks, Ctrl-C, its place, and the writer of its checkpoints."""
+    """A fit in progress: plan, what holds the network, callbacks, Ctrl-C, place, and the writer of its checkpoints."""
 
+    plan: Plan
     fit: _kernels.Fitting
     callbacks: Sequence[Any]
     interrupt: _Interrupt
     place: checkpoints.Place
     keeper: checkpoints.Keeper | None
+
+    def moment(self, net: Network) -> Moment:
+        """Return which step is the next."""
+        return Moment(net.history.iterations, self.plan.done(self.place), self.plan.total)
 
     def stops(self, answers: list[Any]) -> bool:
         """Return whether a callback has asked to stop, for which it returns True, Python's or NumPy's."""
@@ -182,8 +201,8 @@ def _digest(rows: _kernels.Rows, *names: str) -> str:
 
 def checked_hyper(
     optimizer: str | Optimizer,
-    learning_rate: float | Schedule,
-    l2: float,
+    learning_rate: float | Rate | Schedule,
+    l2: float | Rate,
     max_norm: float | None,
     share_l2: bool,
 ) -> Hyper:
@@ -192,13 +211,16 @@ def checked_hyper(
     rate = learning_rate if schedule is None else _begun(schedule)[0]
     hyper = Hyper(
         get_optimizer(optimizer),
-        finite_number("learning_rate", rate, positive=True),
+        number_or_rate("learning_rate", rate, finite_number)
+        if isinstance(rate, Rate)
+        else finite_number("learning_rate", rate, positive=True),
         schedule,
-        finite_number("l2", l2),
+        number_or_rate("l2", l2, finite_number),
         truth_value("share_l2", share_l2),
         0.0 if max_norm is None else norm_limit("max_norm", max_norm),
     )
-    hyper.optimizer.constants(hyper.learning_rate, hyper.l2, 1)  # raises where they do not combine
+    some_l2 = 1.0 if isinstance(hyper.l2, Rate) else hyper.l2
+    hyper.optimizer._in(_FIRST).constants(1.0, some_l2, 1)  # raises where they do not combine
     return hyper
 
 
@@ -263,7 +285,7 @@ def fit(
         use(net, plan.hyper, {**new, "_under_way": keeper and keeper.identity}, this)
         net.history.interrupted = False
         with _called(net, callbacks, plan.left(place)), _deferred_interrupt(net, this) as interrupt:
-            _go(net, plan, _Course(this, callbacks, interrupt, place, keeper))
+            _go(net, plan, _Course(plan, this, callbacks, interrupt, place, keeper))
 
 
 @contextmanager
@@ -412,7 +434,8 @@ def _epochs(net: Network, plan: Plan, passes: int, course: _Course) -> bool:
         minibatches = (Minibatch(rows, epoch=number) for rows in rest)
         if not _steps(net, plan.data, minibatches, hyper, course):
             return False
-        if not _end_epoch(net, plan, hyper.learning_rate, course):
+        last = Moment(net.history.iterations - 1, plan.done(place) - 1, plan.total)
+        if not _end_epoch(net, plan, hyper.at(last)[1], course):
             return False
     return True
 
@@ -460,7 +483,7 @@ def _steps(
     """Train on each minibatch; return whether all are done, without a request to stop."""
     place = course.place
     for minibatch in minibatches:
-        loss = step(net, data, minibatch, hyper, course.fit)
+        loss = step(net, data, minibatch, hyper, course.moment(net), course.fit)
         assert minibatch.rows is not None
         place.steps += 1
         place.total += loss * len(minibatch.rows)
@@ -496,9 +519,10 @@ def step(
     data: _kernels.Rows,
     minibatch: Minibatch,
     hyper: Hyper,
+    moment: Moment,
     fit: _kernels.Fitting | None = None,
 ) -> float:
-    """Make one update with what `use` has set, and return the loss before it.
+    """Make one update with what `use` has set and the rates of the moment, and return the loss before it.
 
     Threads that share a network take turns. Each step is made with the optimizer and the counters of its moment, so it
     is prepared again if another thread has been faster.
@@ -508,13 +532,15 @@ def step(
     weight = len(data.x if rows is None else rows)
     if data.weights is not None:
         weight = data.weights.sum() if rows is None else data.weights[rows].sum()
-    l2 = hyper.l2 / float(weight) if hyper.share_l2 else hyper.l2
+    optimizer, rate, l2 = hyper.at(moment)
+    l2 = l2 / float(weight) if hyper.share_l2 else l2
+    keep = net._dropping_in(moment, new)
     while True:
         updates, history = net._updates, net.history
         was: dict[str, Any] = {"_fit": net._free(fit), "_optimizer": hyper.optimizer}
         was |= {"_updates": updates, "history": history}
         new["_updates"] = min(updates + 1, LAST)
-        constants = hyper.optimizer.constants(hyper.learning_rate, l2, updates + 1)
+        constants = optimizer.constants(rate, l2, updates + 1)
         try:
             loss = net._engine.step(
                 data,
@@ -527,9 +553,10 @@ def step(
                 threads,
                 minibatch.kept,
                 minibatch.number,
+                keep,
             )
         except FloatingPointError as error:
-            raise _not_finite(net, hyper, *error.args) from None
+            raise _not_finite(net, hyper, rate, *error.args) from None
         if loss is not None:
             return loss
         if net._optimizer is not hyper.optimizer:
@@ -537,7 +564,13 @@ def step(
 
 
 def _not_finite(
-    net: Network, hyper: Hyper, number: int, loss: float, layer: int, in_weights: bool
+    net: Network,
+    hyper: Hyper,
+    rate: float,
+    number: int,
+    loss: float,
+    layer: int,
+    in_weights: bool,
 ) -> FloatingPointError:
     """Name the first layer, counted from the input, where the engine found numbers that are not finite."""
     last = len(net.units) - 1
@@ -557,7 +590,7 @@ def _not_finite(
         else:
             message += "though all outputs are; the weights are those before it"
     return FloatingPointError(
-        f"{message}. A smaller learning_rate (it is {hyper.learning_rate:g}) or inputs of unit scale usually help"
+        f"{message}. A smaller learning_rate (it is {rate:g}) or inputs of unit scale usually help"
     )
 
 

@@ -194,7 +194,7 @@ def _labels(classes: NDArray[Any]) -> NDArray[Any]:
 def _folded(net: Network) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Return weights and biases with the classic scaling in them, as float32."""
     layers = []
-    rates = (net.input_dropout, *net.dropout)
+    rates = net._dropping
     for i, (weight, bias, rate) in enumerate(zip(net.coefs_, net.intercepts_, rates, strict=True)):
         # The kernels know keep probabilities in 32 bits.
         scale = drawn_keep(1 - rate) if net.scaling == "test" else 1.0

@@ -17,7 +17,6 @@ from cdrop._checks import (
     KEEP_UNITS,
     choice,
     drop_rate,
-    drop_rates,
     float_dtype,
     keep_units,
     layer_widths,
@@ -35,6 +34,7 @@ from cdrop._training import Cut, Minibatch, Plan, ScoredRows
 from cdrop.callbacks import check_callbacks
 from cdrop.initializers import INITIALIZERS, initial_weight
 from cdrop.optimizers import Optimizer
+from cdrop.rates import Moment, Rate, dropping, dropping_by_layer, now
 from cdrop.schedules import Schedule
 from cdrop.subnetworks import Subnetworks
 
@@ -42,6 +42,7 @@ __all__ = ["Evaluation", "History", "Network", "make_network"]
 
 _SCALINGS = ("train", "test")
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
+_FIRST = Moment(0, 0, 1)
 _SHOWN = 20  # layers in a network's repr
 _PASSED_ROWS = 2**20  # rows times masks of a piece under dropout
 INTERRUPTS = ("keep", "raise")
@@ -69,6 +70,7 @@ _LOADED = (  # the attributes that a state sets
     "_schedule_state",
     "_epoch",
     "_one_column",
+    "_dropping",
     "history",
 )
 _Masks = Sequence[NDArray[np.uint64] | None] | None  # of each layer's input; None: drawn
@@ -139,10 +141,10 @@ class Network:
     ----------
     units : sequence of int
         Widths from input to output, at least two, such as ``[784, 256, 256, 10]``.
-    dropout : float or sequence of float, default 0.0
-        Probability of *dropping* a hidden unit, at least 0 and below 1: one number for all hidden layers, or one for
-        each.
-    input_dropout : float, default 0.0
+    dropout : float or cdrop.rates.Rate, or a sequence of them, default 0.0
+        Probability of *dropping* a hidden unit, at least 0 and below 1: one for all hidden layers, or one for each. A
+        `Rate` changes from step to step; predictions under dropout then use that of the last step.
+    input_dropout : float or cdrop.rates.Rate, default 0.0
         Probability of dropping an input.
     activation : {"relu", "leaky_relu", "tanh", "sigmoid", "identity"}, default "relu"
         Activation of the hidden layers. The last layer is linear; the loss interprets its outputs.
@@ -211,8 +213,8 @@ class Network:
     def __init__(
         self,
         units: Sequence[int],
-        dropout: float | Sequence[float] = 0.0,
-        input_dropout: float = 0.0,
+        dropout: float | Rate | Sequence[float | Rate] = 0.0,
+        input_dropout: float | Rate = 0.0,
         activation: str = "relu",
         loss: str = "softmax_cross_entropy",
         initializer: str = "he",
@@ -226,8 +228,11 @@ class Network:
         quantiles: float | Sequence[float] = 0.5,
     ) -> None:
         self.units = layer_widths("units", units)
-        self.dropout = drop_rates("dropout", dropout, len(self.units) - 2)
-        self.input_dropout = drop_rate("input_dropout", input_dropout)
+        self.dropout = dropping_by_layer("dropout", dropout, len(self.units) - 2)
+        self.input_dropout = dropping("input_dropout", input_dropout)
+        self._dropping = self._rates_in(
+            _FIRST
+        )  # of the input and the hidden layers, in the last step
         self.activation = choice("activation", activation, _kernels.ACTIVATIONS)
         self.loss = choice("loss", loss, _kernels.LOSSES)
         self._loss_settings = _losses.settings(
@@ -279,17 +284,34 @@ class Network:
             )
         super().__setattr__(name, thread_count(name, value) if name == "threads" else value)
 
+    def _rates_in(self, moment: Moment) -> tuple[float, ...]:
+        """Return the probabilities of dropping in a step: of the input, then of the hidden layers."""
+        rates = [
+            now(f"dropout[{i}]", rate, moment, drop_rate) for i, rate in enumerate(self.dropout)
+        ]
+        return now("input_dropout", self.input_dropout, moment, drop_rate), *rates
+
+    def _varying(self) -> list[bool]:
+        return [isinstance(rate, Rate) for rate in (self.input_dropout, *self.dropout)]
+
+    def _dropping_in(self, moment: Moment, new: dict[str, Any]) -> NDArray[np.uint64] | None:
+        """Return what the engine keeps in a step, and add the rates to `new`; None where they do not change."""
+        if not any(self._varying()):
+            return None
+        new["_dropping"] = self._rates_in(moment)
+        return _kept(new["_dropping"])
+
     def _make_engine(self) -> _kernels.Engine:
-        rates = (self.input_dropout, *self.dropout)
         return _kernels.Engine(
             self.units,
-            [keep_units(rate) for rate in rates],
+            [keep_units(rate) for rate in self._dropping],
             self.dtype,
             self.activation,
             self.loss,
             _losses.parameters(self._loss_settings),
             self.scaling == "train",
             self.seed,
+            self._varying(),
         )
 
     def __repr__(self) -> str:
@@ -326,8 +348,8 @@ class Network:
         sample_weight: ArrayLike | None = None,
         *,
         optimizer: str | Optimizer = "rmsprop",
-        learning_rate: float | Schedule = 1e-3,
-        l2: float = 0.0,
+        learning_rate: float | Rate | Schedule = 1e-3,
+        l2: float | Rate = 0.0,
         share_l2: bool = False,
         max_norm: float | None = None,
         batch_size: int = 256,
@@ -357,9 +379,10 @@ class Network:
             At least 0. The loss of a minibatch is the weighted mean over its rows. Rows of weight 0 are left out.
         optimizer : str or Optimizer, default "rmsprop"
             See `cdrop.optimizers`. Its state is kept between calls unless the update rule changes.
-        learning_rate : float or Schedule, default 1e-3
-            A schedule (see `cdrop.schedules`) needs `epochs`. Later calls continue the same schedule.
-        l2 : float, default 0.0
+        learning_rate : float, cdrop.rates.Rate or Schedule, default 1e-3
+            A `Rate` changes from step to step. A schedule (see `cdrop.schedules`) changes after epochs, by what they
+            brought, and needs `epochs`; later calls continue the same schedule.
+        l2 : float or cdrop.rates.Rate, default 0.0
             Adds l2 / 2 times the sum of squares of the weights (not of the biases) to the loss.
         share_l2 : bool, default False
             Divide `l2` by the minibatch's sum of sample weights, or its number of rows, as scikit-learn does with
@@ -482,7 +505,8 @@ class Network:
         changed = False
         while not changed:
             was = {"_fit": self._free(fit)}
-            changed = self._engine.put(vars(self), new, was, parts, background)
+            keep = _kept(new["_dropping"]) if "_dropping" in new else None
+            changed = self._engine.put(vars(self), new, was, parts, background, keep)
 
     def _set_background(
         self, background: NDArray[Any] | None, fit: _kernels.Fitting | None = None
@@ -503,14 +527,14 @@ class Network:
         sample_weight: ArrayLike | None = None,
         *,
         optimizer: str | Optimizer = "rmsprop",
-        learning_rate: float = 1e-3,
-        l2: float = 0.0,
+        learning_rate: float | Rate = 1e-3,
+        l2: float | Rate = 0.0,
         share_l2: bool = False,
         max_norm: float | None = None,
     ) -> float:
         """Make one update, with the given rows as the minibatch.
 
-        Parameters are those of `fit`; the learning rate is a number.
+        Parameters are those of `fit`, except that the learning rate is no schedule, and that rates need `steps`.
 
         Returns
         -------
@@ -525,10 +549,12 @@ class Network:
         data = self._training_data(X, y, sample_weight)
         hyper = _training.checked_hyper(optimizer, learning_rate, l2, max_norm, share_l2)
         _training.check_no_epochs(hyper, None)
+        moment = Moment(self.history.iterations)
+        hyper.at(moment), self._rates_in(moment)  # raise before anything changes
         self._engine.reserve(len(data.x), self.threads or 0)
         new = {"_under_way": None, "_one_column": self._is_one_column(y)}
         _training.use(self, hyper, new, None)
-        return _training.step(self, data, Minibatch(), hyper)
+        return _training.step(self, data, Minibatch(), hyper, moment)
 
     def _training_data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None
@@ -856,14 +882,15 @@ class Network:
 
     def _check_dropped_out(self, what: str) -> None:
         if min(self._keeps()) == 1:
+            when = " after its last step" if any(self._varying()) else ""
             raise ValueError(
-                f"{what} needs dropout, and all rates of this network are 0: all predictions would agree, right or "
-                "wrong; expected a network with dropout or input_dropout above 0"
+                f"{what} needs dropout, and all rates of this network are 0{when}: "
+                "all predictions would agree, right or wrong; expected a network with dropout or input_dropout above 0"
             )
 
     def _keeps(self) -> list[float]:
         """Return the probabilities of keeping that masks are drawn with: of the input, then of the hidden layers."""
-        return [keep_units(rate) / KEEP_UNITS for rate in (self.input_dropout, *self.dropout)]
+        return [keep_units(rate) / KEEP_UNITS for rate in self._dropping]
 
     def _mask_seed(self, seed: int | None) -> int:
         return self.seed if seed is None else whole_number("seed", seed, 0, 2**64)
@@ -1014,6 +1041,11 @@ class Network:
             "dtype": self.dtype.name,
         }
 
+    def _settings_now(self) -> dict[str, Any]:
+        """Return the arguments of a network whose dropout stays at the rates of this one's last step."""
+        input_dropout, *dropout = self._dropping
+        return {**self._settings(), "dropout": dropout, "input_dropout": input_dropout}
+
     def _shown_loss_settings(self) -> dict[str, Any]:
         """Return the loss's own settings, as JSON holds them, without label smoothing of 0."""
         return {
@@ -1061,6 +1093,7 @@ class Network:
             "schedule": _state.with_state(now["_schedule"], now["_schedule_state"]),
             "epoch": now["_epoch"],
             "one_column": now["_one_column"],
+            "dropping": list(now["_dropping"]),
             "losses": history.loss[:steps],
             "curves": {name: getattr(history, name)[:n] for name, n in lengths.items()},
         }
@@ -1101,9 +1134,17 @@ class Network:
             "_schedule_state": new.schedule_state,
             "_epoch": new.epoch,
             "_one_column": new.one_column,
+            "_dropping": self._loaded_dropping(new.dropping),
             "history": History(new.losses, *new.curves),
         }
         self._change(attributes, parts, background, fit)
+
+    def _loaded_dropping(self, rates: Sequence[float] | None) -> tuple[float, ...]:
+        """Return the rates of the last step: those of a state where the network's own change."""
+        if rates is None:
+            return self._dropping
+        pairs = zip(rates, self._dropping, self._varying(), strict=True)
+        return tuple(loaded if varies else own for loaded, own, varies in pairs)
 
     def _snapshot(self) -> tuple[dict[str, Any], list[Any]]:
         """Return what `_load` changes, for `_restore`."""
@@ -1176,7 +1217,12 @@ class Network:
         self._classes = saved.get("classes")
 
 
-def _short(numbers: Sequence[float]) -> str:
+def _kept(rates: Sequence[float]) -> NDArray[np.uint64]:
+    """Return probabilities of keeping, as the engine takes them."""
+    return np.array([keep_units(rate) for rate in rates], np.uint64)
+
+
+def _short(numbers: Sequence[float | Rate]) -> str:
     """Return a list as text, without its middle if it is long."""
     if len(numbers) <= _SHOWN:
         return repr(list(numbers))

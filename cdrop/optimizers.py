@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cdrop._checks import truth_value, whole_number
+from cdrop.rates import Moment, Rate, now, number_or_rate
 
 __all__ = [
     "SGD",
@@ -31,12 +32,17 @@ _LARGEST = sys.float_info.max  # a larger int is no float at all
 Constants = tuple[str, float, float, float, float, float, float, float, float]
 
 
-def _check(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+def _check(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> float:
     expected = f"a number {'above' if open_low else 'of at least'} {low:g} and below {high:g}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is {value!r}; expected {expected}")
     if not (low < value if open_low else low <= value) or not value < high:
         raise ValueError(f"{name} is {value!r}; expected {expected}")
+    return value
+
+
+def _check_share(name: str, value: Any) -> float:
+    return _check(name, value.item() if isinstance(value, np.generic) else value, 0, 1)
 
 
 def _take_plain(settings: Any) -> None:
@@ -45,6 +51,12 @@ def _take_plain(settings: Any) -> None:
         value = getattr(settings, field.name)
         if isinstance(value, np.generic):
             object.__setattr__(settings, field.name, value.item())
+
+
+def _number(name: str, value: float | Rate) -> float:
+    if isinstance(value, Rate):
+        raise TypeError(f"{name} is {value!r}; expected a number, as in a step")
+    return value
 
 
 def _power(base: float, exponent: int) -> float:
@@ -66,6 +78,15 @@ class Optimizer:
     def name(self) -> str:
         """The rule's name, as `cdrop.Network.fit` takes it."""
         return type(self).__name__.lower()
+
+    def _in(self, moment: Moment) -> Optimizer:
+        """Return the rule with the values that its rates have in a step; itself if all are numbers."""
+        values = {
+            field.name: now(field.name, getattr(self, field.name), moment, _check_share)
+            for field in dataclasses.fields(self)
+            if isinstance(getattr(self, field.name), Rate)
+        }
+        return dataclasses.replace(self, **values) if values else self
 
     def constants(self, learning_rate: float, l2: float, step: int) -> Constants:
         """Return what the kernels need for one step.
@@ -106,7 +127,7 @@ class Momentum(Optimizer):
 
     Parameters
     ----------
-    momentum : float, default 0.9
+    momentum : float or cdrop.rates.Rate, default 0.9
         0 to below 1.
     start : float, default 0.5
         Momentum of the first step of a ramp, 0 to below 1; has no meaning without one.
@@ -132,21 +153,21 @@ class Momentum(Optimizer):
     [0.5, 0.745, 0.99]
     """
 
-    momentum: float = 0.9
+    momentum: float | Rate = 0.9
     start: float = _added(0.5)
     ramp: int = _added(0)
     dampened: bool = _added(False)
 
     def __post_init__(self) -> None:
         _take_plain(self)
-        _check("momentum", self.momentum, 0, 1)
+        number_or_rate("momentum", self.momentum, _check_share)
         _check("start", self.start, 0, 1)
         whole_number("ramp", self.ramp, 0, 2**62)
         truth_value("dampened", self.dampened)
 
     def constants(self, learning_rate: float, l2: float, step: int) -> Constants:
         """As `Optimizer.constants`."""
-        momentum, made = self.momentum, step - 1
+        momentum, made = _number("momentum", self.momentum), step - 1
         if made < self.ramp:
             momentum = self.start + (momentum - self.start) * (made / self.ramp)
         rate = learning_rate * (1 - momentum) if self.dampened else learning_rate
@@ -254,7 +275,7 @@ class AdamW(Adam):
     ----------
     beta1, beta2, epsilon : float
         As for `Adam`.
-    weight_decay : float, default 0.01
+    weight_decay : float or cdrop.rates.Rate, default 0.01
         0 to below 1.
 
     References
@@ -262,14 +283,14 @@ class AdamW(Adam):
     Loshchilov and Hutter, "Decoupled weight decay regularization" (2019), algorithm 2.
     """
 
-    weight_decay: float = 0.01
+    weight_decay: float | Rate = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check("weight_decay", self.weight_decay, 0, 1)
+        number_or_rate("weight_decay", self.weight_decay, _check_share)
 
     def _decay(self) -> float:
-        return self.weight_decay
+        return _number("weight_decay", self.weight_decay)
 
     def constants(self, learning_rate: float, l2: float, step: int) -> Constants:
         """As `Optimizer.constants`; `l2` must be 0."""

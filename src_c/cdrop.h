@@ -193,6 +193,7 @@ typedef struct {
     size_t layers;               /* weight matrices, at least 1 */
     const size_t *units;         /* layers + 1 widths, input first, each at least 1 */
     const uint64_t *keep;        /* layers values: of the input, then of each hidden layer; none 0 */
+    const int *varies;           /* layers values: whether cdrop_network_set_keep may change that one; NULL for none */
     int scale_in_training;       /* 1: inverted dropout, kept units / keep; 0: classic, units * keep at test time */
     cdrop_activation activation; /* of hidden layers; the last layer is linear */
     cdrop_loss loss;
@@ -231,6 +232,9 @@ void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part pa
  * on its difference from the background, which is mostly zero, and the background's own products are added once a step.
  * Only for networks without input dropout. Changes results by rounding. */
 void cdrop_network_set_background(cdrop_network *network, const void *background);
+
+/* Keep probabilities of later steps and samples: layers values, none 0. Only those that vary may differ from the design. */
+void cdrop_network_set_keep(cdrop_network *network, const uint64_t *keep);
 
 /* Takes the memory of steps on up to `rows` rows, so that those find it there. CDROP_NO_MEMORY changes nothing. */
 cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, int threads);

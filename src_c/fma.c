@@ -2,7 +2,6 @@
 #include "fma.h"
 
 #include <float.h>
-#include <math.h>
 #include <stdint.h>
 #include <string.h>
 

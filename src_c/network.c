@@ -26,15 +26,29 @@ static void take_state(cdrop_network *n, size_t i)
 }
 
 /* Scales use the keep probability that masks are drawn with, a multiple of 2^-32, so that expectations are exact. */
+static void set_keep(layer *l, uint64_t keep, int scale_in_training)
+{
+    const double kept = (double)keep * 0x1p-32;
+    l->keep = keep;
+    l->train_scale = scale_in_training ? 1 / kept : 1;
+    l->test_scale = scale_in_training ? 1 : kept;
+}
+
+void cdrop_network_set_keep(cdrop_network *n, const uint64_t *keep)
+{
+    for (size_t i = 0; i < n->layers; i++)
+        if (n->layer[i].varies)
+            set_keep(&n->layer[i], keep[i], n->scale_in_training);
+}
+
 static void describe_layer(layer *l, const cdrop_design *d, size_t i)
 {
     const double kept = (double)d->keep[i] * 0x1p-32;
     l->n_in = d->units[i];
     l->n_out = d->units[i + 1];
     l->words = cdrop_words(l->n_in);
-    l->keep = d->keep[i];
-    l->train_scale = d->scale_in_training ? 1 / kept : 1;
-    l->test_scale = d->scale_in_training ? 1 : kept;
+    l->varies = d->varies && d->varies[i];
+    set_keep(l, d->keep[i], d->scale_in_training);
     /* Until a step has counted: random weights make about half of the pre-activations negative. */
     l->density = i && d->activation == CDROP_RELU ? kept / 2 : kept;
     l->predicted_density = l->density / kept;
@@ -74,6 +88,7 @@ cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d
     n->activation = d->activation;
     n->loss = d->loss;
     n->seed = d->seed;
+    n->scale_in_training = d->scale_in_training;
     n->layer = cdrop_take(&n->state, d->layers, sizeof *n->layer);
     for (size_t i = 0; i < d->layers && !n->state.failed; i++) {
         describe_layer(&n->layer[i], d, i);
@@ -162,8 +177,7 @@ static void take_training(cdrop_network *n, size_t i)
     cdrop_workspace *w = &n->training;
     layer *l = &n->layer[i];
     l->columns = cdrop_take_lists(w, n->k, l->n_in, n->rows, 0);
-    if (l->keep != CDROP_KEEP_ALL && n->masks)
-        n->masks[i] = cdrop_take(w, n->rows * l->words, sizeof **n->masks);
+    l->mask = l->keep != CDROP_KEEP_ALL || l->varies ? cdrop_take(w, n->rows * l->words, sizeof *l->mask) : NULL;
     if (i) {
         l->live = cdrop_take(w, n->rows * l->words, sizeof *l->live);
         l->deltas = cdrop_take_lists(w, n->k, n->rows, l->n_out, 0);

@@ -17,6 +17,7 @@ enum { CDROP_PREDICT_ROWS = 256 };
 typedef struct {
     size_t n_in, n_out;
     uint64_t keep; /* of this layer's input */
+    int varies;    /* whether `keep` may change from step to step */
     double train_scale, test_scale;
     /* state: weights and their optimizer state, and padded rows for the biases */
     cdrop_panels weight, state1, state2;
@@ -24,6 +25,7 @@ typedef struct {
     double *squares;        /* sums of squares of 64 x 64 weights, for the L2 term */
     double *column_squares; /* by column, for max-norm; of hidden layers */
     /* the batch */
+    uint64_t *mask; /* of the input, where units of it are or may be dropped */
     uint64_t *live; /* of the input: which units were live */
     size_t words;   /* of its masks */
     atomic_size_t live_count;
@@ -66,7 +68,8 @@ struct cdrop_network {
     cdrop_claims *claims;       /* of a step's loops, `threads` for each; see cdrop_claims_of */
     double *row_loss;
     int limited;              /* whether the last step had a max_norm that squares can be compared with */
-    uint64_t **masks;         /* of each layer's input, or NULL where nothing is dropped */
+    int scale_in_training;    /* see cdrop_design */
+    uint64_t **masks;         /* of each layer's input in this step, or NULL where nothing is dropped */
     cdrop_stopwatch *watches; /* for each thread, or NULL: nothing is measured */
     cdrop_workspace timing;
     /* The most common value of each feature. It is carried as one more row: products run on input minus background,

@@ -308,6 +308,13 @@ size_t cdrop_network_fault(const cdrop_network *n, size_t rows, int *in_weights)
     return n->layers;
 }
 
+/* A layer that may drop units may keep all of them in this step: then it needs no mask, as if it had no dropout. */
+static void choose_masks(const cdrop_network *n)
+{
+    for (size_t i = 0; i < n->layers; i++)
+        n->masks[i] = n->layer[i].keep == CDROP_KEEP_ALL ? NULL : n->layer[i].mask;
+}
+
 cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
                                 uint64_t step, int threads, double *loss)
 {
@@ -318,6 +325,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     threads = cdrop_threads_for(n, batch->n, threads);
     if (cdrop_reserve_training(n, batch->n, threads) != CDROP_OK)
         return CDROP_NO_MEMORY;
+    choose_masks(n);
     pass s = {
         .n = n,
         .batch = batch,

@@ -24,6 +24,10 @@ from cdrop import _kernels, checkpoints, kernels, reference
 # Widths of output are then those of a file, whatever terminal the tests are run in.
 os.environ.pop("COLUMNS", None)
 
+# Markers of tests that only some systems can run.
+SYSTEMS = {"posix": os.name == "posix", "linux": sys.platform == "linux"}
+
+
 settings.register_profile(
     "cdrop",
     deadline=None,
@@ -55,7 +59,16 @@ def skip_without_package(item):
         raise
 
 
-pytest_runtest_setup = pytest_runtest_call = skip_without_package
+pytest_runtest_call = skip_without_package
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    for name, here in SYSTEMS.items():
+        if not here and item.get_closest_marker(name):
+            pytest.skip(f"needs {name}")
+    return (yield from skip_without_package(item))
+
 
 DTYPES = ("float32", "float64")
 THREADS = (1, 2, 3, 4, 8)
@@ -170,7 +183,9 @@ def run_python(code, timeout=60, flags=("-W", "error"), **environment):
         try:
             said = process.communicate(timeout=timeout)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            if os.name == "posix":
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             raise
     lacks = re.search(r"^ModuleNotFoundError: No module named '(\w+)'", said[1], re.MULTILINE)
     if FREE_THREADED and lacks:

@@ -180,6 +180,7 @@ def test_callbacks_are_told_what_is_left(tmp_path):
 # ---- Ctrl-C, full disks, numbers that are not finite -------------------------------------------
 
 
+@pytest.mark.posix
 def test_ctrl_c_loses_nothing(tmp_path):
     process = run_python(f"""
 import os, signal, warnings
@@ -546,6 +547,7 @@ def test_a_place_that_the_fit_does_not_reach_is_refused(tmp_path, options, place
 # ---- Kills -------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 def test_kills_lose_nothing_and_a_careless_writer_is_caught(tmp_path):
     kills, draw = 0, random.Random(0)
     expected = {kind: Fit(kind).run() for kind in KINDS}

@@ -31,7 +31,6 @@ from cdrop.optimizers import get_optimizer
 NOT_MNIST = "NOT MNIST: the data are "
 ARTICLE = ["--iterations", "20", "--hidden", "8", "--batch-size", "32", "--threads", "1"]
 TUNED = ["--hidden", "4", "--epochs", "1", "--rates", "0.5", "--l2", "0", "--jobs", "1"]
-POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and pipes")
 
 
 def python(*arguments):
@@ -290,6 +289,7 @@ def test_given_test_rows_are_not_split(option, here, capsys):
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("make", [os.symlink, os.link])
 def test_an_output_is_not_the_data_under_another_name(make, here, capsys):
     before = (here / "numbers.csv").read_bytes()
@@ -299,6 +299,7 @@ def test_an_output_is_not_the_data_under_another_name(make, here, capsys):
     assert (here / "numbers.csv").read_bytes() == before
 
 
+@pytest.mark.posix
 def test_an_output_is_not_a_link_to_kept_runs(fake, here, capsys):
     (here / "kept").mkdir()
     (here / "out.json").symlink_to("kept/experiment.jsonl")
@@ -306,6 +307,7 @@ def test_an_output_is_not_a_link_to_kept_runs(fake, here, capsys):
     assert "out.json has the name of a file of kept runs" in capsys.readouterr().err
 
 
+@pytest.mark.posix
 def test_a_link_that_leads_to_itself_is_refused(fake, here, capsys):
     (here / "out.json").symlink_to("out.json")
     assert compare("--json out.json") == 2
@@ -814,7 +816,7 @@ def test_several_jobs_print_progress_and_the_same_numbers(here, capsys):
     assert texts[0] == texts[1]
 
 
-@POSIX
+@pytest.mark.posix
 def test_ctrl_c_reports_and_saves_the_finished_repeats(idx_directory, tmp_path):
     saved = tmp_path / "out.json"
     with subprocess.Popen(
@@ -842,7 +844,7 @@ def test_ctrl_c_reports_and_saves_the_finished_repeats(idx_directory, tmp_path):
     assert "Traceback" not in error
 
 
-@POSIX
+@pytest.mark.posix
 def test_ctrl_c_while_results_are_saved_is_ignored(fake, capsys, tmp_path, monkeypatch):
     from cdrop import _files
 
@@ -898,19 +900,17 @@ def test_a_killed_comparison_resumes_to_the_same_json(idx_directory, tmp_path, c
     assert timeless(resumed) == timeless(whole)
 
 
-@POSIX
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.linux
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGKILL"])
 def test_a_comparison_that_is_killed_leaves_no_workers(end, here):
     pytest.importorskip("joblib")
-    if not os.path.isdir("/proc/self"):
-        pytest.skip("needs /proc")
     mark = f"CDROP_TEST_MARK={os.getpid()}-{end}"
     line = python("compare", "--data", "digits", *ARTICLE[:-2], "--repeats", 500, "--jobs", 2)
     env = dict(os.environ, **dict([mark.split("=")]))
     with subprocess.Popen(line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=env) as run:
         run.stderr.readline()  # of a finished repeat
         assert len(processes_with(mark)) > 2
-        run.send_signal(end)
+        run.send_signal(getattr(signal, end))
         run.wait()
         for _ in range(300):
             if not processes_with(mark):
@@ -929,7 +929,7 @@ def processes_with(mark):
     return found
 
 
-@POSIX
+@pytest.mark.posix
 def test_no_more_workers_are_started_than_there_are_runs(fake, monkeypatch):
     pytest.importorskip("joblib")
     asked = []
@@ -1040,7 +1040,7 @@ def in_shell(redirected, *arguments):
     return subprocess.run(line, shell=True, capture_output=True, text=True, timeout=120)
 
 
-@POSIX
+@pytest.mark.posix
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("options", [["--splits", 2], ["--splits", 4, "--jobs", 2]])
 def test_without_standard_streams_the_work_is_done(closed, options, here):
@@ -1053,14 +1053,14 @@ def test_without_standard_streams_the_work_is_done(closed, options, here):
     assert bool(done.stdout) == (closed == "2>&-")
 
 
-@POSIX
+@pytest.mark.posix
 def test_without_standard_error_no_error_goes_to_standard_output():
     for line in (["info", "--bad"], ["compare", "--data", "absent.csv", "--label", "x"]):
         done = in_shell("2>&-", *line)
         assert (done.returncode, done.stdout) == (2, "")
 
 
-@POSIX
+@pytest.mark.posix
 @pytest.mark.parametrize("line", [["--help"], ["--version"], ["info"], QUICK])
 def test_a_full_standard_output_is_an_error_before_the_work(line, here):
     if not os.path.exists("/dev/full"):
@@ -1088,7 +1088,7 @@ def test_a_full_standard_output_after_the_work_costs_no_file(fake, here, capsys,
     assert json.loads((here / "out.json").read_text())["repeats_done"] == 2
 
 
-@POSIX
+@pytest.mark.posix
 def test_names_that_the_encoding_lacks_or_a_terminal_obeys_are_escaped(here):
     write_table("odd.csv", "x,größe\x1b]0;,kind", lambda i: f"{i % 7},{i % 5},{'aж'[i % 2]}")
     line = python("compare", "--data", "odd.csv", "--label", "kind", *TUNED, "--splits", 2)
@@ -1099,7 +1099,7 @@ def test_names_that_the_encoding_lacks_or_a_terminal_obeys_are_escaped(here):
     assert r"\u0436: 30" in done.stdout
 
 
-@POSIX
+@pytest.mark.posix
 def test_a_reader_that_leaves_does_not_cost_the_results(idx_directory, tmp_path):
     saved = tmp_path / "out.json"
     with subprocess.Popen(
@@ -1210,7 +1210,7 @@ def test_info_of_a_user_without_a_home(capsys, monkeypatch):
     )
 
 
-@POSIX
+@pytest.mark.posix
 def test_a_deleted_working_directory_is_an_error_before_the_work(tmp_path, monkeypatch):
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -1225,7 +1225,7 @@ def test_a_deleted_working_directory_is_an_error_before_the_work(tmp_path, monke
         assert len(done.stderr.splitlines()) == 1
 
 
-@POSIX
+@pytest.mark.posix
 def test_a_full_disk_of_the_kept_runs_is_named(fake, here, capsys, monkeypatch):
     sync, calls = os.fsync, []
 

@@ -220,6 +220,7 @@ def test_a_network_alone_predicts_what_its_estimator_does(task, tmp_path):
         assert net.classes_ is None or np.array_equal(again.classes_, net.classes_)
 
 
+@pytest.mark.linux
 def test_a_network_alone_needs_no_scikit_learn_and_little_memory(tmp_path):
     model, _ = fitted("text")
     path = str(tmp_path / "model")

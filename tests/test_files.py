@@ -1,7 +1,6 @@
 """Files are whole or absent, and nothing stays beside them."""
 
 import errno
-import fcntl
 import os
 import threading
 from pathlib import Path
@@ -10,6 +9,11 @@ import pytest
 
 from cdrop import _files
 from cdrop._files import check_writable, sweep, write_atomically
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # Windows; the tests that use it are marked
 
 TOKEN = "0123456789abcdef"
 
@@ -38,6 +42,7 @@ def test_a_full_disk_is_named(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.posix
 def test_a_write_replaces_follows_links_and_keeps_rights(tmp_path):
     target, link = tmp_path / "real.json", tmp_path / "link.json"
     target.write_text("old")
@@ -50,6 +55,7 @@ def test_a_write_replaces_follows_links_and_keeps_rights(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link.json", "real.json"]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o604])
 def test_a_temporary_file_never_has_more_rights_than_the_file_it_replaces(
     tmp_path, monkeypatch, mode
@@ -70,6 +76,7 @@ def test_a_temporary_file_never_has_more_rights_than_the_file_it_replaces(
     assert path.stat().st_mode & 0o777 == mode
 
 
+@pytest.mark.posix
 def test_the_rights_of_a_group_are_not_given_to_another(tmp_path, monkeypatch):
     path = tmp_path / "result"
     path.write_text("old")
@@ -83,6 +90,7 @@ def test_the_rights_of_a_group_are_not_given_to_another(tmp_path, monkeypatch):
     assert path.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.posix
 def test_a_lock_that_another_process_holds_is_not_waited_for(tmp_path, monkeypatch):
     def held(stream, operation):
         assert operation & fcntl.LOCK_NB
@@ -124,6 +132,7 @@ def test_a_failing_system_leaves_the_old_file_and_nothing_else(tmp_path, monkeyp
     assert path.read_bytes() == b"before"
 
 
+@pytest.mark.linux
 def test_a_file_that_cannot_be_looked_at_goes(tmp_path, monkeypatch):
     look = os.fstat
 
@@ -139,6 +148,7 @@ def test_a_file_that_cannot_be_looked_at_goes(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize(("code", "told"), [(errno.EIO, True), (errno.EINVAL, False)])
 def test_a_folder_that_cannot_be_synced_is_told_only_if_the_disk_fails(
     tmp_path, monkeypatch, code, told
@@ -181,6 +191,7 @@ def test_the_next_write_and_a_sweep_remove_what_a_killed_writer_left(tmp_path):
     sweep(tmp_path / "absent" / "file")
 
 
+@pytest.mark.posix
 def test_a_sweep_leaves_other_files_alone(tmp_path):
     for name in (
         "a",
@@ -223,6 +234,7 @@ def test_a_writer_keeps_its_file_until_it_has_its_name(tmp_path, monkeypatch):
     assert path.read_bytes() == b"new"
 
 
+@pytest.mark.posix
 def test_a_writer_swept_before_it_could_lock_begins_again(tmp_path, monkeypatch):
     path, lock, swept = tmp_path / "result", fcntl.flock, []
 

@@ -51,6 +51,7 @@ def said_by(code):
     return process.stdout.split()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("estimator", [kind.__name__ for kind in BOTH])
 @pytest.mark.parametrize("early", [False, True])
 def test_ctrl_c_keeps_or_raises_and_the_estimator_stays_whole(estimator, early):
@@ -87,6 +88,7 @@ with warnings.catch_warnings(record=True) as caught:
     assert said == ["1", "raised", "raised"]
 
 
+@pytest.mark.posix
 def test_ctrl_c_ends_searches_and_loops_if_asked_to():
     said = said_by("""
 warnings.simplefilter("ignore")
@@ -113,6 +115,7 @@ for interrupt in ("raise", "keep"):
     assert said == ["raised", "1"] * 3 + ["ended", "5", "ended", "3", "ended", "2"]
 
 
+@pytest.mark.posix
 def test_ctrl_c_is_heard_within_long_calls_of_estimators():
     said = said_by("""
 warnings.simplefilter("ignore")
@@ -146,6 +149,7 @@ for call in (
     assert said == ["raised"] * 8
 
 
+@pytest.mark.posix
 def test_ctrl_c_ends_an_experiment_whatever_its_arms():
     said = said_by("""
 warnings.simplefilter("ignore")

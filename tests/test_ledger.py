@@ -6,7 +6,6 @@ import json
 import math
 import os
 import random
-import resource
 import sys
 
 import numpy as np
@@ -251,8 +250,11 @@ def test_lines_with_a_right_checksum_are_checked_too(tmp_path):
             open_ledger(tmp_path, resume=True)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("rows", [400, 4000])  # lines below and above the size of a buffer
 def test_a_full_disk_leaves_the_ledger_as_it_was(tmp_path, rows):
+    import resource
+
     path = kept(tmp_path, trial(0))
     made = open_ledger(tmp_path, resume=True)
     before = path.read_bytes()
@@ -494,6 +496,7 @@ def test_estimators_are_recognized_whatever_their_parameters(tmp_path):
 # ---- Kills -------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 def test_kills_of_a_comparison_lose_nothing(tmp_path):
     pytest.importorskip("safetensors")
     kills, draw, expected = 0, random.Random(0), comparison()

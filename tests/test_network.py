@@ -857,6 +857,7 @@ def interrupted(code):
     return process.stdout.split()
 
 
+@pytest.mark.posix
 def test_ctrl_c_ends_a_fit_between_steps():
     assert interrupted("""
 history = net.fit(x, y, iterations=50, callbacks=[Press(5)])
@@ -876,6 +877,7 @@ print("done")
 """) == ["done"]
 
 
+@pytest.mark.posix
 def test_a_second_ctrl_c_is_raised_at_once():
     assert interrupted("""
 try:
@@ -889,6 +891,7 @@ assert digest(net) == digest(quiet)
 """) == ["raised", "5"]
 
 
+@pytest.mark.posix
 def test_a_program_that_handles_ctrl_c_itself_keeps_doing_so():
     assert interrupted("""
 heard = []

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import math
 import os
 import re
 import warnings
@@ -57,6 +58,7 @@ from cdrop import (
     datasets,
     initializers,
     optimizers,
+    rates,
     schedules,
     storage,
 )
@@ -386,6 +388,8 @@ def commanded(**options):
     raise ValueError(caught.value.code)
 
 
+STEPS = {"steps": [value for value in COUNT if value is not None]}
+VALUE = {"value": FRACTION}
 RESULT = tried()
 OTHERS = {
     "SGD": made(optimizers.SGD, {}),
@@ -415,6 +419,50 @@ OTHERS = {
         schedules.get_schedule,
         {"schedule": "step"},
         {"schedule": [*NO_NAME, schedules.Step], "every": COUNT, "nonsense": [1]},
+    ),
+    "rates.Rate": made(rates.Rate, STEPS),
+    "rates.Constant": Call(rates.Constant, {"value": 0.1}, {**VALUE, **STEPS}),
+    "rates.Linear": Call(
+        rates.Linear, {"first": 0.5, "last": 0.1}, {**each(("first", "last"), FRACTION), **STEPS}
+    ),
+    "rates.Cosine": Call(
+        rates.Cosine, {"first": 0.5}, {**each(("first", "last"), FRACTION), **STEPS}
+    ),
+    "rates.FlatCos": Call(rates.FlatCos, {"value": 0.1}, {**VALUE, **STEPS}),
+    "rates.CosLog4": Call(rates.CosLog4, {"value": 0.1}, {**VALUE, **STEPS}),
+    "rates.Early": Call(
+        rates.Early, {"value": 0.1, "until": 0.5}, {**VALUE, "until": [*POSITIVE, 1.1], **STEPS}
+    ),
+    "rates.Late": Call(
+        rates.Late, {"value": 0.1, "start": 0.5}, {**VALUE, "start": [*POSITIVE, 1.1], **STEPS}
+    ),
+    "rates.Curriculum": Call(
+        rates.Curriculum, {"value": 0.1}, {**VALUE, "gamma": [*POSITIVE, 701], **STEPS}
+    ),
+    "rates.Piecewise": Call(
+        rates.Piecewise,
+        {"points": [(0, 1)]},
+        {
+            "points": [
+                *NO_NUMBER,
+                0.5,
+                [],
+                [0.5],
+                [(0.5,)],
+                [(-1, 1)],
+                [(0, NAN)],
+                [(1, 0), (0, 1)],
+            ],
+            **STEPS,
+        },
+    ),
+    "rates.Function": Call(
+        rates.Function, {"function": math.sqrt}, {"function": [None, 0.1, "sqrt", []], **STEPS}
+    ),
+    "rates.get_rate": Call(
+        rates.get_rate,
+        {"rate": "constant", "value": 0.1},
+        {"rate": [*NO_NAME, rates.Early], "value": FRACTION, "values": [()], "nonsense": [1]},
     ),
     "LossPrinter": made(callbacks.LossPrinter, {"every": COUNT}),
     "Validation": Call(callbacks.Validation, {"X": [[0.0]], "y": [0]}, {"every": COUNT}),
@@ -774,7 +822,8 @@ MODULES = (
         "experiments",
         "initializers",
     ),
-    *("kernels", "network", "optimizers", "schedules", "storage", "subnetworks", "uncertainty"),
+    *("kernels", "network", "optimizers", "rates", "schedules"),
+    *("storage", "subnetworks", "uncertainty"),
 )
 MADE_BY_CDROP = {
     *(
@@ -796,6 +845,7 @@ MADE_BY_CDROP = {
 }
 CALLED_BY_CDROP = {  # Network.load_state_dict is not, and tests/test_arguments.py has states of all kinds
     *("after", "begin", "constants", "on_epoch_end", "on_fit_begin", "on_fit_end", "on_iteration"),
+    *("at", "of_step"),
     *("add", "checkpoint", "claim", "among", "finished", "load_state_dict", "state_dict"),
 }
 ANYTHING_GOES = {
@@ -840,7 +890,7 @@ def public_callables():
             if not callable(value) or (inspect.isclass(value) and issubclass(value, Exception)):
                 continue
             if what not in MADE_BY_CDROP:
-                yield f"storage.{what}" if name == "storage" else what, value
+                yield f"{name}.{what}" if name in ("rates", "storage") else what, value
             for base in inspect.getmro(value) if inspect.isclass(value) else ():
                 if base.__module__.startswith("cdrop"):
                     yield from (

@@ -70,6 +70,7 @@ def test_units_and_rows_beyond_16_bits_are_told_apart(columns):
     np.testing.assert_array_equal(moved, [0, 65_000, columns - 1])
 
 
+@pytest.mark.linux
 @pytest.mark.parametrize("kind", ["float32", "float64", "sparse"])
 def test_predicting_many_rows_takes_no_more_memory_than_few(kind):
     code = f"""

@@ -323,6 +323,7 @@ def test_what_a_killed_save_left_goes_with_the_next_load(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "m"]
 
 
+@pytest.mark.posix
 def test_other_models_and_paths_are_refused(tmp_path, monkeypatch):
     class Mine(Network):
         pass
@@ -579,6 +580,7 @@ def test_hostile_headers_are_refused(tmp_path, header, length):
     )
 
 
+@pytest.mark.linux
 def test_a_small_file_takes_little_memory_whatever_it_claims(tmp_path, small):
     about, arrays = parts(small)
     for i, units in enumerate(([2**20, 2**12, 2], [2, 2**31, 2], [1] * 10**5, [2**31, 2**31])):
@@ -670,6 +672,7 @@ def test_a_load_opens_the_file_and_runs_and_asks_nothing(kind, tmp_path):
 # ---- Killed ------------------------------------------------------------------------------------
 
 
+@pytest.mark.posix
 def test_a_kill_while_saving_loses_nothing(tmp_path):
     draw = random.Random(0)
     for _ in range(5):
@@ -677,6 +680,7 @@ def test_a_kill_while_saving_loses_nothing(tmp_path):
         (tmp_path / "m").unlink()
 
 
+@pytest.mark.posix
 def test_a_full_disk_leaves_the_old_file(tmp_path):
     path, net = tmp_path / "m", trained()
     net.save(path)

@@ -157,6 +157,7 @@ def test_a_first_line_of_names_is_a_header(tmp_path):
         read(tmp_path, text, label="p")
 
 
+@pytest.mark.posix
 def test_test_rows_are_not_the_training_rows(tmp_path):
     """Every score would be one of rows trained on, without a word."""
     path = write(tmp_path / "a.csv", lines("x,y,kind", "1,2,a", "3,4,b", "5,7,a", times=5))

@@ -185,6 +185,7 @@ def forked(code):
     assert process.stdout == "done\n"
 
 
+@pytest.mark.posix
 def test_children_of_a_fork_train_after_their_parent_has():
     forked("""
 for _ in range(15):
@@ -194,6 +195,7 @@ print("done")
 """)
 
 
+@pytest.mark.posix
 def test_children_of_children_train():
     forked("""
 assert fork(depth=2) == (expected, (expected, expected))
@@ -202,6 +204,7 @@ print("done")
 """)
 
 
+@pytest.mark.posix
 def test_a_fork_while_another_thread_trains():
     forked("""
 running = True
@@ -220,6 +223,7 @@ print("done")
 """)
 
 
+@pytest.mark.posix
 def test_a_child_goes_on_with_its_parents_network():
     forked("""
 net, whole = (Network([70, 65, 10], dropout=0.5, threads=3) for _ in range(2))
@@ -235,6 +239,7 @@ print("done")
 """)
 
 
+@pytest.mark.posix
 def test_a_child_is_told_when_the_fork_fell_into_a_call_on_its_network():
     """Nobody there would ever end the call, and the weights may be half updated."""
     forked("""
@@ -270,6 +275,7 @@ print("done")
 """)
 
 
+@pytest.mark.posix
 def test_threads_of_a_child_use_its_parents_network_at_once():
     """The first of them finds out that the fork left no holder behind; the others must wait for that."""
     forked("""
@@ -285,6 +291,7 @@ print("done")
 """)
 
 
+@pytest.mark.posix
 def test_a_process_that_hangs_is_noticed_with_its_children():
     """The control of the tests above: the child waits for a lock whose holder the fork left behind."""
     start = time.monotonic()

@@ -223,6 +223,7 @@ def test_steps_with_other_rules_in_two_threads_keep_their_states_apart():
     assert (state["arrays"]["state2.weight.0"] >= 0).all()
 
 
+@pytest.mark.posix
 def test_a_child_may_train_though_the_fork_fell_into_a_fit():
     net = network()
     read, write = os.pipe()
@@ -370,6 +371,7 @@ def interrupted(code):
     return process.stdout.split()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(("moment", "steps"), [("on_iteration", 1), ("on_epoch_end", 5)])
 def test_ctrl_c_in_a_callback_ends_the_fit_with_a_warning_or_raises(moment, steps):
     assert (
@@ -395,6 +397,7 @@ for epochs in (1, 9):
     )
 
 
+@pytest.mark.posix
 def test_a_loop_ends_at_the_first_ctrl_c():
     assert interrupted("""
 fits = 0
@@ -407,6 +410,7 @@ except KeyboardInterrupt:
 """) == ["0"]
 
 
+@pytest.mark.posix
 def test_ctrl_c_in_a_checkpointed_fit_resumes(tmp_path):
     pytest.importorskip("safetensors", exc_type=ImportError)
     assert interrupted(f"""
@@ -429,6 +433,7 @@ assert digest(net) == digest(quiet) and net.history.epoch_loss == quiet.history.
 """) == ["raised"]
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     "call",
     [
@@ -460,6 +465,7 @@ except KeyboardInterrupt:
 """) == ["raised"]
 
 
+@pytest.mark.posix
 def test_handlers_that_callbacks_set_stay():
     assert interrupted("""
 for moment in ("on_fit_begin", "on_iteration", "on_epoch_end", "on_fit_end"):

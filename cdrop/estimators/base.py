@@ -22,8 +22,6 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from cdrop import storage
 from cdrop._checks import (
     check_unmasked,
-    drop_rate,
-    drop_rates,
     row_weights,
     truth_value,
     whole_number,
@@ -51,6 +49,7 @@ from cdrop.estimators.tasks import (
 )
 from cdrop.estimators.warn import warn
 from cdrop.network import Evaluation, Network
+from cdrop.rates import Rate, dropping, dropping_by_layer
 from cdrop.schedules import Epoch, Plateau, Schedule
 
 __all__ = ["BaseDropoutMLP", "named"]
@@ -123,13 +122,13 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         hidden_layer_sizes: int | Iterable[int] = (100,),
         activation: str = "relu",
         *,
-        dropout: float | Iterable[float] = 0.0,
-        input_dropout: float = 0.0,
+        dropout: float | Rate | Iterable[float | Rate] = 0.0,
+        input_dropout: float | Rate = 0.0,
         solver: str = "adam",
-        alpha: float = 0.0001,
+        alpha: float | Rate = 0.0001,
         max_norm: float | None = None,
         batch_size: int | str = "auto",
-        learning_rate: str | Schedule = "constant",
+        learning_rate: str | Schedule | Rate = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
@@ -138,7 +137,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         tol: float = 1e-4,
         verbose: bool | int = False,
         warm_start: bool = False,
-        momentum: float = 0.9,
+        momentum: float | Rate = 0.9,
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -272,14 +271,19 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def learning_rate_(self) -> float:
-        """Learning rate of the next epoch."""
-        rate = self._computed("learning_rate_", lambda net: net.learning_rate)
+        """Learning rate of the next epoch, or at the end of the last fit if the rate changes from step to step."""
+        rate = self._computed("learning_rate_", self._rate_of)
         assert rate is not None
         return rate
 
     @learning_rate_.setter
     def learning_rate_(self, value: float) -> None:
         self._assign("learning_rate_", value)
+
+    def _rate_of(self, net: Network) -> float | None:
+        if isinstance(self.learning_rate, Rate):
+            return self.learning_rate.of_step(net.history.iterations, 1, 1)
+        return net.learning_rate
 
     def _computed(self, name: str, compute: Callable[[Network], _Value]) -> _Value:
         """Return an attribute of the network; before the first fit, what was assigned."""
@@ -665,8 +669,8 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                     "(fit with warm_start=False)"
                 )
         now = {
-            "dropout": drop_rates("dropout", settings["dropout"], len(old.dropout)),
-            "input_dropout": drop_rate("input_dropout", settings["input_dropout"]),
+            "dropout": dropping_by_layer("dropout", settings["dropout"], len(old.dropout)),
+            "input_dropout": dropping("input_dropout", settings["input_dropout"]),
             **{name: settings[name] for name in old._loss_settings},
         }
         if any(getattr(old, name) != value for name, value in now.items()):
@@ -880,6 +884,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             and X.shape[1:] == (self.n_features_in_,)
             and len(X) > 0
             and X.flags.c_contiguous
+            and X.flags.aligned
             and "feature_names_in_" not in vars(self)
             and all_finite(X)
         )

@@ -26,6 +26,7 @@ from cdrop._labels import label_array, same_type, sorted_numbers
 from cdrop.estimators.base import BaseDropoutMLP
 from cdrop.estimators.scoring import Scoring
 from cdrop.network import Network
+from cdrop.rates import Rate
 from cdrop.schedules import Schedule
 from cdrop.uncertainty import ClassificationUncertainty
 
@@ -52,22 +53,22 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Units of each hidden layer.
     activation : {"relu", "logistic", "tanh", "identity", "leaky_relu"}, default "relu"
         Of the hidden layers.
-    dropout : float or sequence of float, default 0.0
+    dropout : float or cdrop.rates.Rate, or a sequence of them, default 0.0
         Probability of dropping a hidden unit in training, 0 to below 1, for all hidden layers or for each.
-    input_dropout : float, default 0.0
+    input_dropout : float or Rate, default 0.0
         The same for the input.
     solver : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"}, default "adam"
         Update rule. "sgd" has `momentum`, Nesterov's unless `nesterovs_momentum` is False, and none where `momentum` is
         0, all as in MLPClassifier; "momentum" and "nesterov" say which whatever `nesterovs_momentum` is. There is no
         "lbfgs", which has no minibatches.
-    alpha : float, default 0.0001
+    alpha : float or Rate, default 0.0001
         L2 penalty, divided by the sum of the minibatch's sample weights (its size without them) as in MLPClassifier;
         with "adamw" its weight decay, not divided.
     max_norm : float, optional
         Largest norm of a hidden unit's incoming weights, at least 1e-150. Default: no limit.
     batch_size : int or "auto", default "auto"
         "auto" is ``min(200, n_samples)``.
-    learning_rate : {"constant", "invscaling", "adaptive", "step", "cosine", "plateau"} or Schedule, default "constant"
+    learning_rate : {"constant", "invscaling", "adaptive", "step", "cosine", "plateau"}, Schedule or Rate
         How the rate continues from `learning_rate_init`, with every solver:
 
         - "invscaling": divided by ``(t + 1)**power_t`` after epochs of t rows in all;
@@ -76,7 +77,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         - "cosine": down along half a cosine over `max_iter` epochs;
         - "plateau": a fifth of it after more than ``n_iter_no_change // 2`` epochs without progress of the validation
           loss, or of the training loss where there are no validation rows;
-        - an object of `cdrop.schedules`: as it says, with its own first rate.
+        - an object of `cdrop.schedules` or `cdrop.rates`: as it says. A `Rate` without `steps` changes over the steps
+          of `max_iter` epochs.
     learning_rate_init : float, default 0.001
         Learning rate of the first epoch.
     power_t : float, default 0.5
@@ -112,7 +114,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         progress afresh; so does "adaptive" or "plateau", from the first rate. With `early_stopping` it counts afresh,
         too, where the best score was measured on other validation rows. Rates of dropout may change between fits,
         units and activation may not.
-    momentum : float, default 0.9
+    momentum : float or Rate, default 0.9
         At least 0 and below 1; of solvers "sgd", "momentum" and "nesterov".
     nesterovs_momentum : bool, default True
         Only of solver "sgd".
@@ -258,13 +260,13 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         hidden_layer_sizes: int | Iterable[int] = (100,),
         activation: str = "relu",
         *,
-        dropout: float | Iterable[float] = 0.0,
-        input_dropout: float = 0.0,
+        dropout: float | Rate | Iterable[float | Rate] = 0.0,
+        input_dropout: float | Rate = 0.0,
         solver: str = "adam",
-        alpha: float = 0.0001,
+        alpha: float | Rate = 0.0001,
         max_norm: float | None = None,
         batch_size: int | str = "auto",
-        learning_rate: str | Schedule = "constant",
+        learning_rate: str | Schedule | Rate = "constant",
         learning_rate_init: float = 0.001,
         power_t: float = 0.5,
         max_iter: int = 200,
@@ -276,7 +278,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         tol: float = 1e-4,
         verbose: bool | int = False,
         warm_start: bool = False,
-        momentum: float = 0.9,
+        momentum: float | Rate = 0.9,
         nesterovs_momentum: bool = True,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
@@ -550,7 +552,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         net = self.network_
         if self._multilabel or len(self.classes_) > 2:
             return net
-        both = Network(**{**net._settings(), "units": [*net.units[:-1], 2]}, threads=net.threads)
+        both = Network(
+            **{**net._settings_now(), "units": [*net.units[:-1], 2]}, threads=net.threads
+        )
         coefs, intercepts = net.coefs_, net.intercepts_
         coefs[-1] = np.hstack([-coefs[-1], coefs[-1]])
         intercepts[-1] = np.hstack([-intercepts[-1], intercepts[-1]])

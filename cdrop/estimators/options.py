@@ -19,6 +19,7 @@ from cdrop._threads import available_cpus
 from cdrop.estimators.scoring import Scoring, checked_scoring
 from cdrop.network import INTERRUPTS
 from cdrop.optimizers import Optimizer, get_optimizer
+from cdrop.rates import Rate, dropping, number_or_rate
 from cdrop.schedules import Schedule
 
 __all__ = ["SMALLEST_RATE", "Options", "checked_options", "design", "schedule", "seed", "threads"]
@@ -47,7 +48,7 @@ class Options:
     """What concerns the training; `batch_size` None is "auto"."""
 
     optimizer: Optimizer
-    l2: float
+    l2: float | Rate
     max_norm: float | None
     batch_size: int | None
     max_iter: int
@@ -64,7 +65,7 @@ class Options:
 def checked_options(estimator: Any) -> Options:
     """Check the parameters that concern the training; nothing of the estimator changes."""
     solver = choice("solver", estimator.solver, _SOLVERS)
-    alpha = finite_number("alpha", estimator.alpha)
+    alpha = number_or_rate("alpha", estimator.alpha, finite_number)
     size = estimator.batch_size
     fraction = finite_number("validation_fraction", estimator.validation_fraction)
     if not fraction < 1:
@@ -93,13 +94,13 @@ def checked_options(estimator: Any) -> Options:
     )
 
 
-def _optimizer(estimator: Any, solver: str, alpha: float) -> Optimizer:
+def _optimizer(estimator: Any, solver: str, alpha: float | Rate) -> Optimizer:
     """Return the update rule; "sgd" has the momentum that MLPClassifier gives it."""
-    momentum = finite_number("momentum", estimator.momentum)
+    momentum = number_or_rate("momentum", estimator.momentum, finite_number)
     nesterov = truth_value("nesterovs_momentum", estimator.nesterovs_momentum)
     if solver == "sgd" and momentum:
         solver = "nesterov" if nesterov else "momentum"
-    settings: dict[str, dict[str, float]] = {
+    settings: dict[str, dict[str, Any]] = {
         "sgd": {},
         "momentum": {"momentum": momentum},
         "nesterov": {"momentum": momentum},
@@ -132,12 +133,12 @@ def _named_as_here() -> Iterator[None]:
         raise type(error)(f"{_NAMES.get(name, name)} {rest}") from None
 
 
-def schedule(estimator: Any, options: Options, validated: bool, by_loss: bool) -> Schedule:
-    """Return the learning rate's schedule.
+def schedule(estimator: Any, options: Options, validated: bool, by_loss: bool) -> Schedule | Rate:
+    """Return the learning rate's schedule, or a rate that changes from step to step.
 
     `validated` says whether there are validation rows, `by_loss` whether early stopping goes by their loss.
     """
-    if isinstance(estimator.learning_rate, Schedule):
+    if isinstance(estimator.learning_rate, (Schedule, Rate)):
         return estimator.learning_rate
     kind = choice("learning_rate", estimator.learning_rate, _LEARNING_RATES)
     with _named_as_here():
@@ -180,7 +181,7 @@ def design(
     return {
         "units": (features, *widths, outputs),
         "dropout": (rates,) * len(widths) if as_array("dropout", rates).ndim == 0 else tuple(rates),
-        "input_dropout": finite_number("input_dropout", estimator.input_dropout),
+        "input_dropout": dropping("input_dropout", estimator.input_dropout),
         "activation": _ACTIVATIONS[activation],
         **loss,
         "initializer": "glorot",  # of the spread that MLPClassifier's has

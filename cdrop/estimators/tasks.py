@@ -92,7 +92,7 @@ class EpochTasks(Callback):
 
 def _copied(network: Network) -> Network:
     """Return a network that predicts as this one does now."""
-    copied = Network(**network._settings(), threads=network.threads)
+    copied = Network(**network._settings_now(), threads=network.threads)
     copied.set_weights(network.coefs_, network.intercepts_)
     copied._set_background(network._background)
     history = network.history

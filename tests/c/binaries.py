@@ -9,7 +9,7 @@ from pathlib import Path
 
 MACH_O, ARM64, X86_64 = 0xFEEDFACF, 0x0100000C, 0x01000007
 SYMTAB, LOAD_DYLIB, OLD_MINIMUM, BUILD_VERSION = 0x2, 0xC, 0x24, 0x32
-EXTERNAL, UNDEFINED, STAB = 0x01, 0x0, 0xE0
+EXTERNAL, UNDEFINED, TYPE, PRIVATE, STAB = 0x01, 0x0, 0x0E, 0x10, 0xE0
 
 
 @dataclass
@@ -44,13 +44,10 @@ def mach_o(data: bytes) -> Binary:
             symbols, count, strings, _ = words
             for i in range(count):
                 name, kind, _, _, _ = struct.unpack_from("<IBBHQ", data, symbols + 16 * i)
-                if (
-                    kind & EXTERNAL
-                    and not kind & STAB
-                    and kind & 0x0E != UNDEFINED
-                    and kind & 0x10 == 0
-                ):
-                    binary.exports.add(text_at(data, strings + name).removeprefix("_"))
+                symbol = text_at(data, strings + name).removeprefix("_")
+                hidden = kind & (STAB | PRIVATE) or kind & TYPE == UNDEFINED
+                if kind & EXTERNAL and not hidden and not symbol.startswith("_"):  # the linker's
+                    binary.exports.add(symbol)
         at += size
     return binary
 

@@ -161,24 +161,42 @@ size_t random_below(size_t n) { return (size_t)(random_bits() % n); }
 
 /* ---- Elements ------------------------------------------------------------------------------------------------ */
 
-double get(cdrop_dtype t, const void *p, size_t i)
-{
-    return t == CDROP_FLOAT64 ? ((const double *)p)[i] : (double)((const float *)p)[i];
-}
+#if defined(__x86_64__) && !defined(CDROP_HAS_FMA)
+#define BY_TARGET
+CDROP_TARGET_BEGIN("fma")
+#endif
+float fused_instruction_f32(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+double fused_instruction_f64(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#if defined(BY_TARGET)
+CDROP_TARGET_END
+#endif
 
-void put(cdrop_dtype t, void *p, size_t i, double value)
+int has_fused_instruction(void)
 {
-    if (t == CDROP_FLOAT64)
-        ((double *)p)[i] = value;
-    else
-        ((float *)p)[i] = (float)value;
+#if defined(BY_TARGET)
+    static int known, has;
+    if (!known) {
+        const char *before = cdrop_simd_active();
+        cdrop_select_simd("scalar");
+        has = cdrop_active_path() == &cdrop_path_scalar_fma;
+        cdrop_select_simd(before);
+        known = 1;
+    }
+    return has;
+#elif defined(CDROP_HAS_FMA)
+    return 1;
+#else
+    return 0;
+#endif
 }
-
-double rounded(cdrop_dtype t, double value) { return t == CDROP_FLOAT64 ? value : (double)(float)value; }
 
 double fused(cdrop_dtype t, double a, double b, double c)
 {
-    return t == CDROP_FLOAT64 ? cdrop_fma_f64(a, b, c) : (double)cdrop_fma_f32((float)a, (float)b, (float)c);
+    const int has = has_fused_instruction();
+    if (t == CDROP_FLOAT64)
+        return has ? fused_instruction_f64(a, b, c) : cdrop_fma_f64(a, b, c);
+    const float x = (float)a, y = (float)b, z = (float)c;
+    return (double)(has ? fused_instruction_f32(x, y, z) : cdrop_fma_f32(x, y, z));
 }
 
 size_t first_difference(cdrop_dtype t, const void *a, const void *b, size_t n)

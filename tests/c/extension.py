@@ -71,7 +71,7 @@ def headers(folder: Path, windows: bool) -> Path:
     return include
 
 
-def import_library(folder: Path) -> Path:
+def import_library(folder: Path, cpu: str) -> Path:
     """Make the library through which a linker for Windows finds python3.dll: the limited API, and no other name."""
     symbols = [(known, "") for known in FUNCTIONS.values()] + [
         (known, " DATA") for known in DATAS.values()
@@ -82,7 +82,7 @@ def import_library(folder: Path) -> Path:
         if (symbol.added.major, symbol.added.minor) <= LIMITED
     ]
     (folder / "python3.def").write_text("LIBRARY python3.dll\nEXPORTS\n" + "\n".join(sorted(known)))
-    tool = [sys.executable, "-m", "ziglang", "dlltool", "-m", "i386:x86-64"]
+    tool = [sys.executable, "-m", "ziglang", "dlltool", "-m", cpu]
     run(*tool, "-d", folder / "python3.def", "-l", folder / "libpython3.a")
     return folder / "libpython3.a"
 
@@ -98,7 +98,8 @@ def main(system: str, compiler: str, output: str, *objects: str) -> None:
         limited = f"-DPy_LIMITED_API=0x03{LIMITED[1]:02X}0000"
         command = [*shlex.split(compiler), "-Wno-error", "-w", limited, "-DCYTHON_LIMITED_API=1"]
         found = [f"-I{headers(folder, windows)}", f"-I{ROOT / 'src_c'}"]
-        link = [import_library(folder)] if windows else ["-Wl,-undefined,dynamic_lookup"]
+        cpu = "arm64" if "aarch64" in compiler else "i386:x86-64"
+        link = [import_library(folder, cpu)] if windows else ["-Wl,-undefined,dynamic_lookup"]
         shared = ["-shared", "-o", output]
         run(*command, *found, *shared, source, stub, *objects, *link)
     data = Path(output).read_bytes()

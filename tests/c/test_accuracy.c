@@ -103,6 +103,13 @@ static const function functions[] = {
     {"log1p", our_log1p, log1pl, CDROP_FLOAT64, 0, 1, 2.1},
 };
 
+/* Some C libraries compute in double what they return as long double (musl on RISC-V), and in others the types are one. */
+static double error_of_truth(cdrop_dtype t)
+{
+    const volatile long double x = 1;
+    return t == CDROP_FLOAT64 && expl(x) == (long double)(double)expl(x) ? 1 : 0;
+}
+
 static void test_accuracy(void)
 {
     for (size_t i = 0; i < COUNT(functions); i++) {
@@ -110,7 +117,7 @@ static void test_accuracy(void)
         const double worst = worst_error(f->t, f->ours, f->truth, f->low, f->high);
         check_case("%s %s", f->name, DTYPE_NAME(f->t));
         printf("  %-7s %s on [%g, %g]: %.2f ulp\n", f->name, DTYPE_NAME(f->t), f->low, f->high, worst);
-        CHECK(worst <= f->bound, "%g ulp between %g and %g", worst, f->low, f->high);
+        CHECK(worst <= f->bound + error_of_truth(f->t), "%g ulp between %g and %g", worst, f->low, f->high);
     }
 }
 

@@ -127,15 +127,15 @@ static void set_weights(cdrop_network *network, const run *r, cdrop_dtype t)
     free(weight);
 }
 
-static cdrop_network *make_network(const run *r, cdrop_dtype t)
+static cdrop_network *make_dropping(const run *r, cdrop_dtype t, const uint64_t *keep, const int *varies)
 {
     static const double numbers[] = {0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 0.95}; /* quantiles, Huber's delta */
-    const uint64_t keep[] = {r->input_keep, HALF, HALF};
     const cdrop_design design = {
         .dtype = t,
         .layers = r->layers,
         .units = r->units,
         .keep = keep,
+        .varies = varies,
         .scale_in_training = r->scale_in_training,
         .activation = r->activation,
         .loss = r->loss,
@@ -147,6 +147,12 @@ static cdrop_network *make_network(const run *r, cdrop_dtype t)
         abort();
     set_weights(network, r, t);
     return network;
+}
+
+static cdrop_network *make_network(const run *r, cdrop_dtype t)
+{
+    const uint64_t keep[] = {r->input_keep, HALF, HALF};
+    return make_dropping(r, t, keep, NULL);
 }
 
 static cdrop_status train_step(cdrop_network *network, const run *r, cdrop_dtype t, int step, int threads, double *loss)
@@ -236,6 +242,8 @@ static void test_run(const run *r, cdrop_dtype t)
             const int threads = n < COUNT(thread_counts) ? thread_counts[n] : 2;
             const side s = n < COUNT(thread_counts) ? AS_COUNTED : n == COUNT(thread_counts) ? ON_LISTS : DENSE;
             double first = 0, last = 0;
+            if (n && !IN_SHORT((size_t)(r - runs) + n + (size_t)t, 3))
+                continue;
             cdrop_select_simd(cdrop_simd_usable(i));
             const uint64_t hash = train(r, t, threads, s, &first, &last);
             check_case("%s %s, %s, %d threads, %s", r->name, DTYPE_NAME(t), cdrop_simd_active(), threads,
@@ -438,6 +446,52 @@ static void test_callers_at_once(void)
     }
 }
 
+static void copy_network(cdrop_network *to, const cdrop_network *from, const run *r)
+{
+    double *weight = malloc(MOST_WEIGHTS * sizeof *weight), bias[MOST_UNITS];
+    for (size_t l = 0; l < r->layers; l++)
+        for (int part = CDROP_WEIGHT; part <= CDROP_STATE2; part++) {
+            cdrop_network_get(from, l, (cdrop_part)part, weight, bias);
+            cdrop_network_set(to, l, (cdrop_part)part, weight, bias);
+        }
+    free(weight);
+}
+
+/* Each step is that of a network which was made with the probabilities of this step, and so is a prediction after it. */
+static void test_changing_keep(const run *r, cdrop_dtype t)
+{
+    static const uint64_t keeps[][3] = {{CDROP_KEEP_ALL, HALF, CDROP_KEEP_ALL},
+                                        {CDROP_KEEP_ALL, CDROP_KEEP_ALL, CDROP_KEEP_ALL},
+                                        {HALF + 1, HALF / 2, HALF},
+                                        {CDROP_KEEP_ALL - 1, 1, HALF},
+                                        {HALF, HALF, CDROP_KEEP_ALL}};
+    static const int varies[] = {1, 1, 1};
+    const cdrop_batch all = {.x = t == CDROP_FLOAT32 ? (const void *)inputs_f32 : inputs, .n = SAMPLES};
+    const size_t n_outputs = SAMPLES * r->units[r->layers];
+    double *outputs = malloc(2 * n_outputs * sizeof *outputs), losses[2];
+    cdrop_network *varying = make_dropping(r, t, keeps[1], varies);
+    for (int step = 1; step <= (int)COUNT(keeps); step++) {
+        cdrop_network *fixed = make_dropping(r, t, keeps[step - 1], NULL);
+        copy_network(fixed, varying, r);
+        cdrop_network_set_keep(varying, keeps[step - 1]);
+        cdrop_network *both[] = {fixed, varying};
+        int failed = 0;
+        uint64_t predicted[2];
+        for (int i = 0; i < 2; i++) {
+            failed |= train_step(both[i], r, t, step, 2, &losses[i]) != CDROP_OK;
+            failed |= cdrop_network_predict(both[i], outputs, &all, CDROP_PROBABILITIES, 1) != CDROP_OK;
+            predicted[i] = hash_elements(HASH_OF_NOTHING, t, outputs, n_outputs);
+        }
+        check_case("%s %s, changing keep, step %d", r->name, DTYPE_NAME(t), step);
+        CHECK(!failed && losses[0] == losses[1], "loss %g, not %g", losses[1], losses[0]);
+        CHECK(hash_network(fixed, r, t) == hash_network(varying, r, t), "other weights");
+        CHECK(predicted[0] == predicted[1], "other predictions");
+        cdrop_network_free(fixed);
+    }
+    cdrop_network_free(varying);
+    free(outputs);
+}
+
 int main(void)
 {
     make_data();
@@ -445,6 +499,7 @@ int main(void)
     for (cdrop_dtype t = 0; t < DTYPES; t++) {
         for (size_t i = 0; i < COUNT(runs); i++) {
             test_run(&runs[i], t);
+            test_changing_keep(&runs[i], t);
             if (runs[i].max_norm == 0)
                 continue;
             test_norms_of(&runs[i], t);

@@ -1,0 +1,535 @@
+"""Rates that change from step to step: of dropout, learning, L2, weight decay and momentum.
+
+A rate is a function of progress: the share of the training that is done before a step, from 0 to below 1. No function
+of the C library that rounds differently elsewhere is used, so that a seed gives the same weights everywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cdrop._checks import drop_rate, drop_rates, finite_number, whole_number
+
+__all__ = [
+    "Constant",
+    "CosLog4",
+    "Cosine",
+    "Curriculum",
+    "Early",
+    "FlatCos",
+    "Function",
+    "Late",
+    "Linear",
+    "Piecewise",
+    "Rate",
+    "get_rate",
+]
+
+_TRIED = 200  # places at which a rate is evaluated before the training begins
+_LN2 = 0.6931471805599453
+# In two parts, of which the first has so few digits that its products with small integers are exact.
+_LN2_HIGH, _LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10
+
+
+@dataclass(frozen=True, repr=False)
+class Rate:
+    """What all rates share; a class of your own defines `at`.
+
+    Parameters
+    ----------
+    steps : int, optional
+        Keyword only. The rate changes over this many steps of the network's life, counted over all calls of
+        `cdrop.Network.fit` and `cdrop.Network.train_step`, and stays at its end after them. Default: over the steps of
+        each fit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a setting is not as its class says.
+    """
+
+    _: KW_ONLY
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            whole_number("steps", self.steps, 1, 2**53)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in ("steps", "points", "function"):
+                object.__setattr__(self, field.name, finite_number(field.name, value))
+
+    def __repr__(self) -> str:
+        """Return the call that makes it."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        steps = fields.pop("steps")
+        shown = [f"{name}={value!r}" for name, value in fields.items()]
+        shown += [] if steps is None else [f"steps={steps}"]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    @property
+    def name(self) -> str:
+        """The rate's name, as `get_rate` takes it."""
+        return type(self).__name__.lower()
+
+    def at(self, progress: float) -> float:
+        """Return the rate of a step.
+
+        Parameters
+        ----------
+        progress : float
+            Steps done divided by all steps: 0 in the first step; 1 after the last, if `steps` is set.
+        """
+        raise NotImplementedError
+
+    def of_step(self, number: int, done: int, total: int | None) -> float:
+        """Return the rate of a step.
+
+        Parameters
+        ----------
+        number : int
+            Steps of the network's life before this one.
+        done, total : int
+            Steps of this fit before this one, and in all; None outside of a fit, where `steps` must be set.
+        """
+        if self.steps is not None:
+            return self.at(min(number / self.steps, 1.0))
+        if total is None:
+            raise ValueError(
+                f"{self!r} changes over the steps of a fit; expected {type(self).__name__}(..., steps=...) outside of "
+                "one"
+            )
+        return self.at(done / total)
+
+
+@dataclass(frozen=True, repr=False)
+class Constant(Rate):
+    """The same rate in every step, as a number.
+
+    Parameters
+    ----------
+    value : float
+    """
+
+    value: float
+
+    def at(self, progress: float) -> float:
+        """As `Rate.at`."""
+        return self.value
+
+
+@dataclass(frozen=True, repr=False)
+class Linear(Rate):
+    """From `first` to `last` along a line.
+
+    Parameters
+    ----------
+    first, last : float
+    """
+
+    first: float
+    last: float
+
+    def at(self, progress: float) -> float:
+        """As `Rate.at`."""
+        return self.first + (self.last - self.first) * progress
+
+
+@dataclass(frozen=True, repr=False)
+class Cosine(Rate):
+    """From `first` to `last` along half a cosine.
+
+    Parameters
+    ----------
+    first : float
+    last : float, default 0.0
+
+    References
+    ----------
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts" (2017), equation 5, without restarts.
+    """
+
+    first: float
+    last: float = 0.0
+
+    def at(self, progress: float) -> float:
+        """As `Rate.at`."""
+        return self.last + (self.first - self.last) * _half_cosine(progress)
+
+
+@dataclass(frozen=True, repr=False)
+class FlatCos(Rate):
+    """`value` for the first half of the training, then down to 0 along half a cosine.
+
+    Parameters
+    ----------
+    value : float
+
+    References
+    ----------
+    Holzmüller, Grinsztajn and Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees on tabular data",
+    NeurIPS 2024, section 3: RealMLP's schedule of dropout and weight decay.
+    """
+
+    value: float
+
+    def at(self, progress: float) -> float:
+        """As `Rate.at`."""
+        return self.value * (1.0 if progress < 0.5 else _half_cosine(2 * progress - 1))
+
+
+@dataclass(frozen=True, repr=False)
+class CosLog4(Rate):
+    """Four cycles between 0 and `value`, each twice as long as the one before.
+
+    ``value * (1 - cos(2 pi log2(1 + 15 progress))) / 2``
+
+    Parameters
+    ----------
+    value : float
+
+    References
+    ----------
+    Holzmüller, Grinsztajn and Steinwart, "Better by default: strong pre-tuned MLPs and boosted trees on tabular data",
+    NeurIPS 2024, section 3: RealMLP's learning rate.
+    """
+
+    value: float
+
+    def at(self, progress: float) -> float:
+        """As `Rate.at`."""
+        cycle = _log2(1 + 15 * progress) % 1.0
+        return self.value * (1 - _half_cosine(min(2 * cycle, 2 - 2 * cycle)))
+
+
+@dataclass(frozen=True, repr=False)
+class Early(Rate):
+    """`value` up to a share of the training, 0 from then on.
+
+    Parameters
+    ----------
+    value : float
+    until : float
+        Share of the training, above 0, at most 1.
+
+    References
+    ----------
+    Liu, Xu, Jin, Shen and Darrell, "Dropout reduces underfitting", ICML 2023: early dropout.
+    """
+
+    value: float
+    until: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_share("until", self.until)
+
+    def at(self, progress: float) -> float:
+        """As `Rate.at`."""
+        return self.value if progress < self.until else 0.0
+
+
+@dataclass(frozen=True, repr=False)
+class Late(Rate):
+    """0 up to a share of the training, `value` from then on.
+
+    Parameters
+    ----------
+    value : float
+    start : float
+        Share of the training, above 0, at most 1.
+
+    References
+    ----------
+    Liu, Xu, Jin, Shen and Darrell, "Dropout reduces underfitting", ICML 2023: late dropout.
+    """
+
+    value: float
+    start: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_share("start", self.start)
+
+    def at(self, progress: float) -> float:
+        """As `Rate.at`."""
+        return 0.0 if progress < self.start else self.value
+
+
+@dataclass(frozen=True, repr=False)
+class Curriculum(Rate):
+    """From 0 towards `value`, fast at first: ``value * (1 - exp(-gamma * progress))``.
+
+    Parameters
+    ----------
+    value : float
+    gamma : float, default 10.0
+        Above 0, at most 700.
+
+    References
+    ----------
+    Morerio, Cavazza, Volpi, Vidal and Murino, "Curriculum dropout", ICCV 2017, equation 3.
+    """
+
+    value: float
+    gamma: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.gamma <= 700:
+            raise ValueError(f"gamma is {self.gamma!r}; expected a number above 0, at most 700")
+
+    def at(self, progress: float) -> float:
+        """As `Rate.at`."""
+        return self.value * (1 - _exp_of_minus(self.gamma * progress))
+
+
+@dataclass(frozen=True, repr=False)
+class Piecewise(Rate):
+    """Lines between points.
+
+    Parameters
+    ----------
+    points : sequence of (float, float)
+        Progress and rate, progress from 0 to 1 and ascending. Before the first point and after the last the rate is
+        theirs.
+
+    Examples
+    --------
+    >>> rate = Piecewise([(0.0, 0.1), (0.5, 0.1), (1.0, 0.0)])
+    >>> [rate.at(0.25), rate.at(0.75)]
+    [0.1, 0.05]
+    """
+
+    points: Sequence[tuple[float, float]]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "points", _checked_points(self.points))
+
+    def at(self, progress: float) -> float:
+        """As `Rate.at`."""
+        before = self.points[0]
+        for after in self.points:
+            if progress < after[0]:
+                if before is after:
+                    break
+                part = (progress - before[0]) / (after[0] - before[0])
+                return before[1] + (after[1] - before[1]) * part
+            before = after
+        return before[1]
+
+
+@dataclass(frozen=True, repr=False)
+class Function(Rate):
+    """A function of your own.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the progress, returns the rate. A network with one cannot be saved or pickled, because a file holds no
+        code.
+    """
+
+    function: Callable[[float], float]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(self.function):
+            raise TypeError(f"function is {self.function!r}; expected a callable")
+
+    def at(self, progress: float) -> float:
+        """As `Rate.at`."""
+        return self.function(progress)
+
+
+_RATES: dict[str, type[Rate]] = {
+    kind.__name__.lower(): kind
+    for kind in (
+        Constant,
+        Linear,
+        Cosine,
+        FlatCos,
+        CosLog4,
+        Early,
+        Late,
+        Curriculum,
+        Piecewise,
+        Function,
+    )
+}
+
+
+def get_rate(rate: str | Rate, *values: Any, **settings: Any) -> Rate:
+    """Return a rate from its name, or the one given.
+
+    Parameters
+    ----------
+    rate : str or Rate
+        ``"constant"``, ``"linear"``, ``"cosine"``, ``"flatcos"``, ``"coslog4"``, ``"early"``, ``"late"``,
+        ``"curriculum"``, ``"piecewise"`` or ``"function"``.
+    *values, **settings
+        The rate's own settings, in the order of its class or by name; only with a name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such rate or setting.
+
+    Examples
+    --------
+    >>> get_rate("early", 0.5, until=0.3)
+    Early(value=0.5, until=0.3)
+    """
+    if isinstance(rate, Rate):
+        if values or settings:
+            raise TypeError(f"rate is an object; expected its settings in it, not {settings!r}")
+        return rate
+    if not isinstance(rate, str) or rate not in _RATES:
+        raise ValueError(f"rate is {rate!r}; expected one of {', '.join(map(repr, _RATES))}")
+    kind = _RATES[rate]
+    names = [field.name for field in dataclasses.fields(kind)]
+    unknown = [name for name in settings if name not in names]
+    if unknown:
+        raise TypeError(f"{unknown[0]} is not a setting of {rate}; expected {', '.join(names)}")
+    return kind(*values, **settings)
+
+
+# ---- For the modules that use rates ---------------------------------------------------------------------------------
+
+_Check = Callable[[str, Any], float]
+
+
+class Moment(NamedTuple):
+    """A step: of the network's life, and of its fit, as `Rate.of_step` takes them."""
+
+    number: int
+    done: int = 0
+    total: int | None = None
+
+
+def number_or_rate(name: str, value: Any, check: _Check) -> float | Rate:
+    """Return a checked number, or a rate whose values `check` accepts all along the training."""
+    if not isinstance(value, Rate):
+        return check(name, value)
+    for i in range(_TRIED + 1):
+        progress = i / _TRIED
+        check(f"{name}, {value!r} at progress {progress:g},", value.at(progress))
+    return value
+
+
+def now(name: str, value: float | Rate, moment: Moment, check: _Check) -> float:
+    """Return a number as it is, or the checked value of a rate."""
+    if not isinstance(value, Rate):
+        return value
+    return check(f"{name}, {value!r} in step {moment.number + 1},", value.of_step(*moment))
+
+
+def dropping(name: str, value: Any) -> float | Rate:
+    """Return a checked rate of dropping, constant or not."""
+    return number_or_rate(name, value, drop_rate)
+
+
+def dropping_by_layer(name: str, value: Any, hidden: int) -> tuple[float | Rate, ...]:
+    """Return a rate of dropping for each hidden layer, given one for all or a sequence."""
+    if isinstance(value, Rate):
+        return (dropping(name, value),) * hidden
+    sequence = value.tolist() if isinstance(value, np.ndarray) else value
+    if not isinstance(sequence, (list, tuple)) or not any(isinstance(r, Rate) for r in sequence):
+        return drop_rates(name, value, hidden)
+    numbers = [0.0 if isinstance(rate, Rate) else rate for rate in sequence]
+    drop_rates(name, numbers, hidden)  # checks the length and the numbers
+    return tuple(dropping(f"{name}[{i}]", rate) for i, rate in enumerate(sequence))
+
+
+def encoded(value: Any) -> Any:
+    """Return a rate as JSON holds it, {"rate": name, setting: value, ...}; other values as they are."""
+    if not isinstance(value, Rate):
+        return value
+    check_ours("rate", value)
+    settings = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if settings["steps"] is None:
+        del settings["steps"]
+    return {"rate": value.name, **settings}
+
+
+def decoded(value: Any) -> Any:
+    """Undo `encoded`, also of what JSON made of tuples."""
+    if not isinstance(value, Mapping):
+        return value
+    settings = dict(value)
+    if "rate" not in settings or settings["rate"] == "function":
+        raise ValueError(
+            f"a rate is {value!r}; expected one of {', '.join(_RATES)} with its settings"
+        )
+    return get_rate(settings.pop("rate"), **settings)
+
+
+def check_ours(name: str, rate: Rate) -> None:
+    """Raise if a file could not be read again: reading finds classes by name, and a file holds no code."""
+    if type(rate).__module__ != __name__ or isinstance(rate, Function):
+        raise TypeError(
+            f"{name} is {rate!r}; expected a rate of cdrop.rates that is not a Function, because a file holds no code"
+        )
+
+
+# ---- Arithmetic ------------------------------------------------------------------------------------------------------
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 < value <= 1:
+        raise ValueError(
+            f"{name} is {value!r}; expected a share of the training above 0, at most 1"
+        )
+
+
+def _checked_points(points: Any) -> tuple[tuple[float, float], ...]:
+    expected = "pairs (progress, rate), progress ascending from 0 to 1"
+    try:
+        pairs = tuple((float(progress), float(rate)) for progress, rate in points)
+    except (TypeError, ValueError):
+        raise TypeError(f"points is {points!r}; expected {expected}") from None
+    places = [progress for progress, _ in pairs]
+    good = all(0 <= progress <= 1 and math.isfinite(rate) for progress, rate in pairs)
+    if not pairs or not good or any(b <= a for a, b in pairwise(places)):
+        raise ValueError(f"points is {points!r}; expected {expected}")
+    return pairs
+
+
+def _half_cosine(share: float) -> float:
+    """Return (1 + cos(pi share)) / 2, from 1 down to 0, which is cos(pi share / 2)**2."""
+    a = math.pi / 2 * share
+    term, total = 1.0, 1.0
+    for k in range(1, 13):  # the next term is below 2**-52
+        term *= -a * a / ((2 * k - 1) * (2 * k))
+        total += term
+    return total * total
+
+
+def _exp_of_minus(x: float) -> float:
+    """Return exp(-x), x from 0 to 700: a power of 2 times the series of what is left."""
+    power = round(x / _LN2)
+    rest = (power * _LN2_HIGH - x) + power * _LN2_LOW
+    term, total = 1.0, 1.0
+    for k in range(1, 18):
+        term *= rest / k
+        total += term
+    return math.ldexp(total, -power)
+
+
+def _log2(x: float) -> float:
+    """Return the binary logarithm of a number of at least 1, by the series of atanh."""
+    mantissa, exponent = math.frexp(x)  # 0.5 to below 1
+    z = (2 * mantissa - 1) / (2 * mantissa + 1)  # of 1 to below 2: at most 1 / 3
+    power, total = z, 0.0
+    for k in range(1, 37, 2):
+        total += power / k
+        power *= z * z
+    return exponent - 1 + 2 * total / _LN2
