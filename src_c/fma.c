@@ -5,8 +5,9 @@
 #include <stdint.h>
 #include <string.h>
 
-/* A double has more than two bits beside those of a float: a sum whose last bit is set where something was lost rounds
- * to the float that the exact sum rounds to. The product of two floats is exact, and so is what the sum lost (Knuth). */
+/* A double has more than two bits in addition to those of a float: a sum whose last bit is set where something was lost
+ * rounds to the float that the exact sum rounds to. The product of two floats is exact, and so is what the sum lost
+ * (Knuth). */
 float cdrop_fma_f32(float a, float b, float c)
 {
     const double product = (double)a * b, sum = product + c, from_c = sum - product;
