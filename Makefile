@@ -221,11 +221,13 @@ browser: $(STAMPS)/packages-build,browser $(STAMPS)/extension ## Build the page 
 # A configuration has a compiler (else CC), flags, a command that runs its programs, and programs that it does without;
 # names of Debian packages for a command that is missing.
 
+# A part of the cases, where programs are slow.
+SHORT := -DCHECK_SHORT
 ZIG  := $(PY) -m ziglang cc
 QEMU := qemu-user-static
 
 CC_neon    := aarch64-linux-gnu-gcc
-FLAGS_neon := -static -DCHECK_SHORT
+FLAGS_neon := -static $(SHORT)
 # The default CPU of qemu 7.2 computes wrong products.
 RUN_neon   := qemu-aarch64-static -cpu cortex-a76
 APT_neon   := gcc-aarch64-linux-gnu libc6-dev-arm64-cross $(QEMU)
@@ -243,19 +245,19 @@ RUN_macos-x86_64 := $(PY) tests/c/binaries.py x86_64 10.15
 CC_musl     := $(ZIG) -target x86_64-linux-musl
 CC_i686     := $(ZIG) -target x86-linux-musl
 CC_ppc64le  := $(ZIG) -target powerpc64le-linux-musl
-FLAGS_ppc64le := -DCHECK_SHORT
+FLAGS_ppc64le := $(SHORT)
 RUN_ppc64le := qemu-ppc64le-static
 CC_riscv64  := $(ZIG) -target riscv64-linux-musl
-FLAGS_riscv64 := -DCHECK_SHORT
+FLAGS_riscv64 := $(SHORT)
 RUN_riscv64 := qemu-riscv64-static
 CC_s390x    := $(ZIG) -target s390x-linux-musl
-FLAGS_s390x := -DCHECK_SHORT
+FLAGS_s390x := $(SHORT)
 RUN_s390x   := qemu-s390x-static
 APT_ppc64le := $(QEMU)
 APT_riscv64 := $(QEMU)
 APT_s390x   := $(QEMU)
 
-FLAGS_sanitize := -DCHECK_SHORT -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+FLAGS_sanitize := $(SHORT) -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 CC_thread      := clang-19
 FLAGS_thread   := -O1 -g -fno-omit-frame-pointer -fsanitize=thread
 # Workers live until the process ends, and what the C library holds for them is not lost.

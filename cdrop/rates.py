@@ -29,6 +29,7 @@ __all__ = [
     "Linear",
     "Piecewise",
     "Rate",
+    "from_text",
     "get_rate",
 ]
 
@@ -401,6 +402,58 @@ def get_rate(rate: str | Rate, *values: Any, **settings: Any) -> Rate:
         raise TypeError(f"{unknown[0]} is not a setting of {rate}; expected {', '.join(names)}")
     return kind(*values, **settings)
 
+
+def from_text(schedule: str, value: float) -> float | Rate:
+    """Return a rate whose largest value is given, from its name and setting, as commands take them.
+
+    Parameters
+    ----------
+    schedule : str
+        ``"constant"``, ``"linear"`` or ``"cosine"`` (down to 0), ``"flatcos"``, ``"coslog4"``, ``"early:SHARE"``,
+        ``"late:SHARE"``, ``"curriculum"`` or ``"curriculum:GAMMA"``.
+    value : float
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no such rate, or its setting is out of range.
+
+    Examples
+    --------
+    >>> from_text("early:0.3", 0.5)
+    Early(value=0.5, until=0.3)
+    """
+    name, colon, setting = schedule.partition(":") if isinstance(schedule, str) else ("", "", "")
+    if name in _WITHOUT_SETTING and not colon:
+        return _WITHOUT_SETTING[name](value)
+    if name in _WITH_SETTING:
+        try:
+            number = float(setting)
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number):
+            finite_number("value", value)
+            try:
+                return _WITH_SETTING[name](value, number)
+            except ValueError as error:
+                raise ValueError(f"schedule is {schedule!r}: {error}") from None
+    expected = [*_WITHOUT_SETTING, *(f"{kind}:NUMBER" for kind in _WITH_SETTING)]
+    raise ValueError(f"schedule is {schedule!r}; expected one of {', '.join(expected)}")
+
+
+_WITHOUT_SETTING: dict[str, Callable[[float], float | Rate]] = {
+    "constant": lambda value: Constant(value).value,
+    "linear": lambda value: Linear(value, 0.0),
+    "cosine": Cosine,
+    "flatcos": FlatCos,
+    "coslog4": CosLog4,
+    "curriculum": Curriculum,
+}
+_WITH_SETTING: dict[str, Callable[[float, float], Rate]] = {
+    "early": Early,
+    "late": Late,
+    "curriculum": Curriculum,
+}
 
 # ---- For the modules that use rates ---------------------------------------------------------------------------------
 

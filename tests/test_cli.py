@@ -138,7 +138,7 @@ def test_each_example_of_the_help_is_a_command_that_parses():
     examples = re.findall(
         r"^  (cdrop .*)$", cli_options.COMPARE_EXAMPLES + cli_options.PAPER_EXAMPLES, re.MULTILINE
     )
-    assert len(examples) == 12
+    assert len(examples) == 13
     for example in examples:
         cli.build_parser().parse_args(shlex.split(example)[1:])
 

@@ -459,6 +459,11 @@ OTHERS = {
     "rates.Function": Call(
         rates.Function, {"function": math.sqrt}, {"function": [None, 0.1, "sqrt", []], **STEPS}
     ),
+    "rates.from_text": Call(
+        rates.from_text,
+        {"schedule": "early:0.5", "value": 0.1},
+        {"schedule": [*NO_NAME, "early", "early:0"], "value": FRACTION},
+    ),
     "rates.get_rate": Call(
         rates.get_rate,
         {"rate": "constant", "value": 0.1},
@@ -633,7 +638,7 @@ OTHERS = {
     "Dataset.to_features": Call(
         SMALL.to_features, {}, {"dtype": ["float16", "i4", int, complex, "nonsense", 3, [], object]}
     ),
-    "Settings": made(Settings, SETTINGS),
+    "Settings": made(Settings, {**SETTINGS, "schedule": [*NO_NAME, "early", "early:0"]}),
     "compare": Call(
         compared,
         {"network": FakeTrainer()},
@@ -773,6 +778,7 @@ OTHERS = {
             "train_size": ["0", "-1", "1.5", "a", ""],
             "test_share": ["0", "1", "-0.1", "nan", "inf", "a", ""],
             **each(("learning_rate", "l2"), ["-0.1", "nan", "inf", "a", ""]),
+            "schedule": ["", "early", "early:0", "early:a", "linear:1", "nonsense"],
             "optimizer": ["SGD", "", "nonsense"],
         },
         "2",

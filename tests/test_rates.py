@@ -11,6 +11,7 @@ from conftest import digest, problem
 import cdrop
 from cdrop import DropoutMLPClassifier, Network, reference
 from cdrop.callbacks import Callback
+from cdrop.experiments import Settings
 from cdrop.optimizers import AdamW, Momentum
 from cdrop.rates import (
     Constant,
@@ -24,6 +25,7 @@ from cdrop.rates import (
     Linear,
     Piecewise,
     Rate,
+    from_text,
     get_rate,
 )
 
@@ -99,6 +101,34 @@ def test_progress_is_that_of_the_fit_or_of_the_life():
 def test_bad_settings_are_named(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("constant", 0.4),
+        ("linear", Linear(0.4, 0.0)),
+        ("cosine", Cosine(0.4)),
+        ("flatcos", FlatCos(0.4)),
+        ("coslog4", CosLog4(0.4)),
+        ("early:0.3", Early(0.4, until=0.3)),
+        ("late:0.5", Late(0.4, start=0.5)),
+        ("curriculum", Curriculum(0.4)),
+        ("curriculum:5", Curriculum(0.4, gamma=5.0)),
+    ],
+)
+def test_commands_name_rates(text, rate):
+    assert from_text(text, 0.4) == rate
+    arms = Settings(dropout=0.4, schedule=text, sweep=(0.2,)).arms()
+    assert arms["with"]["dropout"] == rate
+    assert arms["dropout 0.2"]["dropout"] == from_text(text, 0.2)
+    assert arms["without"]["dropout"] == 0.0
+
+
+@pytest.mark.parametrize("text", ["early", "early:", "early:nan", "early:2", "linear:1", "flat", 3])
+def test_bad_names_of_rates_are_refused(text):
+    with pytest.raises(ValueError, match="expected"):
+        Settings(schedule=text)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ __all__ = ["run"]
 
 WORTH_JOBS = 20  # runs: below that, starting processes takes what they save
 MOST_REPEATS = 100  # of --until-decided
-_ARTICLE = ("iterations", "batch_size", "dropout", "optimizer", "sweep")
+_ARTICLE = ("iterations", "batch_size", "dropout", "schedule", "optimizer", "sweep")
 _TUNED = ("rates", "epochs")
 
 

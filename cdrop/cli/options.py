@@ -39,6 +39,8 @@ examples:
       the article's network and settings on a table
   cdrop compare --repeats 20 --sweep 0.1,0.2,0.3,0.5,0.7 --report out.html
       more probabilities of dropping; a page with pictures
+  cdrop compare --schedule early:0.3
+      dropout in the first 30 % of the iterations alone
   cdrop compare --repeats 500 --checkpoint kept --resume
       starts, or resumes where it was killed
 
@@ -289,6 +291,13 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
         help="article: probability of dropping a hidden unit in the arm with dropout (default: 0.5)",
     )
     add(
+        "--schedule",
+        type=_schedule,
+        metavar="NAME[:X]",
+        help="article: how that probability changes from step to step: early:0.3 (in the first 30 %% of the steps), "
+        "late:0.5, linear, cosine, flatcos, coslog4 or curriculum (default: constant)",
+    )
+    add(
         "--sweep",
         type=_list(_number(0, 1)),
         metavar="P,...",
@@ -456,3 +465,14 @@ def _number(low: float, high: float, *, low_open: bool = False) -> Callable[[str
         return value
 
     return parse
+
+
+def _schedule(text: str) -> str:
+    """Check the name and setting of a rate."""
+    from cdrop.rates import from_text
+
+    try:
+        from_text(text, 0.5)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("schedule is ")) from None
+    return text

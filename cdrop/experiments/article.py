@@ -18,6 +18,7 @@ from cdrop.datasets import Dataset, Table
 from cdrop.experiments.paired import paired_experiment
 from cdrop.experiments.results import Claim, ExperimentResult, Preset, Published
 from cdrop.experiments.statistics import Scores, difference, mean, spread_ratio
+from cdrop.rates import Rate, from_text
 
 __all__ = ["Settings", "compare", "preset"]
 
@@ -53,6 +54,9 @@ class Settings:
         Width of both hidden layers.
     dropout : float
         Probability of dropping a hidden unit in the arm with dropout.
+    schedule : str
+        How that probability changes over the iterations, as `cdrop.rates.from_text` takes it; its largest value is
+        `dropout`. Rates of the sweep change in the same way.
     optimizer : str
         Update rule.
     learning_rate, l2 : float
@@ -79,6 +83,7 @@ class Settings:
     batch_size: int = 256
     hidden: int = 256
     dropout: float = 0.5
+    schedule: str = "constant"
     optimizer: str = "rmsprop"
     learning_rate: float = 1e-3
     l2: float = 1e-3
@@ -102,6 +107,7 @@ class Settings:
         for name, rate in rates.items():
             if not 0 <= finite_number(name, rate) < 1:
                 raise ValueError(f"{name} is {rate!r}; expected a number from 0 to below 1")
+        from_text(self.schedule, self.dropout)
 
     def arms(self) -> dict[str, dict[str, Any]]:
         """Return the arms as `paired_experiment` takes them.
@@ -121,7 +127,10 @@ class Settings:
             "batch_size": self.batch_size,
             "iterations": self.iterations,
         }
-        return {name: {**shared, "dropout": rate} for name, rate in rates.items()}
+        return {name: {**shared, "dropout": self._scheduled(rate)} for name, rate in rates.items()}
+
+    def _scheduled(self, rate: float) -> float | Rate:
+        return from_text(self.schedule, rate) if rate else rate
 
     def differences(self) -> list[str]:
         """Return where these settings differ from the article's; repeats, seed, threads, sweep and margin are free.
@@ -232,7 +241,7 @@ def preset(
         title=f"Dropout or none: {data.name}",
         facts={
             "network": f"two hidden layers of {settings.hidden} ReLU units;"
-            f" dropout {settings.dropout:g} after both, or none",
+            f" dropout {_rate_of(settings)} after both, or none",
             "training": f"{settings.optimizer}, learning rate {settings.learning_rate:g}, L2 {settings.l2:g},"
             f" {settings.iterations:,} minibatches of {settings.batch_size}",
         },
@@ -243,6 +252,11 @@ def preset(
         claims=_claims if metric == "accuracy" else None,
         call=f"compare(data, {settings!r}{', splits=True' if splits else ''})",
     )
+
+
+def _rate_of(settings: Settings) -> str:
+    changes = "" if settings.schedule == "constant" else f" ({settings.schedule})"
+    return f"{settings.dropout:g}{changes}"
 
 
 def _claims(result: ExperimentResult) -> list[Claim]:

@@ -242,7 +242,7 @@ static void test_run(const run *r, cdrop_dtype t)
             const int threads = n < COUNT(thread_counts) ? thread_counts[n] : 2;
             const side s = n < COUNT(thread_counts) ? AS_COUNTED : n == COUNT(thread_counts) ? ON_LISTS : DENSE;
             double first = 0, last = 0;
-            if (n && !IN_SHORT((size_t)(r - runs) + n + (size_t)t, 3))
+            if (n && !IN_SHORT((size_t)(r - runs) + n + (size_t)t, 6))
                 continue;
             cdrop_select_simd(cdrop_simd_usable(i));
             const uint64_t hash = train(r, t, threads, s, &first, &last);

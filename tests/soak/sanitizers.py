@@ -37,12 +37,12 @@ def told(process):
     return process.stdout + process.stderr
 
 
-def c_tests(run: Run, row, config, programs=()):
+def c_tests(run: Run, row, config, programs=(), **variables):
     """Run C tests in a configuration, all of them or some; tell how many checks passed."""
     names = programs or sorted(path.stem[5:] for path in ROOT.glob("tests/c/test_*.c"))
     some = {"C_PROGRAMS": " ".join(f"test_{name}" for name in names[: run.trials(len(names))])}
     start = time.monotonic()
-    process = make(config, "run-c-tests", **some)
+    process = make(config, "run-c-tests", **some, **variables)
     passed = sum(map(int, re.findall(r"^(\d+) passed, 0 failed$", process.stdout, re.MULTILINE)))
     paths = re.search(r"paths of this machine: (.*)", process.stdout)
     run.figure(
@@ -135,7 +135,7 @@ def address(run: Run):
     need("gcc", debian="gcc")
     control(run, 12, "sanitize", "read", "heap-buffer-overflow")
     control(run, 12, "sanitize", "overflow", "signed integer overflow")
-    c_tests(run, 12, "sanitize")
+    c_tests(run, 12, "sanitize", SHORT="", OBJ="build/c-sanitize-whole")
     folder = sanitized_package()
     python_controls(run, folder)
     files = [f"tests/test_{name}.py" for name in PYTHON_TESTS[: run.trials(len(PYTHON_TESTS))]]
