@@ -112,8 +112,14 @@ int EXPORT(make_network)(unsigned which, unsigned hidden, double dropout, unsign
     const uint64_t keep[LAYERS] = {CDROP_KEEP_ALL, kept, kept};
     cdrop_network_free(a->network);
     *a = (arm){.units = {PIXELS, hidden, hidden, CLASSES}, .seed = seed};
-    const cdrop_design design = {CDROP_FLOAT32, LAYERS, a->units, keep, 1, CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY,
-                                 NULL,          seed};
+    const cdrop_design design = {.dtype = CDROP_FLOAT32,
+                                 .layers = LAYERS,
+                                 .units = a->units,
+                                 .keep = keep,
+                                 .scale_in_training = 1,
+                                 .activation = CDROP_RELU,
+                                 .loss = CDROP_SOFTMAX_CROSS_ENTROPY,
+                                 .seed = seed};
     cdrop_select_simd(NULL);
     int good = cdrop_network_create(&a->network, &design) == CDROP_OK && shuffle(seed);
     for (size_t layer = 0; good && layer < LAYERS; layer++)
