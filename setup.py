@@ -143,8 +143,8 @@ class BuildKernels(build_ext):
 
     def compiles(self, text, *flags):
         """Return whether the compiler takes a program with these flags, without a warning if they include -Werror."""
-        with tempfile.TemporaryDirectory() as folder:
-            place = ["-c", "-x", "c", "-", "-o", os.path.join(folder, "probe.o")]
+        with tempfile.TemporaryDirectory() as directory:
+            place = ["-c", "-x", "c", "-", "-o", os.path.join(directory, "probe.o")]
             command = [*self.compiler.compiler_so, *flags, *place]
             try:
                 run = subprocess.run(

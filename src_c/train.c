@@ -308,7 +308,7 @@ size_t cdrop_network_fault(const cdrop_network *n, size_t rows, int *in_weights)
     return n->layers;
 }
 
-/* A layer that may drop units may keep all of them in this step: then it needs no mask, as if it had no dropout. */
+/* A layer that may drop units may keep all of them in this step: then it has no mask, as if it had no dropout. */
 static void choose_masks(const cdrop_network *n)
 {
     for (size_t i = 0; i < n->layers; i++)

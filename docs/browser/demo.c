@@ -162,7 +162,7 @@ double EXPORT(test)(unsigned which)
 
 static float probabilities[CLASSES], drawn[PIXELS];
 
-/* Where the page writes a digit of its own, and the probabilities of the classes for it. */
+/* Where the page writes a digit that the user drew, and the probabilities of its classes. */
 float *EXPORT(canvas)(void) { return drawn; }
 
 const float *EXPORT(classify)(unsigned which)

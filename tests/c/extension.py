@@ -62,16 +62,16 @@ def run(*command: object) -> None:
         )
 
 
-def headers(folder: Path, windows: bool) -> Path:
+def headers(directory: Path, windows: bool) -> Path:
     """Copy Python's headers, with the other system's configuration for this one's."""
-    include = folder / "include"
+    include = directory / "include"
     shutil.copytree(sysconfig.get_paths()["include"], include)
     sizes = {"wchar_t": 2, "long": 4} if windows else {"wchar_t": 4, "long": 8}
     (include / "pyconfig.h").write_text(CONFIGURATION % sizes)
     return include
 
 
-def import_library(folder: Path, cpu: str) -> Path:
+def import_library(directory: Path, cpu: str) -> Path:
     """Make the library through which a linker for Windows finds python3.dll: the limited API, and no other name."""
     symbols = [(known, "") for known in FUNCTIONS.values()] + [
         (known, " DATA") for known in DATAS.values()
@@ -81,25 +81,27 @@ def import_library(folder: Path, cpu: str) -> Path:
         for symbol, kind in symbols
         if (symbol.added.major, symbol.added.minor) <= LIMITED
     ]
-    (folder / "python3.def").write_text("LIBRARY python3.dll\nEXPORTS\n" + "\n".join(sorted(known)))
+    (directory / "python3.def").write_text(
+        "LIBRARY python3.dll\nEXPORTS\n" + "\n".join(sorted(known))
+    )
     tool = [sys.executable, "-m", "ziglang", "dlltool", "-m", cpu]
-    run(*tool, "-d", folder / "python3.def", "-l", folder / "libpython3.a")
-    return folder / "libpython3.a"
+    run(*tool, "-d", directory / "python3.def", "-l", directory / "libpython3.a")
+    return directory / "libpython3.a"
 
 
 def main(system: str, compiler: str, output: str, *objects: str) -> None:
     """Compile what Cython makes of the extension, link it, and check it."""
     windows = system == "windows"
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        source, stub = folder / "_kernels.c", folder / "allocations.c"
+        directory = Path(name)
+        source, stub = directory / "_kernels.c", directory / "allocations.c"
         stub.write_text(ALLOCATIONS)
         run(sys.executable, "-m", "cython", "-3", ROOT / "cdrop" / "_kernels.pyx", "-o", source)
         limited = f"-DPy_LIMITED_API=0x03{LIMITED[1]:02X}0000"
         command = [*shlex.split(compiler), "-Wno-error", "-w", limited, "-DCYTHON_LIMITED_API=1"]
-        found = [f"-I{headers(folder, windows)}", f"-I{ROOT / 'src_c'}"]
+        found = [f"-I{headers(directory, windows)}", f"-I{ROOT / 'src_c'}"]
         cpu = "arm64" if "aarch64" in compiler else "i386:x86-64"
-        link = [import_library(folder, cpu)] if windows else ["-Wl,-undefined,dynamic_lookup"]
+        link = [import_library(directory, cpu)] if windows else ["-Wl,-undefined,dynamic_lookup"]
         shared = ["-shared", "-o", output]
         run(*command, *found, *shared, source, stub, *objects, *link)
     data = Path(output).read_bytes()

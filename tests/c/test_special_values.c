@@ -239,7 +239,7 @@ static void test_mode_is_restored(void)
     cdrop_network_free(d.network);
 }
 
-/* 1e-40 is a denormal: whoever computes it must say +0, where the CPU can. */
+/* 1e-40 is a denormal: it must become +0 where the CPU can flush. */
 static void test_every_thread_flushes(void)
 {
     enum { ROWS = 600, OUT = 16 };

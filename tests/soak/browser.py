@@ -45,10 +45,10 @@ def browser(run: Run):
     """Train all settings of the page in headless Chromium; control: a page that expects other weights."""
     chromium = need("chromium", debian="chromium")
     need_module("ziglang")
-    folder, settings = built()
+    directory, settings = built()
     chosen, good = settings[: run.trials(len(settings))], 0
     for setting in chosen:
-        said, status = trained(chromium, folder / "index.html", *setting)
+        said, status = trained(chromium, directory / "index.html", *setting)
         good += said == ["the same weights"] * 2
         print(*setting, *said, status, flush=True)
     run.figure(
@@ -56,7 +56,7 @@ def browser(run: Run):
         f"WebAssembly in Chromium: {good} of {len(chosen)} pairs of networks have native weights",
         good == len(chosen),
     )
-    shutil.copytree(folder, run.folder / "other")
+    shutil.copytree(directory, run.folder / "other")
     script = run.folder / "other" / "built.js"
     words = script.read_text().removeprefix("const BUILT = ").removesuffix(";\n")
     other = json.loads(words)

@@ -63,12 +63,12 @@ RACY = """        Fitting.of(self.state)
 """
 
 
-def started(folder, code, *arguments):
+def started(directory, code, *arguments):
     """Start code without the GIL in the environment that `make test` made in a copy."""
-    command = [folder / ".venv/bin/python", "-X", "gil=0", "-W", "error", "-c", code, *arguments]
-    path = f"{folder}:{folder / 'tests'}"
+    command = [directory / ".venv/bin/python", "-X", "gil=0", "-W", "error", "-c", code, *arguments]
+    path = f"{directory}:{directory / 'tests'}"
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen(command, env={"PYTHONPATH": path}, cwd=folder, text=True, **pipes)
+    return subprocess.Popen(command, env={"PYTHONPATH": path}, cwd=directory, text=True, **pipes)
 
 
 def finished(process, answer=""):
@@ -77,21 +77,21 @@ def finished(process, answer=""):
     return process.returncode, (out if process.returncode == 0 else error).strip().splitlines()[-1:]
 
 
-def hammered(run, folder, trials):
+def hammered(run, directory, trials):
     """Run the hammer that many times; return how often it failed, and the totals of its counts."""
     failed, totals, said = 0, [0, 0, 0], []
     for trial in range(trials):
-        code, said = finished(started(folder, HAMMER, str(run.seed + trial)))
+        code, said = finished(started(directory, HAMMER, str(run.seed + trial)))
         failed += code != 0
         if code == 0:
             totals = [a + int(b) for a, b in zip(totals, said[0].split(), strict=True)]
     return failed, totals, said
 
 
-def rate(folder, network, processes, threads, seconds=3):
+def rate(directory, network, processes, threads, seconds=3):
     """Return the steps per second of processes with that many threads each, each of which trains a network."""
     arguments = json.dumps([*network, threads, seconds])
-    workers = [started(folder, RATE, arguments) for _ in range(processes)]
+    workers = [started(directory, RATE, arguments) for _ in range(processes)]
     for worker in workers:
         assert worker.stdout.readline() == "ready\n", worker.stderr.read()
     begin = f"{time.time() + 0.2}\n"
@@ -100,14 +100,14 @@ def rate(folder, network, processes, threads, seconds=3):
     return sum(float(said[0]) for _, said in found)
 
 
-def tell_scaling(run, folder):
+def report_scaling(run, directory):
     """Tell how two threads train in comparison with two processes, and with one thread."""
     for name, network in NETWORKS.items():
         ways = {"alone": (1, 1), "threads": (1, 2), "processes": (2, 1)}
         rates = {way: [] for way in ways}
         for _ in range(run.trials(7)):
             for way, (processes, threads) in ways.items():
-                rates[way].append(rate(folder, network, processes, threads))
+                rates[way].append(rate(directory, network, processes, threads))
         middle = {way: statistics.median(found) for way, found in rates.items()}
         of_processes = middle["threads"] / middle["processes"]
         run.figure(
@@ -128,23 +128,23 @@ def free_threads(run: Run):
             "cdrop: this campaign needs a Python without the GIL, which is not here. uv python install 3.14t, "
             "pyenv install 3.14t, or CPython's sources: ./configure --disable-gil"
         )
-    folder = copied(run.folder / "whole")
-    code, said = tested(folder, python, [f"tests/test_{name}.py" for name in TESTS])
+    directory = copied(run.folder / "whole")
+    code, said = tested(directory, python, [f"tests/test_{name}.py" for name in TESTS])
     run.figure(ROW, f"Python {version}: {said}", code == 0)
     trials = run.trials(20)
-    failed, (made, refused, entered), said = hammered(run, folder, trials)
+    failed, (made, refused, entered), said = hammered(run, directory, trials)
     run.figure(
         ROW,
         f"8 threads on one network, {trials} runs: {failed} failed{' ' * bool(failed)}{said if failed else ''}; "
         f"{made} steps made, {refused} calls refused as documented, {entered} fits entered",
         not failed,
     )
-    code, said = finished(started(folder, APART))
+    code, said = finished(started(directory, APART))
     run.figure(ROW, f"16 networks in 16 threads: {'as alone' if code == 0 else said}", code == 0)
-    tell_scaling(run, folder)
-    source = folder / "cdrop" / "_kernels.pyx"
+    report_scaling(run, directory)
+    source = directory / "cdrop" / "_kernels.pyx"
     assert source.read_text().count(SAFE) == 1
     source.write_text(source.read_text().replace(SAFE, RACY))
-    tested(folder, python, ["tests/test_determinism.py", "-k", "nothing"])  # builds
-    failed, _, said = hammered(run, folder, 3)
+    tested(directory, python, ["tests/test_determinism.py", "-k", "nothing"])  # builds
+    failed, _, said = hammered(run, directory, 3)
     run.figure(ROW, f"control, fits entered without a lock: {failed} of 3 failed: {said}", failed)

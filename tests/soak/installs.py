@@ -35,7 +35,7 @@ FAILS = {
     "no Cython": (["setuptools>=77"], BARE, {}, "Cython is not installed; expected Cython 3.1"),
     "Cython 3.0": (["setuptools>=77", "cython==3.0.*"], BARE, {}, "Cython is 3.0.*expected Cython 3.1"),
     "no compiler": ([], "-m pip install", {"PATH": "/nowhere"}, "the C compiler is .*; expected gcc or clang"),
-    "no headers of Python": ([], "-m pip install", {"CC": "{folder}/no-headers"}, "Python.h is not in .*apt install"),
+    "no headers of Python": ([], "-m pip install", {"CC": "{base}/no-headers"}, "Python.h is not in .*apt install"),
 }  # fmt: skip
 NO_HEADERS = """#!/bin/sh
 case "$*" in *" -c -x c - "*) text=$(cat); case $text in *Python.h*) exit 1;; esac; echo "$text" | exec gcc "$@";; esac
@@ -68,10 +68,10 @@ def install(python, how, package, **variables):
     return done.returncode == 0, (ours or lines or [""])[-1]
 
 
-def trained(python, folder):
+def trained(python, directory):
     """Return what a network of the installed package says after training, or how that fails."""
     done = subprocess.run(
-        [python, "-c", TRAINED], cwd=folder, capture_output=True, text=True, check=False
+        [python, "-c", TRAINED], cwd=directory, capture_output=True, text=True, check=False
     )
     return (done.stdout or done.stderr).strip().splitlines()[-1]
 
@@ -96,7 +96,7 @@ def installs(run: Run):
     for name in list(FAILS)[: run.trials(len(FAILS))]:
         packages, how, variables, line = FAILS[name]
         python = environment(run.folder / name, sys.executable, *packages)
-        variables = {key: text.format(folder=run.folder) for key, text in variables.items()}
+        variables = {key: text.format(base=run.folder) for key, text in variables.items()}
         works, said = install(python, how, sdist, **variables)
         run.figure(ROW, f"{name}: {said}", not works and bool(re.search(line, said)))
     wheels(run)

@@ -123,18 +123,26 @@ FUSED = re.compile(r"^\s+(?:vfn?m(?:add|sub)\w*|fn?m(?:add|sub|la|ls))\b", re.MU
 PLAIN = ("numbers", "network", "forward", "sample", "bernoulli", "train", "fma")
 
 
-def compiled(source, folder, target, flags):
+def compiled(source, directory, target, flags):
     """Compile a file as setup.py has clang-cl do; return the assembly."""
     (zig,) = importlib.util.find_spec("ziglang").submodule_search_locations
     clang = [sys.executable, "-m", "ziglang", "clang", "--driver-mode=cl", f"--target={target}"]
-    headers = ["/I", folder, "/imsvc", f"{zig}/lib/include"]
-    given = [*flags, "-WX", *headers, "/FA", f"/Fa{folder}/out.asm", "/c", f"/Fo{folder}/out.obj"]
+    headers = ["/I", directory, "/imsvc", f"{zig}/lib/include"]
+    given = [
+        *flags,
+        "-WX",
+        *headers,
+        "/FA",
+        f"/Fa{directory}/out.asm",
+        "/c",
+        f"/Fo{directory}/out.obj",
+    ]
     process = subprocess.run(
         [*clang, *given, source], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if process.returncode:
         raise SystemExit(f"cdrop: {source} for {target}:\n{process.stderr[-4000:]}")
-    return (folder / "out.asm").read_text()
+    return (directory / "out.asm").read_text()
 
 
 @campaign(8)
