@@ -174,7 +174,8 @@ $(STAMPS)/compiler: FORCE | $(STAMPS)/venv
 
 # setup.py compiles only what a change asks for, in place; pip then makes the package known. No isolation: it needs no
 # network, and keeps its objects. The stamp bears the time of the start, because a file may change meanwhile.
-INSTALL := $(PIP) --no-build-isolation --no-deps --editable .
+# setuptools warns of every editable install, and pip passes that on.
+INSTALL := PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --no-deps --editable .
 $(STAMPS)/extension: $(STAMPS)/packages-build $(STAMPS)/compiler setup.py pyproject.toml $(CYTHON) $(C_FILES) $(C_HEADERS)
 	$(SAY) "compiling cdrop._kernels"
 	@touch $@.start
