@@ -462,11 +462,11 @@ def limit_norms(weight, double max_norm):
 # ---- Networks ------------------------------------------------------------------------------------------------------
 
 
-# While an engine's lock is held, no Python code runs: only C, and changes of lists and dicts that allocate nothing. So
-# no signal handler, finalizer, asynchronous exception or failed allocation can come between the parts of a change, none
-# can find the lock held by its own thread, and a thread that waits for it waits for C alone. The lock is what makes a change
-# atomic, not the GIL, which free-threaded Python lacks: objects that other threads may change meanwhile are read and
-# written by calls that lock the object, never by PyDict_Next.
+# While an engine's lock is held, no Python code runs: only C, and changes of lists and dicts that allocate nothing.
+# So no signal handler, finalizer, asynchronous exception or failed allocation can come between the parts of a change,
+# none can find the lock held by its own thread, and a thread that waits for it waits for C alone. The lock is what
+# makes a change atomic, not the GIL, which free-threaded Python lacks: objects that other threads may change
+# meanwhile are read and written by calls that lock the object, never by PyDict_Next.
 
 
 cdef class Turn:
