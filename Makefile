@@ -365,19 +365,19 @@ export MAKE_SDIST
 define TEST_PACKAGE
 set -eu
 if [ -n "$${CDROP_DATA:-}" ]; then CDROP_DATA=$$(cd "$$CDROP_DATA" && pwd); fi
-folder=$$(mktemp -d)
-trap 'rm -rf "$$folder"' EXIT
-sh -c "$$MAKE_SDIST" - "$$folder"
-tar -xzf "$$folder"/cdrop-*.tar.gz -C "$$folder"
-$(PY) -m venv --upgrade-deps "$$folder/venv"
-python=$$folder/venv/bin/python
-package=$${1:-$$(echo "$$folder"/cdrop-*.tar.gz)}
+directory=$$(mktemp -d)
+trap 'rm -rf "$$directory"' EXIT
+sh -c "$$MAKE_SDIST" - "$$directory"
+tar -xzf "$$directory"/cdrop-*.tar.gz -C "$$directory"
+$(PY) -m venv --upgrade-deps "$$directory/venv"
+python=$$directory/venv/bin/python
+package=$${1:-$$(echo "$$directory"/cdrop-*.tar.gz)}
 echo "cdrop: installing $$(basename "$$package") in a new environment"
 "$$python" -m pip install --quiet --no-compile $${1:+--only-binary :all:} "$$package"
-(cd "$$folder" && "$$python" -m cdrop info >info) || { cat "$$folder/info" >&2; exit 1; }
+(cd "$$directory" && "$$python" -m cdrop info >info) || { cat "$$directory/info" >&2; exit 1; }
 $(PY) -c "import sysconfig; print(sysconfig.get_path('platlib'))" \
   >"$$("$$python" -c "import sysconfig; print(sysconfig.get_path('platlib'))")/zz_packages_for_tests.pth"
-cd "$$folder"/cdrop-*/
+cd "$$directory"/cdrop-*/
 rm -r cdrop cdrop.egg-info src_c
 "$$python" -m pytest $(PYTEST_FLAGS) $(ARGS)
 endef

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
@@ -15,6 +16,7 @@ from cdrop._kernels import MAX_THREADS, all_finite
 __all__ = [
     "KEEP_UNITS",
     "as_array",
+    "by_name",
     "cast",
     "check_apart",
     "check_shape",
@@ -58,6 +60,31 @@ def choice(name: str, value: Any, options: Collection[str]) -> str:
     if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, options))}")
     return value
+
+
+def by_name(
+    what: str,
+    given: Any,
+    base: type[Any],
+    kinds: Mapping[str, type[Any]],
+    settings: Mapping[str, Any],
+) -> Any:
+    """Return an object of the dataclass that `given` names, made with `settings`; an object of `base` as it is."""
+    if isinstance(given, base):
+        if settings:
+            raise TypeError(
+                f"{what} is an object; expected its settings in it, not as {', '.join(settings)}"
+            )
+        return given
+    if not isinstance(given, str) or given not in kinds:
+        expected = ", ".join(map(repr, kinds))
+        raise ValueError(f"{what} is {given!r}; expected one of {expected}, or an object")
+    known = [field.name for field in dataclasses.fields(kinds[given])]
+    for name in settings:
+        if name not in known:
+            expected = ", ".join(known) or "no settings"
+            raise TypeError(f"{name} is not a setting of {given}; expected {expected}")
+    return kinds[given](**settings)
 
 
 def whole_number(name: str, value: Any, low: int, high: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cdrop._checks import truth_value, whole_number
+from cdrop._checks import by_name, truth_value, whole_number
 from cdrop.rates import Moment, Rate, now, number_or_rate
 
 __all__ = [
@@ -326,19 +326,5 @@ def get_optimizer(optimizer: str | Optimizer, **settings: float) -> Optimizer:
     >>> get_optimizer("rmsprop", rho=0.95)
     RMSprop(rho=0.95, epsilon=1e-08)
     """
-    if isinstance(optimizer, Optimizer):
-        if settings:
-            raise TypeError(
-                f"optimizer is an object; expected its settings in it, not as {', '.join(settings)}"
-            )
-        return optimizer
-    if not isinstance(optimizer, str) or optimizer not in _RULES:
-        expected = ", ".join(map(repr, _RULES))
-        raise ValueError(f"optimizer is {optimizer!r}; expected one of {expected} or an Optimizer")
-    rule = _RULES[optimizer]
-    known = [field.name for field in dataclasses.fields(rule)]
-    for name in settings:
-        if name not in known:
-            expected = ", ".join(known) or "no settings"
-            raise TypeError(f"{name} is not a setting of {optimizer}; expected {expected}")
-    return rule(**settings)
+    made: Optimizer = by_name("optimizer", optimizer, Optimizer, _RULES, settings)
+    return made

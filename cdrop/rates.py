@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cdrop._checks import drop_rate, drop_rates, finite_number, whole_number
+from cdrop._checks import by_name, drop_rate, drop_rates, finite_number, whole_number
 
 __all__ = [
     "Constant",
@@ -39,8 +40,49 @@ _LN2 = 0.6931471805599453
 _LN2_HIGH, _LN2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10
 
 
+def _steps(name: str, value: Any) -> int | None:
+    return None if value is None else whole_number(name, value, 1, 2**53)
+
+
+def _share(name: str, value: Any) -> float:
+    if not 0 < finite_number(name, value) <= 1:
+        raise ValueError(
+            f"{name} is {value!r}; expected a share of the training above 0, at most 1"
+        )
+    return float(value)
+
+
+def _gamma(name: str, value: Any) -> float:
+    if not 0 < finite_number(name, value) <= 700:
+        raise ValueError(f"{name} is {value!r}; expected a number above 0, at most 700")
+    return float(value)
+
+
+def _points(name: str, value: Any) -> tuple[tuple[float, float], ...]:
+    expected = "pairs (progress, rate), progress ascending from 0 to 1"
+    try:
+        pairs = tuple((float(progress), float(rate)) for progress, rate in value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; expected {expected}") from None
+    good = all(0 <= progress <= 1 and math.isfinite(rate) for progress, rate in pairs)
+    if not pairs or not good or any(b[0] <= a[0] for a, b in pairwise(pairs)):
+        raise ValueError(f"{name} is {value!r}; expected {expected}")
+    return pairs
+
+
+def _function(name: str, value: Any) -> Any:
+    if not callable(value):
+        raise TypeError(f"{name} is {value!r}; expected a callable")
+    return value
+
+
+def _checked(check: Callable[[str, Any], Any], **default: Any) -> Any:
+    """Declare a setting with its own check; those without one are numbers of at least 0."""
+    return dataclasses.field(metadata={"check": check}, **default)
+
+
 @dataclass(frozen=True, repr=False)
-class Rate:
+class Rate(ABC):
     """What all rates share; a class of your own defines `at`.
 
     Parameters
@@ -57,15 +99,12 @@ class Rate:
     """
 
     _: KW_ONLY
-    steps: int | None = None
+    steps: int | None = _checked(_steps, default=None)
 
     def __post_init__(self) -> None:
-        if self.steps is not None:
-            whole_number("steps", self.steps, 1, 2**53)
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name not in ("steps", "points", "function"):
-                object.__setattr__(self, field.name, finite_number(field.name, value))
+            check = field.metadata.get("check", finite_number)
+            object.__setattr__(self, field.name, check(field.name, getattr(self, field.name)))
 
     def __repr__(self) -> str:
         """Return the call that makes it."""
@@ -80,6 +119,7 @@ class Rate:
         """The rate's name, as `get_rate` takes it."""
         return type(self).__name__.lower()
 
+    @abstractmethod
     def at(self, progress: float) -> float:
         """Return the rate of a step.
 
@@ -88,7 +128,6 @@ class Rate:
         progress : float
             Steps done divided by all steps: 0 in the first step; 1 after the last, if `steps` is set.
         """
-        raise NotImplementedError
 
     def of_step(self, number: int, done: int, total: int | None) -> float:
         """Return the rate of a step.
@@ -117,6 +156,7 @@ class Constant(Rate):
     Parameters
     ----------
     value : float
+        At least 0.
     """
 
     value: float
@@ -133,6 +173,7 @@ class Linear(Rate):
     Parameters
     ----------
     first, last : float
+        At least 0.
     """
 
     first: float
@@ -151,6 +192,7 @@ class Cosine(Rate):
     ----------
     first : float
     last : float, default 0.0
+        At least 0.
 
     References
     ----------
@@ -172,6 +214,7 @@ class FlatCos(Rate):
     Parameters
     ----------
     value : float
+        At least 0.
 
     References
     ----------
@@ -195,6 +238,7 @@ class CosLog4(Rate):
     Parameters
     ----------
     value : float
+        At least 0.
 
     References
     ----------
@@ -217,6 +261,7 @@ class Early(Rate):
     Parameters
     ----------
     value : float
+        At least 0.
     until : float
         Share of the training, above 0, at most 1.
 
@@ -226,11 +271,7 @@ class Early(Rate):
     """
 
     value: float
-    until: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_share("until", self.until)
+    until: float = _checked(_share)
 
     def at(self, progress: float) -> float:
         """As `Rate.at`."""
@@ -244,6 +285,7 @@ class Late(Rate):
     Parameters
     ----------
     value : float
+        At least 0.
     start : float
         Share of the training, above 0, at most 1.
 
@@ -253,11 +295,7 @@ class Late(Rate):
     """
 
     value: float
-    start: float
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_share("start", self.start)
+    start: float = _checked(_share)
 
     def at(self, progress: float) -> float:
         """As `Rate.at`."""
@@ -271,6 +309,7 @@ class Curriculum(Rate):
     Parameters
     ----------
     value : float
+        At least 0.
     gamma : float, default 10.0
         Above 0, at most 700.
 
@@ -280,12 +319,7 @@ class Curriculum(Rate):
     """
 
     value: float
-    gamma: float = 10.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.gamma <= 700:
-            raise ValueError(f"gamma is {self.gamma!r}; expected a number above 0, at most 700")
+    gamma: float = _checked(_gamma, default=10.0)
 
     def at(self, progress: float) -> float:
         """As `Rate.at`."""
@@ -309,11 +343,7 @@ class Piecewise(Rate):
     [0.1, 0.05]
     """
 
-    points: Sequence[tuple[float, float]]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "points", _checked_points(self.points))
+    points: Sequence[tuple[float, float]] = _checked(_points)
 
     def at(self, progress: float) -> float:
         """As `Rate.at`."""
@@ -339,12 +369,7 @@ class Function(Rate):
         code.
     """
 
-    function: Callable[[float], float]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not callable(self.function):
-            raise TypeError(f"function is {self.function!r}; expected a callable")
+    function: Callable[[float], float] = _checked(_function)  # noqa: RUF009 - declares a field
 
     def at(self, progress: float) -> float:
         """As `Rate.at`."""
@@ -368,7 +393,7 @@ _RATES: dict[str, type[Rate]] = {
 }
 
 
-def get_rate(rate: str | Rate, *values: Any, **settings: Any) -> Rate:
+def get_rate(rate: str | Rate, **settings: Any) -> Rate:
     """Return a rate from its name, or the one given.
 
     Parameters
@@ -376,8 +401,8 @@ def get_rate(rate: str | Rate, *values: Any, **settings: Any) -> Rate:
     rate : str or Rate
         ``"constant"``, ``"linear"``, ``"cosine"``, ``"flatcos"``, ``"coslog4"``, ``"early"``, ``"late"``,
         ``"curriculum"``, ``"piecewise"`` or ``"function"``.
-    *values, **settings
-        The rate's own settings, in the order of its class or by name; only with a name.
+    **settings
+        The rate's own settings, such as ``value=0.5``; only with a name.
 
     Raises
     ------
@@ -386,21 +411,11 @@ def get_rate(rate: str | Rate, *values: Any, **settings: Any) -> Rate:
 
     Examples
     --------
-    >>> get_rate("early", 0.5, until=0.3)
+    >>> get_rate("early", value=0.5, until=0.3)
     Early(value=0.5, until=0.3)
     """
-    if isinstance(rate, Rate):
-        if values or settings:
-            raise TypeError(f"rate is an object; expected its settings in it, not {settings!r}")
-        return rate
-    if not isinstance(rate, str) or rate not in _RATES:
-        raise ValueError(f"rate is {rate!r}; expected one of {', '.join(map(repr, _RATES))}")
-    kind = _RATES[rate]
-    names = [field.name for field in dataclasses.fields(kind)]
-    unknown = [name for name in settings if name not in names]
-    if unknown:
-        raise TypeError(f"{unknown[0]} is not a setting of {rate}; expected {', '.join(names)}")
-    return kind(*values, **settings)
+    made: Rate = by_name("rate", rate, Rate, _RATES, settings)
+    return made
 
 
 def from_text(schedule: str, value: float) -> float | Rate:
@@ -534,26 +549,6 @@ def check_ours(name: str, rate: Rate) -> None:
 
 
 # ---- Arithmetic ------------------------------------------------------------------------------------------------------
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise ValueError(
-            f"{name} is {value!r}; expected a share of the training above 0, at most 1"
-        )
-
-
-def _checked_points(points: Any) -> tuple[tuple[float, float], ...]:
-    expected = "pairs (progress, rate), progress ascending from 0 to 1"
-    try:
-        pairs = tuple((float(progress), float(rate)) for progress, rate in points)
-    except (TypeError, ValueError):
-        raise TypeError(f"points is {points!r}; expected {expected}") from None
-    places = [progress for progress, _ in pairs]
-    good = all(0 <= progress <= 1 and math.isfinite(rate) for progress, rate in pairs)
-    if not pairs or not good or any(b <= a for a, b in pairwise(places)):
-        raise ValueError(f"points is {points!r}; expected {expected}")
-    return pairs
 
 
 def _half_cosine(share: float) -> float:

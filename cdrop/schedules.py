@@ -7,14 +7,13 @@ life, so that many short fits are one long one. No function of the C library tha
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from cdrop._checks import choice, finite_number, whole_number
+from cdrop._checks import by_name, choice, finite_number, whole_number
 from cdrop.optimizers import _power, _take_plain
 
 __all__ = [
@@ -322,18 +321,8 @@ def get_schedule(schedule: str | Schedule, **settings: Any) -> Schedule:
     >>> get_schedule("step", learning_rate=0.01, every=5)
     Step(learning_rate=0.01, every=5, factor=0.1)
     """
-    if isinstance(schedule, Schedule):
-        if settings:
-            raise TypeError(
-                f"schedule is an object; expected its settings in it, not as {', '.join(settings)}"
-            )
-        return schedule
-    kind = _SCHEDULES[choice("schedule", schedule, tuple(_SCHEDULES))]
-    known = [field.name for field in dataclasses.fields(kind)]
-    for name in settings:
-        if name not in known:
-            raise TypeError(f"{name} is no setting of {schedule}; expected {', '.join(known)}")
-    return kind(**settings)
+    made: Schedule = by_name("schedule", schedule, Schedule, _SCHEDULES, settings)
+    return made
 
 
 def _check_factor(factor: float) -> None:

@@ -420,7 +420,7 @@ OTHERS = {
         {"schedule": "step"},
         {"schedule": [*NO_NAME, schedules.Step], "every": COUNT, "nonsense": [1]},
     ),
-    "rates.Rate": made(rates.Rate, STEPS),
+    "rates.Rate": Call(rates.Constant, {"value": 0.1}, STEPS),
     "rates.Constant": Call(rates.Constant, {"value": 0.1}, {**VALUE, **STEPS}),
     "rates.Linear": Call(
         rates.Linear, {"first": 0.5, "last": 0.1}, {**each(("first", "last"), FRACTION), **STEPS}
@@ -467,7 +467,7 @@ OTHERS = {
     "rates.get_rate": Call(
         rates.get_rate,
         {"rate": "constant", "value": 0.1},
-        {"rate": [*NO_NAME, rates.Early], "value": FRACTION, "values": [()], "nonsense": [1]},
+        {"rate": [*NO_NAME, rates.Early], "value": FRACTION, "nonsense": [1]},
     ),
     "LossPrinter": made(callbacks.LossPrinter, {"every": COUNT}),
     "Validation": Call(callbacks.Validation, {"X": [[0.0]], "y": [0]}, {"every": COUNT}),

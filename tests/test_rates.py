@@ -67,6 +67,11 @@ def test_values_are_those_of_the_formula(rate, formula):
     assert [rate.at(t) for t in PLACES] == pytest.approx([formula(t) for t in PLACES], abs=1e-14)
 
 
+def test_the_base_alone_is_not_a_rate():
+    with pytest.raises(TypeError, match="abstract"):
+        Rate()
+
+
 def test_progress_is_that_of_the_fit_or_of_the_life():
     rate = Linear(1.0, 0.0)
     assert rate.of_step(1000, 5, 10) == 0.5
@@ -94,8 +99,12 @@ def test_progress_is_that_of_the_fit_or_of_the_life():
         (lambda: Piecewise([(0.5, math.inf)]), ValueError, "points is "),
         (lambda: Piecewise([0.5, 0.2]), TypeError, "points is "),
         (lambda: Function(3), TypeError, "function is 3"),
-        (lambda: get_rate("constants", 0.1), ValueError, "rate is 'constants'"),
-        (lambda: get_rate("early", 0.1, untill=1), TypeError, "untill is not a setting of early"),
+        (lambda: get_rate("constants", value=0.1), ValueError, "rate is 'constants'"),
+        (
+            lambda: get_rate("early", value=0.1, untill=1),
+            TypeError,
+            "untill is not a setting of early",
+        ),
     ],
 )
 def test_bad_settings_are_named(make, error, words):

@@ -48,8 +48,8 @@ def run_one(name: str, options: argparse.Namespace) -> int:
     """Run a campaign here; return how many figures fell short."""
     print(f"== {name}: {CAMPAIGNS[name].about}", flush=True)
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(options.seed, options.share, Path(folder))
+    with tempfile.TemporaryDirectory() as directory:
+        run = Run(options.seed, options.share, Path(directory))
         CAMPAIGNS[name].run(run)
     print(f"== {name}: {time.monotonic() - start:.0f} s, seed {options.seed}", flush=True)
     return run.failures

@@ -1,7 +1,7 @@
 """One fuzzing run, which fuzzing.py starts in a process of its own: libFuzzer ends its process when it is done.
 
-``python _fuzzed.py TARGET PLANT FOLDER FLAG...``: the corpus lies in FOLDER/corpus, and FOLDER/counts gets what came of
-the inputs. PLANT names a fault that the run must find, or is "none"; the flags are libFuzzer's.
+``python _fuzzed.py TARGET PLANT DIRECTORY FLAG...``: the corpus lies in DIRECTORY/corpus, and DIRECTORY/counts gets the
+results. PLANT names a fault that the run must find, or is "none"; the flags are libFuzzer's.
 """
 
 import atexit
@@ -46,11 +46,11 @@ with atheris.instrument_imports(include=["cdrop"]):
 
 # Bytes that may be taken beyond what the process has when it has read good files.
 MEMORY = 128 << 20
-_, TARGET, PLANT, FOLDER, *FLAGS = sys.argv
+_, TARGET, PLANT, DIRECTORY, *FLAGS = sys.argv
 INPUT = os.memfd_create("input")  # in memory: a disk would be the slowest part
 PATH = Path(f"/proc/self/fd/{INPUT}")
 COUNTS = collections.Counter()
-CORPUS = {path.read_bytes() for path in (Path(FOLDER) / "corpus").iterdir()}
+CORPUS = {path.read_bytes() for path in (Path(DIRECTORY) / "corpus").iterdir()}
 
 
 class WrongResult(Exception):
@@ -185,7 +185,7 @@ def models():
     net.fit(x, numbers, iterations=2, optimizer="adam")
     behind = Network([2, 2], loss="squared_error", dtype="float64")
     behind.fit(np.array([[0.5, 1], [0.5, 0.5], [0.5, 0.5]]), np.eye(3)[:, :2], epochs=2)
-    path = Path(FOLDER) / "checkpoint"
+    path = Path(DIRECTORY) / "checkpoint"
     net.fit(
         x, numbers, iterations=3, callbacks=[Mean(), Validation(x, numbers, 2)], checkpoint=path
     )
@@ -434,7 +434,7 @@ def test_one(content):
 def end():
     """Tell what came of the inputs."""
     signal.setitimer(signal.ITIMER_REAL, 0)  # libFuzzer's, which nobody catches from now on
-    (Path(FOLDER) / "counts").write_text(json.dumps(COUNTS))
+    (Path(DIRECTORY) / "counts").write_text(json.dumps(COUNTS))
 
 
 def main():
@@ -442,7 +442,7 @@ def main():
     warnings.simplefilter("ignore")
     if not CORPUS:
         for number, content in enumerate(GOOD[TARGET]()):
-            (Path(FOLDER) / "corpus" / str(number)).write_bytes(content)
+            (Path(DIRECTORY) / "corpus" / str(number)).write_bytes(content)
             CORPUS.add(content)
     for content in CORPUS:
         test_one(content)  # all is imported then
@@ -451,7 +451,7 @@ def main():
         setattr(*PLANTS[PLANT])
     atexit.register(end)
     options = {"custom_mutator": MUTATORS[TARGET]} if TARGET in MUTATORS else {}
-    atheris.Setup([sys.argv[0], *FLAGS, f"{FOLDER}/corpus"], test_one, **options)
+    atheris.Setup([sys.argv[0], *FLAGS, f"{DIRECTORY}/corpus"], test_one, **options)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY,) * 2)
     atheris.Fuzz()

@@ -8,8 +8,8 @@ import sys
 
 from campaign import ROOT, Run, campaign, need
 
-FOLDER = ROOT / "build" / "arm64"
-SYSTEM = FOLDER / "system"
+DIRECTORY = ROOT / "build" / "arm64"
+SYSTEM = DIRECTORY / "system"
 COMPILER = "aarch64-linux-gnu-gcc"
 # The default CPU of qemu 7.2 computes wrong products of matrices in NumPy.
 EMULATOR = "qemu-aarch64-static -cpu cortex-a76"
@@ -23,9 +23,9 @@ APT::Architecture "arm64";
 APT::Architectures {{ "arm64"; }};
 APT::Install-Recommends "false";
 APT::Sandbox::User "root";
-Dir::State "{folder}/state";
-Dir::State::status "{folder}/status";
-Dir::Cache "{folder}/cache";
+Dir::State "{directory}/state";
+Dir::State::status "{directory}/status";
+Dir::Cache "{directory}/cache";
 """
 
 # Under its own name, so that the tests' subprocesses begin with it too.
@@ -46,11 +46,11 @@ def quietly(*command, **options):
 
 def fetch_system():
     """Unpack Python and its headers, of this machine's Debian but for ARM, without installing anything."""
-    apt = FOLDER / "apt"
+    apt = DIRECTORY / "apt"
     (apt / "state" / "lists" / "partial").mkdir(parents=True, exist_ok=True)
     (apt / "cache" / "archives" / "partial").mkdir(parents=True, exist_ok=True)
     (apt / "status").touch()
-    (apt / "conf").write_text(APT.format(folder=apt))
+    (apt / "conf").write_text(APT.format(directory=apt))
     environment = {**os.environ, "APT_CONFIG": str(apt / "conf")}
     quietly("apt-get", "update", env=environment)
     wanted = ("python3", "libpython3-dev", "libstdc++6")
@@ -68,32 +68,32 @@ def interpreter():
 def fetch_packages(version):
     """Unpack the wheels that the tests need."""
     platforms = [f"--platform=manylinux{tag}_aarch64" for tag in ("2014", "_2_28")]
-    target = ["--target", FOLDER / "site", "--upgrade", "--only-binary=:all:"]
+    target = ["--target", DIRECTORY / "site", "--upgrade", "--only-binary=:all:"]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", *target, *platforms]
     quietly(*pip, "--implementation=cp", f"--python-version={version}", *PACKAGES)
 
 
 def build(name, version, *flags):
-    """Compile the extension, and put the package beside it into a folder of that name; return the folder."""
-    folder = FOLDER / name
-    shutil.rmtree(folder, ignore_errors=True)
+    """Compile the extension, and put the package beside it into a directory of that name; return the directory."""
+    directory = DIRECTORY / name
+    shutil.rmtree(directory, ignore_errors=True)
     ignored = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
-    shutil.copytree(ROOT / "cdrop", folder / "cdrop", ignore=ignored)
-    source = folder / "_kernels.c"
+    shutil.copytree(ROOT / "cdrop", directory / "cdrop", ignore=ignored)
+    source = directory / "_kernels.c"
     quietly(sys.executable, "-m", "cython", "-3", ROOT / "cdrop" / "_kernels.pyx", "-o", source)
     usual = re.search(r'^POSIX_FLAGS = "(.*)"$', (ROOT / "setup.py").read_text(), re.MULTILINE)[1]
     include = SYSTEM / "usr" / "include"
     headers = ["-isystem", include / f"python{version}", "-isystem", include, f"-I{ROOT / 'src_c'}"]
     suffix = f"cpython-{version.replace('.', '')}-aarch64-linux-gnu.so"
-    library = ["-shared", "-fPIC", "-pthread", "-o", folder / "cdrop" / f"_kernels.{suffix}"]
+    library = ["-shared", "-fPIC", "-pthread", "-o", directory / "cdrop" / f"_kernels.{suffix}"]
     ours = sorted((ROOT / "src_c").rglob("*.c"))
     quietly(COMPILER, *usual.split(), *flags, *headers, *library, source, *ours, "-lm")
-    return folder
+    return directory
 
 
-def pytest(python, folder, *arguments):
-    """Run tests with the package of a folder; return the process."""
-    paths = {"PYTHONPATH": f"{folder}:{FOLDER / 'site'}"}
+def pytest(python, directory, *arguments):
+    """Run tests with the package of a directory; return the process."""
+    paths = {"PYTHONPATH": f"{directory}:{DIRECTORY / 'site'}"}
     paths["PYTHONSAFEPATH"] = "1"  # else the tests' own processes find the package here first
     return subprocess.run(
         [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
@@ -111,13 +111,13 @@ def ready():
     need(COMPILER, debian="gcc-aarch64-linux-gnu libc6-dev-arm64-cross")
     need("apt-get", debian="apt")
     need("dpkg-deb", debian="dpkg")
-    complete = FOLDER / "complete"
+    complete = DIRECTORY / "complete"
     if not complete.exists():
         fetch_system()
         fetch_packages(interpreter()[1])
         complete.touch()
     path, version = interpreter()
-    python = FOLDER / "python"
+    python = DIRECTORY / "python"
     python.write_text(PYTHON.format(emulator=EMULATOR, system=SYSTEM, python=path))
     python.chmod(0o755)
     return python, version
@@ -141,10 +141,10 @@ def arm64(run: Run):
         f"arm64, control: built with other roundings: {failed[1] if failed else 'NONE'} of the recorded hashes differ",
         failed is not None,
     )
-    folder = build("package", version)
+    directory = build("package", version)
     names = TESTS[: run.trials(len(TESTS))]
     for name in names:
-        process = pytest(python, folder, f"tests/test_{name}.py")
+        process = pytest(python, directory, f"tests/test_{name}.py")
         run.figure(
             10 if name == "determinism" else 8,
             f"arm64, Python {version}: test_{name}.py: {process.stdout.splitlines()[-1]}"
@@ -155,7 +155,7 @@ def arm64(run: Run):
 
 def unpacked(wheel, version):
     """Install a wheel as pip does on ARM; return the directory."""
-    directory = FOLDER / "wheel"
+    directory = DIRECTORY / "wheel"
     shutil.rmtree(directory, ignore_errors=True)
     platform = [
         "--implementation=cp",

@@ -56,13 +56,13 @@ def browser(run: Run):
         f"WebAssembly in Chromium: {good} of {len(chosen)} pairs of networks have native weights",
         good == len(chosen),
     )
-    shutil.copytree(directory, run.folder / "other")
-    script = run.folder / "other" / "built.js"
+    shutil.copytree(directory, run.directory / "other")
+    script = run.directory / "other" / "built.js"
     words = script.read_text().removeprefix("const BUILT = ").removesuffix(";\n")
     other = json.loads(words)
     for result in other["native"].values():
         result["sha256"] = "0" * 64
     script.write_text(f"const BUILT = {json.dumps(other)};\n")
-    said, _ = trained(chromium, run.folder / "other" / "index.html", *settings[0])
+    said, _ = trained(chromium, run.directory / "other" / "index.html", *settings[0])
     seen = all(text.startswith("other weights") for text in said)
     run.figure(ROW, f"control, other hashes expected: {'seen' if seen else 'NOT SEEN'}", seen)

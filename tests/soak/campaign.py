@@ -20,11 +20,11 @@ CAMPAIGNS: dict[str, Campaign] = {}
 
 @dataclass
 class Run:
-    """One run of a campaign: its seed, how much of it is done, and a folder that goes when it ends."""
+    """One run of a campaign: its seed, how much of it is done, and a directory that goes when it ends."""
 
     seed: int
     share: float
-    folder: Path
+    directory: Path
     failures: int = 0
 
     def trials(self, whole: int) -> int:
@@ -86,9 +86,9 @@ def need_header(header: str, *, debian: str) -> None:
         raise SystemExit(f"cdrop: no {header} here. Debian: apt install {debian}")
 
 
-def binding(folder: Path) -> Path:
+def binding(directory: Path) -> Path:
     """Compile what Cython makes of _kernels.pyx, to be linked with objects of the library; return its object."""
-    code, compiled = folder / "_kernels.c", folder / "_kernels.o"
+    code, compiled = directory / "_kernels.c", directory / "_kernels.o"
     cython = [need("cython", pip="cython"), ROOT / "cdrop" / "_kernels.pyx", "-o", code]
     subprocess.run(cython, check=True)
     headers = (ROOT / "src_c", sysconfig.get_paths()["include"], np.get_include())

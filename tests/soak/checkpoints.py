@@ -29,7 +29,7 @@ from cdrop import Network
 def tell(run: Run, what, kill, kills, torn, seconds, expected, victims):
     """Run the control, and tell both figures."""
     trials = run.trials(25)
-    lost = careless_losses(victims, run.folder, kill, expected, trials, run.seed)
+    lost = careless_losses(victims, run.directory, kill, expected, trials, run.seed)
     for row in (18, 21):
         run.figure(
             row,
@@ -48,7 +48,7 @@ def fit_kills(run: Run):
     with Victims() as victims:
         while kills < run.trials(500):
             kind = draw.choice(list(expected))
-            more = kill_fit(victims, run.folder, draw, kind, expected[kind])
+            more = kill_fit(victims, run.directory, draw, kind, expected[kind])
             kills, torn = kills + more[0], torn + more[1]
         seconds, kill = time.monotonic() - start, functools.partial(kill_fit, kind="epochs")
         tell(run, "fits", kill, kills, torn, seconds, expected["epochs"], victims)
@@ -61,7 +61,7 @@ def compare_kills(run: Run):
     start = time.monotonic()
     with Victims() as victims:
         while kills < run.trials(500):
-            more = kill_comparison(victims, run.folder, draw, expected)
+            more = kill_comparison(victims, run.directory, draw, expected)
             kills, torn = kills + more[0], torn + more[1]
         seconds = time.monotonic() - start
         tell(run, "comparisons", kill_comparison, kills, torn, seconds, expected, victims)
@@ -81,8 +81,13 @@ def result(path: Path):
 @campaign(18, 21)
 def command_kills(run: Run):
     """Kill `cdrop compare --checkpoint DIR --resume` again and again; its JSON must be that of one never stopped."""
-    draw, kills, out, kept = random.Random(run.seed), 0, run.folder / "out", run.folder / "kept"
-    data = run.folder / "data"
+    draw, kills, out, kept = (
+        random.Random(run.seed),
+        0,
+        run.directory / "out",
+        run.directory / "kept",
+    )
+    data = run.directory / "data"
     data.mkdir()
     write_idx_folder(data)
     start = time.monotonic()
@@ -125,7 +130,7 @@ def checkpoint_time(run: Run):
     plain, kept = [], []
     for number in range(rounds):
         plain.append(seconds())
-        path = run.folder / f"{number}"
+        path = run.directory / f"{number}"
         kept.append(seconds(checkpoint=path, checkpoint_every=100))
     size = path.stat().st_size / 2**20
     begin, end = (statistics.median(times) for times in (plain, kept))

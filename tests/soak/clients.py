@@ -46,10 +46,10 @@ def clients(run: Run):
         raise SystemExit(f"cdrop: sections {sorted(scripts)}; expected {sorted(PACKAGES)}")
     wanted = list(scripts)[: run.trials(len(scripts))]
     packages = {package for name in wanted for package in PACKAGES[name]}
-    python = environment(run.folder / "venv", *ALWAYS, *sorted(packages))
+    python = environment(run.directory / "venv", *ALWAYS, *sorted(packages))
     for name in wanted:
-        code, printed = run_script(python, scripts[name], run.folder / name, **QUIET)
+        code, printed = run_script(python, scripts[name], run.directory / name, **QUIET)
         release = version(python, PACKAGES[name][0])
         run.figure(ROW, f"{name} {release}: {printed}", code == 0)
-    code, printed = run_script(python, CONTROL, run.folder / "control", **QUIET)
+    code, printed = run_script(python, CONTROL, run.directory / "control", **QUIET)
     run.figure(ROW, f"control, an unknown parameter: {printed}", code != 0)

@@ -43,14 +43,14 @@ void *check_calloc(size_t n, size_t bytes) { return calloc(n, bytes); }
 
 def run_python_tests(run, build):
     """Run Python tests on a library of the same objects, which count on."""
-    (run.folder / "allocations.c").write_text(ALLOCATIONS)
-    shutil.copytree(ROOT / "cdrop", run.folder / "cdrop", ignore=shutil.ignore_patterns("*.so"))
-    objects = [*build.glob("src_c/**/*.o"), binding(run.folder), run.folder / "allocations.c"]
-    output = ["-o", run.folder / "cdrop" / "_kernels.so"]
+    (run.directory / "allocations.c").write_text(ALLOCATIONS)
+    shutil.copytree(ROOT / "cdrop", run.directory / "cdrop", ignore=shutil.ignore_patterns("*.so"))
+    objects = [*build.glob("src_c/**/*.o"), binding(run.directory), run.directory / "allocations.c"]
+    output = ["-o", run.directory / "cdrop" / "_kernels.so"]
     gcc = [need("gcc", debian="gcc"), "-shared", "--coverage", "-pthread", *objects, "-lm", *output]
     subprocess.run(gcc, check=True)
     files = [f"tests/test_{name}.py" for name in REACHING]
-    env = {**os.environ, "PYTHONPATH": str(run.folder)}
+    env = {**os.environ, "PYTHONPATH": str(run.directory)}
     # Not python -m pytest, which would find cdrop here first.
     subprocess.run([need("pytest", pip="pytest"), "-q", *files], cwd=ROOT, env=env, check=True)
 
@@ -58,7 +58,11 @@ def run_python_tests(run, build):
 @campaign(23)
 def c_coverage(run: Run):
     """Count which branches of the library the C tests take, and the Python tests of the kernels."""
-    gcovr, build, out = need("gcovr", pip="gcovr"), ROOT / "build" / "c-coverage", run.folder / "c"
+    gcovr, build, out = (
+        need("gcovr", pip="gcovr"),
+        ROOT / "build" / "c-coverage",
+        run.directory / "c",
+    )
     for counts in build.rglob("*.gcda"):  # of earlier runs
         counts.unlink()
     make = [need("make", debian="make"), "--no-print-directory", "c-coverage"]
@@ -76,8 +80,8 @@ def c_coverage(run: Run):
 @campaign(23)
 def python_coverage(run: Run):
     """Count which branches of the package the Python tests take."""
-    coverage, out = need("coverage", pip="coverage"), run.folder / "python"
-    env = {**os.environ, "COVERAGE_FILE": str(run.folder / "data")}
+    coverage, out = need("coverage", pip="coverage"), run.directory / "python"
+    env = {**os.environ, "COVERAGE_FILE": str(run.directory / "data")}
     subprocess.run([coverage, "run", "-m", "pytest", "-q"], cwd=ROOT, env=env, check=True)
     subprocess.run([coverage, "json", "-q", "-o", out], cwd=ROOT, env=env, check=True)
     told = json.loads(out.read_text())

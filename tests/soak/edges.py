@@ -97,11 +97,11 @@ def ratio(case, rounds):
     return odd_time / plain_time
 
 
-def compiled(folder, name, *flags):
+def compiled(directory, name, *flags):
     """Compile denormals.c with the library's sources and setup.py's flags."""
     own = re.search(r'^POSIX_FLAGS = "(.*)"$', (ROOT / "setup.py").read_text(), re.MULTILINE)[1]
     sources = [*ROOT.glob("src_c/*.c"), *ROOT.glob("src_c/simd/*.c")]
-    program = [str(folder / name), str(Path(__file__).with_name("denormals.c"))]
+    program = [str(directory / name), str(Path(__file__).with_name("denormals.c"))]
     command = [need("cc", debian="gcc"), *own.split(), *flags, "-o", *program, *map(str, sources)]
     subprocess.run([*command, "-lm", "-pthread"], check=True)
     return program[0]
@@ -121,8 +121,8 @@ def denormals(run: Run):
         slower = ratio(case, run.trials(200))
         run.figure(7, f"step on denormal {name}, {path}: {slower:.2f} times", slower <= 1.2)
     wrap = "-Wl,--wrap=cdrop_flush_denormals"
-    kept = update_ratios(compiled(run.folder, "unflushed", "-DUNFLUSHED", wrap))
-    flushed = update_ratios(compiled(run.folder, "flushed"))
+    kept = update_ratios(compiled(run.directory, "unflushed", "-DUNFLUSHED", wrap))
+    flushed = update_ratios(compiled(run.directory, "flushed"))
     for path, slower in flushed.items():
         run.figure(7, f"update of denormal states, {path}: {slower:.2f} times", slower <= 1.2)
     run.figure(

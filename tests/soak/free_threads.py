@@ -101,7 +101,7 @@ def rate(directory, network, processes, threads, seconds=3):
 
 
 def report_scaling(run, directory):
-    """Tell how two threads train in comparison with two processes, and with one thread."""
+    """Report how two threads train in comparison with two processes, and with one thread."""
     for name, network in NETWORKS.items():
         ways = {"alone": (1, 1), "threads": (1, 2), "processes": (2, 1)}
         rates = {way: [] for way in ways}
@@ -128,7 +128,7 @@ def free_threads(run: Run):
             "cdrop: this campaign needs a Python without the GIL, which is not here. uv python install 3.14t, "
             "pyenv install 3.14t, or CPython's sources: ./configure --disable-gil"
         )
-    directory = copied(run.folder / "whole")
+    directory = copied(run.directory / "whole")
     code, said = tested(directory, python, [f"tests/test_{name}.py" for name in TESTS])
     run.figure(ROW, f"Python {version}: {said}", code == 0)
     trials = run.trials(20)

@@ -16,36 +16,43 @@ KEPT = Path("build/fuzz")  # where an input that was read wrongly stays
 
 
 def fuzzed(run: Run, target: str, runs: int, plant: str = "none"):
-    """Fuzz in a process of its own; return its exit code, what it said, what came of the inputs, its folder."""
-    folder = run.folder / f"{target} {plant}"
-    (folder / "corpus").mkdir(parents=True)
+    """Fuzz in a process of its own; return its exit code, what it said, what came of the inputs, its directory."""
+    directory = run.directory / f"{target} {plant}"
+    (directory / "corpus").mkdir(parents=True)
     flags = {
         "atheris_runs": runs,
         "seed": run.seed + 1,  # 0 would be another one each time
         "max_len": 16384,  # a RandomState takes 7 KB
         "timeout": HANG,
         "rss_limit_mb": 0,  # RLIMIT_AS bounds memory, not a look at it now and then
-        "artifact_prefix": f"{folder}/fault-",
+        "artifact_prefix": f"{directory}/fault-",
     }
     process = subprocess.run(
-        [sys.executable, TARGET, target, plant, folder, *(f"-{k}={v}" for k, v in flags.items())],
+        [
+            sys.executable,
+            TARGET,
+            target,
+            plant,
+            directory,
+            *(f"-{k}={v}" for k, v in flags.items()),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,  # atheris tells an exception in one, libFuzzer the rest in the other
         text=True,
         errors="replace",
         check=False,
     )
-    counts = folder / "counts"
+    counts = directory / "counts"
     told = json.loads(counts.read_text()) if counts.exists() else {}
-    return process.returncode, process.stdout, told, folder
+    return process.returncode, process.stdout, told, directory
 
 
 def tell_fuzzed(run: Run, row: int, target: str):
     """Fuzz with a million inputs, and tell what came of them."""
     need_module("atheris")
     runs = run.trials(10**6)
-    code, said, told, folder = fuzzed(run, target, runs)
-    faults = list(folder.glob("fault-*"))
+    code, said, told, directory = fuzzed(run, target, runs)
+    faults = list(directory.glob("fault-*"))
     for fault in faults:
         KEPT.mkdir(parents=True, exist_ok=True)
         shutil.copy(fault, KEPT)

@@ -81,22 +81,24 @@ def installs(run: Run):
     """The sdist by pip and uv, gcc and clang, and with something missing; the wheel in each Python."""
     need("clang", debian="clang")
     subprocess.run(
-        [sys.executable, "-c", f"from setuptools.build_meta import build_sdist; build_sdist({str(run.folder)!r})"],
+        [sys.executable, "-c", f"from setuptools.build_meta import build_sdist; build_sdist({str(run.directory)!r})"],
         cwd=ROOT, stdout=subprocess.DEVNULL, check=True,
     )  # fmt: skip
-    (sdist,) = run.folder.glob("cdrop-*.tar.gz")
-    (run.folder / "no-headers").write_text(NO_HEADERS)
-    (run.folder / "no-headers").chmod(0o755)
+    (sdist,) = run.directory.glob("cdrop-*.tar.gz")
+    (run.directory / "no-headers").write_text(NO_HEADERS)
+    (run.directory / "no-headers").chmod(0o755)
     for name in list(WORKS)[: run.trials(len(WORKS))]:
         packages, how, variables = WORKS[name]
-        python = environment(run.folder / name, sys.executable, *packages)
-        works, said = install(python, how, sdist, VIRTUAL_ENV=str(run.folder / name), **variables)
-        result = trained(python, run.folder) if works else said
+        python = environment(run.directory / name, sys.executable, *packages)
+        works, said = install(
+            python, how, sdist, VIRTUAL_ENV=str(run.directory / name), **variables
+        )
+        result = trained(python, run.directory) if works else said
         run.figure(ROW, f"{name}: {result}", result.startswith("trained"))
     for name in list(FAILS)[: run.trials(len(FAILS))]:
         packages, how, variables, line = FAILS[name]
-        python = environment(run.folder / name, sys.executable, *packages)
-        variables = {key: text.format(base=run.folder) for key, text in variables.items()}
+        python = environment(run.directory / name, sys.executable, *packages)
+        variables = {key: text.format(base=run.directory) for key, text in variables.items()}
         works, said = install(python, how, sdist, **variables)
         run.figure(ROW, f"{name}: {said}", not works and bool(re.search(line, said)))
     wheels(run)
@@ -112,10 +114,10 @@ def wheels(run: Run):
         if python is None:
             run.figure(ROW, f"wheel in Python {version}: not here", holds=False)
             continue
-        python = environment(run.folder / version, python)
+        python = environment(run.directory / version, python)
         works, said = install(python, "-m pip install --only-binary :all:", found[0])
-        result = trained(python, run.folder) if works else said
+        result = trained(python, run.directory) if works else said
         run.figure(
             ROW, f"{found[0].name} in Python {version}: {result}", result.startswith("trained")
         )
-        shutil.rmtree(run.folder / version)
+        shutil.rmtree(run.directory / version)

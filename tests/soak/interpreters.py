@@ -37,7 +37,7 @@ def interpreter(version):
     return None
 
 
-def copied(folder):
+def copied(directory):
     """Copy what git knows of: `make` keeps its environment and its objects beside it."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -48,16 +48,16 @@ def copied(folder):
     ).stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, directory / name)
+    return directory
 
 
-def tested(folder, python, files):
+def tested(directory, python, files):
     """Run `make test` there with that Python; return its exit code and what pytest says at the end."""
     done = subprocess.run(
         ["make", "test", f"PYTHON={python}", "ARGS=-q -p no:cacheprovider " + " ".join(files)],
-        cwd=folder,
+        cwd=directory,
         capture_output=True,
         text=True,
         check=False,
@@ -77,9 +77,9 @@ def interpreters(run: Run):
         )
     files = [f"tests/test_{name}.py" for name in TESTS[: run.trials(len(TESTS))]]
     for version, python in pythons.items():
-        code, said = tested(copied(run.folder / version), python, files)
+        code, said = tested(copied(run.directory / version), python, files)
         run.figure(24, f"Python {version}: {said}", code == 0)
-    folder = run.folder / VERSIONS[0]
-    (folder / "tests" / "test_control.py").write_text("def test_control():\n    assert False\n")
-    code, said = tested(folder, pythons[VERSIONS[0]], ["tests/test_control.py"])
+    directory = run.directory / VERSIONS[0]
+    (directory / "tests" / "test_control.py").write_text("def test_control():\n    assert False\n")
+    code, said = tested(directory, pythons[VERSIONS[0]], ["tests/test_control.py"])
     run.figure(24, f"control, a test that fails: {said}", code != 0)

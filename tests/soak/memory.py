@@ -224,9 +224,9 @@ def report(library):
         print(f"{name}: {count}: {', '.join(faults)}")
 
 
-def compiled(source, folder):
-    """Compile a file of this folder as a library; return its path."""
-    library = folder / Path(source).with_suffix(".so")
+def compiled(source, directory):
+    """Compile a file of this directory as a library; return its path."""
+    library = directory / Path(source).with_suffix(".so")
     command = ["gcc", "-O2", "-g", "-shared", "-fPIC", HERE / source, "-o", library]
     subprocess.run(command, check=True)
     return library
@@ -236,9 +236,9 @@ def compiled(source, folder):
 def refused(run: Run):
     """Refuse each call its nth allocation, for every n: MemoryError, nothing changed, nothing leaked."""
     need("gcc", debian="gcc")
-    planted = str(compiled("planted.c", run.folder))
+    planted = str(compiled("planted.c", run.directory))
     code = f"import sys; sys.path.append({str(HERE)!r}); import memory; memory.report({planted!r})"
-    process = run_python(code, 300, LD_PRELOAD=str(compiled("failing_malloc.c", run.folder)))
+    process = run_python(code, 300, LD_PRELOAD=str(compiled("failing_malloc.c", run.directory)))
     if process.returncode:
         raise SystemExit(process.stderr)
     first, *lines = process.stdout.splitlines()

@@ -62,13 +62,13 @@ def original(file):
     return (ROOT / "src_c" / file).read_text()
 
 
-def mutants_of(file, folder):
+def mutants_of(file, directory):
     """Return all that universalmutator makes of a file."""
     mutate = need("mutate", pip="universalmutator")
-    folder.mkdir()
-    command = [mutate, ROOT / "src_c" / file, "c", "--noCheck", "--mutantDir", folder]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
-    return [Mutant(file, path.read_text()) for path in sorted(folder.iterdir())]
+    directory.mkdir()
+    command = [mutate, ROOT / "src_c" / file, "c", "--noCheck", "--mutantDir", directory]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=directory)
+    return [Mutant(file, path.read_text()) for path in sorted(directory.iterdir())]
 
 
 # ---- Where they are tried ------------------------------------------------------------------------
@@ -86,27 +86,27 @@ def compiler():
 class Sandbox:
     """A copy of the project in which one mutant at a time is compiled and tested."""
 
-    def __init__(self, folder, kernel):
+    def __init__(self, directory, kernel):
         ignore = shutil.ignore_patterns("*.so", "__pycache__", "soak", "peers")
         for name in ("src_c", "tests", "cdrop"):
-            shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-        shutil.copy(ROOT / "pyproject.toml", folder)
-        cpu = folder / "src_c" / "cpu.c"
+            shutil.copytree(ROOT / name, directory / name, ignore=ignore)
+        shutil.copy(ROOT / "pyproject.toml", directory)
+        cpu = directory / "src_c" / "cpu.c"
         cpu.write_text(cpu.read_text().replace("if (f.avx512)", "if (0)"))
-        self.folder, self.kernel, self.limits, self.compiler = folder, kernel, {}, compiler()
-        paths = sorted(folder.glob("src_c/*.c"))
-        self.sources = [*PATHS, *(str(path.relative_to(folder)) for path in paths)]
+        self.directory, self.kernel, self.limits, self.compiler = directory, kernel, {}, compiler()
+        paths = sorted(directory.glob("src_c/*.c"))
+        self.sources = [*PATHS, *(str(path.relative_to(directory)) for path in paths)]
         self.tests = [f"tests/c/{name}.c" for name in ("check", *kernel.programs, WHOLE_RUNS)]
         self.original = self.compile([*self.sources, *self.tests], "original")
-        self.binding = binding(folder)
+        self.binding = binding(directory)
 
     def compile(self, sources, name, *flags):
         """Return the objects of some sources, or None where one is no C."""
         objects = {}
         for source in sources:
-            objects[source] = self.folder / f"{source}.{name}.o"
+            objects[source] = self.directory / f"{source}.{name}.o"
             command = [*self.compiler, *flags, "-c", source, "-o", objects[source]]
-            if subprocess.run(command, cwd=self.folder, stderr=subprocess.DEVNULL).returncode:
+            if subprocess.run(command, cwd=self.directory, stderr=subprocess.DEVNULL).returncode:
                 return None
         return objects
 
@@ -114,8 +114,8 @@ class Sandbox:
         """Link the library, of which some objects are new, with others; return the result's path."""
         library = [{**self.original, **objects}[source] for source in self.sources]
         command = [*self.compiler, *library, *others, *STAND_INS, "-lm", "-o", output]
-        subprocess.run(command, cwd=self.folder, check=True)
-        return self.folder / output
+        subprocess.run(command, cwd=self.directory, check=True)
+        return self.directory / output
 
     def failure(self, *command, memory="8589934592"):
         """Run a test; return how it fails: 'check', 'crash', or 'no end' after ten times what it takes else."""
@@ -123,7 +123,7 @@ class Sandbox:
         try:
             result = subprocess.run(
                 ["prlimit", "--core=0", f"--as={memory}", *command],
-                cwd=self.folder,
+                cwd=self.directory,
                 env={**os.environ, "ASAN_OPTIONS": REPORTS, "UBSAN_OPTIONS": REPORTS},
                 capture_output=True,
                 timeout=self.limits.get(command),
@@ -164,11 +164,11 @@ class Sandbox:
         """Return the sources that a file of src_c goes into: those of every path, or its own."""
         if not file.endswith(".inc.h"):
             return [f"src_c/{file}"]
-        return [s for s in self.original if "path.inc.h" in (self.folder / s).read_text()]
+        return [s for s in self.original if "path.inc.h" in (self.directory / s).read_text()]
 
     def judge(self, mutant):
         """Return 'not C', 'same code', how a mutant was found, or '' where it was not."""
-        path, sources = self.folder / "src_c" / mutant.file, self.readers(mutant.file)
+        path, sources = self.directory / "src_c" / mutant.file, self.readers(mutant.file)
         path.write_text(mutant.text)
         try:
             new = self.compile(sources, "new")
@@ -248,8 +248,8 @@ def tell(run, files, counts, survivors):
 
 def seeded_mutants(run, files):
     """Return all mutants of some files in an order of the seed's."""
-    folders = [run.folder / f"mutants-{i}" for i in range(len(files))]
-    mutants = [m for pair in zip(files, folders, strict=True) for m in mutants_of(*pair)]
+    directories = [run.directory / f"mutants-{i}" for i in range(len(files))]
+    mutants = [m for pair in zip(files, directories, strict=True) for m in mutants_of(*pair)]
     random.Random(run.seed).shuffle(mutants)
     return mutants
 
@@ -257,7 +257,7 @@ def seeded_mutants(run, files):
 def try_mutants(run, kernel):
     """Try a seeded sample of a kernel's mutants; what is not changed must pass before and after."""
     mutants, counts, survivors = seeded_mutants(run, kernel.files), collections.Counter(), []
-    places, boxes = [run.folder / f"box-{i}" for i in range(CORES)], queue.SimpleQueue()
+    places, boxes = [run.directory / f"box-{i}" for i in range(CORES)], queue.SimpleQueue()
 
     def judge(mutant):
         box = boxes.get()

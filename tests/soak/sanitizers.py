@@ -80,22 +80,22 @@ def preloaded(pythonpath):
     }
 
 
-def pytest(folder, *arguments):
-    """Run tests with the package in a folder, not the one in place; return the process."""
+def pytest(directory, *arguments):
+    """Run tests with the package in a directory, not the one in place; return the process."""
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env=preloaded(folder), capture_output=True, text=True, check=False
+        command, cwd=ROOT, env=preloaded(directory), capture_output=True, text=True, check=False
     )
 
 
 def sanitized_package():
-    """Build the package with both sanitizers; return its folder."""
-    folder = ROOT / "build" / "address"
-    shutil.rmtree(folder, ignore_errors=True)
+    """Build the package with both sanitizers; return its directory."""
+    directory = ROOT / "build" / "address"
+    shutil.rmtree(directory, ignore_errors=True)
     environment = {**os.environ, "CC": "gcc", "CFLAGS": SANITIZED, "LDFLAGS": SANITIZED}
-    build = [sys.executable, "setup.py", "--quiet", "build", "--build-lib", str(folder)]
+    build = [sys.executable, "setup.py", "--quiet", "build", "--build-lib", str(directory)]
     subprocess.run(build, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return folder
+    return directory
 
 
 PLANTED_TEST = """
@@ -103,26 +103,26 @@ import ctypes
 import cdrop
 library = ctypes.CDLL({library!r})
 def test_read():
-    assert {folder!r} in cdrop.__file__
+    assert {directory!r} in cdrop.__file__
     library.planted_read()
 def test_overflow():
     library.planted_overflow()
 """
 
 
-def python_controls(run: Run, folder):
+def python_controls(run: Run, directory):
     """Faults in a library made with the same flags, called by tests that are run by the same command."""
-    library, tests = run.folder / "planted.so", run.folder / "test_planted.py"
+    library, tests = run.directory / "planted.so", run.directory / "test_planted.py"
     source = ROOT / "tests" / "soak" / "planted.c"
     subprocess.run(
         ["gcc", "-shared", "-fPIC", *SANITIZED.split(), source, "-o", library], check=True
     )
-    tests.write_text(PLANTED_TEST.format(library=str(library), folder=str(folder)))
+    tests.write_text(PLANTED_TEST.format(library=str(library), directory=str(directory)))
     for fault, report in (
         ("read", "heap-buffer-overflow"),
         ("overflow", "signed integer overflow"),
     ):
-        process = pytest(folder, str(tests), "-s", "-k", fault)
+        process = pytest(directory, str(tests), "-s", "-k", fault)
         found = process.returncode != 0 and report in told(process)
         run.figure(
             12, f"Python: a planted fault ({fault}): {'found' if found else 'MISSED'}", found
@@ -136,10 +136,10 @@ def address(run: Run):
     control(run, 12, "sanitize", "read", "heap-buffer-overflow")
     control(run, 12, "sanitize", "overflow", "signed integer overflow")
     c_tests(run, 12, "sanitize", SHORT="", OBJ="build/c-sanitize-whole")
-    folder = sanitized_package()
-    python_controls(run, folder)
+    directory = sanitized_package()
+    python_controls(run, directory)
     files = [f"tests/test_{name}.py" for name in PYTHON_TESTS[: run.trials(len(PYTHON_TESTS))]]
-    process = pytest(folder, *files)
+    process = pytest(directory, *files)
     run.figure(
         12,
         f"Python: {' '.join(files)}: {process.stdout.splitlines()[-1]}"

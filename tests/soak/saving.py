@@ -19,11 +19,11 @@ from cdrop import Network, load
 @campaign(18)
 def kill(run: Run):
     """Kill savers; the file must be the last acknowledged or the one after, and train on as if nothing had been."""
-    draw, path, left = random.Random(run.seed), run.folder / "m", 0
+    draw, path, left = random.Random(run.seed), run.directory / "m", 0
     trials = run.trials(500)
     for _ in range(trials):
         acknowledged = kill_while_saving(path, 0.03 * draw.random())
-        left += len(os.listdir(run.folder)) > 1
+        left += len(os.listdir(run.directory)) > 1
         check_killed(path, acknowledged)
         path.unlink()
     run.figure(
@@ -73,8 +73,8 @@ def traced_save(path, *options):
 def faults(run: Run):
     """Kill, EIO and ENOSPC at each file system call of a save, each in a process of its own."""
     need("strace", debian="strace")
-    folder = run.folder
-    path, results = folder / "m", collections.Counter()
+    directory = run.directory
+    path, results = directory / "m", collections.Counter()
     old, new = (digest(Network([6, 300, 3], seed=seed)) for seed in (1, 2))
     Network([6, 300, 3], seed=1).save(path)
     acknowledged, _, calls = traced_save(path)
@@ -86,11 +86,11 @@ def faults(run: Run):
             Network([6, 300, 3], seed=1).save(path)
             where = f"inject={name}:{how}:when={number}"
             acknowledged, said, _ = traced_save(path, "-e", where)
-            left = [n for n in os.listdir(folder) if n != "m"]
+            left = [n for n in os.listdir(directory) if n != "m"]
             found = digest(load(path))
             assert found == new or (found == old and not acknowledged), where
             assert not left or "KILL" in how or name == "unlink", (where, left)
-            assert os.listdir(folder) == ["m"], where
+            assert os.listdir(directory) == ["m"], where
             assert acknowledged or "KILL" in how or "Error" in said, (where, said)
             results[how, "new" if found == new else "old", acknowledged] += 1
     run.figure(
@@ -109,11 +109,11 @@ def faults(run: Run):
 @campaign(19)
 def full(run: Run):
     """Save onto a small tmpfs that is more or less full. Needs the right to mount."""
-    draw, counts, folder = random.Random(run.seed), collections.Counter(), run.folder
+    draw, counts, directory = random.Random(run.seed), collections.Counter(), run.directory
     need("mount", debian="mount")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "cdrop", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "cdrop", directory], check=True)
     try:
-        before, path, ballast = Network([100, 50], seed=1), folder / "m", folder / "ballast"
+        before, path, ballast = Network([100, 50], seed=1), directory / "m", directory / "ballast"
         for _ in range(run.trials(1000)):
             ballast.unlink(missing_ok=True)
             before.save(path)
@@ -125,10 +125,10 @@ def full(run: Run):
             except OSError:
                 expected = before
             assert digest(load(path)) == digest(expected)
-            assert sorted(os.listdir(folder)) == ["ballast", "m"]
+            assert sorted(os.listdir(directory)) == ["ballast", "m"]
             counts[expected is after] += 1
     finally:
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", directory], check=True)
     run.figure(
         19, f"full disk: {counts[True]} saves fitted, {counts[False]} kept the old file whole"
     )

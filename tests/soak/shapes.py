@@ -121,7 +121,7 @@ def taken(read: Callable[[Path], object], path: Path) -> list[Any]:
 def measured(run: Run, name: str) -> tuple[float, float, str]:
     """Return a shape's memory, what is promised, and what came of it."""
     kind, write, read = SHAPES[name]
-    path = run.folder / f"{name}.{'npz' if name.startswith('npz') else 'csv'}"
+    path = run.directory / f"{name}.{'npz' if name.startswith('npz') else 'csv'}"
     written = in_a_child(lambda: write(path))
     if written is not None:
         raise SystemExit(f"{name} was not written: {written}")

@@ -88,7 +88,7 @@ def resumed(i):
     return net, [Steps(), Validation(given["X"], given["y"], every=2)], given
 
 
-def made(folder):
+def made(directory):
     """Return files of networks and checkpoints, with the numbers of their kinds."""
     files = []
     for i in range(12):
@@ -98,7 +98,7 @@ def made(folder):
         if i:
             net.fit(**arguments(net, i))
         files.append((i, bytes(storage._packed("Network", *net._to_parts()))))
-        path = folder / f"checkpoint{i}"
+        path = directory / f"checkpoint{i}"
         net, callbacks, given = resumed(i)
         net.fit(**given, callbacks=callbacks, checkpoint=path)
         files.append((i, path.read_bytes()))
@@ -207,14 +207,14 @@ def too_long(*_):
 def fuzzed(run, trials):
     """Return what came of changed files, and the first that went wrong, with its error."""
     in_memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # a disk takes most of the time
-    with tempfile.TemporaryDirectory(dir=in_memory) as folder:
-        return fuzzed_in(Path(folder), run, trials)
+    with tempfile.TemporaryDirectory(dir=in_memory) as directory:
+        return fuzzed_in(Path(directory), run, trials)
 
 
-def fuzzed_in(folder, run, trials):
-    """Do the work of `fuzzed` in a folder."""
-    counts, draw, path = collections.Counter(), random.Random(run.seed), folder / "m"
-    files = made(folder)
+def fuzzed_in(directory, run, trials):
+    """Do the work of `fuzzed` in a directory."""
+    counts, draw, path = collections.Counter(), random.Random(run.seed), directory / "m"
+    files = made(directory)
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, too_long)
     for _ in range(trials):

@@ -150,19 +150,19 @@ def clang_cl(run: Run):
     """Every C file compiled as for Windows on x86-64 and ARM: no fused multiply-add that is not written."""
     need_module("ziglang")
     for name, text in HEADERS.items():
-        (run.folder / name).write_text(f"#pragma once\n{text}")
+        (run.directory / name).write_text(f"#pragma once\n{text}")
     flags = re.search(r'^CLANG_CL_FLAGS = "(.*)"$', (ROOT / "setup.py").read_text(), re.MULTILINE)
     usual = flags[1].split()
     free = [flag for flag in usual if "fp-contract" not in flag]
     files = sorted(ROOT.glob("src_c/**/*.c"))
     for target in ("x86_64-pc-windows-msvc", "arm64-pc-windows-msvc"):
-        text = {path.stem: compiled(path, run.folder, target, usual) for path in files}
+        text = {path.stem: compiled(path, run.directory, target, usual) for path in files}
         fused = {name: len(FUSED.findall(text[name])) for name in PLAIN}
         run.figure(
             8,
             f"clang-cl, {target}: {len(text)} files; fused multiply-adds in {', '.join(PLAIN)}: {sum(fused.values())}",
             not any(fused.values()),
         )
-    numbers = compiled(ROOT / "src_c" / "numbers.c", run.folder, "arm64-pc-windows-msvc", free)
+    numbers = compiled(ROOT / "src_c" / "numbers.c", run.directory, "arm64-pc-windows-msvc", free)
     bent = len(FUSED.findall(numbers))
     run.figure(8, f"clang-cl, control: numbers.c without the flag: {bent} fused", bent > 0)

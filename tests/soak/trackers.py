@@ -40,10 +40,10 @@ def trackers(run: Run) -> None:
     scripts = examples(PAGE)
     if scripts.keys() != CHECKS.keys():
         raise SystemExit(f"cdrop: sections {sorted(scripts)}; expected {sorted(CHECKS)}")
-    python = environment(run.folder / "venv", *TOOLS)
+    python = environment(run.directory / "venv", *TOOLS)
     for name, script in scripts.items():
         code, printed = run_script(
-            python, f"{PREPARE}{script}\n{CHECKS[name]}", run.folder / name, WANDB_SILENT="true"
+            python, f"{PREPARE}{script}\n{CHECKS[name]}", run.directory / name, WANDB_SILENT="true"
         )
         run.failures += code != 0
         print(f"{name}: {'works' if code == 0 else printed}", flush=True)
