@@ -57,11 +57,12 @@ def network():
 def plant_late_counters():
     """Count a step after it is made, in Python, as cdrop once did."""
 
-    def step(net, data, minibatch, hyper, fit=None):
+    def step(net, data, minibatch, hyper, moment, fit=None):
         state = {**vars(net), "history": copy.copy(net.history)}
         state["history"].loss = list(net.history.loss)
         was = {"history": state["history"], "_updates": net._updates}
-        constants = hyper.optimizer.constants(hyper.learning_rate, 0.0, net._updates + 1)
+        optimizer, rate, _ = hyper.at(moment)
+        constants = optimizer.constants(rate, 0.0, net._updates + 1)
         loss = net._engine.step(data, minibatch.rows, constants, 0.0, state, was, {}, 1)
         net._updates += 1
         net.history.loss.append(loss)
