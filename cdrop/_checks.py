@@ -62,6 +62,20 @@ def choice(name: str, value: Any, options: Collection[str]) -> str:
     return value
 
 
+def choice_by_layer(
+    name: str, value: Any, options: Collection[str], hidden: int
+) -> tuple[str, ...]:
+    """Return one of `options` for each hidden layer, given one for all or a sequence."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return (choice(name, value, options),) * hidden
+    if len(value) != hidden:
+        raise ValueError(
+            f"{name} has {len(value)} entries; expected {hidden}, one for each hidden layer"
+        )
+    return tuple(choice(f"{name}[{i}]", entry, options) for i, entry in enumerate(value))
+
+
 def by_name(
     what: str,
     given: Any,

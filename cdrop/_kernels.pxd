@@ -30,6 +30,12 @@ cdef extern from "cdrop.h" nogil:
         CDROP_POISSON
         CDROP_QUANTILE
 
+    ctypedef enum cdrop_kind:
+        CDROP_BERNOULLI
+        CDROP_GAUSSIAN
+        CDROP_UNIFORM
+        CDROP_SHARED
+
     ctypedef enum cdrop_rule:
         CDROP_SGD
         CDROP_MOMENTUM
@@ -66,6 +72,7 @@ cdef extern from "cdrop.h" nogil:
         const size_t *units
         const uint64_t *keep
         const int *varies
+        const cdrop_kind *kinds
         int scale_in_training
         cdrop_activation activation
         cdrop_loss loss
@@ -132,6 +139,8 @@ cdef extern from "cdrop.h" nogil:
                              uint32_t layer, uint64_t block)
     void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep,
                               uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer)
+    void cdrop_noise(cdrop_dtype dtype, void *noise, size_t pitch, size_t first_row, size_t rows, size_t units,
+                     cdrop_kind kind, uint64_t keep, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer)
     cdrop_status cdrop_masked_gemm(cdrop_dtype dtype, void *out, const void *x, const void *w, const void *bias,
                                    const uint64_t *mask, size_t rows, size_t n_in, size_t n_out, double scale,
                                    cdrop_activation activation, int threads)

@@ -12,6 +12,7 @@ _Words: TypeAlias = NDArray[np.uint64]
 # An update rule's name and numbers, as `cdrop.optimizers.Optimizer.constants` makes them.
 _Constants: TypeAlias = tuple[str, float, float, float, float, float, float, float, float]
 
+KINDS: tuple[str, ...]
 ACTIVATIONS: tuple[str, ...]
 LOSSES: tuple[str, ...]
 OPTIMIZERS: tuple[str, ...]
@@ -40,6 +41,18 @@ def bernoulli_mask(
     first: int,
     purpose: int,
 ) -> _Words: ...
+def dropout_noise(
+    rows: int,
+    width: int,
+    keep: int,
+    kind: str,
+    dtype: np.dtype[Any],
+    seed: int,
+    step: int,
+    layer: int,
+    first: int,
+    purpose: int,
+) -> _Floats: ...
 def random_words(n: int, seed: int, step: int, purpose: int, layer: int, block: int) -> _Words: ...
 def first_words(n: int, seed: int, step: int, purpose: int) -> _Words: ...
 def normal_rows(
@@ -134,6 +147,7 @@ class Engine:
         scale_in_training: bool,
         seed: int,
         varies: Sequence[bool] = (),
+        kinds: Sequence[str] = (),
     ) -> Self: ...
     @overload
     def copy(

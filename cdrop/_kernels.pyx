@@ -64,6 +64,12 @@ ctypedef fused real:
     float
     double
 
+_KINDS = {
+    "bernoulli": CDROP_BERNOULLI,
+    "gaussian": CDROP_GAUSSIAN,
+    "uniform": CDROP_UNIFORM,
+    "shared": CDROP_SHARED,
+}
 _ACTIVATIONS = {
     "identity": CDROP_IDENTITY,
     "relu": CDROP_RELU,
@@ -99,6 +105,7 @@ cdef uint64_t _WORK = <uint64_t>1 << 32
 cdef uint64_t _PASSED_ROWS = 1 << 20  # and rows times masks, where a row's work is small
 _KEEP_ALL = 2**32
 cdef object _ndarray = np.ndarray
+KINDS = tuple(_KINDS)
 ACTIVATIONS = tuple(_ACTIVATIONS)
 LOSSES = tuple(_LOSSES)
 OPTIMIZERS = tuple(_RULES)
@@ -281,6 +288,20 @@ def bernoulli_mask(size_t rows, size_t width, uint64_t keep, uint64_t seed, uint
         with nogil:
             cdrop_bernoulli_mask(&view[0, 0], first, rows, width, keep, seed, step, purpose, layer)
     return mask
+
+
+def dropout_noise(size_t rows, size_t width, uint64_t keep, kind, dtype, uint64_t seed, uint64_t step, uint32_t layer,
+                  size_t first, uint32_t purpose):
+    """Draw noise of mean 1, uniform or Gaussian; `keep` is in units of 2**-32, `first` a multiple of 64."""
+    cdef int number = _KINDS[kind]
+    cdef size_t pitch = (width + 15) // 16 * 16
+    cdef cdrop_dtype element = CDROP_FLOAT32 if dtype.itemsize == 4 else CDROP_FLOAT64
+    cdef void *address
+    noise = np.empty((rows, pitch), dtype)
+    address = <void *>_address(noise)
+    with nogil:
+        cdrop_noise(element, address, pitch, first, rows, width, <cdrop_kind>number, keep, seed, step, purpose, layer)
+    return np.ascontiguousarray(noise[:, :width])
 
 
 def random_words(size_t n, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer, uint64_t block):
@@ -632,11 +653,13 @@ cdef class Engine:
     cdef object keep  # of the input, then of each hidden layer: an array, and
     cdef const uint64_t *kept  # its address
 
-    def __cinit__(self, units, keep, dtype, activation, loss, loss_parameters, scale_in_training, seed, varies=()):
+    def __cinit__(self, units, keep, dtype, activation, loss, loss_parameters, scale_in_training, seed, varies=(),
+                  kinds=()):
         cdef cdrop_design d
         cdef Py_buffer view
         cdef int function = _ACTIVATIONS[activation], kind = _LOSSES[loss]
         widths, changing = np.asarray(units, np.uintp), np.array(varies or [0] * len(keep), np.intc)
+        noises = np.array([_KINDS[name] for name in kinds] or [<int>CDROP_BERNOULLI] * len(keep), np.intc)
         self.lock = Turn()
         self.keep = np.array(keep, np.uint64)
         self.kept = _mask_address(self.keep)
@@ -651,6 +674,7 @@ cdef class Engine:
         d.layers = len(units) - 1
         d.units, d.keep = _sizes(widths), self.kept
         d.varies = <const int *>_elements(changing, b"il", sizeof(int), &view)
+        d.kinds = <const cdrop_kind *>_elements(noises, b"il", sizeof(int), &view)
         d.scale_in_training = scale_in_training
         d.activation = <cdrop_activation>function
         d.loss = self.loss

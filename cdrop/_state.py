@@ -37,7 +37,9 @@ LAST = (
 )  # at which counters of updates and epochs stay: training never leads to what a file cannot hold
 CURVES = ("epoch_loss", "validation_loss", "validation_score")
 _PARTS = ("weight", "state1", "state2")  # in the order of cdrop_part
-_RATES = ("dropout", "input_dropout")  # settings that a network may change during its training
+_RATES = ("dropout", "input_dropout")
+# Settings that a network may change during its training.
+DROPOUT = (*_RATES, "dropout_kind", "input_dropout_kind")
 
 
 class State(NamedTuple):
@@ -206,7 +208,7 @@ def _check_settings(given: Any, own: dict[str, Any]) -> None:
     dropping("the state's input_dropout", given.get("input_dropout"))
     for name in {**own, **given}:  # a loss may have settings that the other's lacks
         value = own.get(name)
-        if name not in _RATES and given.get(name) != value:
+        if name not in DROPOUT and given.get(name) != value:
             raise ValueError(
                 f"the state's {name} is {given.get(name)!r}; expected {value!r}, as in this network"
             )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from cdrop import _kernels
 from cdrop._checks import (
@@ -23,6 +23,7 @@ from cdrop._checks import (
     class_probabilities,
     finite_number,
     float_array,
+    float_dtype,
     label_vector,
     mask_words,
     nonnegative,
@@ -43,6 +44,7 @@ __all__ = [
     "absolute_error",
     "bernoulli_mask",
     "drawn_keep",
+    "dropout_noise",
     "huber",
     "limit_norms",
     "masked_gemm",
@@ -181,13 +183,84 @@ def bernoulli_mask(
     ((2, 1), (2, 10))
     """
     rows, width = whole_number("rows", rows, 0, 2**48), whole_number("width", width, 0, 2**48)
-    units, first = _drawn_units(keep), whole_number("first_row", first_row, 0, 2**62)
+    units, first = _drawn_units(keep), _first_row(first_row)
     seed, step, purpose, layer, _ = _stream_key(seed, step, purpose, layer)
+    return _kernels.bernoulli_mask(rows, width, units, seed, step, layer, first, purpose)
+
+
+def dropout_noise(
+    rows: int,
+    width: int,
+    keep: float,
+    *,
+    kind: str = "gaussian",
+    dtype: DTypeLike = "float32",
+    seed: int = 0,
+    step: int = 0,
+    layer: int = 0,
+    first_row: int = 0,
+    purpose: int = 0,
+) -> NDArray[Any]:
+    """Draw noise of mean 1 and variance ``(1 - keep) / keep``, which Gaussian and uniform dropout multiply inputs by.
+
+    A function of (seed, step, purpose, layer, row, unit), `kind`, `keep`, `dtype` and `width` alone: the same bytes on
+    every SIMD path. float32 and float64 draw the same numbers, up to rounding.
+
+    Parameters
+    ----------
+    rows, width : int
+        Number of rows, and of units in a row.
+    keep : float
+        Above 0, at most 1, rounded to a multiple of 2**-32 (see `drawn_keep`): Bernoulli dropout with this probability
+        of keeping a unit, and kept units divided by it, has noise of the same mean and variance.
+    kind : {"gaussian", "uniform"}, default "gaussian"
+        Normal; or uniform between ``1 - h`` and ``1 + h`` with ``h = sqrt(3 (1 - keep) / keep)``.
+    dtype : {"float32", "float64"}, default "float32"
+    seed, step, layer, first_row, purpose
+        As in `bernoulli_mask`.
+
+    Returns
+    -------
+    ndarray of `dtype`, shape (rows, width)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is invalid.
+
+    References
+    ----------
+    Srivastava et al., "Dropout", JMLR 15 (2014), section 10: Gaussian noise. Shen et al., "Continuous dropout", IEEE
+    Transactions on Neural Networks and Learning Systems 29 (2018): Gaussian and uniform noise. Box and Muller, "A note
+    on the generation of random normal deviates", Annals of Mathematical Statistics 29 (1958).
+
+    Examples
+    --------
+    >>> from cdrop.kernels import dropout_noise
+    >>> noise = dropout_noise(1000, 100, 0.8, seed=1)
+    >>> bool(abs(noise.mean() - 1) < 0.01), bool(abs(noise.var() - 0.25) < 0.01)
+    (True, True)
+    """
+    rows, width = whole_number("rows", rows, 0, 2**48), whole_number("width", width, 0, 2**48)
+    units, first = _drawn_units(keep), _first_row(first_row)
+    if not units:
+        raise ValueError(
+            f"keep is {keep!r}; expected a probability that is not 0 in units of 2**-32"
+        )
+    choice("kind", kind, ("gaussian", "uniform"))
+    seed, step, purpose, layer, _ = _stream_key(seed, step, purpose, layer)
+    return _kernels.dropout_noise(
+        rows, width, units, kind, float_dtype("dtype", dtype), seed, step, layer, first, purpose
+    )
+
+
+def _first_row(first_row: int) -> int:
+    first = whole_number("first_row", first_row, 0, 2**62)
     if first % 64:
         raise ValueError(
             f"first_row is {first_row}; expected a multiple of 64, since 64 rows share a stream of the generator"
         )
-    return _kernels.bernoulli_mask(rows, width, units, seed, step, layer, first, purpose)
+    return first
 
 
 def _stream_key(

@@ -16,6 +16,7 @@ from cdrop import _kernels, _losses, _state, _training, storage, uncertainty
 from cdrop._checks import (
     KEEP_UNITS,
     choice,
+    choice_by_layer,
     drop_rate,
     float_dtype,
     keep_units,
@@ -51,6 +52,8 @@ _SETTINGS = frozenset(  # the attributes that the engine is made with
         "units",
         "dropout",
         "input_dropout",
+        "dropout_kind",
+        "input_dropout_kind",
         "activation",
         "loss",
         "label_smoothing",
@@ -156,7 +159,8 @@ class Network:
         See `cdrop.initializers`.
     scaling : {"train", "test"}, default "train"
         ``"train"`` divides kept units by the keep probability in training (inverted dropout); ``"test"`` multiplies
-        all units by the keep probability in prediction (the original form).
+        all units by the keep probability in prediction (the original form). Gaussian and uniform noise has mean 1 in
+        both.
     seed : int, default 0
         0 to 2**64 - 1. The same seed gives the same weights, byte for byte, with any number of threads and on every
         SIMD path.
@@ -171,6 +175,16 @@ class Network:
     quantiles : float or sequence of float, default 0.5
         Above 0 and below 1, for the quantile loss: the quantile that each output predicts, or one number for all
         (Koenker and Bassett 1978).
+    dropout_kind : str or sequence of str, default "bernoulli"
+        What dropout does to hidden units, one for all hidden layers or one for each. With a rate p, all kinds multiply
+        units by noise of mean 1 and variance p / (1 - p) (with scaling "train"):
+
+        - ``"bernoulli"`` drops each unit of each row with probability p (Srivastava et al. 2014);
+        - ``"gaussian"`` multiplies by normal noise (the same paper, section 10);
+        - ``"uniform"`` multiplies by uniform noise (Shen et al. 2018);
+        - ``"shared"`` drops the same units in all rows of a minibatch, which makes the steps of wide networks shorter.
+    input_dropout_kind : str, default "bernoulli"
+        What `input_dropout` does to inputs, likewise.
 
     Attributes
     ----------
@@ -197,6 +211,9 @@ class Network:
     Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35 (1964).
 
     Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978).
+
+    Shen, Tian, Liu, Xu and Tao, "Continuous dropout", IEEE Transactions on Neural Networks and Learning Systems 29
+    (2018).
 
     Examples
     --------
@@ -226,10 +243,16 @@ class Network:
         label_smoothing: float = 0.0,
         huber_delta: float = 1.0,
         quantiles: float | Sequence[float] = 0.5,
+        dropout_kind: str | Sequence[str] = "bernoulli",
+        input_dropout_kind: str = "bernoulli",
     ) -> None:
         self.units = layer_widths("units", units)
         self.dropout = dropping_by_layer("dropout", dropout, len(self.units) - 2)
         self.input_dropout = dropping("input_dropout", input_dropout)
+        self.dropout_kind = choice_by_layer(
+            "dropout_kind", dropout_kind, _kernels.KINDS, len(self.units) - 2
+        )
+        self.input_dropout_kind = choice("input_dropout_kind", input_dropout_kind, _kernels.KINDS)
         self._dropping = self._rates_in(
             _FIRST
         )  # of the input and the hidden layers, in the last step
@@ -278,7 +301,7 @@ class Network:
                 f"{name} of a network cannot be changed; expected a new Network(..., {name}={value!r}), which takes "
                 + (
                     "over weights and optimizer by load_state_dict(net.state_dict())"
-                    if name in ("dropout", "input_dropout")
+                    if name in _state.DROPOUT
                     else "over the weights by set_weights(net.coefs_, net.intercepts_)"
                 )
             )
@@ -290,6 +313,10 @@ class Network:
             now(f"dropout[{i}]", rate, moment, drop_rate) for i, rate in enumerate(self.dropout)
         ]
         return now("input_dropout", self.input_dropout, moment, drop_rate), *rates
+
+    def _kinds(self) -> list[str]:
+        """Return the kinds of dropout: of the input, then of the hidden layers."""
+        return [self.input_dropout_kind, *self.dropout_kind]
 
     def _varying(self) -> list[bool]:
         return [isinstance(rate, Rate) for rate in (self.input_dropout, *self.dropout)]
@@ -312,6 +339,7 @@ class Network:
             self.scaling == "train",
             self.seed,
             self._varying(),
+            self._kinds(),
         )
 
     def __repr__(self) -> str:
@@ -323,6 +351,7 @@ class Network:
         if any(self.dropout):
             same = len(set(self.dropout)) == 1
             shown.append(f"dropout={self.dropout[0] if same else _short(self.dropout)}")
+        shown += [f"{name}={value!r}" for name, value in self._shown_kinds().items()]
         for name, default in (
             ("input_dropout", 0.0),
             ("activation", "relu"),
@@ -874,9 +903,15 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            If an argument is invalid, or if all dropout rates are 0.
+            If an argument is invalid, if all dropout rates are 0, or if dropout of a layer is noise that drops no unit.
         """
         self._check_dropped_out("subnetworks")
+        for kind, keep in zip(self._kinds(), self._keeps(), strict=True):
+            if keep < 1 and kind in ("gaussian", "uniform"):
+                raise ValueError(
+                    f"subnetworks need dropout that drops units, and this network has {kind} noise, which drops none; "
+                    "expected dropout_kind 'bernoulli' or 'shared'"
+                )
         count = whole_number("count", count, 1, 2**32)
         return Subnetworks(self, count, self._mask_seed(seed))
 
@@ -1027,9 +1062,10 @@ class Network:
         ]
 
     def _settings(self) -> dict[str, Any]:
-        """Return the arguments of `Network`; those of losses only where they have a use: older files lack them."""
+        """Return the arguments of `Network`; those of losses and kinds only where they have a use."""
         return {
             **self._shown_loss_settings(),
+            **self._shown_kinds(),
             "units": list(self.units),
             "dropout": list(self.dropout),
             "input_dropout": self.input_dropout,
@@ -1054,10 +1090,20 @@ class Network:
             if value
         }
 
+    def _shown_kinds(self) -> dict[str, Any]:
+        """Return the kinds of dropout, as JSON holds them, without those that drop single units."""
+        kinds: dict[str, Any] = {}
+        if set(self.dropout_kind) != {"bernoulli"} and self.dropout_kind:
+            same = len(set(self.dropout_kind)) == 1
+            kinds["dropout_kind"] = self.dropout_kind[0] if same else list(self.dropout_kind)
+        if self.input_dropout_kind != "bernoulli":
+            kinds["input_dropout_kind"] = self.input_dropout_kind
+        return kinds
+
     def _resized(self, units: list[int]) -> Network:
         """Make a network of these widths with the same settings, except that nothing is dropped."""
-        changed = {"units": units, "dropout": 0.0, "input_dropout": 0.0}
-        return Network(**{**self._settings(), **changed}, threads=self.threads)
+        kept = {name: v for name, v in self._settings().items() if name not in _state.DROPOUT}
+        return Network(**{**kept, "units": units}, threads=self.threads)
 
     def state_dict(self) -> dict[str, Any]:
         """Return copies of everything that training depends on: weights, optimizer, counters, history.

@@ -275,6 +275,61 @@ def _bernoulli_group(state: Array, valid: Array, k: int) -> Array:
     return kept
 
 
+def dropout_noise(
+    rows: int,
+    width: int,
+    keep: float,
+    *,
+    kind: str = "gaussian",
+    dtype: DTypeLike = "float32",
+    seed: int = 0,
+    step: int = 0,
+    layer: int = 0,
+    purpose: int = MASKS,
+) -> Array:
+    """Draw noise of mean 1 and variance ``(1 - keep) / keep`` for one layer and step.
+
+    Row ``r`` takes the next ``ceil(width / 16)`` draws of 8 words of the stream of its 64 rows; a
+    draw serves 16 units. A half of a word is a signed integer ``k``, and stands for the uniform
+    number ``(k + 1/2) 2**-31``: ``v`` the upper half, ``w`` the lower. Units 0 to 7 of the 16 have
+    ``z = v``, the others ``z = w``; for normal noise, with ``r = sqrt(-2 log |v|)`` and the sign of
+    ``v``, they have ``r cos(w pi / 2)`` and ``r sin(w pi / 2)``. The noise is ``1 + spread * z``.
+
+    Parameters
+    ----------
+    rows, width, seed, step, layer, purpose
+        As in `bernoulli_mask`.
+    keep : float in (0, 1]
+    kind : {"gaussian", "uniform"}
+    dtype : {"float32", "float64"}, default "float32"
+        Of the result, which is computed in float64.
+
+    Returns
+    -------
+    array (rows, width)
+
+    References
+    ----------
+    Srivastava et al. 2014, section 10; Shen et al. 2018 (continuous dropout); Box and Muller 1958.
+    """
+    choice("kind", kind, ("gaussian", "uniform"))
+    kept = drawn_keep(keep)
+    spread = math.sqrt((1 - kept) / kept * (3 if kind == "uniform" else 1))
+    draws, blocks = -(-width // 16), np.arange(-(-rows // BLOCK_ROWS), dtype=np.uint64)
+    words = _words(BLOCK_ROWS * draws * LANES, blocks, seed, step, purpose, layer)
+    halves = (
+        np.ascontiguousarray(words, "<u8")
+        .view("<i4")
+        .reshape(len(blocks) * BLOCK_ROWS, draws, LANES, 2)[:rows]
+    )
+    w, v = np.moveaxis((halves + 0.5) * 2.0**-31, 3, 0)
+    if kind == "gaussian":
+        radius = np.copysign(np.sqrt(-2 * np.log(np.abs(v))), v)
+        v, w = radius * np.cos(w * np.pi / 2), radius * np.sin(w * np.pi / 2)
+    z = np.concatenate([v, w], axis=2).reshape(len(v), 16 * draws)[:, :width]
+    return np.asarray((1 + spread * z).astype(dtype))
+
+
 def pack_mask(mask: ArrayLike) -> NDArray[np.uint64]:
     """Pack booleans (rows, width) into words (rows, ceil(width / 64)); inverse of `unpack_mask`.
 
@@ -841,6 +896,10 @@ class NetworkSpec:
         Of the masks, initial weights and batch order.
     loss_settings : dict
         Keyword arguments of the loss, such as ``{"delta": 2.0}``.
+    kinds : sequence of str, optional
+        "bernoulli", "gaussian", "uniform" or "shared", for each layer's input; default: "bernoulli".
+        Gaussian and uniform noise is scaled neither in training nor in prediction. "shared" draws
+        the mask of row 0, and all rows have it.
 
     References
     ----------
@@ -855,6 +914,7 @@ class NetworkSpec:
     scaling: str = "train"
     seed: int = 0
     loss_settings: dict[str, Any] = field(default_factory=dict)
+    kinds: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Check what was given."""
@@ -872,9 +932,17 @@ class NetworkSpec:
         rates = [*self.dropout] if isinstance(self.dropout, Sequence) else [self.dropout] * hidden
         return [self.input_dropout, *rates]
 
+    @property
+    def each_kind(self) -> Sequence[str]:
+        """Kind of dropout of each layer's input."""
+        return self.kinds or ["bernoulli"] * (len(self.sizes) - 1)
+
     def scales(self, training: bool) -> list[float]:
         """Return the factor on each layer's input."""
-        keeps = [drawn_keep(1 - rate) for rate in self.rates]
+        keeps = [
+            1.0 if kind in ("gaussian", "uniform") else drawn_keep(1 - rate)
+            for rate, kind in zip(self.rates, self.each_kind, strict=True)
+        ]
         if training:
             return [1 / keep if self.scaling == "train" else 1.0 for keep in keeps]
         return [keep if self.scaling == "test" else 1.0 for keep in keeps]
@@ -911,17 +979,22 @@ def initial_weights(
 def keyed_masks(
     spec: NetworkSpec, rows: int, step: int, *, seed: int | None = None, purpose: int = MASKS
 ) -> list[Array | None]:
-    """Draw the masks of one step (from 1): layer 0 is the input, None stands for no dropout.
+    """Draw the masks, or noise, of one step (from 1): layer 0 is the input, None is no dropout.
 
     ``seed`` is the spec's where it is not given.
     """
     key = {"seed": spec.seed if seed is None else seed, "step": step, "purpose": purpose}
-    return [
-        bernoulli_mask(rows, width, 1 - rate, layer=layer, **key)
-        if drawn_keep(1 - rate) < 1
-        else None
-        for layer, (width, rate) in enumerate(zip(spec.sizes[:-1], spec.rates, strict=True))
-    ]
+
+    def drawn(layer: int, kind: str, width: int, keep: float) -> Array | None:
+        if drawn_keep(keep) == 1:
+            return None
+        if kind in ("gaussian", "uniform"):
+            return dropout_noise(rows, width, keep, kind=kind, dtype="float64", layer=layer, **key)
+        mask = bernoulli_mask(rows, width, keep, layer=layer, **key)
+        return np.repeat(mask[:1], rows, axis=0) if kind == "shared" else mask
+
+    layers = zip(spec.each_kind, spec.sizes[:-1], spec.rates, strict=True)
+    return [drawn(layer, kind, width, 1 - rate) for layer, (kind, width, rate) in enumerate(layers)]
 
 
 def forward(
@@ -935,7 +1008,7 @@ def forward(
         As from `initial_weights`.
     x : array (rows, sizes[0]), of the weights' dtype
     spec : NetworkSpec
-    masks : list of packed masks or None, one for each layer's input, optional
+    masks : list of packed masks, noise or None, one for each layer's input, optional
         As from `keyed_masks`. Without the list this is a prediction.
 
     Returns
@@ -950,10 +1023,16 @@ def forward(
     for layer, (weight, bias, mask, scale) in enumerate(zip(*params, masks, scales, strict=True)):
         last = layer == len(scales) - 1
         activation = "identity" if last else spec.activation
-        outputs.append(
-            masked_gemm(outputs[-1], weight, bias, mask=mask, scale=scale, activation=activation)
-        )
+        x, mask = _noisy(outputs[-1], mask)
+        outputs.append(masked_gemm(x, weight, bias, mask=mask, scale=scale, activation=activation))
     return outputs
+
+
+def _noisy(x: Array, mask: Array | None) -> tuple[Array, Array | None]:
+    """Return a layer's input times its noise, and no mask; or with a mask the two as they are."""
+    if mask is None or mask.dtype == np.uint64:
+        return x, mask
+    return x * mask.astype(x.dtype), None
 
 
 def uncertainty(
@@ -1045,17 +1124,29 @@ def loss_and_gradients(
     dweights: list[Array] = []
     dbiases: list[Array] = []
     for layer in reversed(range(len(scales))):
-        dout, dweight, dbias = masked_gradients(
+        dout, dweight, dbias = _layer_gradients(
             dout,
             outputs[layer],
             params[0][layer],
-            mask=masks[layer],
-            scale=scales[layer],
-            activation=spec.activation if layer > 0 else "identity",
+            masks[layer],
+            scales[layer],
+            spec.activation if layer > 0 else "identity",
         )
         dweights.insert(0, dweight)
         dbiases.insert(0, dbias)
     return loss, (dweights, dbiases)
+
+
+def _layer_gradients(
+    dout: Array, x: Array, weight: Array, mask: Array | None, scale: float, activation: str
+) -> tuple[Array, Array, Array]:
+    """Return `masked_gradients`, also where ``mask`` is noise: then the product's input is noisy."""
+    noisy, packed = _noisy(x, mask)
+    if mask is None or packed is not None:
+        return masked_gradients(dout, x, weight, mask=mask, scale=scale, activation=activation)
+    dinput, _, _ = masked_gradients(dout, x, weight, activation=activation)
+    _, dweight, dbias = masked_gradients(dout, noisy, weight)
+    return dinput * mask.astype(x.dtype), dweight, dbias
 
 
 @dataclass
@@ -1109,7 +1200,7 @@ def train_step(
     max_norm : float, optional
         `limit_norms` of the updated weights of every layer but the last: of the hidden units.
     sample_weight : array (rows,), optional
-    masks : list of packed masks or None, optional
+    masks : list of packed masks, noise or None, optional
         Used instead of ``keyed_masks(spec, rows, step)``.
 
     Returns

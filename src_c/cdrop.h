@@ -46,6 +46,15 @@ typedef enum {
 /* Adam with decoupled weight decay is AdamW (Loshchilov and Hutter 2019). */
 typedef enum { CDROP_SGD, CDROP_MOMENTUM, CDROP_NESTEROV, CDROP_ADAGRAD, CDROP_RMSPROP, CDROP_ADAM } cdrop_rule;
 
+/* What dropout does to a layer's input. All kinds multiply it by noise of mean 1 and variance (1 - keep) / keep:
+ *
+ *   CDROP_BERNOULLI  each entry is kept with probability keep and scaled, or dropped (Srivastava et al. 2014)
+ *   CDROP_GAUSSIAN   each entry is multiplied by normal noise (the same paper, section 10)
+ *   CDROP_UNIFORM    by uniform noise (continuous dropout: Shen et al. 2018)
+ *   CDROP_SHARED     as CDROP_BERNOULLI, but all rows of a step share one mask, so that products run on the kept units
+ *                    alone, densely */
+typedef enum { CDROP_BERNOULLI, CDROP_GAUSSIAN, CDROP_UNIFORM, CDROP_SHARED } cdrop_kind;
+
 /* What a generator stream is for: streams of different purposes never meet. Any other number is free, too. */
 typedef enum {
     CDROP_FOR_MASKS, /* of training */
@@ -82,7 +91,7 @@ CDROP_EXPORT void cdrop_set_num_threads(int threads);
 /* How many CPUs this process may use: a team larger than that never spins. */
 void cdrop_set_cpus(int cpus);
 
-/* ---- Generator (bernoulli.c) ---- */
+/* ---- Generator (bernoulli.c, noise.c) ---- */
 
 /* Eight xoshiro256++ generators (Blackman and Vigna 2018), the lanes of one stream. Their state is a bijection of the
  * key (seed, step, purpose and layer, 8 block + lane) by SplitMix64's finaliser (Steele, Lea and Flood 2014), so
@@ -102,6 +111,12 @@ void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, ui
  * The bits are a function of (seed, step, purpose, layer, row, unit, units, keep) and nothing else. */
 void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep, uint64_t seed,
                           uint64_t step, uint32_t purpose, uint32_t layer);
+
+/* Noise of mean 1 and variance (1 - keep) / keep for rows [first_row, first_row + rows) of a call, first_row a multiple of
+ * 64, keep not 0: normal, or uniform. noise: rows of `pitch` numbers each, a multiple of 16 and at least units; the padding
+ * is written, too. A function of (seed, step, purpose, layer, row, unit, units, kind, keep) and nothing else. */
+void cdrop_noise(cdrop_dtype dtype, void *noise, size_t pitch, size_t first_row, size_t rows, size_t units,
+                 cdrop_kind kind, uint64_t keep, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer);
 
 /* ---- Masked products (masked_gemm.c, masked_grad.c, products.c) ---- */
 
@@ -186,7 +201,7 @@ void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient,
  * Sums below the smallest normal double count as 0, so max_norm must be well above its root, 1.5e-154. */
 cdrop_status cdrop_limit_norms(cdrop_dtype dtype, void *weight, size_t n_in, size_t n_out, double max_norm);
 
-/* ---- Networks (network.c, train.c, kept.c, forward.c, predict.c, sample.c) ---- */
+/* ---- Networks (network.c, train.c, thinned.c, kept.c, forward.c, predict.c, sample.c) ---- */
 
 typedef struct {
     cdrop_dtype dtype;
@@ -194,7 +209,9 @@ typedef struct {
     const size_t *units;         /* layers + 1 widths, input first, each at least 1 */
     const uint64_t *keep;        /* layers values: of the input, then of each hidden layer; none 0 */
     const int *varies;           /* layers values: whether cdrop_network_set_keep may change that one; NULL for none */
-    int scale_in_training;       /* 1: inverted dropout, kept units / keep; 0: classic, units * keep at test time */
+    const cdrop_kind *kinds;     /* layers values, as keep; NULL for CDROP_BERNOULLI everywhere */
+    int scale_in_training;       /* 1: inverted dropout, kept units / keep; 0: classic, units * keep at test time.
+                                    Gaussian and uniform noise has mean 1 in both cases. */
     cdrop_activation activation; /* of hidden layers; the last layer is linear */
     cdrop_loss loss;
     const double *loss_parameters; /* as cdrop_loss_and_gradient takes them; copied */
@@ -248,7 +265,7 @@ cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const
                                 int by_unit, int threads);
 void cdrop_kept_free(cdrop_kept *kept);
 
-/* One training step: masks of `step`, forward, loss, backward, update in place, and then cdrop_limit_norms of each hidden
+/* One training step: masks or noise of `step`, forward, loss, backward, update in place, and then cdrop_limit_norms of each hidden
  * layer's weights where the optimiser has a max_norm. *loss is the batch's mean loss plus
  * l2 / 2 times the sum of squares of the weights before the update. CDROP_NOT_FINITE leaves everything as it was;
  * CDROP_DIVERGED tells of an update that was made.
@@ -268,6 +285,7 @@ size_t cdrop_network_fault(const cdrop_network *network, size_t rows, int *in_we
 /* clang-format off */
 #define CDROP_TIME_PARTS(once, each) \
     once(MASKS, "masks"), \
+    once(THINNING, "thinned weights"), \
     once(LIST_INPUT, "lists: input"), \
     each(FORWARD, "products: forward"), \
     each(ACTIVATION, "activation: forward"), \
@@ -344,7 +362,8 @@ typedef struct {
 } cdrop_uncertainty;
 
 /* The masks of layer l in pass t are those of cdrop_bernoulli_mask for (seed, t, CDROP_FOR_SAMPLES, l), whose row is
- * first_row + i for row i of the batch: so a call may be cut into several, at multiples of 64. Or they are given: masks[l]
+ * first_row + i for row i of the batch, or row 0 for all rows where they share their mask; likewise the noise is that of
+ * cdrop_noise. So a call may be cut into several, at multiples of 64. Or masks are given, and nothing else: masks[l]
  * has `passes` rows of cdrop_words(units[l]) words, of which row t is the mask of all rows in pass t, or is NULL where
  * nothing is dropped. Neither may leave all layers without dropout. */
 typedef struct {

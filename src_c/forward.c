@@ -47,10 +47,11 @@ static double *density_of(const pass *s, layer *l)
 
 /* The density above which a step's products of layer i run dense: the products' own, less what the lists cost, which is
  * spread over all columns that an entry is multiplied with. A block that is not full takes as long as a full one. */
-static double dense_above(const cdrop_network *n, size_t i)
+static double dense_above(const pass *s, size_t i)
 {
-    const layer *l = &n->layer[i];
-    const size_t below = i > 1 ? n->layer[i - 1].n_in : 0; /* the gradient by its input runs over lists of this width */
+    const cdrop_network *n = s->n;
+    const layer *l = &s->layer[i];
+    const size_t below = i > 1 ? s->layer[i - 1].n_in : 0; /* the gradient by its input runs over lists of this width */
     const double columns = 2.0 * (double)l->n_out + (double)below;
     const double cost = n->k->listing * (double)(cdrop_blocks(l->n_in) * CDROP_BLOCK) / (double)l->n_in;
     return cost < columns ? n->k->dense_above * (1 - cost / columns) : 0;
@@ -59,44 +60,51 @@ static double dense_above(const cdrop_network *n, size_t i)
 void cdrop_choose_products(const pass *s)
 {
     for (size_t i = 0; i < s->n->layers; i++) {
-        layer *l = &s->n->layer[i];
-        l->dense = *density_of(s, l) > (s->training ? dense_above(s->n, i) : s->n->k->dense_above);
+        layer *l = &s->layer[i];
+        l->dense = *density_of(s, l) > (s->training ? dense_above(s, i) : s->n->k->dense_above);
         atomic_store(&l->live_count, 0);
     }
     if (s->batch->indptr || s->kept)
-        s->n->layer[0].dense = 0;
+        s->layer[0].dense = 0;
 }
 
 void cdrop_measure_density(const pass *s)
 {
     for (size_t i = s->kept != NULL; i < s->n->layers; i++) {
-        layer *l = &s->n->layer[i];
-        *density_of(s, l) = (double)atomic_load(&l->live_count) / (double)(s->batch->n * l->n_in);
+        layer *l = &s->layer[i];
+        if (l->n_in) /* a thinned layer may have none */
+            *density_of(s, l) = (double)atomic_load(&l->live_count) / (double)(s->batch->n * l->n_in);
     }
 }
 
-/* Given masks have one row for all rows of the batch (hence also `words` = 0, a step of nothing from row to row):
- * row `step`, the pass. Drawn ones have a row for each. */
+/* Whether one mask is every row's: a step of nothing from row to row. */
+static int one_mask(const pass *s, size_t i) { return s->given || s->layer[i].kind == CDROP_SHARED; }
+
+/* In sampling such a mask is row `step` of those of all passes. */
 static const uint64_t *masks_of(const pass *s, size_t i)
 {
     const uint64_t *masks = s->masks ? s->masks[i] : NULL;
-    return masks && s->given ? masks + s->step * s->n->layer[i].words : masks;
+    return masks && one_mask(s, i) && !s->training ? masks + s->step * s->layer[i].words : masks;
 }
+
+static const void *noise_of(const pass *s, size_t i) { return s->noise ? s->noise[i] : NULL; }
 
 /* How the input of layer i is listed from `data`: dropout, scale and, in training, which units were live. The rule
  * of the lists is the ReLU itself: a unit that is not positive is not listed, so no pass over the activations is
  * needed. Other activations keep all units that the mask keeps; a zero in the data is skipped. */
 static cdrop_source input_source(const pass *s, size_t i, const void *data, size_t pitch)
 {
-    const layer *l = &s->n->layer[i];
+    const layer *l = &s->layer[i];
     const int relu = s->n->activation == CDROP_RELU;
     return (cdrop_source){
         .data = data,
         .pitch = pitch,
         .columns = l->n_in,
         .mask = masks_of(s, i),
-        .words = s->given ? 0 : l->words,
+        .words = one_mask(s, i) && s->masks && s->masks[i] ? 0 : l->words,
         .scale = s->masks ? l->train_scale : l->test_scale,
+        .noise = noise_of(s, i),
+        .noise_pitch = cdrop_noise_pitch(l->n_in),
         .rule = i == 0 ? CDROP_LIVE_NONZERO
                 : relu ? CDROP_LIVE_POSITIVE
                        : CDROP_LIVE_KEPT,
@@ -112,21 +120,21 @@ static int needs_no_copy(const pass *s, size_t i)
     const cdrop_source source = input_source(s, i, NULL, 0);
     if (i == 0)
         return s->as_it_stands.data != NULL;
-    return source.rule == CDROP_LIVE_KEPT && !source.mask && source.scale == 1;
+    return source.rule == CDROP_LIVE_KEPT && !source.mask && !source.noise && source.scale == 1;
 }
 
 const cdrop_panels *cdrop_dense_input(const pass *s, size_t i)
 {
-    const layer *l = &s->n->layer[i];
+    const layer *l = &s->layer[i];
     if (!needs_no_copy(s, i))
         return &l->dense_inputs;
-    return i ? &s->n->layer[i - 1].out : &s->as_it_stands;
+    return i ? &s->layer[i - 1].out : &s->as_it_stands;
 }
 
 /* Only the first layer's lists can be kept ones, and only its input has a background. */
 static cdrop_left left_of(const pass *s, size_t i)
 {
-    const layer *l = &s->n->layer[i];
+    const layer *l = &s->layer[i];
     return (cdrop_left){.lists = s->kept && i == 0 ? &s->kept->inputs : &l->inputs,
                         .dense = l->dense ? cdrop_dense_input(s, i) : NULL,
                         .entries = l->n_in,
@@ -135,7 +143,7 @@ static cdrop_left left_of(const pass *s, size_t i)
 
 cdrop_source cdrop_batch_source(const pass *s)
 {
-    cdrop_source source = input_source(s, 0, s->batch->x, s->n->layer[0].n_in);
+    cdrop_source source = input_source(s, 0, s->batch->x, s->layer[0].n_in);
     source.rows = s->batch->rows;
     source.indptr = s->batch->indptr;
     source.indices = s->batch->indices;
@@ -144,7 +152,7 @@ cdrop_source cdrop_batch_source(const pass *s)
 
 void cdrop_list_input(const pass *s, size_t from, size_t to)
 {
-    layer *l = &s->n->layer[0];
+    layer *l = &s->layer[0];
     const cdrop_left left = left_of(s, 0);
     const cdrop_source source = cdrop_batch_source(s);
     const cdrop_kernels *k = s->n->k;
@@ -167,11 +175,16 @@ void cdrop_share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to
 
 static void draw_masks(const pass *s, size_t from, size_t to)
 {
+    const cdrop_dtype dtype = s->n->k->size == sizeof(float) ? CDROP_FLOAT32 : CDROP_FLOAT64;
     for (size_t i = 0; i < s->n->layers && from < to; i++) {
-        const layer *l = &s->n->layer[i];
-        if (s->masks[i])
-            cdrop_bernoulli_mask(s->masks[i] + from * l->words, s->first_row + from, to - from, l->n_in, l->keep,
-                                 s->seed, s->step, s->purpose, (uint32_t)i);
+        const layer *l = &s->layer[i];
+        const size_t first = s->first_row + from, rows = to - from, pitch = cdrop_noise_pitch(l->n_in);
+        if (s->masks[i] && !one_mask(s, i)) /* those are drawn before */
+            cdrop_bernoulli_mask(s->masks[i] + from * l->words, first, rows, l->n_in, l->keep, s->seed, s->step,
+                                 s->purpose, (uint32_t)i);
+        if (noise_of(s, i))
+            cdrop_noise(dtype, (char *)s->noise[i] + from * pitch * s->n->k->size, pitch, first, rows, l->n_in, l->kind,
+                        l->keep, s->seed, s->step, s->purpose, (uint32_t)i);
     }
     cdrop_lap(s->watch, CDROP_TIME_MASKS, 0);
 }
@@ -179,7 +192,7 @@ static void draw_masks(const pass *s, size_t from, size_t to)
 /* What list_hidden would note where every unit is live. */
 static void all_live(const pass *s, size_t i, size_t b0, size_t b1, size_t l0, size_t l1)
 {
-    layer *l = &s->n->layer[i];
+    layer *l = &s->layer[i];
     const size_t units = cdrop_min(b1 * CDROP_BLOCK, l->n_in) - b0 * CDROP_BLOCK;
     for (size_t line = l0; s->training && line < l1; line++)
         for (size_t b = b0; b < b1; b++)
@@ -191,8 +204,8 @@ static void all_live(const pass *s, size_t i, size_t b0, size_t b1, size_t l0, s
 static void list_hidden(const pass *s, size_t i, size_t p, size_t l0, size_t l1)
 {
     const cdrop_kernels *k = s->n->k;
-    const cdrop_panels *a = &s->n->layer[i - 1].out;
-    layer *l = &s->n->layer[i];
+    const cdrop_panels *a = &s->layer[i - 1].out;
+    layer *l = &s->layer[i];
     /* A panel is whole blocks wide, so each list and each word of live bits is written by the one thread that has
      * completed the panel's rows. */
     const size_t b0 = p * k->panel / CDROP_BLOCK, b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, l->inputs.blocks);
@@ -220,7 +233,7 @@ static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
 {
     const pass *s = context;
     const cdrop_kernels *k = s->n->k;
-    const layer *l = &s->n->layer[s->index];
+    const layer *l = &s->layer[s->index];
     const size_t columns = cdrop_min(k->panel, l->n_out - p * k->panel);
     cdrop_lap(s->watch, CDROP_TIME_FORWARD, s->index);
     if (s->n->activation != CDROP_RELU && s->n->activation != CDROP_IDENTITY) /* the ReLU is the rule of the lists */
@@ -243,7 +256,7 @@ static void finish_logits(void *context, size_t p, size_t l0, size_t l1)
 /* Divided by blocks of units, not by rows: each thread writes the lists of its own units, for all rows. */
 void cdrop_scatter_input(const pass *s, cdrop_team team)
 {
-    layer *l = &s->n->layer[0];
+    layer *l = &s->layer[0];
     size_t from, to;
     cdrop_share(team, l->inputs.blocks, &from, &to);
     for (size_t rows = 0; rows < cdrop_blocks(s->batch->n); rows++)
@@ -262,7 +275,7 @@ static cdrop_epilogue epilogue_of(const pass *s)
 static void run_layers(pass *s, size_t layers, cdrop_team team)
 {
     for (s->index = 0; s->index < layers; s->index++) {
-        const layer *l = &s->n->layer[s->index];
+        const layer *l = &s->layer[s->index];
         const cdrop_left left = left_of(s, s->index);
         const cdrop_right right = {.panels = &l->weight, .columns = l->n_out};
         cdrop_product_rows(s->n->k, &l->out, l->bias, &right, &left, s->batch->n, team,
@@ -281,7 +294,7 @@ void cdrop_forward(pass *s, cdrop_team team)
         /* The masks of all layers at once: they depend on the key alone, so no later layer has to wait for its own. */
         cdrop_share_blocks(s, team, &from, &to);
         draw_masks(s, from, to);
-        if (s->masks[0]) /* the input's lists read masks that other threads draw */
+        if (s->masks[0] || noise_of(s, 0)) /* the input's lists read what other threads draw */
             cdrop_meet(s, team, CDROP_TIME_WAIT_MASKS, 0);
     }
     /* Single rows, which divide more evenly than the blocks that masks need. */
@@ -306,7 +319,7 @@ void cdrop_forward_below(pass *s, cdrop_team team)
 /* The input of layer `relisted`, from the activations below. */
 static void list_again(const pass *s, size_t from, size_t to)
 {
-    for (size_t p = 0; p < s->n->layer[s->relisted - 1].out.panels; p++)
+    for (size_t p = 0; p < s->layer[s->relisted - 1].out.panels; p++)
         list_hidden(s, s->relisted, p, from, to);
 }
 
@@ -321,7 +334,7 @@ void cdrop_forward_above(pass *s, size_t from, size_t to)
     else
         cdrop_list_input(s, from, to);
     for (s->index = s->relisted; s->index < s->n->layers; s->index++) {
-        const layer *l = &s->n->layer[s->index];
+        const layer *l = &s->layer[s->index];
         const cdrop_left left = left_of(s, s->index);
         const cdrop_right right = {.panels = &l->weight, .columns = l->n_out};
         cdrop_product_groups(s->n->k, &l->out, l->bias, &right, &left, from, to, epilogue_of(s), s);

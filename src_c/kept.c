@@ -45,7 +45,7 @@ static size_t keep_batch(cdrop_kept *kept, size_t i, cdrop_network *n, const cdr
 {
     const layer *l = &n->layer[0];
     kept_batch *to = &kept->batch[i];
-    pass s = {.n = n, .batch = batch, .training = kept->by_unit};
+    pass s = {.n = n, .layer = n->layer, .batch = batch, .training = kept->by_unit};
     size_t bytes = 0;
     cdrop_parallel(list_batch_job, &s, cdrop_threads_for(n, batch->n, threads));
     to->inputs = cdrop_take_copy(&kept->memory, n->k, &l->inputs, batch->n, l->inputs.blocks, &bytes);

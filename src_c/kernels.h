@@ -80,10 +80,21 @@ typedef struct {
     const uint64_t *mask;    /* [line][words] of whole rows, or NULL to keep all */
     size_t words;            /* mask words of a whole row */
     const void *shift;       /* whole row that is subtracted from each row first, or NULL */
-    double scale;            /* what a kept value is multiplied by */
+    double scale;            /* what a kept value is multiplied by, or */
+    const void *noise;       /* [line][noise_pitch] of whole rows: a factor for each entry, or NULL */
+    size_t noise_pitch;
     cdrop_live_rule rule;
     uint64_t *live; /* [line][words] of whole rows: which entries were listed, or NULL */
 } cdrop_source;
+
+/* How a gradient by a layer's inputs is gated. All rows begin at the line and column that the kernel is called for. */
+typedef struct {
+    const uint64_t *live; /* [line][words]: which entries pass a gradient on */
+    size_t words;
+    double scale;      /* what it is multiplied by, or */
+    const void *noise; /* [line][noise_pitch]: a factor for each entry, or NULL */
+    size_t noise_pitch;
+} cdrop_gate;
 
 /* An update rule with everything that is constant over a step already folded in (see optimizers.c). */
 typedef struct {
@@ -123,11 +134,20 @@ typedef struct {
     /* Lists the same entries by column: block `rows` (64 lines) of `lists` becomes block `rows` of lines
      * 64 b0 .. 64 b1 of `out`. */
     void (*scatter)(cdrop_lists *out, const cdrop_lists *lists, size_t b0, size_t b1, size_t rows, size_t l1);
+    /* Of up to CDROP_BLOCK lines those with a bit in `lines`, and of their columns those with a bit in `kept`, packed into
+     * the first lines and columns of out. Reads and writes whole vectors: out needs CDROP_SPARE more elements. */
+    void (*pack_kept)(void *out, size_t out_pitch, const void *in, size_t pitch, uint64_t lines, const uint64_t *kept,
+                      size_t words);
+    /* The inverse for `count` lines and `columns` columns, a multiple of CDROP_LANES: zeros where there is no bit. Reads
+     * whole vectors: in needs CDROP_SPARE more elements. */
+    void (*unpack_kept)(void *out, size_t pitch, size_t columns, size_t count, const void *in, size_t in_pitch,
+                        uint64_t lines, const uint64_t *kept);
+    void (*copy_columns)(void *out, size_t out_pitch, const void *in, size_t in_pitch, size_t columns, size_t lines);
     /* a = activation(a), in place, `columns` of each of `lines`. */
     void (*activate)(void *a, size_t pitch, size_t columns, size_t lines, cdrop_activation activation);
-    /* delta = live ? delta * scale * activation'(a) : 0, in place; `live` starts at the word of column 0. */
+    /* delta = live ? delta * factor * activation'(a) : 0, in place; a NULL stands for the identity. */
     void (*gate)(void *delta, size_t pitch, const void *a, size_t a_pitch, size_t columns, size_t lines,
-                 const uint64_t *live, size_t words, double scale, cdrop_activation activation);
+                 const cdrop_gate *gate, cdrop_activation activation);
     /* out[column] = sum over lines, each column one ascending chain. width is a multiple of CDROP_LANES. */
     void (*column_sums)(void *out, const void *in, size_t pitch, size_t width, size_t lines);
     /* Sum of squares of a block of at most 64 columns through CDROP_LANES fixed partial sums. */
@@ -167,6 +187,10 @@ typedef struct {
     size_t (*largest)(const void *row, size_t n);
     /* out[i] = row[i] > 0. */
     void (*positive)(int64_t *out, const void *row, size_t n);
+    /* Noise 1 + spread z of the first rows of one generator block, `pitch` apart: z standard normal, or uniform in
+     * (-1, 1). Rows are drawn, and written, up to the next multiple of CDROP_LANES units. */
+    void (*noise_block)(void *out, size_t pitch, size_t units, size_t rows, cdrop_kind kind, double spread,
+                        const uint64_t state[32]);
 } cdrop_kernels;
 
 typedef struct {

@@ -38,8 +38,9 @@ static void copy_dinput(void *context, size_t p, size_t l0, size_t l1)
     const size_t first = p * g->k->panel, n = cdrop_min(g->k->panel, g->n_in - first), size = g->k->size;
     const size_t pitch = cdrop_panel_pitch(&g->back, p);
     char *rows = cdrop_panel_at(&g->back, g->k, p, l0);
-    g->k->gate(rows, pitch, (const char *)g->x + (l0 * g->n_in + first) * size, g->n_in, n, l1 - l0,
-               g->kept + l0 * g->words + first / 64, g->words, g->scale, g->activation);
+    const cdrop_gate gate = {.live = g->kept + l0 * g->words + first / 64, .words = g->words, .scale = g->scale};
+    g->k->gate(rows, pitch, (const char *)g->x + (l0 * g->n_in + first) * size, g->n_in, n, l1 - l0, &gate,
+               g->activation);
     for (size_t line = l0; line < l1; line++)
         memcpy((char *)g->dinput + (line * g->n_in + first) * size, rows + (line - l0) * pitch * size, n * size);
 }

@@ -25,10 +25,13 @@ static void take_state(cdrop_network *n, size_t i)
         l->column_squares = cdrop_take_squares(&n->state, l->n_in, l->n_out);
 }
 
+/* Whether its dropout drops units, in contrast to noise, whose mean is 1. */
+static int drops(const layer *l) { return l->kind == CDROP_BERNOULLI || l->kind == CDROP_SHARED; }
+
 /* Scales use the keep probability that masks are drawn with, a multiple of 2^-32, so that expectations are exact. */
 static void set_keep(layer *l, uint64_t keep, int scale_in_training)
 {
-    const double kept = (double)keep * 0x1p-32;
+    const double kept = drops(l) ? (double)keep * 0x1p-32 : 1;
     l->keep = keep;
     l->train_scale = scale_in_training ? 1 / kept : 1;
     l->test_scale = scale_in_training ? 1 : kept;
@@ -43,12 +46,13 @@ void cdrop_network_set_keep(cdrop_network *n, const uint64_t *keep)
 
 static void describe_layer(layer *l, const cdrop_design *d, size_t i)
 {
-    const double kept = (double)d->keep[i] * 0x1p-32;
     l->n_in = d->units[i];
     l->n_out = d->units[i + 1];
     l->words = cdrop_words(l->n_in);
+    l->kind = d->kinds ? d->kinds[i] : CDROP_BERNOULLI;
     l->varies = d->varies && d->varies[i];
     set_keep(l, d->keep[i], d->scale_in_training);
+    const double kept = drops(l) ? (double)d->keep[i] * 0x1p-32 : 1;
     /* Until a step has counted: random weights make about half of the pre-activations negative. */
     l->density = i && d->activation == CDROP_RELU ? kept / 2 : kept;
     l->predicted_density = l->density / kept;
@@ -143,6 +147,7 @@ void cdrop_network_set(cdrop_network *n, size_t index, cdrop_part part, const vo
     memcpy(bias_part(l, part), bias, l->n_out * n->k->size);
     if (part != CDROP_WEIGHT)
         return;
+    n->thinned_step = 0;
     const cdrop_fp_mode mode = cdrop_flush_denormals(); /* as in a step, so that the squares have the same bits */
     for (size_t line_block = 0; line_block < cdrop_blocks(l->n_in); line_block++)
         for (size_t column_block = 0; column_block < cdrop_blocks(l->n_out); column_block++)
@@ -177,7 +182,13 @@ static void take_training(cdrop_network *n, size_t i)
     cdrop_workspace *w = &n->training;
     layer *l = &n->layer[i];
     l->columns = cdrop_take_lists(w, n->k, l->n_in, n->rows, 0);
-    l->mask = l->keep != CDROP_KEEP_ALL || l->varies ? cdrop_take(w, n->rows * l->words, sizeof *l->mask) : NULL;
+    l->mask = l->noise = NULL;
+    if (l->keep != CDROP_KEEP_ALL || l->varies) {
+        if (drops(l))
+            l->mask = cdrop_take(w, (l->kind == CDROP_SHARED ? 2 : n->rows) * l->words, sizeof *l->mask);
+        else
+            l->noise = cdrop_take(w, n->rows * cdrop_noise_pitch(l->n_in), n->k->size);
+    }
     if (i) {
         l->live = cdrop_take(w, n->rows * l->words, sizeof *l->live);
         l->deltas = cdrop_take_lists(w, n->k, n->rows, l->n_out, 0);
@@ -197,11 +208,13 @@ cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, int threads)
     cdrop_release(&n->training);
     n->training_rows = 0;
     n->masks = cdrop_take(&n->training, n->layers, sizeof *n->masks);
+    n->noise = cdrop_take(&n->training, n->layers, sizeof *n->noise);
     for (size_t i = 0; i < n->layers; i++)
         take_training(n, i);
+    cdrop_take_thinned(n);
     n->row_loss = cdrop_take(&n->training, n->rows, sizeof *n->row_loss);
     n->claims = cdrop_take(&n->training, n->layers * CDROP_LOOPS * (size_t)threads, sizeof *n->claims);
-    n->scratch = cdrop_take(&n->training, (size_t)threads * CDROP_BLOCK * n->k->panel, n->k->size);
+    n->scratch = cdrop_take(&n->training, (size_t)threads * cdrop_scratch_size(n->k), n->k->size);
     if (n->training.failed) {
         cdrop_release(&n->training);
         return CDROP_NO_MEMORY;

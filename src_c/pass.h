@@ -16,8 +16,9 @@ enum { CDROP_PREDICT_ROWS = 256 };
 
 typedef struct {
     size_t n_in, n_out;
-    uint64_t keep; /* of this layer's input */
-    int varies;    /* whether `keep` may change from step to step */
+    cdrop_kind kind; /* of dropout on this layer's input */
+    uint64_t keep;
+    int varies; /* whether `keep` may change from step to step */
     double train_scale, test_scale;
     /* state: weights and their optimizer state, and padded rows for the biases */
     cdrop_panels weight, state1, state2;
@@ -26,6 +27,7 @@ typedef struct {
     double *column_squares; /* by column, for max-norm; of hidden layers */
     /* the batch */
     uint64_t *mask; /* of the input, where units of it are or may be dropped */
+    void *noise;    /* of the input, where it is or may be multiplied by noise: padded rows */
     uint64_t *live; /* of the input: which units were live */
     size_t words;   /* of its masks */
     atomic_size_t live_count;
@@ -53,10 +55,33 @@ struct cdrop_kept {
     void *background; /* what the entries are differences from */
 };
 
+/* Which units a shared mask keeps. `before` counts those in the blocks before each block, and last all of them. */
+typedef struct {
+    uint64_t *kept;
+    size_t *before;
+} kept_units;
+
+typedef struct {
+    kept_units inputs, outputs;
+} kept_part;
+
+/* The part of a layer that a step trains, where rows share a mask of hidden units: see thinned.c. */
+typedef struct {
+    int whole; /* nothing of the layer is dropped */
+    kept_part now, next;
+    cdrop_panels gradient; /* by the kept weights, and */
+    void *bias_gradient;   /* biases */
+} thinned_part;
+
 struct cdrop_network {
     const cdrop_kernels *k;
     size_t layers;
     layer *layer;
+    layer *thinned; /* the layers as a step with shared masks runs them; NULL if no hidden layer has such masks */
+    thinned_part *parts;
+    uint64_t thinned_step;  /* for which the thinned weights have been copied already, or 0 */
+    uint64_t *thinned_keep; /* by whose masks */
+    const layer *used;      /* the layers as the last step ran them */
     cdrop_activation activation;
     cdrop_loss loss;
     double *loss_parameters; /* or NULL */
@@ -64,12 +89,13 @@ struct cdrop_network {
     cdrop_workspace state, batch, training;
     size_t rows, training_rows; /* capacity */
     int threads;                /* capacity of the scratch */
-    char *scratch;              /* for each thread: a block of gradient lines */
+    char *scratch;              /* for each thread: see cdrop_scratch_of */
     cdrop_claims *claims;       /* of a step's loops, `threads` for each; see cdrop_claims_of */
     double *row_loss;
     int limited;              /* whether the last step had a max_norm that squares can be compared with */
     int scale_in_training;    /* see cdrop_design */
     uint64_t **masks;         /* of each layer's input in this step, or NULL where nothing is dropped */
+    void **noise;             /* likewise */
     cdrop_stopwatch *watches; /* for each thread, or NULL: nothing is measured */
     cdrop_workspace timing;
     /* The most common value of each feature. It is carried as one more row: products run on input minus background,
@@ -84,10 +110,12 @@ struct cdrop_network {
  * of a step walks the layers with a copy of its own. */
 typedef struct {
     cdrop_network *n;
+    layer *layer; /* those of the network, or the thinned ones */
     const cdrop_batch *batch;
     const kept_batch *kept; /* its lists, or NULL if they must be made */
     /* Dropout: NULL for none. Masks are drawn by their key, or given: then row `step` of them is every row's. */
     uint64_t *const *masks;
+    void *const *noise; /* NULL if no layer has any */
     int given;
     uint64_t seed, step;
     cdrop_purpose purpose;
@@ -130,6 +158,14 @@ static inline void cdrop_meet(const pass *s, cdrop_team team, cdrop_time part, s
     cdrop_lap(s->watch, part, layer);
 }
 
+/* Room of a thread, in elements: a block of gradient lines of a panel, and one of packed lines. */
+static inline size_t cdrop_scratch_size(const cdrop_kernels *k) { return 2 * CDROP_BLOCK * k->panel + CDROP_SPARE; }
+
+static inline char *cdrop_scratch_of(const cdrop_network *n, cdrop_team team)
+{
+    return n->scratch + (size_t)team.index * cdrop_scratch_size(n->k) * n->k->size;
+}
+
 /* ---- network.c ---- */
 
 /* Blocks of 64 x 64 weights, whose squares are noted one by one. */
@@ -145,6 +181,40 @@ void cdrop_end_watches(const pass *s);
 
 /* Memory for steps on up to `rows` rows and by up to `threads` threads. */
 cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, int threads);
+
+/* Elements from row to row of the noise of so many units: not a multiple of 4 kB. */
+static inline size_t cdrop_noise_pitch(size_t units) { return cdrop_pad(units) + CDROP_LANES; }
+
+/* ---- thinned.c ---- */
+
+/* Memory for thinned steps, in the workspace of training. */
+void cdrop_take_thinned(cdrop_network *n);
+
+/* The layers that this step runs on: the network's, or where hidden units share masks, which it draws, thinned ones. */
+layer *cdrop_choose_layers(cdrop_network *n, uint64_t step);
+
+/* The weights of the thinned layers, by all threads together; nothing to do where the step before has copied them. */
+void cdrop_thin(const pass *s, cdrop_team team);
+
+/* Whether the gradients of layer i are to be noted, not used for an update. */
+static inline int cdrop_is_thinned(const pass *s, size_t i) { return s->layer != s->n->layer && !s->n->parts[i].whole; }
+
+/* A sink of cdrop_product_units that keeps the gradient of layer s->index; and that of its biases. */
+void *cdrop_gradient_place(void *context, size_t p, size_t u0, size_t *pitch);
+void cdrop_note_gradient(void *context, size_t p, size_t u0, size_t u1, const void *gradient);
+void cdrop_note_bias_gradient(const pass *s, size_t p);
+
+/* The update of the whole layer i from gradients that all threads have noted, this thread's part. */
+void cdrop_update_thinned(pass *s, size_t i, cdrop_team team);
+
+/* To be called after a step: whether the next one may use what this one has copied. */
+void cdrop_end_thinned(const pass *s, int updated);
+
+/* ---- train.c ---- */
+
+/* The update of units [u0, u1) in panel p of the whole layer s->index, and of its biases in that panel by their gradient. */
+void cdrop_update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient);
+void cdrop_update_bias(const pass *s, size_t p, const void *gradient);
 
 /* ---- kept.c ---- */
 

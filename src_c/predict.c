@@ -92,7 +92,11 @@ cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const cdrop_batc
         return CDROP_NO_MEMORY;
     for (size_t done = 0, i = 0; done < batch->n; done += chunk, i++) {
         const cdrop_batch part = cdrop_part_of(n, batch, done, cdrop_min(chunk, batch->n - done));
-        pass s = {.n = n, .batch = &part, .out = (char *)out + done * answer_size(n, answer), .answer = answer};
+        pass s = {.n = n,
+                  .layer = n->layer,
+                  .batch = &part,
+                  .out = (char *)out + done * answer_size(n, answer),
+                  .answer = answer};
         s.kept = kept ? kept + i : NULL;
         choose_products(&s);
         cdrop_parallel(predict_job, &s, cdrop_threads_for(n, part.n, threads));

@@ -243,6 +243,7 @@ typedef struct {
     const char *panel; /* of delta */
     size_t pitch, width, rows;
     char *out;
+    size_t out_pitch;
 } unit_product;
 
 /* Unit u of the group is line u of the product, and its entry r is in row r: the dense rows are read down their
@@ -253,7 +254,7 @@ static void run_units_dense(const unit_product *q, size_t u0, size_t u1)
     const cdrop_panels *x = q->left->dense;
     const size_t p = u0 / k->panel, x_pitch = cdrop_panel_pitch(x, p);
     for (size_t r = 0; r < q->rows; r += CDROP_BLOCK)
-        k->product_dense(q->out, q->width, NULL, q->panel + r * q->pitch * k->size, q->pitch, q->width,
+        k->product_dense(q->out, q->out_pitch, NULL, q->panel + r * q->pitch * k->size, q->pitch, q->width,
                          (const char *)cdrop_panel_at(x, k, p, r) + u0 % k->panel * k->size, 1, x_pitch,
                          cdrop_min(CDROP_BLOCK, q->rows - r), u1 - u0, r > 0);
 }
@@ -280,13 +281,16 @@ void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const c
     cdrop_loop loop = cdrop_divide(team, claims, delta->panels * groups);
     for (size_t item; cdrop_next(&loop, &item);) {
         const size_t p = item / groups, u0 = item % groups * CDROP_BLOCK, u1 = cdrop_min(u0 + CDROP_BLOCK, units);
-        const unit_product q = {.k = k,
-                                .left = left,
-                                .panel = cdrop_panel_at(delta, k, p, 0),
-                                .pitch = cdrop_panel_pitch(delta, p),
-                                .width = cdrop_panel_width(delta, p, k->panel),
-                                .rows = rows,
-                                .out = scratch};
+        unit_product q = {.k = k,
+                          .left = left,
+                          .panel = cdrop_panel_at(delta, k, p, 0),
+                          .pitch = cdrop_panel_pitch(delta, p),
+                          .width = cdrop_panel_width(delta, p, k->panel),
+                          .rows = rows,
+                          .out = scratch};
+        q.out_pitch = q.width;
+        if (sink->place)
+            q.out = sink->place(sink->context, p, u0, &q.out_pitch);
         const cdrop_ahead ahead = touched(k, sink, p, u0, u1);
         const void *sums = sink->begin ? sink->begin(sink->context, p, u0) : NULL;
         /* All blocks of rows in one call: the sums (64 lines, 32 KiB at most) stay in the first-level cache
@@ -294,12 +298,12 @@ void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const c
         if (left->dense)
             run_units_dense(&q, u0, u1);
         else
-            k->product(scratch, q.width, NULL, q.panel, q.pitch, q.width, left->lists, 0, blocks, u0, u1, 0, &ahead);
+            k->product(q.out, q.out_pitch, NULL, q.panel, q.pitch, q.width, left->lists, 0, blocks, u0, u1, 0, &ahead);
         /* The chain continues from the sums in scratch: the background is one more row, whose delta is the column
          * sums. */
         if (background)
-            k->product(scratch, q.width, NULL, sums, q.width, q.width, background, 0, 1, u0, u1, 1, NULL);
-        sink->take(sink->context, p, u0, u1, scratch);
+            k->product(q.out, q.out_pitch, NULL, sums, q.width, q.width, background, 0, 1, u0, u1, 1, NULL);
+        sink->take(sink->context, p, u0, u1, q.out);
     }
 }
 

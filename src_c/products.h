@@ -40,7 +40,7 @@ void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const
 /* Whether the source's rows, multiplied densely, need no copy: all is kept as it is. */
 static inline int cdrop_as_it_stands(const cdrop_source *s)
 {
-    return !s->mask && !s->rows && !s->shift && s->scale == 1 && s->rule == CDROP_LIVE_NONZERO;
+    return !s->mask && !s->noise && !s->rows && !s->shift && s->scale == 1 && s->rule == CDROP_LIVE_NONZERO;
 }
 
 /* Rows [l0, l1) of a source, as lists or dense, whichever `left` is; the number of live entries. */
@@ -54,7 +54,9 @@ double cdrop_sampled_density(const cdrop_kernels *k, const cdrop_source *source,
 typedef struct {
     /* Before it is computed: the column sums of delta in this panel, a padded row; or NULL where there is no background. */
     const void *(*begin)(void *context, size_t p, size_t u0);
-    /* It lies in `gradient`, one padded line a unit. */
+    /* Where it is computed, with the elements from unit to unit; NULL: in scratch, one padded line a unit. */
+    void *(*place)(void *context, size_t p, size_t u0, size_t *pitch);
+    /* When it is complete. */
     void (*take)(void *context, size_t p, size_t u0, size_t u1, const void *gradient);
     void *context;
     const cdrop_panels *touches[3]; /* what `take` reads at the same place: the weights and their states, or NULL */

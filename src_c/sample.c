@@ -205,34 +205,66 @@ static void sample_job(void *argument, cdrop_team team)
 
 /* ---- All rows ---- */
 
-/* Of each layer's input: those given, which nothing writes to, or room to draw a chunk's. */
+static int masked(const layer *l) { return l->kind == CDROP_BERNOULLI || l->kind == CDROP_SHARED; }
+
+/* Of each layer's input: those given, which nothing writes to; or room to draw a chunk's, or where all rows share one, a
+ * row for each pass. */
 static uint64_t **take_masks(cdrop_workspace *space, const cdrop_network *n, const cdrop_sampling *how, size_t rows)
 {
     uint64_t **masks = cdrop_take(space, n->layers, sizeof *masks);
     for (size_t i = 0; i < n->layers; i++) {
         const layer *l = &n->layer[i];
-        uint64_t *drawn =
-            how->masks || l->keep == CDROP_KEEP_ALL ? NULL : cdrop_take(space, rows * l->words, sizeof **masks);
+        const size_t lines = l->kind == CDROP_SHARED ? how->passes : rows;
+        uint64_t *drawn = how->masks || l->keep == CDROP_KEEP_ALL || !masked(l)
+                              ? NULL
+                              : cdrop_take(space, lines * l->words, sizeof **masks);
         if (masks)
             masks[i] = how->masks ? (uint64_t *)how->masks[i] : drawn;
     }
     return masks;
 }
 
+/* A chunk's, where there is any. */
+static void **take_noise(cdrop_workspace *space, const cdrop_network *n, const cdrop_sampling *how, size_t rows)
+{
+    void **noise = cdrop_take(space, n->layers, sizeof *noise);
+    for (size_t i = 0; i < n->layers; i++) {
+        const layer *l = &n->layer[i];
+        void *room = how->masks || l->keep == CDROP_KEEP_ALL || masked(l)
+                         ? NULL
+                         : cdrop_take(space, rows * cdrop_noise_pitch(l->n_in), n->k->size);
+        if (noise)
+            noise[i] = room;
+    }
+    return noise;
+}
+
+/* The masks that all rows share, of all passes: each thread makes its passes at its own pace. */
+static void draw_shared(const pass *s, const cdrop_sampling *how)
+{
+    for (size_t i = 0; !s->given && i < s->n->layers; i++) {
+        const layer *l = &s->n->layer[i];
+        for (size_t t = 0; l->kind == CDROP_SHARED && s->masks[i] && t < how->passes; t++)
+            cdrop_bernoulli_mask(s->masks[i] + t * l->words, 0, 1, l->n_in, l->keep, s->seed, t, s->purpose,
+                                 (uint32_t)i);
+    }
+}
+
 static void take_sampling(sampling *q, cdrop_workspace *space, size_t rows, int threads)
 {
     const cdrop_network *n = q->pass.n;
     q->pass.masks = take_masks(space, n, q->how, rows);
+    q->pass.noise = take_noise(space, n, q->how, rows);
     q->mean = cdrop_take(space, rows * outputs(n), sizeof *q->mean);
     q->second = cdrop_take(space, rows * statistics(n), sizeof *q->second);
     q->scratch = cdrop_take(space, (size_t)threads * 2 * cdrop_pad(outputs(n)), sizeof *q->scratch);
 }
 
-/* The first layer whose input is dropped out. */
+/* The first layer whose input is dropped out or noisy. */
 static size_t first_masked(const pass *s)
 {
     size_t i = 0;
-    while (!s->masks[i])
+    while (!s->masks[i] && !s->noise[i])
         i++;
     return i;
 }
@@ -251,13 +283,15 @@ cdrop_status cdrop_network_sample(cdrop_network *n, const cdrop_uncertainty *out
     const size_t chunk = chunk_rows(n, batch->n, &threads), rows = cdrop_min(batch->n, chunk);
     cdrop_workspace space = CDROP_MEASURE;
     sampling q = {.how = how, .out = *out};
-    q.pass = (pass){.n = n, .given = how->masks != NULL, .seed = how->seed, .purpose = CDROP_FOR_SAMPLES};
+    q.pass =
+        (pass){.n = n, .layer = n->layer, .given = how->masks != NULL, .seed = how->seed, .purpose = CDROP_FOR_SAMPLES};
     if (cdrop_reserve_forward(n, rows) != CDROP_OK)
         return CDROP_NO_MEMORY;
     take_sampling(&q, &space, rows, threads);
     if (cdrop_open(&space) != CDROP_OK)
         return CDROP_NO_MEMORY;
     take_sampling(&q, &space, rows, threads);
+    draw_shared(&q.pass, how);
     q.pass.relisted = first_masked(&q.pass);
     for (q.done = 0; q.done < batch->n; q.done += chunk) {
         const cdrop_batch part = cdrop_part_of(n, batch, q.done, cdrop_min(chunk, batch->n - q.done));

@@ -24,12 +24,12 @@ enum { LOSS_ROWS = 16 };
 /* Whether the gradient by the pre-activations of layer i is multiplied as it is, without lists. It is zero where the
  * units of layer i were not live, so it is as sparse as the input of layer i + 1. That of the last layer has no
  * zeros to skip. */
-static int delta_dense(const cdrop_network *n, size_t i) { return i + 1 == n->layers || n->layer[i + 1].dense; }
+static int delta_dense(const pass *s, size_t i) { return i + 1 == s->n->layers || s->layer[i + 1].dense; }
 
 static void row_losses(const pass *s, size_t from, size_t to)
 {
     const cdrop_network *n = s->n;
-    const layer *l = &n->layer[n->layers - 1];
+    const layer *l = &s->layer[n->layers - 1];
     for (size_t i = from; i < to; i++)
         n->row_loss[i] = cdrop_row_loss(n->k, &s->loss, cdrop_panel_at(&l->delta, n->k, 0, i),
                                         cdrop_panel_at(&l->out, n->k, 0, i), i);
@@ -74,15 +74,22 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
 {
     const pass *s = context;
     const cdrop_kernels *k = s->n->k;
-    const layer *l = &s->n->layer[s->index];
-    layer *below = &s->n->layer[s->index - 1];
+    const layer *l = &s->layer[s->index];
+    layer *below = &s->layer[s->index - 1];
     const size_t pitch = cdrop_panel_pitch(&below->delta, p), b0 = p * k->panel / CDROP_BLOCK;
     const size_t b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_in));
     const int from_live = s->n->activation == CDROP_RELU; /* its derivative is in the live bits */
     cdrop_lap(s->watch, CDROP_TIME_INPUT_GRADIENT, s->index);
+    const char *noise = s->noise ? s->noise[s->index] : NULL;
+    const size_t noise_pitch = cdrop_noise_pitch(l->n_in);
+    const cdrop_gate gate = {.live = l->live + l0 * l->words + b0,
+                             .words = l->words,
+                             .scale = l->train_scale,
+                             .noise = noise ? noise + (l0 * noise_pitch + p * k->panel) * k->size : NULL,
+                             .noise_pitch = noise_pitch};
     k->gate(cdrop_panel_at(&below->delta, k, p, l0), pitch, from_live ? NULL : cdrop_panel_at(&below->out, k, p, l0),
-            cdrop_panel_pitch(&below->out, p), cdrop_min(k->panel, l->n_in - p * k->panel), l1 - l0,
-            l->live + l0 * l->words + b0, l->words, l->train_scale, s->n->activation);
+            cdrop_panel_pitch(&below->out, p), cdrop_min(k->panel, l->n_in - p * k->panel), l1 - l0, &gate,
+            s->n->activation);
     cdrop_lap(s->watch, CDROP_TIME_DERIVATIVE, s->index);
     const cdrop_source source = {.data = cdrop_panel_at(&below->delta, k, p, 0),
                                  .pitch = pitch,
@@ -110,7 +117,7 @@ static cdrop_norms norms_of(const layer *l)
 /* The gradient of 64 input units in one panel: update their weights in place and note the new squares, all while the
  * weights are in the cache. The padding of the columns is updated as well, which
  * spares the kernel a tail; lanes are outputs, so nothing mixes it with real columns. */
-static void update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient)
+void cdrop_update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient)
 {
     const pass *s = context;
     const cdrop_kernels *k = s->n->k;
@@ -150,53 +157,49 @@ static void limit_layers(pass *s, cdrop_team team)
     cdrop_lap(s->watch, CDROP_TIME_MAX_NORM, 0);
 }
 
-/* The gradient by the bias: each column one ascending chain on one thread. */
-static void update_bias(const pass *s, size_t p)
+void cdrop_update_bias(const pass *s, size_t p, const void *gradient)
 {
     const cdrop_network *n = s->n;
     const layer *l = &n->layer[s->index];
     const size_t at = p * n->k->panel * n->k->size;
-    n->k->update((char *)l->bias + at, s->sums, (char *)l->bias_state1 + at, (char *)l->bias_state2 + at,
+    n->k->update((char *)l->bias + at, gradient, (char *)l->bias_state1 + at, (char *)l->bias_state2 + at,
                  cdrop_panel_width(&l->delta, p, n->k->panel), &s->bias_update);
 }
 
-/* Whoever updates a panel's first weights updates its bias. The first layer's background needs the column sums for all
+/* The gradient by the bias, each column one ascending chain on one thread, is due when a panel's first weights are. The first layer's background needs the column sums for all
  * weights: each thread computes those of the panels that it meets, which costs less than waiting for another's. */
 static const void *begin_update(void *context, size_t p, size_t u0)
 {
     pass *s = context;
     const int with_background = s->index == 0 && cdrop_shifted(s);
     if (u0 == 0 || (with_background && s->summed != p + 1)) {
-        cdrop_bias_gradient(s->n->k, s->sums, &s->n->layer[s->index].delta, p, s->batch->n);
+        cdrop_bias_gradient(s->n->k, s->sums, &s->layer[s->index].delta, p, s->batch->n);
         s->summed = p + 1;
     }
-    if (u0 == 0)
-        update_bias(s, p);
+    if (u0 == 0 && cdrop_is_thinned(s, s->index))
+        cdrop_note_bias_gradient(s, p);
+    else if (u0 == 0)
+        cdrop_update_bias(s, p, s->sums);
     cdrop_lap(s->watch, CDROP_TIME_BIAS, s->index);
     return s->sums;
-}
-
-static char *scratch_of(const cdrop_network *n, cdrop_team team)
-{
-    return n->scratch + (size_t)team.index * CDROP_BLOCK * n->k->panel * n->k->size;
 }
 
 /* The gradient by the input of layer i, and with it the gradient by the pre-activations of the layer below. */
 static void propagate(pass *s, size_t i, cdrop_team team)
 {
     const cdrop_network *n = s->n;
-    const layer *l = &n->layer[i];
+    const layer *l = &s->layer[i];
     s->index = i;
-    const cdrop_left left = {.lists = &l->deltas, .dense = delta_dense(n, i) ? &l->delta : NULL, .entries = l->n_out};
-    const cdrop_right right = {.panels = &l->weight, .columns = l->n_in, .scratch = scratch_of(n, team)};
-    cdrop_product_rows(n->k, &n->layer[i - 1].delta, NULL, &right, &left, s->batch->n, team,
+    const cdrop_left left = {.lists = &l->deltas, .dense = delta_dense(s, i) ? &l->delta : NULL, .entries = l->n_out};
+    const cdrop_right right = {.panels = &l->weight, .columns = l->n_in, .scratch = cdrop_scratch_of(n, team)};
+    cdrop_product_rows(n->k, &s->layer[i - 1].delta, NULL, &right, &left, s->batch->n, team,
                        cdrop_claims_of(s, CDROP_LOOP_GRADIENT, i), finish_delta, s);
 }
 
 static void update_layer(pass *s, size_t i, cdrop_team team)
 {
     const cdrop_network *n = s->n;
-    const layer *l = &n->layer[i];
+    const layer *l = &s->layer[i];
     s->index = i;
     s->summed = 0;
     /* A listed input has its lists by unit already; a dense one is read down its columns. */
@@ -204,13 +207,16 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
     const cdrop_panels *dense = l->dense ? cdrop_dense_input(s, i) : NULL;
     const cdrop_left left = {.lists = columns, .dense = dense, .entries = s->batch->n};
     const int states = cdrop_rule_states(s->weight_update.rule);
-    const cdrop_gradient_sink sink = {
+    const cdrop_gradient_sink update = {
         .begin = begin_update,
-        .take = update_units,
+        .take = cdrop_update_units,
         .context = s,
         .touches = {&l->weight, states > 0 ? &l->state1 : NULL, states > 1 ? &l->state2 : NULL}};
+    const cdrop_gradient_sink note = {
+        .begin = begin_update, .place = cdrop_gradient_place, .take = cdrop_note_gradient, .context = s};
     cdrop_product_units(n->k, &left, i == 0 && cdrop_shifted(s) ? &n->background_columns : NULL, &l->delta, l->n_in,
-                        s->batch->n, scratch_of(n, team), team, cdrop_claims_of(s, CDROP_LOOP_UPDATE, i), &sink);
+                        s->batch->n, cdrop_scratch_of(n, team), team, cdrop_claims_of(s, CDROP_LOOP_UPDATE, i),
+                        cdrop_is_thinned(s, i) ? &note : &update);
 }
 
 /* A layer is updated one phase after its gradient was passed down: then no thread reads its weights any
@@ -218,8 +224,11 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
  * different layers, which halves the number of barriers. */
 static void backward(pass *s, cdrop_team team)
 {
-    for (size_t i = s->n->layers; i-- > 0;) {
-        if (i + 1 < s->n->layers)
+    const size_t layers = s->n->layers;
+    for (size_t i = layers; i-- > 0;) {
+        if (i + 2 < layers)
+            cdrop_update_thinned(s, i + 2, team);
+        if (i + 1 < layers)
             update_layer(s, i + 1, team);
         if (i) {
             propagate(s, i, team);
@@ -227,6 +236,10 @@ static void backward(pass *s, cdrop_team team)
         }
     }
     update_layer(s, 0, team);
+    if (s->layer != s->n->layer)
+        cdrop_meet(s, team, CDROP_TIME_WAIT_UPDATES, 0);
+    for (size_t i = cdrop_min(layers, 2); i-- > 0;)
+        cdrop_update_thinned(s, i, team);
     limit_layers(s, team);
 }
 
@@ -248,6 +261,7 @@ static void step_job(void *argument, cdrop_team team)
 {
     pass mine = *(const pass *)argument, *s = &mine;
     cdrop_take_watch(s, team);
+    cdrop_thin(s, team);
     cdrop_forward(s, team);
     if (!s->finish_outputs)
         losses(s, team);
@@ -302,17 +316,22 @@ size_t cdrop_network_fault(const cdrop_network *n, size_t rows, int *in_weights)
     for (size_t i = 0; i < n->layers; i++) {
         const layer *l = &n->layer[i];
         *in_weights = !parameters_finite(n, l, rows == 0 && n->limited && i + 1 < n->layers);
-        if (*in_weights || !panels_finite(n, &l->out, rows, l->n_out))
+        if (*in_weights || (rows && !panels_finite(n, &n->used[i].out, rows, n->used[i].n_out)))
             return i;
     }
     return n->layers;
 }
 
-/* A layer that may drop units may keep all of them in this step: then it has no mask, as if it had no dropout. */
+/* A layer that may drop units may keep all of them in this step: then it has no mask, as if it had no dropout. Nor has a
+ * hidden layer whose rows share one: its dropped units are not there. */
 static void choose_masks(const cdrop_network *n)
 {
-    for (size_t i = 0; i < n->layers; i++)
-        n->masks[i] = n->layer[i].keep == CDROP_KEEP_ALL ? NULL : n->layer[i].mask;
+    for (size_t i = 0; i < n->layers; i++) {
+        const layer *l = &n->layer[i];
+        const int whole = l->keep == CDROP_KEEP_ALL;
+        n->masks[i] = whole || (i && l->kind == CDROP_SHARED) ? NULL : l->mask;
+        n->noise[i] = whole ? NULL : l->noise;
+    }
 }
 
 cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
@@ -326,11 +345,14 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     if (cdrop_reserve_training(n, batch->n, threads) != CDROP_OK)
         return CDROP_NO_MEMORY;
     choose_masks(n);
+    n->used = cdrop_choose_layers(n, step);
     pass s = {
         .n = n,
+        .layer = (layer *)n->used,
         .batch = batch,
         .kept = cdrop_kept_lists(n, batch, 1),
         .masks = n->masks,
+        .noise = n->noise,
         .seed = n->seed,
         .step = step,
         .purpose = CDROP_FOR_MASKS,
@@ -355,6 +377,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     cdrop_parallel(step_job, &s, threads);
     cdrop_lap(n->watches, CDROP_TIME_WAIT_END, 0);
     cdrop_measure_density(&s);
+    cdrop_end_thinned(&s, status == CDROP_OK);
     /* The loss is that of the weights before the update, so it cannot show what the update did. */
     if (status == CDROP_OK && cdrop_network_fault(n, 0, &in_weights) < n->layers)
         status = CDROP_DIVERGED;

@@ -179,6 +179,15 @@ cdrop_panels cdrop_take_panels(cdrop_workspace *w, const cdrop_kernels *k, size_
     return m;
 }
 
+cdrop_panels cdrop_narrowed(const cdrop_panels *m, const cdrop_kernels *k, size_t columns)
+{
+    cdrop_panels n = shape(k, columns);
+    n.data = m->data;
+    n.step = m->step;
+    n.tail_pitch = n.tail_width;
+    return n;
+}
+
 /* Rows whose length is a multiple of 1 kB would fall on few cache sets: those get one more cache line. */
 cdrop_panels cdrop_take_rows(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t columns)
 {

@@ -37,6 +37,9 @@ cdrop_panels cdrop_take_panels(cdrop_workspace *w, const cdrop_kernels *k, size_
 /* The same where whole rows must lie in one piece: panels of a row-major matrix. */
 cdrop_panels cdrop_take_rows(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t columns);
 
+/* The memory of a matrix from cdrop_take_panels, for one of as many lines and fewer columns. */
+cdrop_panels cdrop_narrowed(const cdrop_panels *m, const cdrop_kernels *k, size_t columns);
+
 /* Row-major rows of a caller, as panels to read from. */
 cdrop_panels cdrop_view_rows(const cdrop_kernels *k, const void *rows, size_t columns);
 

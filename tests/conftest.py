@@ -83,6 +83,7 @@ OPTIMIZERS = _kernels.OPTIMIZERS
 TOLERANCE = {
     # Relative to the largest number expected, or to 1.
     "normal": {"float32": 1e-13, "float64": 1e-13},
+    "noise": {"float32": 2e-6, "float64": 2e-15},
     "product": {"float32": 2e-6, "float64": 8e-15},
     "loss": {"float32": 1e-6, "float64": 2e-15},
     "update": {"float32": 1e-6, "float64": 1e-14},

@@ -131,6 +131,7 @@ def read_only(array):
 VECTORS = [np.ones(4), np.ones((3, 1)), np.ones(3, "f4"), np.ones(3, "f2"), np.ones(3, int)]
 NOT_IN_PLACE = [*VECTORS, [1.0, 1.0, 1.0], 1.0, None, np.ones(6)[::2], np.ones(3, ">f8")]
 SHARED = np.ones(6)
+NO_DTYPE = [None, "nonsense", "float16", "i4", int, complex, 3, object, ["float32"]]
 UPDATE = {"weight": np.ones(3), "gradient": np.ones(3), "state": [], "learning_rate": 0.1}
 
 KERNELS = {
@@ -141,6 +142,20 @@ KERNELS = {
             "rows": [*NO_WHOLE, -1, 2**48],
             "width": [*NO_WHOLE, -1, 2**48],
             "keep": [*NO_NUMBER, -1e-9, 1 + 1e-9, NAN, INF, -INF, HUGE],
+            **BAD_KEY,
+            "first_row": [*NO_WHOLE, -64, 1, 63, 2**62],
+            "purpose": [*NO_WHOLE, -1, 2**32],
+        },
+    ),
+    "dropout_noise": Call(
+        kernels.dropout_noise,
+        {"rows": 2, "width": 3, "keep": 0.5},
+        {
+            "rows": [*NO_WHOLE, -1, 2**48],
+            "width": [*NO_WHOLE, -1, 2**48],
+            "keep": [*NO_NUMBER, 0.0, 1e-11, -1e-9, 1 + 1e-9, NAN, INF, -INF, HUGE],
+            "kind": [*NO_NAME, "bernoulli", "shared", "Gaussian"],
+            "dtype": NO_DTYPE,
             **BAD_KEY,
             "first_row": [*NO_WHOLE, -64, 1, 63, 2**62],
             "purpose": [*NO_WHOLE, -1, 2**32],
@@ -329,7 +344,9 @@ SETTINGS = {
     "initializer": NO_NAME,
     "scaling": NO_NAME,
     "seed": NO_KEY,
-    "dtype": [None, "nonsense", "float16", "i4", int, complex, 3, object, ["float32"]],
+    "dropout_kind": [*NO_NAME, ["shared"], ["shared"] * 3, ["shared", "Shared"], ["shared", 1]],
+    "input_dropout_kind": [*NO_NAME, ["shared"]],
+    "dtype": NO_DTYPE,
     **BAD_THREADS,
 }
 NO_WIDTH = [1.5, "3", None, True, [3], NAN, 0, -1, 2**32, HUGE]

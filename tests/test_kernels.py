@@ -16,6 +16,7 @@ from cdrop import kernels, reference
 EXACT = "exact"
 KIND = {  # how results are compared
     "bernoulli_mask": EXACT,
+    "dropout_noise": "noise",
     "drawn_keep": EXACT,
     "pack_mask": EXACT,
     "unpack_mask": EXACT,
@@ -138,6 +139,12 @@ def arguments(name, dtype):
     """Return a strategy for the arguments of a function of `cdrop.kernels`."""
     if name == "bernoulli_mask":
         return st.tuples(st.tuples(sizes, sizes, keeps), key(purpose=False))
+    if name == "dropout_noise":
+        kinds = st.fixed_dictionaries(
+            {"kind": st.sampled_from(["gaussian", "uniform"]), "dtype": st.just(dtype)}
+        )
+        named = st.tuples(key(purpose=False), kinds).map(lambda two: {**two[0], **two[1]})
+        return st.tuples(st.tuples(sizes, sizes, keeps.filter(lambda keep: keep > 1e-3)), named)
     if name == "drawn_keep":
         return st.tuples(st.tuples(keeps), st.just({}))
     if name in ("pack_mask", "unpack_mask"):

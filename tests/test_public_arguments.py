@@ -124,6 +124,8 @@ PARAMETERS = {
         *[[0.5, 0.5], [], [1.0], ["0.5"], [NAN], [[0.5]], RAGGED],
     ],
     "input_dropout": [*NO_RATE, np.ones(2), {}],
+    "dropout_kind": [*NO_NAME, ["shared"] * 2, [], ["Shared"], [1], [None]],
+    "input_dropout_kind": [*NO_NAME, ["shared"]],
     "solver": [*NO_NAME, "lbfgs"],
     "alpha": FRACTION,
     "max_norm": [value for value in POSITIVE if value is not None],
@@ -638,7 +640,9 @@ OTHERS = {
     "Dataset.to_features": Call(
         SMALL.to_features, {}, {"dtype": ["float16", "i4", int, complex, "nonsense", 3, [], object]}
     ),
-    "Settings": made(Settings, {**SETTINGS, "schedule": [*NO_NAME, "early", "early:0"]}),
+    "Settings": made(
+        Settings, {**SETTINGS, "schedule": [*NO_NAME, "early", "early:0"], "kind": NO_NAME}
+    ),
     "compare": Call(
         compared,
         {"network": FakeTrainer()},
@@ -725,6 +729,7 @@ OTHERS = {
             **each(("rates", "l2", "hidden"), [3, "ab", None, (), [], {0.1}, ("a",), (None,)]),
             **each(("epochs", "patience"), COUNT),
             "learning_rate": POSITIVE,
+            "kind": NO_NAME,
         },
     ),
     "Arm.curve": Call(
@@ -778,6 +783,7 @@ OTHERS = {
             "train_size": ["0", "-1", "1.5", "a", ""],
             "test_share": ["0", "1", "-0.1", "nan", "inf", "a", ""],
             **each(("learning_rate", "l2"), ["-0.1", "nan", "inf", "a", ""]),
+            "kind": ["", "Shared", "normal"],
             "schedule": ["", "early", "early:0", "early:a", "linear:1", "nonsense"],
             "optimizer": ["SGD", "", "nonsense"],
         },

@@ -87,7 +87,8 @@ static void update(bench *b)
 
 static void gate(bench *b)
 {
-    b->k->gate(b->out.data, b->out.pitch, NULL, 0, b->k->panel, LINES, b->mask, b->source.words, 2, CDROP_RELU);
+    const cdrop_gate gate = {.live = b->mask, .words = b->source.words, .scale = 2};
+    b->k->gate(b->out.data, b->out.pitch, NULL, 0, b->k->panel, LINES, &gate, CDROP_RELU);
 }
 
 static void activate(bench *b) { b->k->activate(b->out.data, b->out.pitch, b->k->panel, LINES, CDROP_TANH); }

@@ -143,6 +143,7 @@ def _settings(args: argparse.Namespace, data: Dataset | Table) -> Settings:
     repeats = args.splits or args.repeats or (MOST_REPEATS if args.until_decided else usual)
     given: dict[str, Any] = {
         **{name: getattr(args, name) for name in _ARTICLE},
+        "kind": args.kind,
         "learning_rate": args.learning_rate,
         "hidden": args.hidden and args.hidden[0],
         "l2": None if args.l2 is None else args.l2[0],
@@ -165,7 +166,7 @@ def _tuned(args: argparse.Namespace, data: Dataset | Table) -> tuple[Any, Any, i
         data = _subset(args, data) if args.splits is None else data.pooled()
     sizes = {} if isinstance(data, Dataset) else _sizes(args, data)
     chosen = {"rates": args.rates, "l2": args.l2, "hidden": args.hidden, "epochs": args.epochs}
-    chosen["learning_rate"] = args.learning_rate
+    chosen |= {"learning_rate": args.learning_rate, "kind": args.kind}
     arms = default_arms(
         data,
         sizes.get("test_size", 0.2),

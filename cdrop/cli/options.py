@@ -12,6 +12,7 @@ from cdrop.cli.common import REFUSED, complain, say
 
 __all__ = ["build_parser"]
 
+KINDS = ("bernoulli", "gaussian", "uniform", "shared")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 
 COMPARE_TEXT = """\
@@ -296,6 +297,12 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
         metavar="NAME[:X]",
         help="article: how that probability changes from step to step: early:0.3 (in the first 30 %% of the steps), "
         "late:0.5, linear, cosine, flatcos, coslog4 or curriculum (default: constant)",
+    )
+    add(
+        "--kind",
+        choices=KINDS,
+        help="what dropout does: drop single units, multiply them by gaussian or uniform noise, or drop the same units "
+        "in all rows of a minibatch (default: bernoulli)",
     )
     add(
         "--sweep",

@@ -109,9 +109,13 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         "huber_delta": 1.0,
         "quantile": 0.5,
         "sort_quantiles": False,
+        "dropout_kind": "bernoulli",
+        "input_dropout_kind": "bernoulli",
     }
     interrupt = "keep"
     scoring: Scoring = None
+    dropout_kind: str | Iterable[str] = "bernoulli"
+    input_dropout_kind = "bernoulli"
     _doc_link_module = "cdrop"
     _doc_link_template = "{page}"
     _numeric = False
@@ -124,6 +128,8 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         *,
         dropout: float | Rate | Iterable[float | Rate] = 0.0,
         input_dropout: float | Rate = 0.0,
+        dropout_kind: str | Iterable[str] = "bernoulli",
+        input_dropout_kind: str = "bernoulli",
         solver: str = "adam",
         alpha: float | Rate = 0.0001,
         max_norm: float | None = None,
@@ -153,6 +159,8 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.activation = activation
         self.dropout = dropout
         self.input_dropout = input_dropout
+        self.dropout_kind = dropout_kind
+        self.input_dropout_kind = input_dropout_kind
         self.solver = solver
         self.alpha = alpha
         self.max_norm = max_norm
@@ -658,7 +666,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     def _adopt(self, settings: dict[str, Any]) -> None:
         """Check that the network is the one that the parameters describe.
 
-        Rates of dropout and what the loss is set to may have changed.
+        Rates and kinds of dropout and what the loss is set to may have changed.
         """
         old = self.network_
         for name in ("units", "activation", "loss"):
@@ -671,6 +679,8 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         now = {
             "dropout": dropping_by_layer("dropout", settings["dropout"], len(old.dropout)),
             "input_dropout": dropping("input_dropout", settings["input_dropout"]),
+            "dropout_kind": settings["dropout_kind"],
+            "input_dropout_kind": settings["input_dropout_kind"],
             **{name: settings[name] for name in old._loss_settings},
         }
         if any(getattr(old, name) != value for name, value in now.items()):

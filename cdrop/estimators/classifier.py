@@ -57,6 +57,11 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         Probability of dropping a hidden unit in training, 0 to below 1, for all hidden layers or for each.
     input_dropout : float or Rate, default 0.0
         The same for the input.
+    dropout_kind : str or sequence of str, default "bernoulli"
+        "bernoulli", "gaussian", "uniform" or "shared", for all hidden layers or for each: what dropout does, see
+        `cdrop.Network`.
+    input_dropout_kind : str, default "bernoulli"
+        The same for the input.
     solver : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"}, default "adam"
         Update rule. "sgd" has `momentum`, Nesterov's unless `nesterovs_momentum` is False, and none where `momentum` is
         0, all as in MLPClassifier; "momentum" and "nesterov" say which whatever `nesterovs_momentum` is. There is no
@@ -262,6 +267,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         *,
         dropout: float | Rate | Iterable[float | Rate] = 0.0,
         input_dropout: float | Rate = 0.0,
+        dropout_kind: str | Iterable[str] = "bernoulli",
+        input_dropout_kind: str = "bernoulli",
         solver: str = "adam",
         alpha: float | Rate = 0.0001,
         max_norm: float | None = None,
@@ -295,6 +302,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             activation=activation,
             dropout=dropout,
             input_dropout=input_dropout,
+            dropout_kind=dropout_kind,
+            input_dropout_kind=input_dropout_kind,
             solver=solver,
             alpha=alpha,
             max_norm=max_norm,

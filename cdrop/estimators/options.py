@@ -13,8 +13,16 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from cdrop import schedules
-from cdrop._checks import as_array, choice, finite_number, norm_limit, truth_value, whole_number
-from cdrop._kernels import MAX_THREADS
+from cdrop._checks import (
+    as_array,
+    choice,
+    choice_by_layer,
+    finite_number,
+    norm_limit,
+    truth_value,
+    whole_number,
+)
+from cdrop._kernels import KINDS, MAX_THREADS
 from cdrop._threads import available_cpus
 from cdrop.estimators.scoring import Scoring, checked_scoring
 from cdrop.network import INTERRUPTS
@@ -182,6 +190,8 @@ def design(
         "units": (features, *widths, outputs),
         "dropout": (rates,) * len(widths) if as_array("dropout", rates).ndim == 0 else tuple(rates),
         "input_dropout": dropping("input_dropout", estimator.input_dropout),
+        "dropout_kind": choice_by_layer("dropout_kind", estimator.dropout_kind, KINDS, len(widths)),
+        "input_dropout_kind": choice("input_dropout_kind", estimator.input_dropout_kind, KINDS),
         "activation": _ACTIVATIONS[activation],
         **loss,
         "initializer": "glorot",  # of the spread that MLPClassifier's has

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cdrop._checks import finite_number, whole_number
+from cdrop._checks import choice, finite_number, whole_number
+from cdrop._kernels import KINDS
 from cdrop.datasets import Dataset, Table
 from cdrop.experiments.article import not_mnist
 from cdrop.experiments.paired import paired_experiment
@@ -28,6 +29,7 @@ def arms_for(
     epochs: int = EPOCHS,
     patience: int = PATIENCE,
     learning_rate: float = 1e-3,
+    kind: str = "bernoulli",
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the two arms: no dropout, and dropout; each with its candidates.
 
@@ -45,6 +47,8 @@ def arms_for(
         The most epochs, and those without a better validation loss after which training stops.
     learning_rate : float
         Of Adam.
+    kind : str
+        What dropout does: ``dropout_kind`` of `cdrop.Network`.
 
     Raises
     ------
@@ -66,7 +70,11 @@ def arms_for(
         "patience": whole_number("patience", patience, 1, 2**53),
     }
     plain = [{**shared, "l2": value} for value in _sequence("l2", l2)]
-    dropped = [{**one, "dropout": rate} for rate in _sequence("rates", rates) for one in plain]
+    if choice("kind", kind, KINDS) != "bernoulli":
+        shared["dropout_kind"] = kind
+    dropped = [
+        {**shared, **one, "dropout": rate} for rate in _sequence("rates", rates) for one in plain
+    ]
     return {"no dropout": plain, "dropout": dropped}
 
 
@@ -139,12 +147,13 @@ def _preset(data: Dataset | Table, arms: Any) -> Preset:
     """Return what the views show in addition."""
     facts = data.facts() if isinstance(data, Table) else {}
     if _like_default(arms):
-        some = next(iter(arms.values()))
+        some, (one, *_) = arms.values()
+        kind = f"{one['dropout_kind']} " if "dropout_kind" in one else ""
         rates = [one["dropout"] for several in arms.values() for one in several if "dropout" in one]
         l2 = [one.get("l2", 0.0) for one in some]
         facts["arms"] = (
-            f"no dropout, and dropout {_either(rates)}; both with early stopping and L2 of {_either(l2)}, chosen on "
-            "validation rows"
+            f"no dropout, and {kind}dropout {_either(rates)}; both with early stopping and L2 of {_either(l2)}, "
+            "chosen on validation rows"
         )
         facts["network"] = (
             f"hidden layers of {' and '.join(map(str, some[0]['hidden']))} ReLU units; Adam, minibatches of "

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from cdrop._checks import finite_number, truth_value, whole_number
+from cdrop._checks import choice, finite_number, truth_value, whole_number
+from cdrop._kernels import KINDS
 from cdrop.datasets import Dataset, Table
 from cdrop.experiments.paired import paired_experiment
 from cdrop.experiments.results import Claim, ExperimentResult, Preset, Published
 from cdrop.experiments.statistics import Scores, difference, mean, spread_ratio
-from cdrop.rates import Rate, from_text
+from cdrop.rates import from_text
 
 __all__ = ["Settings", "compare", "preset"]
 
@@ -57,6 +58,8 @@ class Settings:
     schedule : str
         How that probability changes over the iterations, as `cdrop.rates.from_text` takes it; its largest value is
         `dropout`. Rates of the sweep change in the same way.
+    kind : str
+        What dropout does to the hidden units of the arms with dropout: ``dropout_kind`` of `Network`.
     optimizer : str
         Update rule.
     learning_rate, l2 : float
@@ -84,6 +87,7 @@ class Settings:
     hidden: int = 256
     dropout: float = 0.5
     schedule: str = "constant"
+    kind: str = "bernoulli"
     optimizer: str = "rmsprop"
     learning_rate: float = 1e-3
     l2: float = 1e-3
@@ -108,6 +112,7 @@ class Settings:
             if not 0 <= finite_number(name, rate) < 1:
                 raise ValueError(f"{name} is {rate!r}; expected a number from 0 to below 1")
         from_text(self.schedule, self.dropout)
+        choice("kind", self.kind, KINDS)
 
     def arms(self) -> dict[str, dict[str, Any]]:
         """Return the arms as `paired_experiment` takes them.
@@ -127,10 +132,13 @@ class Settings:
             "batch_size": self.batch_size,
             "iterations": self.iterations,
         }
-        return {name: {**shared, "dropout": self._scheduled(rate)} for name, rate in rates.items()}
+        return {name: {**shared, **self._dropout(rate)} for name, rate in rates.items()}
 
-    def _scheduled(self, rate: float) -> float | Rate:
-        return from_text(self.schedule, rate) if rate else rate
+    def _dropout(self, rate: float) -> dict[str, Any]:
+        if not rate:
+            return {"dropout": rate}
+        kind = {} if self.kind == "bernoulli" else {"dropout_kind": self.kind}
+        return {"dropout": from_text(self.schedule, rate), **kind}
 
     def differences(self) -> list[str]:
         """Return where these settings differ from the article's; repeats, seed, threads, sweep and margin are free.
@@ -255,8 +263,9 @@ def preset(
 
 
 def _rate_of(settings: Settings) -> str:
-    changes = "" if settings.schedule == "constant" else f" ({settings.schedule})"
-    return f"{settings.dropout:g}{changes}"
+    changes = [] if settings.schedule == "constant" else [settings.schedule]
+    changes += [] if settings.kind == "bernoulli" else [settings.kind]
+    return f"{settings.dropout:g} ({', '.join(changes)})" if changes else f"{settings.dropout:g}"
 
 
 def _claims(result: ExperimentResult) -> list[Claim]:

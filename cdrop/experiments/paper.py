@@ -109,6 +109,8 @@ class Row:
         What a search chooses from; the first is the one that is used.
     on_request : bool
         Whether it is trained only where it is named.
+    kind : str
+        What dropout does to hidden units and pixels: ``dropout_kind`` of `Network`.
     """
 
     about: str
@@ -118,6 +120,7 @@ class Row:
     dropout: bool
     candidates: tuple[Recipe, ...] = field(repr=False)
     on_request: bool = False
+    kind: str = "bernoulli"
 
 
 _PLAIN = (
@@ -169,6 +172,8 @@ class Planned:
             "activation": row.activation,
             "dropout": 0.5 if row.dropout else 0.0,
             "input_dropout": 0.2 if row.dropout else 0.0,
+            "dropout_kind": row.kind,
+            "input_dropout_kind": row.kind,
             "optimizer": recipe.optimizer,
             "learning_rate": Cosine(recipe.learning_rate, recipe.epochs),
             "max_norm": recipe.max_norm,

@@ -150,25 +150,35 @@ static inline CDROP_INLINE VEC KERNEL(gated)(VEC delta, VEC a, VEC scale, uint64
     return V(vselect)((unsigned)live & ((1u << L) - 1), d, V(vset)(0));
 }
 
-static inline CDROP_INLINE void KERNEL(gate_with)(REAL *delta_, size_t pitch, const REAL *a_, size_t a_pitch,
-                                                  size_t columns, size_t lines, const uint64_t *live, size_t words,
-                                                  double scale_, cdrop_activation activation)
+/* The factors of a line: with `noisy`, which is a constant at every call, the noise of each column; else the scale. */
+static inline CDROP_INLINE void KERNEL(gate_line)(REAL *delta, const REAL *a, const REAL *noise, size_t columns,
+                                                  const uint64_t *live, VEC scale, cdrop_activation activation,
+                                                  int noisy)
 {
-    const VEC scale = V(vset)((REAL)scale_);
-    for (size_t line = 0; line < lines; line++, live += words) {
-        REAL *delta = delta_ + line * pitch;
-        const REAL *a = activation == CDROP_IDENTITY ? delta : a_ + line * a_pitch; /* there it is not used */
-        size_t i = 0;
-        for (; i + L <= columns; i += L) {
-            const uint64_t bits = live[i / CDROP_BLOCK] >> (i % CDROP_BLOCK);
-            V(vstore)(delta + i, KERNEL(gated)(V(vload)(delta + i), V(vload)(a + i), scale, bits, activation));
-        }
-        if (i < columns) {
-            const uint64_t bits = live[i / CDROP_BLOCK] >> (i % CDROP_BLOCK);
-            const VEC d = V(vload_first)(delta + i, columns - i), of_a = V(vload_first)(a + i, columns - i);
-            V(vstore_first)(delta + i, KERNEL(gated)(d, of_a, scale, bits, activation), columns - i);
-        }
+    size_t i = 0;
+    for (; i + L <= columns; i += L) {
+        const uint64_t bits = live[i / CDROP_BLOCK] >> (i % CDROP_BLOCK);
+        const VEC factor = noisy ? V(vload)(noise + i) : scale;
+        V(vstore)(delta + i, KERNEL(gated)(V(vload)(delta + i), V(vload)(a + i), factor, bits, activation));
     }
+    if (i < columns) {
+        const uint64_t bits = live[i / CDROP_BLOCK] >> (i % CDROP_BLOCK);
+        const VEC factor = noisy ? V(vload_first)(noise + i, columns - i) : scale;
+        const VEC d = V(vload_first)(delta + i, columns - i), of_a = V(vload_first)(a + i, columns - i);
+        V(vstore_first)(delta + i, KERNEL(gated)(d, of_a, factor, bits, activation), columns - i);
+    }
+}
+
+static inline CDROP_INLINE void KERNEL(gate_with)(REAL *delta, size_t pitch, const REAL *a, size_t a_pitch,
+                                                  size_t columns, size_t lines, const cdrop_gate *g,
+                                                  cdrop_activation activation, int noisy)
+{
+    const VEC scale = V(vset)((REAL)g->scale);
+    for (size_t line = 0; line < lines; line++, delta += pitch)
+        KERNEL(gate_line)
+    (delta, activation == CDROP_IDENTITY ? delta : a + line * a_pitch, /* there it is not used */
+     noisy ? (const REAL *)g->noise + line * g->noise_pitch : NULL, columns, g->live + line * g->words, scale,
+     activation, noisy);
 }
 
 #define EACH_ACTIVATION(CASE)                                                                                          \
@@ -192,13 +202,16 @@ static void KERNEL(activate)(void *a, size_t pitch, size_t columns, size_t lines
 
 /* Without `a` there is no derivative. */
 static void KERNEL(gate)(void *delta, size_t pitch, const void *a, size_t a_pitch, size_t columns, size_t lines,
-                         const uint64_t *live, size_t words, double scale, cdrop_activation activation)
+                         const cdrop_gate *g, cdrop_activation activation)
 {
     if (!a)
         activation = CDROP_IDENTITY;
 #define GATE(f)                                                                                                        \
     case f:                                                                                                            \
-        KERNEL(gate_with)(delta, pitch, a, a_pitch, columns, lines, live, words, scale, f);                            \
+        if (g->noise)                                                                                                  \
+            KERNEL(gate_with)(delta, pitch, a, a_pitch, columns, lines, g, f, 1);                                      \
+        else                                                                                                           \
+            KERNEL(gate_with)(delta, pitch, a, a_pitch, columns, lines, g, f, 0);                                      \
         break;
     EACH_ACTIVATION(GATE)
 #undef GATE

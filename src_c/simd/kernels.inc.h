@@ -12,6 +12,7 @@
  *   vbits_le vbits_eq vselect         comparisons as bits (bit i = lane i); vselect(bits, a, b) = bit ? a : b
  *   vscale2(a, n)                     a 2^k, where k stands in the lowest mantissa bits of n
  *   vcompress(values, a, bits)        the lanes with a set bit, packed; may write L
+ *   vexpand(values, bits)             the inverse: lanes with a set bit from packed values, the others 0; may read L
  *   vtranspose(out, pitch, in, pitch) an L x L tile
  *
  * The order of operations below is part of the library's promise (same seed, same weights): a change of it is a change
@@ -38,6 +39,8 @@
 
 #include "update.inc.h"
 
+#include "noise.inc.h"
+
 static const cdrop_kernels KERNEL(kernels) = {
     .name = CDROP_TEXT(PATH),
     .size = sizeof(REAL),
@@ -50,6 +53,9 @@ static const cdrop_kernels KERNEL(kernels) = {
     .compress_sparse = KERNEL(compress_sparse),
     .densify = KERNEL(densify),
     .scatter = KERNEL(scatter),
+    .pack_kept = KERNEL(pack_kept),
+    .unpack_kept = KERNEL(unpack_kept),
+    .copy_columns = KERNEL(copy_columns),
     .activate = KERNEL(activate),
     .gate = KERNEL(gate),
     .column_sums = KERNEL(column_sums),
@@ -70,6 +76,7 @@ static const cdrop_kernels KERNEL(kernels) = {
     .exponential = KERNEL(exponential),
     .largest = KERNEL(largest),
     .positive = KERNEL(positive),
+    .noise_block = KERNEL(noise_block),
 };
 
 #undef PANEL

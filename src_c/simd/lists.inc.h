@@ -18,6 +18,7 @@ static inline unsigned KERNEL(live_bits)(VEC v, cdrop_live_rule rule)
 /* One block of one row of the source. */
 typedef struct {
     const REAL *in, *shift; /* shift: what is subtracted, or NULL */
+    const REAL *noise;      /* factor of each entry, padded to CDROP_LANES, or NULL */
     size_t n;               /* columns; beyond them nothing is read */
     uint64_t kept;          /* by the mask */
 } KERNEL(block);
@@ -34,12 +35,19 @@ static inline CDROP_INLINE VEC KERNEL(block_vector)(const KERNEL(block) * k, siz
     return V(vsub)(v, rest >= L ? V(vload)(k->shift + i) : V(vload_first)(k->shift + i, rest));
 }
 
+/* What the vector from column i of n is multiplied by. */
+static inline CDROP_INLINE VEC KERNEL(block_factor)(const KERNEL(block) * k, size_t i, size_t n, VEC scale, int noisy)
+{
+    return noisy && i < n ? V(vload)(k->noise + i) : scale;
+}
+
 static inline KERNEL(block) KERNEL(source_block)(const cdrop_source *s, size_t line, size_t b)
 {
     const size_t from = s->rows ? (size_t)s->rows[line] : line;
     KERNEL(block)
     k = {.in = (const REAL *)s->data + from * s->pitch + (b - s->first_block) * CDROP_BLOCK,
          .shift = s->shift ? (const REAL *)s->shift + b * CDROP_BLOCK : NULL,
+         .noise = s->noise ? (const REAL *)s->noise + line * s->noise_pitch + b * CDROP_BLOCK : NULL,
          .n = cdrop_min(CDROP_BLOCK, s->columns - b * CDROP_BLOCK),
          .kept = cdrop_valid_bits(s->columns, b)};
     if (s->mask)
@@ -59,11 +67,11 @@ static inline void KERNEL(fetch_next_row)(const cdrop_source *s, size_t line, si
         CDROP_FETCH(from + i);
 }
 
-/* Lists the live entries of the first n columns of one block of one row, and returns which they were. `rule`, and n
- * where it is CDROP_BLOCK, are constants at every call. All comparisons come first: where each vector's entries go is
+/* Lists the live entries of the first n columns of one block of one row, and returns which they were. `rule`, `noisy`, and
+ * n where it is CDROP_BLOCK, are constants at every call. All comparisons come first: where each vector's entries go is
  * then known without waiting for those before it. */
 static inline CDROP_INLINE uint64_t KERNEL(compress_first)(REAL *values, const KERNEL(block) * k, size_t n, VEC scale,
-                                                           cdrop_live_rule rule)
+                                                           cdrop_live_rule rule, int noisy)
 {
     VEC v[CDROP_BLOCK / V(VEC_LANES)];
     uint64_t live = 0;
@@ -75,22 +83,23 @@ static inline CDROP_INLINE uint64_t KERNEL(compress_first)(REAL *values, const K
     live &= k->kept;
     CDROP_UNROLL
     for (size_t i = 0; i < CDROP_BLOCK; i += L) {
-        V(vcompress)(values, V(vmul)(v[i / L], scale), LANE_BITS(live, i));
+        V(vcompress)(values, V(vmul)(v[i / L], KERNEL(block_factor)(k, i, n, scale, noisy)), LANE_BITS(live, i));
         values += __builtin_popcount(LANE_BITS(live, i));
     }
     return live;
 }
 
 static inline CDROP_INLINE uint64_t KERNEL(compress_block)(REAL *values, const KERNEL(block) * k, VEC scale,
-                                                           cdrop_live_rule rule)
+                                                           cdrop_live_rule rule, int noisy)
 {
     if (k->n == CDROP_BLOCK)
-        return KERNEL(compress_first)(values, k, CDROP_BLOCK, scale, rule);
-    return KERNEL(compress_first)(values, k, k->n, scale, rule);
+        return KERNEL(compress_first)(values, k, CDROP_BLOCK, scale, rule, noisy);
+    return KERNEL(compress_first)(values, k, k->n, scale, rule, noisy);
 }
 
 static inline CDROP_INLINE size_t KERNEL(compress_lines)(cdrop_lists *lists, const cdrop_source *s, size_t b0,
-                                                         size_t b1, size_t l0, size_t l1, cdrop_live_rule rule)
+                                                         size_t b1, size_t l0, size_t l1, cdrop_live_rule rule,
+                                                         int noisy)
 {
     const VEC scale = V(vset)((REAL)s->scale);
     size_t total = 0;
@@ -104,7 +113,7 @@ static inline CDROP_INLINE size_t KERNEL(compress_lines)(cdrop_lists *lists, con
                 lists->start[list] = at;
             else
                 at = lists->start[list];
-            const uint64_t live = KERNEL(compress_block)((REAL *)lists->values + at, &k, scale, rule);
+            const uint64_t live = KERNEL(compress_block)((REAL *)lists->values + at, &k, scale, rule, noisy);
             const size_t count = (size_t)__builtin_popcountll(live);
             lists->live[list] = live;
             if (s->live)
@@ -118,18 +127,22 @@ static inline CDROP_INLINE size_t KERNEL(compress_lines)(cdrop_lists *lists, con
 
 static size_t KERNEL(compress)(cdrop_lists *lists, const cdrop_source *s, size_t b0, size_t b1, size_t l0, size_t l1)
 {
+#define COMPRESS(rule)                                                                                                 \
+    return s->noise ? KERNEL(compress_lines)(lists, s, b0, b1, l0, l1, rule, 1)                                        \
+                    : KERNEL(compress_lines)(lists, s, b0, b1, l0, l1, rule, 0)
     if (s->rule == CDROP_LIVE_POSITIVE)
-        return KERNEL(compress_lines)(lists, s, b0, b1, l0, l1, CDROP_LIVE_POSITIVE);
+        COMPRESS(CDROP_LIVE_POSITIVE);
     if (s->rule == CDROP_LIVE_NONZERO)
-        return KERNEL(compress_lines)(lists, s, b0, b1, l0, l1, CDROP_LIVE_NONZERO);
-    return KERNEL(compress_lines)(lists, s, b0, b1, l0, l1, CDROP_LIVE_KEPT);
+        COMPRESS(CDROP_LIVE_NONZERO);
+    COMPRESS(CDROP_LIVE_KEPT);
+#undef COMPRESS
 }
 
 /* Entry by entry: they are moved, not computed, and few share a block. */
 static inline size_t KERNEL(sparse_line)(cdrop_lists *lists, const cdrop_source *s, size_t line, REAL scale)
 {
     const size_t row = s->rows ? (size_t)s->rows[line] : line, end = (size_t)s->indptr[row + 1];
-    const REAL *data = s->data;
+    const REAL *data = s->data, *noise = s->noise ? (const REAL *)s->noise + line * s->noise_pitch : NULL;
     REAL *values = lists->values;
     const size_t first = lists->start[line]; /* packed: where block 0 begins, empty or not */
     size_t at = first;
@@ -140,7 +153,7 @@ static inline size_t KERNEL(sparse_line)(cdrop_lists *lists, const cdrop_source 
         for (; i < end && s->indices[i] / CDROP_BLOCK == b; i++) {
             const unsigned unit = s->indices[i] % CDROP_BLOCK;
             const uint64_t listed = kept >> unit & (data[i] != 0); /* no branch: masks cannot be predicted */
-            values[at] = data[i] * scale;
+            values[at] = data[i] * (noise ? noise[s->indices[i]] : scale);
             at += (size_t)listed;
             live |= listed << unit;
         }
@@ -175,7 +188,8 @@ static size_t KERNEL(densify)(void *out_, size_t pitch, const cdrop_source *s, s
             for (size_t i = 0; i < k.n; i += L) {
                 const VEC v = KERNEL(block_vector)(&k, i, k.n);
                 const unsigned bits = LANE_BITS(k.kept, i) & KERNEL(live_bits)(v, s->rule);
-                V(vstore)(out + i, V(vselect)(bits, V(vmul)(v, scale), zero));
+                const VEC factor = KERNEL(block_factor)(&k, i, k.n, scale, k.noise != NULL);
+                V(vstore)(out + i, V(vselect)(bits, V(vmul)(v, factor), zero));
                 live |= (uint64_t)bits << i;
                 total += (size_t)__builtin_popcount(bits);
             }
@@ -208,6 +222,60 @@ static void KERNEL(scatter)(cdrop_lists *out, const cdrop_lists *lists, size_t b
                 out_live[k] |= UINT64_C(1) << (r - first);
             }
         }
+    }
+}
+
+static void KERNEL(pack_kept)(void *out_, size_t out_pitch, const void *in_, size_t pitch, uint64_t lines,
+                              const uint64_t *kept, size_t words)
+{
+    REAL *out = out_;
+    for (; lines; lines &= lines - 1, out += out_pitch) {
+        const REAL *in = (const REAL *)in_ + (size_t)__builtin_ctzll(lines) * pitch;
+        REAL *values = out;
+        for (size_t b = 0; b < words; b++)
+            for (size_t i = 0; i < CDROP_BLOCK && kept[b] >> i; i += L) {
+                V(vcompress)(values, V(vload)(in + b * CDROP_BLOCK + i), LANE_BITS(kept[b], i));
+                values += __builtin_popcount(LANE_BITS(kept[b], i));
+            }
+    }
+}
+
+static void KERNEL(unpack_kept)(void *out_, size_t pitch, size_t columns, size_t count, const void *in_,
+                                size_t in_pitch, uint64_t lines, const uint64_t *kept)
+{
+    const VEC zero = V(vset)(0);
+    const REAL *in = in_;
+    for (size_t line = 0; line < count; line++) {
+        REAL *out = (REAL *)out_ + line * pitch;
+        const REAL *values = in;
+        if (!(lines >> line & 1)) {
+            for (size_t i = 0; i < columns; i += L)
+                V(vstore)(out + i, zero);
+            continue;
+        }
+        for (size_t i = 0; i < columns; i += L) {
+            const unsigned bits = LANE_BITS(kept[i / CDROP_BLOCK], i % CDROP_BLOCK);
+            V(vstore)(out + i, V(vexpand)(values, bits));
+            values += __builtin_popcount(bits);
+        }
+        /* What follows in the line is unpacked next. No hardware foresees 64 short pieces. */
+        CDROP_FETCH(values);
+        CDROP_FETCH((const char *)values + CDROP_CACHE_LINE);
+        in += in_pitch;
+    }
+}
+
+static void KERNEL(copy_columns)(void *out_, size_t out_pitch, const void *in_, size_t in_pitch, size_t columns,
+                                 size_t lines)
+{
+    for (size_t line = 0; line < lines; line++) {
+        REAL *out = (REAL *)out_ + line * out_pitch;
+        const REAL *in = (const REAL *)in_ + line * in_pitch;
+        size_t i = 0;
+        for (; i + L <= columns; i += L)
+            V(vstore)(out + i, V(vload)(in + i));
+        if (i < columns)
+            V(vstore_first)(out + i, V(vload_first)(in + i, columns - i), columns - i);
     }
 }
 

@@ -19,4 +19,14 @@
 #define ORDER64(b) ORDER16(b), ORDER16((b) + 16), ORDER16((b) + 32), ORDER16((b) + 48)
 static const uint64_t set_bits_order[256] = {ORDER64(0u), ORDER64(64u), ORDER64(128u), ORDER64(192u)};
 
+/* Byte n of entry `bits` is the number of set bits below bit n: which packed value lane n takes. */
+#define RANK_BYTE(b, n) ((uint64_t)LOW_COUNT(b, n) << (8 * (n)))
+#define RANK1(b)                                                                                                       \
+    (RANK_BYTE(b, 1) | RANK_BYTE(b, 2) | RANK_BYTE(b, 3) | RANK_BYTE(b, 4) | RANK_BYTE(b, 5) | RANK_BYTE(b, 6) |       \
+     RANK_BYTE(b, 7))
+#define RANK4(b) RANK1(b), RANK1((b) + 1), RANK1((b) + 2), RANK1((b) + 3)
+#define RANK16(b) RANK4(b), RANK4((b) + 4), RANK4((b) + 8), RANK4((b) + 12)
+#define RANK64(b) RANK16(b), RANK16((b) + 16), RANK16((b) + 32), RANK16((b) + 48)
+static const uint64_t set_bits_rank[256] = {RANK64(0u), RANK64(64u), RANK64(128u), RANK64(192u)};
+
 #endif

@@ -145,6 +145,23 @@ static inline void vcompress_f64(double *values, vec_f64 a, unsigned bits)
     _mm256_storeu_pd(values, _mm256_castps_pd(pairs));
 }
 
+static inline vec_f32 vexpand_f32(const float *values, unsigned bits)
+{
+    const __m128i lanes = _mm_cvtsi64_si128((long long)set_bits_rank[bits]);
+    const __m256 spread = _mm256_permutevar8x32_ps(_mm256_loadu_ps(values), _mm256_cvtepu8_epi32(lanes));
+    return _mm256_and_ps(spread, _mm256_castsi256_ps(vmask_f32(bits)));
+}
+
+static inline vec_f64 vexpand_f64(const double *values, unsigned bits)
+{
+    const __m128i lanes = _mm_cvtsi64_si128((long long)set_bits_rank[bits]);
+    const __m256i even = _mm256_slli_epi64(_mm256_cvtepu8_epi64(lanes), 1);
+    const __m256i odd = _mm256_slli_epi64(_mm256_add_epi64(even, _mm256_set1_epi64x(1)), 32);
+    const __m256 pairs = _mm256_castpd_ps(_mm256_loadu_pd(values));
+    const __m256 spread = _mm256_permutevar8x32_ps(pairs, _mm256_or_si256(even, odd));
+    return _mm256_and_pd(_mm256_castps_pd(spread), _mm256_castsi256_pd(vmask_f64(bits)));
+}
+
 /* 128-bit lane L of the result holds in[4 L + row][0..3]: a transpose inside the lanes then makes whole columns. */
 static inline __m256 vgather_quads(const float *in, size_t pitch)
 {

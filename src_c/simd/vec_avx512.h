@@ -114,6 +114,16 @@ static inline void vcompress_f64(double *values, vec_f64 a, unsigned bits)
     _mm512_storeu_pd(values, _mm512_maskz_compress_pd((__mmask8)bits, a));
 }
 
+static inline vec_f32 vexpand_f32(const float *values, unsigned bits)
+{
+    return _mm512_maskz_expand_ps((__mmask16)bits, _mm512_loadu_ps(values));
+}
+
+static inline vec_f64 vexpand_f64(const double *values, unsigned bits)
+{
+    return _mm512_maskz_expand_pd((__mmask8)bits, _mm512_loadu_pd(values));
+}
+
 /* 128-bit lane L of the result holds in[4 L + row][0..3]: a transpose inside the lanes then makes whole columns. */
 static inline __m512 vgather_quads(const float *in, size_t pitch)
 {

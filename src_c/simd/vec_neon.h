@@ -155,6 +155,22 @@ static inline void vcompress_f64(double *values, vec_f64 a, unsigned bits)
     vst1q_f64(values, vbslq_f64(vdupq_n_u64((uint64_t)skipped - 1), a, vdupq_laneq_f64(a, 1)));
 }
 
+static inline vec_f32 vexpand_f32(const float *values, unsigned bits)
+{
+    const uint16x4_t lanes = vget_low_u16(vmovl_u8(vcreate_u8(set_bits_rank[bits])));
+    const uint32x4_t bytes = vmlaq_n_u32(vdupq_n_u32(0x03020100), vmovl_u16(lanes), 0x04040404);
+    const uint8x16_t spread = vqtbl1q_u8(vreinterpretq_u8_f32(vld1q_f32(values)), vreinterpretq_u8_u32(bytes));
+    return vbslq_f32(vmask_f32(bits), vreinterpretq_f32_u8(spread), vdupq_n_f32(0));
+}
+
+/* Lane 1 takes the second value where lane 0 has taken the first. */
+static inline vec_f64 vexpand_f64(const double *values, unsigned bits)
+{
+    const float64x2_t a = vld1q_f64(values);
+    const float64x2_t spread = vbslq_f64(vdupq_n_u64((uint64_t)(bits & 1) - 1), vdupq_laneq_f64(a, 0), a);
+    return vbslq_f64(vmask_f64(bits), spread, vdupq_n_f64(0));
+}
+
 static inline vec_f32 vtrn1_pairs(vec_f32 a, vec_f32 b)
 {
     return vreinterpretq_f32_f64(vtrn1q_f64(vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b)));

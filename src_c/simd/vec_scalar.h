@@ -67,6 +67,7 @@
         if (bits & 1)                                                                                                  \
             *values = a;                                                                                               \
     }                                                                                                                  \
+    static inline vec_##S vexpand_##S(const REAL *values, unsigned bits) { return bits & 1 ? *values : 0; }            \
     static inline void vtranspose_##S(REAL *out, size_t out_pitch, const REAL *in, size_t in_pitch)                    \
     {                                                                                                                  \
         (void)out_pitch, (void)in_pitch;                                                                               \

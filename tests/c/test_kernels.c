@@ -83,6 +83,7 @@ typedef struct {
     size_t columns, lines, pitch, a_pitch;
     const void *a;
     const uint64_t *live;
+    const void *noise; /* NULL for the scale */
     double scale;
     cdrop_activation activation;
 } activation_call;
@@ -97,8 +98,12 @@ static double run_activate(const cdrop_kernels *k, const void *arguments, void *
 static double run_gate(const cdrop_kernels *k, const void *arguments, void *const out[])
 {
     const activation_call *c = arguments;
-    k->gate(out[0], c->pitch, c->a, c->a_pitch, c->columns, c->lines, c->live, cdrop_words(c->columns), c->scale,
-            c->activation);
+    const cdrop_gate gate = {.live = c->live,
+                             .words = cdrop_words(c->columns),
+                             .scale = c->scale,
+                             .noise = c->noise,
+                             .noise_pitch = c->a_pitch};
+    k->gate(out[0], c->pitch, c->a, c->a_pitch, c->columns, c->lines, &gate, c->activation);
     return 0;
 }
 
@@ -117,6 +122,7 @@ static void test_activations(cdrop_dtype t)
             if (random_below(4))
                 c.a = any_array(t, (c.lines - 1) * c.a_pitch + columns);
             c.live = random_mask(c.lines, columns, any_density());
+            c.noise = random_below(2) ? any_array(t, (c.lines - 1) * c.a_pitch + columns) : NULL;
             snprintf(name, sizeof name, "gate %zu x %zu, activation %d", c.lines, columns, activation);
             compare_paths(name, t, run_gate, &c, (output[MOST_OUTPUTS]){{any_array(t, n), n}});
         }

@@ -76,8 +76,9 @@ static void test_lines(const cdrop_kernels *k, cdrop_dtype t)
     memset(live, 0xff, sizeof live);
     k->activate(a.near, WIDTH, WIDTH, LINES, CDROP_TANH);
     k->activate(a.apart, far, WIDTH, LINES, CDROP_TANH);
-    k->gate(b.near, WIDTH, a.near, WIDTH, WIDTH, LINES, live, 1, 2, CDROP_TANH);
-    k->gate(b.apart, far, a.apart, far, WIDTH, LINES, live, 1, 2, CDROP_TANH);
+    const cdrop_gate gate = {.live = live, .words = 1, .scale = 2};
+    k->gate(b.near, WIDTH, a.near, WIDTH, WIDTH, LINES, &gate, CDROP_TANH);
+    k->gate(b.apart, far, a.apart, far, WIDTH, LINES, &gate, CDROP_TANH);
     check_array(&a, "activate");
     check_array(&b, "gate");
     k->column_sums(sums.near, b.near, WIDTH, WIDTH, LINES);

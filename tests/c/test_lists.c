@@ -40,7 +40,8 @@ static void check_list(cdrop_dtype t, const cdrop_lists *l, const cdrop_source *
         const double value = get(t, s->data, from * s->pitch + unit - s->first_block * 64);
         if ((s->mask && !bit_at(s->mask + line * s->words, unit)) || !is_live(value, s->rule))
             continue;
-        const double wanted = rounded(t, value * rounded(t, s->scale)), got = get(t, l->values, at);
+        const double factor = s->noise ? get(t, s->noise, line * s->noise_pitch + unit) : rounded(t, s->scale);
+        const double wanted = rounded(t, value * factor), got = get(t, l->values, at);
         live |= UINT64_C(1) << i;
         n++;
         if (memcmp(&got, &wanted, sizeof got)) {
@@ -104,8 +105,11 @@ static void test_compress_rows(const cdrop_path *path, cdrop_dtype t, size_t col
     add_special_values(t, data, size);
     for (size_t i = 0; i < lines; i++)
         rows[i] = (int64_t)random_below(all);
-    for (int variant = 0; variant < 12; variant++) {
+    for (int variant = 0; variant < 24; variant++) {
+        const size_t noise_pitch = cdrop_pad(columns) + CDROP_LANES;
         const cdrop_source s = {
+            .noise = variant < 12 ? NULL : random_array(t, lines * noise_pitch, 1, 1),
+            .noise_pitch = noise_pitch,
             .data = data,
             .pitch = pitch,
             .rows = variant & 1 ? rows : NULL,
@@ -113,7 +117,7 @@ static void test_compress_rows(const cdrop_path *path, cdrop_dtype t, size_t col
             .mask = variant & 2 ? random_mask(lines, columns, density) : NULL,
             .words = cdrop_words(columns),
             .scale = variant & 1 ? 1 / 0.7 : 1,
-            .rule = (cdrop_live_rule)(variant / 4),
+            .rule = (cdrop_live_rule)(variant / 4 % 3),
             .live = variant & 2 ? guarded(lines * cdrop_words(columns) * sizeof(uint64_t)) : NULL,
         };
         cdrop_lists l = make_lists(t, lines, columns, 1);
@@ -145,8 +149,11 @@ static void test_compress_sparse(const cdrop_path *path, cdrop_dtype t, size_t c
     indptr[all] = n;
     for (size_t i = 0; i < lines; i++)
         rows[i] = (int64_t)random_below(all);
-    for (int variant = 0; variant < 4; variant++) {
+    for (int variant = 0; variant < 8; variant++) {
+        const size_t noise_pitch = cdrop_pad(columns) + CDROP_LANES;
         cdrop_source s = {
+            .noise = variant < 4 ? NULL : random_array(t, lines * noise_pitch, 1, 1),
+            .noise_pitch = noise_pitch,
             .data = data,
             .rows = variant & 1 ? rows : NULL,
             .indptr = indptr,
