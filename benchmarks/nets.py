@@ -32,6 +32,7 @@ class Problem:
     dropout: float
     optimizer: str = "rmsprop"  # or adam, or adamw
     activation: str = "relu"  # or tanh
+    kind: str = "bernoulli"  # of cdrop's dropout; the peers have no other
 
     @property
     def l2(self) -> float:
@@ -56,7 +57,11 @@ class CdropNet:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.net = Network(
-            problem.units, dropout=problem.dropout, activation=problem.activation, seed=1
+            problem.units,
+            dropout=problem.dropout,
+            activation=problem.activation,
+            seed=1,
+            dropout_kind=problem.kind,
         )
         self.rule = {
             "optimizer": problem.optimizer,

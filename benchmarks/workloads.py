@@ -98,6 +98,30 @@ def steps(plan: Plan) -> Iterator[Result]:
             yield _step(plan, "steps", name, problem, count)
 
 
+def kinds(plan: Plan) -> Iterator[Result]:
+    """B's step without dropout, and with each kind: here the contestants are kinds, and the first has shared masks."""
+    count, most = 10 if plan.quick else 100, cdrop.get_num_threads()
+    nets = {
+        name: CdropNet(Problem(plan.X, plan.y, B, 128, 0.0 if name == "none" else 0.5, kind=kind))
+        for name, kind in (
+            ("cdrop", "shared"),
+            ("none", "bernoulli"),
+            *((kind, kind) for kind in ("bernoulli", "gaussian", "uniform")),
+        )
+    }
+
+    def on(net: CdropNet, threads: int) -> Callable[[], float]:
+        def run() -> float:
+            with _limited(plan, threads):
+                return net.seconds(count)
+
+        return run
+
+    for threads in sorted({1, most}):
+        who = {name: on(net, threads) for name, net in nets.items()}
+        yield plan.run("kinds", f"B with shared masks, {_threads(threads)}", who)
+
+
 def keep(plan: Plan) -> Iterator[Result]:
     """Workload A over the keep probability: the picture on top of the README."""
     for p in KEEPS:
@@ -441,7 +465,7 @@ def products(plan: Plan) -> Iterator[Result]:
 WORKLOADS = {
     f.__name__: f
     for f in (
-        steps, wide, keep, shape, tabular, small, threads, busy, fits, estimators, overhead,
+        steps, kinds, wide, keep, shape, tabular, small, threads, busy, fits, estimators, overhead,
         prediction, masks, products, job,
     )
 }  # fmt: skip

@@ -91,6 +91,29 @@ static void gate(bench *b)
     b->k->gate(b->out.data, b->out.pitch, NULL, 0, b->k->panel, LINES, &gate, CDROP_RELU);
 }
 
+static void noise(bench *b)
+{
+    const uint64_t state[32] = {1, 2, 3};
+    b->k->noise_block(b->out.data, b->out.pitch, b->k->panel, LINES, CDROP_GAUSSIAN, 1, state);
+}
+
+static void pack_kept(bench *b)
+{
+    b->k->pack_kept(b->out.data, b->out.pitch, b->weight.data, b->weight.pitch, b->mask[0], b->mask + 1,
+                    b->k->panel / CDROP_BLOCK);
+}
+
+static void unpack_kept(bench *b)
+{
+    b->k->unpack_kept(b->out.data, b->out.pitch, b->k->panel, CDROP_BLOCK, b->weight.data, b->weight.pitch, b->mask[0],
+                      b->mask + 1);
+}
+
+static void copy_columns(bench *b)
+{
+    b->k->copy_columns(b->out.data, b->out.pitch, b->weight.data, b->weight.pitch, b->k->panel / 2 + 1, CDROP_BLOCK);
+}
+
 static void activate(bench *b) { b->k->activate(b->out.data, b->out.pitch, b->k->panel, LINES, CDROP_TANH); }
 
 static void column_sums(bench *b) { b->k->column_sums(b->row, b->out.data, b->out.pitch, b->k->panel, LINES); }
@@ -170,6 +193,10 @@ static void count_kernels(bench *b)
     count("product", product, b);
     count("product_dense", product_dense, b);
     count("gate", gate, b);
+    count("noise, gaussian", noise, b);
+    count("pack_kept", pack_kept, b);
+    count("unpack_kept", unpack_kept, b);
+    count("copy_columns", copy_columns, b);
     count("activate, tanh", activate, b);
     count("column_sums", column_sums, b);
     count("sum_squares", sum_squares, b);
@@ -185,14 +212,16 @@ static void count_kernels(bench *b)
     }
 }
 
-static void count_steps(bench *b, const char *name, uint64_t keep)
+static void count_steps(bench *b, const char *name, uint64_t keep, cdrop_kind kind)
 {
     const size_t units[LAYERS + 1] = {UNITS, 128, 128, CLASSES};
     const uint64_t keeps[LAYERS] = {CDROP_KEEP_ALL, keep, keep};
+    const cdrop_kind kinds[LAYERS] = {kind, kind, kind};
     const cdrop_design design = {.dtype = CDROP_FLOAT32,
                                  .layers = LAYERS,
                                  .units = units,
                                  .keep = keeps,
+                                 .kinds = kinds,
                                  .scale_in_training = 1,
                                  .activation = CDROP_RELU,
                                  .loss = CDROP_SOFTMAX_CROSS_ENTROPY,
@@ -224,8 +253,10 @@ int main(int arguments, char **argument)
     b.k = cdrop_kernels_of(CDROP_FLOAT32);
     take(&b);
     count_kernels(&b);
-    count_steps(&b, "steps with dropout", CDROP_KEEP_ALL / 2);
-    count_steps(&b, "steps without dropout", CDROP_KEEP_ALL);
+    count_steps(&b, "steps with dropout", CDROP_KEEP_ALL / 2, CDROP_BERNOULLI);
+    count_steps(&b, "steps without dropout", CDROP_KEEP_ALL, CDROP_BERNOULLI);
+    count_steps(&b, "steps with Gaussian noise", CDROP_KEEP_ALL / 2, CDROP_GAUSSIAN);
+    count_steps(&b, "steps with shared masks", CDROP_KEEP_ALL / 2, CDROP_SHARED);
     cdrop_release(&b.space);
     return 0;
 }

@@ -174,21 +174,21 @@ static size_t KERNEL(compress_sparse)(cdrop_lists *lists, const cdrop_source *s,
     return total;
 }
 
-static size_t KERNEL(densify)(void *out_, size_t pitch, const cdrop_source *s, size_t b0, size_t b1, size_t l0,
-                              size_t l1)
+static inline CDROP_INLINE size_t KERNEL(densify_lines)(REAL *out_, size_t pitch, const cdrop_source *s, size_t b0,
+                                                        size_t b1, size_t l0, size_t l1, int noisy)
 {
     const VEC scale = V(vset)((REAL)s->scale), zero = V(vset)(0);
     size_t total = 0;
     for (size_t line = l0; line < l1; line++)
         for (size_t b = b0; b < b1; b++) {
-            REAL *out = (REAL *)out_ + (line - l0) * pitch + (b - b0) * CDROP_BLOCK;
+            REAL *out = out_ + (line - l0) * pitch + (b - b0) * CDROP_BLOCK;
             const KERNEL(block) k = KERNEL(source_block)(s, line, b);
             KERNEL(fetch_next_row)(s, line, l1, b);
             uint64_t live = 0;
             for (size_t i = 0; i < k.n; i += L) {
                 const VEC v = KERNEL(block_vector)(&k, i, k.n);
                 const unsigned bits = LANE_BITS(k.kept, i) & KERNEL(live_bits)(v, s->rule);
-                const VEC factor = KERNEL(block_factor)(&k, i, k.n, scale, k.noise != NULL);
+                const VEC factor = KERNEL(block_factor)(&k, i, k.n, scale, noisy);
                 V(vstore)(out + i, V(vselect)(bits, V(vmul)(v, factor), zero));
                 live |= (uint64_t)bits << i;
                 total += (size_t)__builtin_popcount(bits);
@@ -197,6 +197,13 @@ static size_t KERNEL(densify)(void *out_, size_t pitch, const cdrop_source *s, s
                 s->live[line * s->words + b] = live;
         }
     return total;
+}
+
+static size_t KERNEL(densify)(void *out, size_t pitch, const cdrop_source *s, size_t b0, size_t b1, size_t l0,
+                              size_t l1)
+{
+    return s->noise ? KERNEL(densify_lines)(out, pitch, s, b0, b1, l0, l1, 1)
+                    : KERNEL(densify_lines)(out, pitch, s, b0, b1, l0, l1, 0);
 }
 
 /* Entry by entry: a quarter or fewer of a tile's entries are live, so moving those beats transposing the tile. */
