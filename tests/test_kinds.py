@@ -167,6 +167,21 @@ def test_gradients_under_fixed_noise_are_finite_differences(kind):
         assert gradient == pytest.approx(slope, rel=1e-6, abs=1e-9)
 
 
+def test_shared_masks_and_a_background():
+    """The rows' most common value is subtracted from the input, and its products are added once a step."""
+    X, y = data(100)
+    kinds = ("bernoulli", "shared", "shared")
+    net = network(kinds, input_dropout=0.0)
+    net.fit(X + 3, y, optimizer="sgd", learning_rate=0.01, batch_size=100, epochs=1, shuffle=False)
+    assert (net.state_dict()["background"] == 3).all()
+    spec = reference.NetworkSpec(net.units, [0.5, 0.3], 0.0, seed=4, kinds=kinds)
+    params = reference.initial_weights(net.units, seed=4, dtype="float64")
+    state = reference.initial_state(params, "sgd")
+    reference.train_step(params, state, X + 3, y, spec, step=1, learning_rate=0.01)
+    for ours, theirs in zip((*net.coefs_, *net.intercepts_), itertools.chain(*params), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-10)
+
+
 def test_shared_masks_give_the_bytes_of_equal_masks_for_all_rows():
     """Whatever runs on smaller matrices: the reference step is not compared to the bit, this is."""
     X, y = data(64, 70, 5, "float32")
@@ -192,13 +207,14 @@ def test_steps_that_drop_whole_layers(dropout):
     assert all((a != b).any() for a, b in zip(before, after, strict=True))  # L2 shrinks them
 
 
+@pytest.mark.parametrize("input_dropout", [0.2, 0.0])  # without it, a fit keeps lists of its rows
 @pytest.mark.parametrize("kinds", MIXED, ids=" ".join)
-def test_same_bytes_on_every_thread_count_and_from_sparse_input(kinds):
+def test_same_bytes_on_every_thread_count_and_from_sparse_input(kinds, input_dropout):
     sparse = pytest.importorskip("scipy.sparse")
     X, y = data(150, dtype="float32")
     fits = []
     for threads, matrix in ((1, X), (2, X), (3, X), (2, sparse.csr_array(X))):
-        net = network(kinds, dtype="float32", threads=threads)
+        net = network(kinds, dtype="float32", threads=threads, input_dropout=input_dropout)
         net.fit(matrix, y, iterations=6, batch_size=100, l2=1e-3)
         fits.append(weights(net) + net.predict_proba(matrix, mc_samples=3).tobytes())
     assert len(set(fits)) == 1

@@ -1122,7 +1122,8 @@ def test_times_account_for_what_the_threads_do() -> None:
     assert [s > 0 for s in times["activation: forward"]] == [True, True, False]
     groups = {name.partition(":")[0] for name in times}
     assert groups == {
-        "masks", "thinned weights", "lists", "products", "activation", "loss", "update", "checks of the result", "waiting",
+        "masks", "thinned weights", "lists", "products", "activation", "loss", "update", "waiting",
+        "checks of the result",
     }  # fmt: skip
     net.fit(X, y, iterations=1)
     assert total(net._engine.times(False)) == 0

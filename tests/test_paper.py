@@ -25,6 +25,8 @@ def test_rows_are_the_papers():
         "max-norm": 1.06,
         "3x2048": 1.04,
         "2x4096": 1.01,
+        "2x1024": 1.08,
+        "gaussian": 0.95,
     }
     assert list(plan()) == ["standard", "logistic", "relu", "max-norm"]
     for name, planned in plan(list(ROWS)).items():
@@ -33,6 +35,8 @@ def test_rows_are_the_papers():
         assert made["input_dropout"] == (0.0 if name == "standard" else 0.2)
         assert made["activation"] == ("sigmoid" if name in ("standard", "logistic") else "relu")
         assert (made["max_norm"] is not None) == ("max-norm" in ROWS[name].about)
+        kinds = made.get("dropout_kind", "bernoulli"), made.get("input_dropout_kind", "bernoulli")
+        assert kinds == ("gaussian" if name == "gaussian" else "bernoulli",) * 2
         assert planned.recipe is ROWS[name].candidates[0]
         assert made["batch_size"] == planned.recipe.batch_size
         assert (made["learning_rate"].epochs, made["epochs"]) == (planned.recipe.epochs,) * 2
