@@ -221,6 +221,6 @@ def test_other_rows_are_refused_by_the_command(capsys):
         run("lstm")
     assert stop.value.code == 2
     assert (
-        "expected one of standard, logistic, relu, max-norm, 3x2048, 2x4096, got 'lstm'"
+        "expected one of standard, logistic, relu, max-norm, 3x2048, 2x4096, 2x1024, gaussian, got 'lstm'"
         in capsys.readouterr().err
     )
