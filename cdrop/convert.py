@@ -18,7 +18,6 @@ from cdrop._labels import are_whole
 from cdrop._losses import is_regression
 from cdrop._pipelines import convert_pipeline, register
 from cdrop._version import __version__
-from cdrop.kernels import drawn_keep
 from cdrop.network import Network
 
 __all__ = ["from_sklearn", "register_converters", "to_onnx"]
@@ -194,10 +193,10 @@ def _labels(classes: NDArray[Any]) -> NDArray[Any]:
 def _folded(net: Network) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Return weights and biases with the classic scaling in them, as float32."""
     layers = []
-    rates = net._dropping
-    for i, (weight, bias, rate) in enumerate(zip(net.coefs_, net.intercepts_, rates, strict=True)):
-        # The kernels know keep probabilities in 32 bits.
-        scale = drawn_keep(1 - rate) if net.scaling == "test" else 1.0
+    scales = net._prediction_scales()
+    for i, (weight, bias, scale) in enumerate(
+        zip(net.coefs_, net.intercepts_, scales, strict=True)
+    ):
         with np.errstate(over="ignore"):
             layer = (weight * np.float64(scale)).astype(np.float32), bias.astype(np.float32)
         if not all(np.isfinite(part).all() for part in layer):

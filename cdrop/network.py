@@ -934,6 +934,14 @@ class Network:
         """Return the probabilities of keeping that masks are drawn with: of the input, then of the hidden layers."""
         return [keep_units(rate) / KEEP_UNITS for rate in self._dropping]
 
+    def _prediction_scales(self) -> list[float]:
+        """Return what predictions multiply each layer's input by; noise has mean 1 in training already."""
+        dropping = [kind in ("bernoulli", "shared") for kind in self._kinds()]
+        return [
+            keep if drops and self.scaling == "test" else 1.0
+            for keep, drops in zip(self._keeps(), dropping, strict=True)
+        ]
+
     def _mask_seed(self, seed: int | None) -> int:
         return self.seed if seed is None else whole_number("seed", seed, 0, 2**64)
 

@@ -25,13 +25,10 @@ static void take_state(cdrop_network *n, size_t i)
         l->column_squares = cdrop_take_squares(&n->state, l->n_in, l->n_out);
 }
 
-/* Whether its dropout drops units, in contrast to noise, whose mean is 1. */
-static int drops(const layer *l) { return l->kind == CDROP_BERNOULLI || l->kind == CDROP_SHARED; }
-
 /* Scales use the keep probability that masks are drawn with, a multiple of 2^-32, so that expectations are exact. */
 static void set_keep(layer *l, uint64_t keep, int scale_in_training)
 {
-    const double kept = drops(l) ? (double)keep * 0x1p-32 : 1;
+    const double kept = cdrop_drops(l) ? (double)keep * 0x1p-32 : 1;
     l->keep = keep;
     l->train_scale = scale_in_training ? 1 / kept : 1;
     l->test_scale = scale_in_training ? 1 : kept;
@@ -52,7 +49,7 @@ static void describe_layer(layer *l, const cdrop_design *d, size_t i)
     l->kind = d->kinds ? d->kinds[i] : CDROP_BERNOULLI;
     l->varies = d->varies && d->varies[i];
     set_keep(l, d->keep[i], d->scale_in_training);
-    const double kept = drops(l) ? (double)d->keep[i] * 0x1p-32 : 1;
+    const double kept = cdrop_drops(l) ? (double)d->keep[i] * 0x1p-32 : 1;
     /* Until a step has counted: random weights make about half of the pre-activations negative. */
     l->density = i && d->activation == CDROP_RELU ? kept / 2 : kept;
     l->predicted_density = l->density / kept;
@@ -184,7 +181,7 @@ static void take_training(cdrop_network *n, size_t i)
     l->columns = cdrop_take_lists(w, n->k, l->n_in, n->rows, 0);
     l->mask = l->noise = NULL;
     if (l->keep != CDROP_KEEP_ALL || l->varies) {
-        if (drops(l))
+        if (cdrop_drops(l))
             l->mask = cdrop_take(w, (l->kind == CDROP_SHARED ? 2 : n->rows) * l->words, sizeof *l->mask);
         else
             l->noise = cdrop_take(w, n->rows * cdrop_noise_pitch(l->n_in), n->k->size);

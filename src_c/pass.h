@@ -55,6 +55,9 @@ struct cdrop_kept {
     void *background; /* what the entries are differences from */
 };
 
+/* Whether dropout on its input drops units, in contrast to noise, whose mean is 1. */
+static inline int cdrop_drops(const layer *l) { return l->kind == CDROP_BERNOULLI || l->kind == CDROP_SHARED; }
+
 /* Which units a shared mask keeps. `before` counts those in the blocks before each block, and last all of them. */
 typedef struct {
     uint64_t *kept;

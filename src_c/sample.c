@@ -205,8 +205,6 @@ static void sample_job(void *argument, cdrop_team team)
 
 /* ---- All rows ---- */
 
-static int masked(const layer *l) { return l->kind == CDROP_BERNOULLI || l->kind == CDROP_SHARED; }
-
 /* Of each layer's input: those given, which nothing writes to; or room to draw a chunk's, or where all rows share one, a
  * row for each pass. */
 static uint64_t **take_masks(cdrop_workspace *space, const cdrop_network *n, const cdrop_sampling *how, size_t rows)
@@ -215,7 +213,7 @@ static uint64_t **take_masks(cdrop_workspace *space, const cdrop_network *n, con
     for (size_t i = 0; i < n->layers; i++) {
         const layer *l = &n->layer[i];
         const size_t lines = l->kind == CDROP_SHARED ? how->passes : rows;
-        uint64_t *drawn = how->masks || l->keep == CDROP_KEEP_ALL || !masked(l)
+        uint64_t *drawn = how->masks || l->keep == CDROP_KEEP_ALL || !cdrop_drops(l)
                               ? NULL
                               : cdrop_take(space, lines * l->words, sizeof **masks);
         if (masks)
@@ -230,7 +228,7 @@ static void **take_noise(cdrop_workspace *space, const cdrop_network *n, const c
     void **noise = cdrop_take(space, n->layers, sizeof *noise);
     for (size_t i = 0; i < n->layers; i++) {
         const layer *l = &n->layer[i];
-        void *room = how->masks || l->keep == CDROP_KEEP_ALL || masked(l)
+        void *room = how->masks || l->keep == CDROP_KEEP_ALL || cdrop_drops(l)
                          ? NULL
                          : cdrop_take(space, rows * cdrop_noise_pitch(l->n_in), n->k->size);
         if (noise)

@@ -7,6 +7,7 @@
  *   last layer, loss and its gradient
  *   backward, layer by layer: gradient by input, and in the same phase, for the layer above, gradient by weight with its
  *   update. Before it every thread decides identically whether the loss is finite
+ *   where rows share masks of hidden units: the update of what is not thinned (thinned.c)
  *   with max-norm: the hidden units whose weights are too long
  *
  * Everything that follows a product happens block by block while the block is in the cache. That is why gradients by

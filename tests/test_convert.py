@@ -66,6 +66,16 @@ def test_every_kind_of_network_predicts_alike(activation, loss, scaling, dtype):
         assert_alike(net, x[:rows])
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "uniform", "shared"])
+@pytest.mark.parametrize("scaling", ["train", "test"])
+def test_networks_with_other_kinds_of_dropout_predict_alike(kind, scaling):
+    kinds = {"dropout_kind": [kind, "bernoulli"], "input_dropout_kind": kind}
+    rates = {"dropout": [0.5, 0.3], "input_dropout": 0.2}
+    assert_alike(
+        *trained([7, 19, 11, 4], "softmax_cross_entropy", scaling=scaling, **rates, **kinds)
+    )
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("units", [[5, 1], [1, 3], [5, 2, 1], [3, 200, 70, 2]])
 def test_small_and_wide_networks_predict_alike(units, loss):
