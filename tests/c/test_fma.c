@@ -137,7 +137,7 @@ static operands cancelling_operands(cdrop_dtype t)
     operands o = near_operands(t), product = o;
     product.x[2] = number(t, 1, 0, 0); /* -0 leaves the product as it is */
     o.x[2] = result(t, &product, 1) ^ number(t, 1, 0, 0);
-    o.x[2] += random_below(5) - 2;
+    o.x[2] += (uint64_t)random_below(5) - 2; /* where size_t has 32 bits, too */
     return o;
 }
 

@@ -1,6 +1,7 @@
 """Python without the GIL: threads that share a network or have one each, and the tests of threads and weights."""
 
 import json
+import os
 import statistics
 import subprocess
 import time
@@ -102,6 +103,7 @@ def rate(directory, network, processes, threads, seconds=3):
 
 def report_scaling(run, directory):
     """Report how two threads train in comparison with two processes, and with one thread."""
+    load = os.getloadavg()[0]
     for name, network in NETWORKS.items():
         ways = {"alone": (1, 1), "threads": (1, 2), "processes": (2, 1)}
         rates = {way: [] for way in ways}
@@ -114,7 +116,7 @@ def report_scaling(run, directory):
             ROW,
             f"{name}: two threads make {of_processes:.2f} of two processes' steps, "
             f"{middle['threads'] / middle['alone']:.2f} times those of one thread "
-            f"({middle['alone']:.0f} a second)",
+            f"({middle['alone']:.0f} a second); load {load:.1f} at the start",
             of_processes >= 0.9,
         )
 

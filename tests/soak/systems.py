@@ -30,6 +30,33 @@ PROGRAMS = (
 )
 
 
+# What multiplies two floats to a double on s390x: software that is not used there, and one loss of floats.
+WITH_PRODUCTS = ("fma", "network")
+POISSON = "[poisson f32, "
+
+
+def wrong_product(run: Run):
+    """Return what the emulated s390x prints of a product of two floats where it is wrong, else an empty string."""
+    built = run.directory / "widened"
+    zig = [sys.executable, "-m", "ziglang", "cc", "-target", "s390x-linux-musl", "-O2"]
+    subprocess.run([*zig, ROOT / "tests" / "soak" / "widened.c", "-o", built], check=True)
+    command = [EMULATORS["s390x"], built]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode else ""
+
+
+def network_but_poisson(run: Run, system):
+    """Run the networks' C test where that product is wrong: nothing but Poisson's loss of floats may differ."""
+    said = make(system, "run-c-tests", C_PROGRAMS="test_network").stdout
+    counts = re.search(r"^(\d+) passed, (\d+) failed$", said, re.MULTILINE)
+    passed, failed = map(int, counts.groups()) if counts else (0, 0)
+    run.figure(
+        8,
+        f"{system}: test_network: {passed} checks passed, {failed} of Poisson's loss in float32 failed",
+        passed > 0 and said.count(POISSON) == failed,
+    )
+
+
 @campaign(8, 10)
 def systems(run: Run):
     """The C tests, recorded hashes included, for musl, 32-bit x86, RISC-V, POWER and big-endian s390x (qemu)."""
@@ -38,8 +65,13 @@ def systems(run: Run):
     for system, emulator in EMULATORS.items():
         if emulator:
             need(emulator, debian="qemu-user-static")
-        # On s390x qemu 7.2 multiplies two floats to a double wrongly; only software, which is not used there, does so.
-        c_tests(run, 8, system, PROGRAMS[system == "s390x" :])
+        programs = PROGRAMS
+        # qemu 7.2 takes the first operand of s390x's MDEBR for a double.
+        if system == "s390x" and (wrong := wrong_product(run)):
+            print(f"{emulator} is wrong: {wrong}", flush=True)
+            programs = tuple(name for name in PROGRAMS if name not in WITH_PRODUCTS)
+            network_but_poisson(run, system)
+        c_tests(run, 8, system, programs)
     apart = {"OBJ": "build/c-fused", "FLAGS_riscv64": "-ffp-contract=fast"}
     bent = make("riscv64", "run-c-tests", C_PROGRAMS="test_network", **apart)
     failed = re.search(r"passed, (\d+) failed", bent.stdout)
