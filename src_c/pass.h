@@ -185,7 +185,7 @@ void cdrop_end_watches(const pass *s);
 /* Memory for steps on up to `rows` rows and by up to `threads` threads. */
 cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, int threads);
 
-/* Elements from row to row of the noise of so many units: not a multiple of 4 kB. */
+/* Elements from row to row of the noise of a layer with `units` inputs: not a multiple of 4 kB. */
 static inline size_t cdrop_noise_pitch(size_t units) { return cdrop_pad(units) + CDROP_LANES; }
 
 /* ---- thinned.c ---- */

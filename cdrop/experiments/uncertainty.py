@@ -258,7 +258,7 @@ def compare_uncertainty(
 
     Notes
     -----
-    Foreign rows are the test rows with the values of each column in an order of its own, drawn before the columns are
+    Foreign rows are the test rows with the values of each column shuffled independently, drawn before the columns are
     encoded: each value is usual, and their combination is not.
 
     The variance of a number is that of the model (over masks or members) plus that of the noise, which is the mean
@@ -421,7 +421,7 @@ def _numbers(problem: Problem, part: Part, seed: int) -> dict[str, Any]:
 
 
 def shuffled_columns(X: Any, seed: int) -> Any:
-    """Return rows of an array or DataFrame with the values of each column in a random order of its own.
+    """Return rows of an array or DataFrame with the values of each column shuffled independently.
 
     Examples
     --------

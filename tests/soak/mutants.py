@@ -315,6 +315,13 @@ def update_mutants(run: Run):
 
 
 @campaign(22)
+def noise_mutants(run: Run):
+    """Mutate the noise and the steps on thinned networks: the tests must find it."""
+    files = ("noise.c", "simd/noise.inc.h", "thinned.c")
+    try_mutants(run, Kernel(files, ("test_noise",), ("tests/test_kinds.py",)))
+
+
+@campaign(22)
 def loss_mutants(run: Run):
     """Mutate the losses: the tests must find it."""
     files = ("losses.c", "simd/losses.inc.h")
