@@ -43,6 +43,7 @@ from cdrop._checks import (
     drop_rates,
     finite_number,
     float_array,
+    float_dtype,
     label_vector,
     layer_widths,
     mask_words,
@@ -312,8 +313,14 @@ def dropout_noise(
     ----------
     Srivastava et al. 2014, section 10; Shen et al. 2018 (continuous dropout); Box and Muller 1958.
     """
-    choice("kind", kind, ("gaussian", "uniform"))
+    rows, width = whole_number("rows", rows, 0, 2**48), whole_number("width", width, 0, 2**48)
     kept = drawn_keep(keep)
+    if not kept:
+        raise ValueError(
+            f"keep is {keep!r}; expected a probability that is not 0 in units of 2**-32"
+        )
+    choice("kind", kind, ("gaussian", "uniform"))
+    dtype = float_dtype("dtype", dtype)
     spread = math.sqrt((1 - kept) / kept * (3 if kind == "uniform" else 1))
     draws, blocks = -(-width // 16), np.arange(-(-rows // BLOCK_ROWS), dtype=np.uint64)
     words = _words(BLOCK_ROWS * draws * LANES, blocks, seed, step, purpose, layer)
