@@ -182,7 +182,7 @@ class Network:
         - ``"bernoulli"`` drops each unit of each row with probability p (Srivastava et al. 2014);
         - ``"gaussian"`` multiplies by normal noise (the same paper, section 10);
         - ``"uniform"`` multiplies by uniform noise (Shen et al. 2018);
-        - ``"shared"`` drops the same units in all rows of a minibatch: steps of wide networks are shorter on one thread.
+        - ``"shared"`` drops the same units in all rows of a minibatch; on one thread that shortens wide steps.
     input_dropout_kind : str, default "bernoulli"
         What `input_dropout` does to inputs, likewise.
 
