@@ -119,12 +119,71 @@ static void test_copy(const cdrop_path *path, cdrop_dtype t, size_t lines, size_
     guarded_release();
 }
 
+/* ---- Steps of thinned networks --------------------------------------------------------------------------------- */
+
+enum { INPUTS = 70, FIRST = 90, SECOND = 130, OUTPUTS = 5, BATCH = 100, LAYERS = 3, STEPS = 4 };
+
+static const size_t units[LAYERS + 1] = {INPUTS, FIRST, SECOND, OUTPUTS};
+
+/* Weights of the middle layer after a few steps on the first rows. */
+static void *trained(cdrop_dtype t, cdrop_kind kind, uint64_t keep, const void *x, size_t rows, double max_norm)
+{
+    static const int64_t labels[BATCH];
+    const uint64_t keeps[LAYERS] = {CDROP_KEEP_ALL, keep, keep};
+    const cdrop_kind kinds[LAYERS] = {kind, kind, kind};
+    const cdrop_design design = {.dtype = t,
+                                 .layers = LAYERS,
+                                 .units = units,
+                                 .keep = keeps,
+                                 .kinds = kinds,
+                                 .scale_in_training = 1,
+                                 .activation = CDROP_RELU,
+                                 .seed = 3};
+    const cdrop_optimizer optimizer = {
+        .rule = CDROP_RMSPROP, .learning_rate = 0.01, .l2 = 1e-3, .a = 0.9, .epsilon = 1e-8, .max_norm = max_norm};
+    const cdrop_batch batch = {.x = x, .n = rows, .truth.labels = labels};
+    void *weight = guarded(FIRST * SECOND * size_of(t)), *bias = guarded(SECOND * size_of(t));
+    cdrop_network *network;
+    CHECK(cdrop_network_create(&network, &design) == CDROP_OK, "no network");
+    for (size_t l = 0; l < LAYERS; l++) {
+        void *start = guarded(units[l] * units[l + 1] * size_of(t));
+        for (size_t i = 0; i < units[l] * units[l + 1]; i++)
+            put(t, start, i, 0.2 * sin((double)(i * i % 1009)));
+        cdrop_network_set(network, l, CDROP_WEIGHT, start, guarded(units[l + 1] * size_of(t)));
+    }
+    for (uint64_t step = 1; step <= STEPS; step++) {
+        double loss;
+        CHECK(cdrop_network_step(network, &batch, &optimizer, step, 2, &loss) == CDROP_OK, "step %d", (int)step);
+    }
+    cdrop_network_get(network, 1, CDROP_WEIGHT, weight, bias);
+    cdrop_network_free(network);
+    return weight;
+}
+
+/* With one row a mask is shared anyway. Of more rows: whatever is dropped, memory is used as it is meant to be. */
+static void test_shared(cdrop_dtype t, double max_norm)
+{
+    const void *x = random_array(t, BATCH * INPUTS, 0.5, 1);
+    check_case("shared masks, max-norm %g, %s", max_norm, DTYPE_NAME(t));
+    const void *shared = trained(t, CDROP_SHARED, CDROP_KEEP_ALL / 2, x, 1, max_norm);
+    const void *single = trained(t, CDROP_BERNOULLI, CDROP_KEEP_ALL / 2, x, 1, max_norm);
+    CHECK(!memcmp(shared, single, FIRST * SECOND * size_of(t)), "other weights");
+    for (int i = 1; i < 8; i++) {
+        const void *many = trained(t, CDROP_SHARED, CDROP_KEEP_ALL / (uint64_t)(1 << i), x, BATCH, max_norm);
+        CHECK(cdrop_all_finite(t, many, FIRST * SECOND), "keep 2^-%d: not finite", i);
+    }
+    trained(t, CDROP_GAUSSIAN, CDROP_KEEP_ALL / 2, x, BATCH, max_norm);
+    guarded_release();
+}
+
 int main(void)
 {
     static const size_t edges[] = {1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 100, 128, 129, 200};
     n_paths = all_paths(paths);
     for (cdrop_dtype t = 0; t < DTYPES; t++) {
         test_rows(t);
+        test_shared(t, 0);
+        test_shared(t, 1);
         for (size_t p = 0; p < n_paths; p++)
             for (size_t i = 0; i < COUNT(edges); i++) {
                 test_noise_of(paths[p], t, CDROP_GAUSSIAN, edges[i]);
