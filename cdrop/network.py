@@ -42,6 +42,7 @@ from cdrop.subnetworks import Subnetworks
 __all__ = ["Evaluation", "History", "Network", "make_network"]
 
 _SCALINGS = ("train", "test")
+_NOISE = ("gaussian", "uniform")  # kinds of dropout that drop no unit
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
 _FIRST = Moment(0, 0, 1)
 _SHOWN = 20  # layers in a network's repr
@@ -914,7 +915,7 @@ class Network:
         """
         self._check_dropped_out("subnetworks")
         for kind, keep in zip(self._kinds(), self._keeps(), strict=True):
-            if keep < 1 and kind in ("gaussian", "uniform"):
+            if keep < 1 and kind in _NOISE:
                 raise ValueError(
                     f"subnetworks need dropout that drops units, and this network has {kind} noise, which drops none; "
                     "expected dropout_kind 'bernoulli' or 'shared'"
@@ -936,10 +937,9 @@ class Network:
 
     def _prediction_scales(self) -> list[float]:
         """Return what predictions multiply each layer's input by; noise has mean 1 in training already."""
-        dropping = [kind in ("bernoulli", "shared") for kind in self._kinds()]
         return [
-            keep if drops and self.scaling == "test" else 1.0
-            for keep, drops in zip(self._keeps(), dropping, strict=True)
+            keep if self.scaling == "test" and kind not in _NOISE else 1.0
+            for keep, kind in zip(self._keeps(), self._kinds(), strict=True)
         ]
 
     def _mask_seed(self, seed: int | None) -> int:

@@ -74,7 +74,7 @@ def fetch_packages(version):
 
 
 def build(name, version, *flags):
-    """Compile the extension, and put the package beside it into a directory of that name; return the directory."""
+    """Compile the extension, copy the package and it into a directory of that name, and return the directory."""
     directory = DIRECTORY / name
     shutil.rmtree(directory, ignore_errors=True)
     ignored = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
