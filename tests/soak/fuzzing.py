@@ -43,26 +43,26 @@ def fuzzed(run: Run, target: str, runs: int, plant: str = "none"):
         check=False,
     )
     counts = directory / "counts"
-    found = json.loads(counts.read_text()) if counts.exists() else {}
-    return process.returncode, process.stdout, found, directory
+    totals = json.loads(counts.read_text()) if counts.exists() else {}
+    return process.returncode, process.stdout, totals, directory
 
 
 def tell_fuzzed(run: Run, row: int, target: str):
     """Fuzz with a million inputs, and tell what came of them."""
     need_module("atheris")
     runs = run.trials(10**6)
-    code, said, found, directory = fuzzed(run, target, runs)
+    code, said, totals, directory = fuzzed(run, target, runs)
     faults = list(directory.glob("fault-*"))
     for fault in faults:
         KEPT.mkdir(parents=True, exist_ok=True)
         shutil.copy(fault, KEPT)
         print(said[-3000:], f"The input is {KEPT / fault.name}", sep="\n")
-    slowest, changed = found.pop("slowest", 0), found.pop("changed", 0)
+    slowest, changed = totals.pop("slowest", 0), totals.pop("changed", 0)
     places = re.findall(r"cov: (\d+)", said) or ["no"]
-    results = ", ".join(f"{count} {result}" for result, count in sorted(found.items()))
+    results = ", ".join(f"{count} {result}" for result, count in sorted(totals.items()))
     run.figure(
         row,
-        f"{target}: {sum(found.values())} inputs, {changed} of them changed: {results}; {len(faults)} crashes, hangs, "
+        f"{target}: {sum(totals.values())} inputs, {changed} of them changed: {results}; {len(faults)} crashes, hangs, "
         f"wrong results; slowest {slowest * 1e3:.0f} ms, memory below 128 MiB more, {places[-1]} places reached",
         code == 0 and changed > 0.9 * runs and slowest < LONGEST,
     )
@@ -71,9 +71,9 @@ def tell_fuzzed(run: Run, row: int, target: str):
 def tell_planted(run: Run, row: int, target: str, plants: dict[str, str]):
     """Plant faults, and tell whether each is found as what it is."""
     for plant, sign in plants.items():
-        code, said, found, _ = fuzzed(run, target, 20_000, plant)
+        code, said, totals, _ = fuzzed(run, target, 20_000, plant)
         found = code != 0 and sign in said
-        after = f" after {found['changed']} changed inputs" if "changed" in found else ""
+        after = f" after {totals['changed']} changed inputs" if "changed" in totals else ""
         run.figure(
             row, f"{target}, planted: {plant}: {sign if found else 'NOT FOUND'}{after}", found
         )
