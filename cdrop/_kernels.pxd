@@ -35,6 +35,7 @@ cdef extern from "cdrop.h" nogil:
         CDROP_GAUSSIAN
         CDROP_UNIFORM
         CDROP_SHARED
+        CDROP_CONCRETE
 
     ctypedef enum cdrop_rule:
         CDROP_SGD
@@ -54,6 +55,9 @@ cdef extern from "cdrop.h" nogil:
         CDROP_PROBABILITIES
         CDROP_LABELS
 
+    ctypedef struct cdrop_learned_rate:
+        pass
+
     ctypedef struct cdrop_optimizer:
         cdrop_rule rule
         double learning_rate
@@ -65,6 +69,8 @@ cdef extern from "cdrop.h" nogil:
         double correction1
         double correction2
         double max_norm
+        cdrop_learned_rate *learned
+        double entropy
 
     ctypedef struct cdrop_design:
         cdrop_dtype dtype

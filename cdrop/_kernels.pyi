@@ -13,6 +13,8 @@ _Words: TypeAlias = NDArray[np.uint64]
 _Constants: TypeAlias = tuple[str, float, float, float, float, float, float, float, float]
 
 KINDS: tuple[str, ...]
+INPUT_KINDS: tuple[str, ...]
+NOISE_KINDS: tuple[str, ...]
 ACTIVATIONS: tuple[str, ...]
 LOSSES: tuple[str, ...]
 OPTIMIZERS: tuple[str, ...]
@@ -184,6 +186,8 @@ class Engine:
         kept: KeptBatches | None = None,
         number: int = 0,
         keep: NDArray[np.uint64] | None = None,
+        learned: NDArray[np.float64] | None = None,
+        entropy: float = 0,
     ) -> float | None: ...
     def reserve(self, rows: int, threads: int) -> None: ...
     def keep_batches(

@@ -483,7 +483,8 @@ def _steps(
     """Train on each minibatch; return whether all are done, without a request to stop."""
     place = course.place
     for minibatch in minibatches:
-        loss = step(net, data, minibatch, hyper, course.moment(net), course.fit)
+        moment, n = course.moment(net), course.plan.cut.n
+        loss = step(net, data, minibatch, hyper, moment, course.fit, n)
         assert minibatch.rows is not None
         place.steps += 1
         place.total += loss * len(minibatch.rows)
@@ -521,8 +522,11 @@ def step(
     hyper: Hyper,
     moment: Moment,
     fit: _kernels.Fitting | None = None,
+    trained_rows: int = 0,
 ) -> float:
     """Make one update with what `use` has set and the rates of the moment, and return the loss before it.
+
+    Learned rates weigh the loss as one of `trained_rows` rows, the minibatch's by default.
 
     Threads that share a network take turns. Each step is made with the optimizer and the counters of its moment, so it
     is prepared again if another thread has been faster.
@@ -534,11 +538,13 @@ def step(
         weight = data.weights.sum() if rows is None else data.weights[rows].sum()
     optimizer, rate, l2 = hyper.at(moment)
     l2 = l2 / float(weight) if hyper.share_l2 else l2
-    keep = net._dropping_in(moment, new)
+    entropy = 1 / (trained_rows or len(data.x if rows is None else rows))
     while True:
         updates, history = net._updates, net.history
+        learned = net._learned
+        keep = net._dropping_in(moment, new)
         was: dict[str, Any] = {"_fit": net._free(fit), "_optimizer": hyper.optimizer}
-        was |= {"_updates": updates, "history": history}
+        was |= {"_updates": updates, "history": history, "_learned": learned}
         new["_updates"] = min(updates + 1, LAST)
         constants = optimizer.constants(rate, l2, updates + 1)
         try:
@@ -554,6 +560,8 @@ def step(
                 minibatch.kept,
                 minibatch.number,
                 keep,
+                new.get("_learned"),
+                entropy,
             )
         except FloatingPointError as error:
             raise _not_finite(net, hyper, rate, *error.args) from None

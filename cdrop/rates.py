@@ -561,6 +561,17 @@ def _half_cosine(share: float) -> float:
     return total * total
 
 
+def logit(rate: float) -> float:
+    """Return log(rate / (1 - rate)), rate above 0 and below 1."""
+    return _LN2 * (_log2(rate) - _log2(1 - rate))
+
+
+def sigmoid(x: float) -> float:
+    """Return the inverse of `logit`, |x| up to 700."""
+    small = _exp_of_minus(abs(x))
+    return (small if x < 0 else 1.0) / (1 + small)
+
+
 def _exp_of_minus(x: float) -> float:
     """Return exp(-x), x from 0 to 700: a power of 2 times the series of what is left."""
     power = round(x / _LN2)
@@ -573,7 +584,7 @@ def _exp_of_minus(x: float) -> float:
 
 
 def _log2(x: float) -> float:
-    """Return the binary logarithm of a number of at least 1, by the series of atanh."""
+    """Return the binary logarithm of a number above 0, by the series of atanh."""
     mantissa, exponent = math.frexp(x)  # 0.5 to below 1
     z = (2 * mantissa - 1) / (2 * mantissa + 1)  # of 1 to below 2: at most 1 / 3
     power, total = z, 0.0

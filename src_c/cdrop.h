@@ -46,14 +46,17 @@ typedef enum {
 /* Adam with decoupled weight decay is AdamW (Loshchilov and Hutter 2019). */
 typedef enum { CDROP_SGD, CDROP_MOMENTUM, CDROP_NESTEROV, CDROP_ADAGRAD, CDROP_RMSPROP, CDROP_ADAM } cdrop_rule;
 
-/* What dropout does to a layer's input. All kinds multiply it by noise of mean 1 and variance (1 - keep) / keep:
+/* What dropout does to a layer's input. All kinds multiply it by noise of mean 1 and variance (1 - keep) / keep,
+ * CDROP_CONCRETE nearly:
  *
  *   CDROP_BERNOULLI  each entry is kept with probability keep and scaled, or dropped (Srivastava et al. 2014)
  *   CDROP_GAUSSIAN   each entry is multiplied by normal noise (the same paper, section 10)
  *   CDROP_UNIFORM    by uniform noise (continuous dropout: Shen et al. 2018)
  *   CDROP_SHARED     as CDROP_BERNOULLI, but all rows of a step share one mask, so that products run on the kept units
- *                    alone, densely */
-typedef enum { CDROP_BERNOULLI, CDROP_GAUSSIAN, CDROP_UNIFORM, CDROP_SHARED } cdrop_kind;
+ *                    alone, densely
+ *   CDROP_CONCRETE   for hidden layers: by (1 - z) / keep, where z is a smooth step from 0 to 1, so that keep can be learned
+ *                    by its gradient (Gal, Hron and Kendall 2017); see cdrop_optimizer */
+typedef enum { CDROP_BERNOULLI, CDROP_GAUSSIAN, CDROP_UNIFORM, CDROP_SHARED, CDROP_CONCRETE } cdrop_kind;
 
 /* What a generator stream is for: streams of different purposes never meet. Any other number is free, too. */
 typedef enum {
@@ -112,9 +115,9 @@ void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, ui
 void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep, uint64_t seed,
                           uint64_t step, uint32_t purpose, uint32_t layer);
 
-/* Noise of mean 1 and variance (1 - keep) / keep for rows [first_row, first_row + rows) of a call, first_row a multiple of
- * 64, keep not 0: normal, or uniform. noise: rows of `pitch` numbers each, a multiple of 16 and at least units; the padding
- * is written, too. A function of (seed, step, purpose, layer, row, unit, units, kind, keep) and nothing else. */
+/* Noise for rows [first_row, first_row + rows) of a call, first_row a multiple of 64, keep not 0: normal, uniform or
+ * concrete. With u uniform in (0, 1), the last is (1 - z) / keep, z = sigmoid((logit(1 - keep) + logit(u)) / 0.1). noise:
+ * rows of `pitch` numbers each, a multiple of 16 and at least units; the padding is written, too. A function of (seed, step, purpose, layer, row, unit, units, kind, keep) and nothing else. */
 void cdrop_noise(cdrop_dtype dtype, void *noise, size_t pitch, size_t first_row, size_t rows, size_t units,
                  cdrop_kind kind, uint64_t keep, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer);
 
@@ -177,6 +180,20 @@ void cdrop_exponential(cdrop_dtype dtype, void *x, size_t n);
 
 /* ---- Update rules (optimizers.c) ---- */
 
+/* A rate that is learned, that of CDROP_CONCRETE dropout: logit(1 - keep), and the state of its Adam, all of whose means are
+ * 0 and powers 1 at first. `learned` of cdrop_optimizer has one for each layer, of which only those of such layers count;
+ * a step updates them after the weights, and the caller sets the keep of the next step. What they minimize is the loss of the
+ * step, plus for each such layer
+ *
+ *   l2 / (2 keep) times the sum of squares of its weights, in place of l2 / 2 times that sum
+ *   - entropy times its inputs times H, the entropy of keep in nats
+ *
+ * by Adam with learning rate 0.01, betas 0.9 and 0.999, epsilon 1e-8, and the logit stays within [-12, 12] (Gal, Hron and
+ * Kendall 2017, equations 3 and 4, with l2 for their length scale). */
+typedef struct {
+    double logit, mean, square, power1, power2; /* the last: beta^t */
+} cdrop_learned_rate;
+
 typedef struct {
     cdrop_rule rule;
     double learning_rate;
@@ -186,6 +203,8 @@ typedef struct {
     double epsilon;
     double correction1, correction2; /* Adam's 1 - beta^t */
     double max_norm;                 /* of a hidden unit's incoming weights, for steps of a network; 0 for no limit */
+    cdrop_learned_rate *learned;     /* for steps, or NULL */
+    double entropy;                  /* likewise: weight of the entropies, usually 1 / number of training rows */
 } cdrop_optimizer;
 
 /* State arrays of a rule: 0, 1 or 2, each as large as the weights and zero at first. */

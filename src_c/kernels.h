@@ -148,6 +148,10 @@ typedef struct {
     /* delta = live ? delta * factor * activation'(a) : 0, in place; a NULL stands for the identity. */
     void (*gate)(void *delta, size_t pitch, const void *a, size_t a_pitch, size_t columns, size_t lines,
                  const cdrop_gate *gate, cdrop_activation activation);
+    /* out[line] = sum over the live columns of delta * a * noise * (1 - keep - 10 (1 - keep * noise)), through CDROP_LANES
+     * fixed partial sums: with the gradient delta by the inputs that concrete noise has multiplied, that by logit(1 - keep). */
+    void (*rate_slopes)(double *out, const void *delta, size_t pitch, const void *a, size_t a_pitch, size_t columns,
+                        size_t lines, const cdrop_gate *gate, double keep);
     /* out[column] = sum over lines, each column one ascending chain. width is a multiple of CDROP_LANES. */
     void (*column_sums)(void *out, const void *in, size_t pitch, size_t width, size_t lines);
     /* Sum of squares of a block of at most 64 columns through CDROP_LANES fixed partial sums. */
@@ -187,8 +191,8 @@ typedef struct {
     size_t (*largest)(const void *row, size_t n);
     /* out[i] = row[i] > 0. */
     void (*positive)(int64_t *out, const void *row, size_t n);
-    /* Noise 1 + spread z of the first rows of one generator block, `pitch` apart: z standard normal, or uniform in
-     * (-1, 1). Rows are drawn, and written, up to the next multiple of CDROP_LANES units. */
+    /* Noise of the first rows of one generator block, `pitch` apart: 1 + spread z with z standard normal, or uniform in
+     * (-1, 1); or concrete noise, whose odds (1 - keep) / keep are `spread`. Rows are drawn, and written, up to the next multiple of CDROP_LANES units. */
     void (*noise_block)(void *out, size_t pitch, size_t units, size_t rows, cdrop_kind kind, double spread,
                         const uint64_t state[32]);
 } cdrop_kernels;

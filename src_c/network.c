@@ -180,6 +180,8 @@ static void take_training(cdrop_network *n, size_t i)
     layer *l = &n->layer[i];
     l->columns = cdrop_take_lists(w, n->k, l->n_in, n->rows, 0);
     l->mask = l->noise = NULL;
+    l->slopes =
+        l->kind == CDROP_CONCRETE ? cdrop_take(w, n->rows * n->layer[i - 1].out.panels, sizeof *l->slopes) : NULL;
     if (l->keep != CDROP_KEEP_ALL || l->varies) {
         if (cdrop_drops(l))
             l->mask = cdrop_take(w, (l->kind == CDROP_SHARED ? 2 : n->rows) * l->words, sizeof *l->mask);
@@ -209,6 +211,7 @@ cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, int threads)
     for (size_t i = 0; i < n->layers; i++)
         take_training(n, i);
     cdrop_take_thinned(n);
+    n->rate_gradients = cdrop_take(&n->training, n->layers, sizeof *n->rate_gradients);
     n->row_loss = cdrop_take(&n->training, n->rows, sizeof *n->row_loss);
     n->claims = cdrop_take(&n->training, n->layers * CDROP_LOOPS * (size_t)threads, sizeof *n->claims);
     n->scratch = cdrop_take(&n->training, (size_t)threads * cdrop_scratch_size(n->k), n->k->size);

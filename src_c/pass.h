@@ -1,5 +1,6 @@
 /* What the files of a network share: its memory, and one pass through it, which training, prediction and sampling run
- * identically. The files are network.c (memory and state), forward.c, train.c, kept.c, predict.c and sample.c. */
+ * identically. The files are network.c (memory and state), forward.c, train.c, thinned.c, learned.c, kept.c, predict.c and
+ * sample.c. */
 #ifndef CDROP_PASS_H
 #define CDROP_PASS_H
 
@@ -28,6 +29,7 @@ typedef struct {
     /* the batch */
     uint64_t *mask; /* of the input, where units of it are or may be dropped */
     void *noise;    /* of the input, where it is or may be multiplied by noise: padded rows */
+    double *slopes; /* gradient by the logit of a learned rate, of each panel and row of the input */
     uint64_t *live; /* of the input: which units were live */
     size_t words;   /* of its masks */
     atomic_size_t live_count;
@@ -95,6 +97,7 @@ struct cdrop_network {
     char *scratch;              /* for each thread: see cdrop_scratch_of */
     cdrop_claims *claims;       /* of a step's loops, `threads` for each; see cdrop_claims_of */
     double *row_loss;
+    double *rate_gradients;   /* by the logit of each layer's learned rate: see learned.c */
     int limited;              /* whether the last step had a max_norm that squares can be compared with */
     int scale_in_training;    /* see cdrop_design */
     uint64_t **masks;         /* of each layer's input in this step, or NULL where nothing is dropped */
@@ -174,6 +177,14 @@ static inline char *cdrop_scratch_of(const cdrop_network *n, cdrop_team team)
 /* Blocks of 64 x 64 weights, whose squares are noted one by one. */
 static inline size_t cdrop_square_blocks(const layer *l) { return cdrop_blocks(l->n_in) * cdrop_blocks(l->n_out); }
 
+static inline double cdrop_sum_of_squares(const layer *l)
+{
+    double sum = 0;
+    for (size_t b = 0; b < cdrop_square_blocks(l); b++)
+        sum += l->squares[b];
+    return sum;
+}
+
 /* To be called after every change of a block of weights. */
 void cdrop_note_squares(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block);
 
@@ -212,6 +223,22 @@ void cdrop_update_thinned(pass *s, size_t i, cdrop_team team);
 
 /* To be called after a step: whether the next one may use what this one has copied. */
 void cdrop_end_thinned(const pass *s, int updated);
+
+/* ---- learned.c ---- */
+
+/* The factor of the L2 term of a layer's weights. */
+static inline double cdrop_l2_of(const pass *s, const layer *l)
+{
+    const double l2 = s->weight_update.l2;
+    return l->kind == CDROP_CONCRETE ? l2 * (double)CDROP_KEEP_ALL / (double)l->keep : l2;
+}
+
+/* What a step adds to the gradients by learned rates: first what depends on the weights alone, before they change; then while
+ * the gradient by the noisy input of layer s->index is in the cache, that of lines [l0, l1) of panel p; and after a step that
+ * has updated the weights, the update of the rates. */
+void cdrop_begin_learning(const pass *s, double entropy);
+void cdrop_note_slopes(const pass *s, size_t p, size_t l0, size_t l1, const cdrop_gate *gate);
+void cdrop_learn_rates(const pass *s, cdrop_learned_rate *learned);
 
 /* ---- train.c ---- */
 

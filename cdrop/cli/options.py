@@ -12,7 +12,7 @@ from cdrop.cli.common import REFUSED, complain, say
 
 __all__ = ["build_parser"]
 
-KINDS = ("bernoulli", "gaussian", "uniform", "shared")
+KINDS = ("bernoulli", "gaussian", "uniform", "shared", "concrete")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 
 COMPARE_TEXT = """\

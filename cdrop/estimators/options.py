@@ -22,7 +22,7 @@ from cdrop._checks import (
     truth_value,
     whole_number,
 )
-from cdrop._kernels import KINDS, MAX_THREADS
+from cdrop._kernels import INPUT_KINDS, KINDS, MAX_THREADS
 from cdrop._threads import available_cpus
 from cdrop.estimators.scoring import Scoring, checked_scoring
 from cdrop.network import INTERRUPTS
@@ -191,7 +191,9 @@ def design(
         "dropout": (rates,) * len(widths) if as_array("dropout", rates).ndim == 0 else tuple(rates),
         "input_dropout": dropping("input_dropout", estimator.input_dropout),
         "dropout_kind": choice_by_layer("dropout_kind", estimator.dropout_kind, KINDS, len(widths)),
-        "input_dropout_kind": choice("input_dropout_kind", estimator.input_dropout_kind, KINDS),
+        "input_dropout_kind": choice(
+            "input_dropout_kind", estimator.input_dropout_kind, INPUT_KINDS
+        ),
         "activation": _ACTIVATIONS[activation],
         **loss,
         "initializer": "glorot",  # of the spread that MLPClassifier's has
