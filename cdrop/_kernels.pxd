@@ -36,6 +36,7 @@ cdef extern from "cdrop.h" nogil:
         CDROP_UNIFORM
         CDROP_SHARED
         CDROP_CONCRETE
+        CDROP_MEMBERS
 
     ctypedef enum cdrop_rule:
         CDROP_SGD
@@ -79,6 +80,7 @@ cdef extern from "cdrop.h" nogil:
         const uint64_t *keep
         const int *varies
         const cdrop_kind *kinds
+        size_t members
         int scale_in_training
         cdrop_activation activation
         cdrop_loss loss

@@ -150,6 +150,7 @@ class Engine:
         seed: int,
         varies: Sequence[bool] = (),
         kinds: Sequence[str] = (),
+        members: int = 0,
     ) -> Self: ...
     @overload
     def copy(

@@ -70,6 +70,7 @@ _KINDS = {
     "uniform": CDROP_UNIFORM,
     "shared": CDROP_SHARED,
     "concrete": CDROP_CONCRETE,
+    "masksembles": CDROP_MEMBERS,
 }
 _ACTIVATIONS = {
     "identity": CDROP_IDENTITY,
@@ -659,7 +660,7 @@ cdef class Engine:
     cdef const uint64_t *kept  # its address
 
     def __cinit__(self, units, keep, dtype, activation, loss, loss_parameters, scale_in_training, seed, varies=(),
-                  kinds=()):
+                  kinds=(), size_t members=0):
         cdef cdrop_design d
         cdef Py_buffer view
         cdef int function = _ACTIVATIONS[activation], kind = _LOSSES[loss]
@@ -680,6 +681,7 @@ cdef class Engine:
         d.units, d.keep = _sizes(widths), self.kept
         d.varies = <const int *>_elements(changing, b"il", sizeof(int), &view)
         d.kinds = <const cdrop_kind *>_elements(noises, b"il", sizeof(int), &view)
+        d.members = members
         d.scale_in_training = scale_in_training
         d.activation = <cdrop_activation>function
         d.loss = self.loss

@@ -43,7 +43,7 @@ _ADDED = (
     "learned_rates",
 )  # which states of networks whose rates do not change may lack
 # Settings that a network may change during its training.
-DROPOUT = (*_RATES, "dropout_kind", "input_dropout_kind")
+DROPOUT = (*_RATES, "dropout_kind", "input_dropout_kind", "members")
 
 
 class State(NamedTuple):

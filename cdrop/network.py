@@ -54,6 +54,7 @@ _SETTINGS = frozenset(  # the attributes that the engine is made with
         "input_dropout",
         "dropout_kind",
         "input_dropout_kind",
+        "members",
         "activation",
         "loss",
         "label_smoothing",
@@ -185,9 +186,14 @@ class Network:
         - ``"uniform"`` multiplies by uniform noise (Shen et al. 2018);
         - ``"shared"`` drops the same units in all rows of a minibatch; on one thread that shortens wide steps;
         - ``"concrete"`` learns the rate of each hidden layer, starting from `dropout` (above 0), by the gradient of a
-          smooth noise close to Bernoulli's (Gal et al. 2017). `dropout_` has the rates; L2 is divided by 1 - p.
+          smooth noise close to Bernoulli's (Gal et al. 2017). `dropout_` has the rates; L2 is divided by 1 - p;
+        - ``"masksembles"`` has as many fixed masks as there are `members`, which rows take in turn: an ensemble whose
+          members share weights, for the cost of one (Durasov et al. 2021). Member by member predict `subnetworks`, or
+          ``predict_proba(X, mc_samples=members)``.
     input_dropout_kind : str, default "bernoulli"
         What `input_dropout` does to inputs: one of these except ``"concrete"``.
+    members : int, default 8
+        1 to 65,536: number of masks of ``"masksembles"``.
 
     Attributes
     ----------
@@ -217,6 +223,8 @@ class Network:
     Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978).
 
     Gal, Hron and Kendall, "Concrete dropout", NeurIPS 2017.
+
+    Durasov, Bagautdinov, Baque and Fua, "Masksembles for uncertainty estimation", CVPR 2021.
 
     Shen, Tian, Liu, Xu and Tao, "Continuous dropout", IEEE Transactions on Neural Networks and Learning Systems 29
     (2018).
@@ -251,6 +259,7 @@ class Network:
         quantiles: float | Sequence[float] = 0.5,
         dropout_kind: str | Sequence[str] = "bernoulli",
         input_dropout_kind: str = "bernoulli",
+        members: int = 8,
     ) -> None:
         self.units = layer_widths("units", units)
         self.dropout = dropping_by_layer("dropout", dropout, len(self.units) - 2)
@@ -261,6 +270,7 @@ class Network:
         self.input_dropout_kind = choice(
             "input_dropout_kind", input_dropout_kind, _kernels.INPUT_KINDS
         )
+        self.members = whole_number("members", members, 1, 2**16 + 1)
         for i, (kind, rate) in enumerate(zip(self.dropout_kind, self.dropout, strict=True)):
             if kind == "concrete":
                 _concrete.check(f"dropout[{i}]", rate)
@@ -359,6 +369,7 @@ class Network:
             self.seed,
             self._varying(),
             self._kinds(),
+            self.members if "masksembles" in self._kinds() else 0,
         )
 
     def __repr__(self) -> str:
@@ -867,7 +878,7 @@ class Network:
         seed : int, optional
             Seed of the masks, 0 to 2**64 - 1. Default: the network's; the masks differ from those of training. The same
             seed gives the same bytes, with any number of threads and on every SIMD path. A row's masks depend on its
-            position in `X`.
+            position in `X`. "masksembles" has the masks of its members, one after the other, whatever the seed.
         samples : bool, default False
             Whether to return the prediction under each mask too, as the attribute `samples`, of which ``quantile(q)``
             returns quantiles. They take ``mc_samples * n * units[-1]`` numbers of the network's dtype: 50 masks, 10,000
@@ -1136,6 +1147,8 @@ class Network:
             kinds["dropout_kind"] = self.dropout_kind[0] if same else list(self.dropout_kind)
         if self.input_dropout_kind != "bernoulli":
             kinds["input_dropout_kind"] = self.input_dropout_kind
+        if "masksembles" in self._kinds():
+            kinds["members"] = self.members
         return kinds
 
     def _resized(self, units: list[int]) -> Network:

@@ -915,6 +915,8 @@ class NetworkSpec:
         "bernoulli", "gaussian", "uniform", "shared" or "concrete", for each layer's input; default:
         "bernoulli". Noise is scaled neither in training nor in prediction. "shared" draws the mask
         of row 0, and all rows have it. "concrete" is noise whose rate `train_step` may learn.
+        "masksembles" has ``members`` masks, those of subnetworks, which rows take in turn.
+    members : int
 
     References
     ----------
@@ -930,6 +932,7 @@ class NetworkSpec:
     seed: int = 0
     loss_settings: dict[str, Any] = field(default_factory=dict)
     kinds: Sequence[str] = ()
+    members: int = 8
 
     def __post_init__(self) -> None:
         """Check what was given."""
@@ -1048,6 +1051,11 @@ def keyed_masks(
             return None
         if kind in _NOISE:
             return dropout_noise(rows, width, keep, kind=kind, dtype="float64", layer=layer, **key)
+        if kind == "masksembles":
+            fixed = {"seed": spec.seed, "purpose": SUBNETWORKS, "layer": layer}
+            members: Array = bernoulli_mask(spec.members, width, keep, **fixed)
+            turns: Array = np.arange(rows) + step if purpose == MASKS else np.full(rows, step)
+            return np.asarray(members[turns % spec.members])
         mask = bernoulli_mask(rows, width, keep, layer=layer, **key)
         return np.repeat(mask[:1], rows, axis=0) if kind == "shared" else mask
 

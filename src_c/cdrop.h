@@ -55,8 +55,17 @@ typedef enum { CDROP_SGD, CDROP_MOMENTUM, CDROP_NESTEROV, CDROP_ADAGRAD, CDROP_R
  *   CDROP_SHARED     as CDROP_BERNOULLI, but all rows of a step share one mask, so that products run on the kept units
  *                    alone, densely
  *   CDROP_CONCRETE   for hidden layers: by (1 - z) / keep, where z is a smooth step from 0 to 1, so that keep can be learned
- *                    by its gradient (Gal, Hron and Kendall 2017); see cdrop_optimizer */
-typedef enum { CDROP_BERNOULLI, CDROP_GAUSSIAN, CDROP_UNIFORM, CDROP_SHARED, CDROP_CONCRETE } cdrop_kind;
+ *                    by its gradient (Gal, Hron and Kendall 2017); see cdrop_optimizer
+ *   CDROP_MEMBERS    as CDROP_BERNOULLI, but there are only `members` masks, the same in all steps, which rows take in turn:
+ *                    an ensemble that shares weights (Masksembles: Durasov et al. 2021) */
+typedef enum {
+    CDROP_BERNOULLI,
+    CDROP_GAUSSIAN,
+    CDROP_UNIFORM,
+    CDROP_SHARED,
+    CDROP_CONCRETE,
+    CDROP_MEMBERS,
+} cdrop_kind;
 
 /* What a generator stream is for: streams of different purposes never meet. Any other number is free, too. */
 typedef enum {
@@ -229,6 +238,7 @@ typedef struct {
     const uint64_t *keep;        /* layers values: of the input, then of each hidden layer; none 0 */
     const int *varies;           /* layers values: whether cdrop_network_set_keep may change that one; NULL for none */
     const cdrop_kind *kinds;     /* layers values, as keep; NULL for CDROP_BERNOULLI everywhere */
+    size_t members;              /* masks of layers with CDROP_MEMBERS: at least 1; with none of those 0 */
     int scale_in_training;       /* 1: inverted dropout, kept units / keep; 0: classic, units * keep at test time.
                                     Gaussian and uniform noise has mean 1 in both cases. */
     cdrop_activation activation; /* of hidden layers; the last layer is linear */
@@ -381,7 +391,8 @@ typedef struct {
 } cdrop_uncertainty;
 
 /* The masks of layer l in pass t are those of cdrop_bernoulli_mask for (seed, t, CDROP_FOR_SAMPLES, l), whose row is
- * first_row + i for row i of the batch, or row 0 for all rows where they share their mask; likewise the noise is that of
+ * first_row + i for row i of the batch, or row 0 for all rows where they share their mask, or with CDROP_MEMBERS for all rows
+ * the mask of member t mod `members`; likewise the noise is that of
  * cdrop_noise. So a call may be cut into several, at multiples of 64. Or masks are given, and nothing else: masks[l]
  * has `passes` rows of cdrop_words(units[l]) words, of which row t is the mask of all rows in pass t, or is NULL where
  * nothing is dropped. Neither may leave all layers without dropout. */

@@ -89,6 +89,7 @@ cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d
     n->activation = d->activation;
     n->loss = d->loss;
     n->seed = d->seed;
+    n->members = d->members;
     n->scale_in_training = d->scale_in_training;
     n->layer = cdrop_take(&n->state, d->layers, sizeof *n->layer);
     for (size_t i = 0; i < d->layers && !n->state.failed; i++) {
@@ -183,6 +184,8 @@ static void take_training(cdrop_network *n, size_t i)
     l->slopes =
         l->kind == CDROP_CONCRETE ? cdrop_take(w, n->rows * n->layer[i - 1].out.panels, sizeof *l->slopes) : NULL;
     if (l->keep != CDROP_KEEP_ALL || l->varies) {
+        if (l->kind == CDROP_MEMBERS)
+            l->members = cdrop_take(w, n->members * l->words, sizeof *l->members);
         if (cdrop_drops(l))
             l->mask = cdrop_take(w, (l->kind == CDROP_SHARED ? 2 : n->rows) * l->words, sizeof *l->mask);
         else

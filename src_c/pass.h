@@ -27,11 +27,12 @@ typedef struct {
     double *squares;        /* sums of squares of 64 x 64 weights, for the L2 term */
     double *column_squares; /* by column, for max-norm; of hidden layers */
     /* the batch */
-    uint64_t *mask; /* of the input, where units of it are or may be dropped */
-    void *noise;    /* of the input, where it is or may be multiplied by noise: padded rows */
-    double *slopes; /* gradient by the logit of a learned rate, of each panel and row of the input */
-    uint64_t *live; /* of the input: which units were live */
-    size_t words;   /* of its masks */
+    uint64_t *mask;    /* of the input, where units of it are or may be dropped */
+    uint64_t *members; /* the masks that its rows take in turn, with CDROP_MEMBERS */
+    void *noise;       /* of the input, where it is or may be multiplied by noise: padded rows */
+    double *slopes;    /* gradient by the logit of a learned rate, of each panel and row of the input */
+    uint64_t *live;    /* of the input: which units were live */
+    size_t words;      /* of its masks */
     atomic_size_t live_count;
     /* share of the input that was live in the last step, and in the last prediction, which drops nothing */
     double density, predicted_density;
@@ -58,7 +59,10 @@ struct cdrop_kept {
 };
 
 /* Whether dropout on its input drops units, in contrast to noise, whose mean is 1. */
-static inline int cdrop_drops(const layer *l) { return l->kind == CDROP_BERNOULLI || l->kind == CDROP_SHARED; }
+static inline int cdrop_drops(const layer *l)
+{
+    return l->kind == CDROP_BERNOULLI || l->kind == CDROP_SHARED || l->kind == CDROP_MEMBERS;
+}
 
 /* Which units a shared mask keeps. `before` counts those in the blocks before each block, and last all of them. */
 typedef struct {
@@ -91,6 +95,7 @@ struct cdrop_network {
     cdrop_loss loss;
     double *loss_parameters; /* or NULL */
     uint64_t seed;
+    size_t members; /* see cdrop_design */
     cdrop_workspace state, batch, training;
     size_t rows, training_rows; /* capacity */
     int threads;                /* capacity of the scratch */
@@ -268,6 +273,9 @@ void cdrop_measure_density(const pass *s);
 
 /* The input of layer i where its products run without lists: a copy, or what needs none. */
 const cdrop_panels *cdrop_dense_input(const pass *s, size_t i);
+
+/* The masks of the first `count` members. */
+void cdrop_draw_members(uint64_t *masks, size_t count, const cdrop_network *n, size_t i);
 
 /* How the rows of the batch are listed. */
 cdrop_source cdrop_batch_source(const pass *s);

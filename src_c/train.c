@@ -343,6 +343,8 @@ static void choose_masks(const cdrop_network *n)
         const int whole = l->keep == CDROP_KEEP_ALL;
         n->masks[i] = whole || (i && l->kind == CDROP_SHARED) ? NULL : l->mask;
         n->noise[i] = whole ? NULL : l->noise;
+        if (n->masks[i] && l->kind == CDROP_MEMBERS)
+            cdrop_draw_members(l->members, n->members, n, i);
     }
 }
 

@@ -329,6 +329,7 @@ KERNELS = {
 }
 
 NO_RATE = [*NO_NUMBER[:-2], -0.1, 1.0, 1.5, NAN, INF, HUGE, 1 - 2.0**-34]
+NO_WIDTH = [1.5, "3", None, True, [3], NAN, 0, -1, 2**32, HUGE]
 SETTINGS = {
     "input_dropout": [*NO_RATE, np.ones(2), {}],
     "dropout": [
@@ -345,11 +346,11 @@ SETTINGS = {
     "scaling": NO_NAME,
     "seed": NO_KEY,
     "dropout_kind": [*NO_NAME, ["shared"], ["shared"] * 3, ["shared", "Shared"], ["shared", 1]],
-    "input_dropout_kind": [*NO_NAME, ["shared"]],
+    "input_dropout_kind": [*NO_NAME, ["shared"], "concrete"],
+    "members": NO_WIDTH,
     "dtype": NO_DTYPE,
     **BAD_THREADS,
 }
-NO_WIDTH = [1.5, "3", None, True, [3], NAN, 0, -1, 2**32, HUGE]
 MAKING = {
     "Network": Call(
         Network,

@@ -111,11 +111,13 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         "sort_quantiles": False,
         "dropout_kind": "bernoulli",
         "input_dropout_kind": "bernoulli",
+        "members": 8,
     }
     interrupt = "keep"
     scoring: Scoring = None
     dropout_kind: str | Iterable[str] = "bernoulli"
     input_dropout_kind = "bernoulli"
+    members = 8
     _doc_link_module = "cdrop"
     _doc_link_template = "{page}"
     _numeric = False
@@ -130,6 +132,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         input_dropout: float | Rate = 0.0,
         dropout_kind: str | Iterable[str] = "bernoulli",
         input_dropout_kind: str = "bernoulli",
+        members: int = 8,
         solver: str = "adam",
         alpha: float | Rate = 0.0001,
         max_norm: float | None = None,
@@ -161,6 +164,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.input_dropout = input_dropout
         self.dropout_kind = dropout_kind
         self.input_dropout_kind = input_dropout_kind
+        self.members = members
         self.solver = solver
         self.alpha = alpha
         self.max_norm = max_norm
@@ -681,6 +685,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             "input_dropout": dropping("input_dropout", settings["input_dropout"]),
             "dropout_kind": settings["dropout_kind"],
             "input_dropout_kind": settings["input_dropout_kind"],
+            "members": settings["members"],
             **{name: settings[name] for name in old._loss_settings},
         }
         if any(getattr(old, name) != value for name, value in now.items()):

@@ -194,6 +194,7 @@ def design(
         "input_dropout_kind": choice(
             "input_dropout_kind", estimator.input_dropout_kind, INPUT_KINDS
         ),
+        "members": whole_number("members", estimator.members, 1, 2**16 + 1),
         "activation": _ACTIVATIONS[activation],
         **loss,
         "initializer": "glorot",  # of the spread that MLPClassifier's has

@@ -60,10 +60,13 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
     input_dropout : float or Rate, default 0.0
         The same for the input.
     dropout_kind : str or sequence of str, default "bernoulli"
-        "bernoulli", "gaussian", "uniform" or "shared", for all hidden layers or for each: what dropout does, see
-        `cdrop.Network`.
+        "bernoulli", "gaussian", "uniform", "shared", "concrete" or "masksembles", for all hidden layers or for each:
+        what dropout does, see `cdrop.Network`. With "concrete" the rates are learned, from `dropout` on;
+        ``network_.dropout_`` has them.
     input_dropout_kind : str, default "bernoulli"
-        The same for the input.
+        The same for the input, without "concrete".
+    members : int, default 8
+        Number of masks of "masksembles".
     solver : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"}, default "adam"
         Update rule. "sgd" has `momentum`, Nesterov's unless `nesterovs_momentum` is False, and none where `momentum` is
         0, all as in MLPRegressor; "momentum" and "nesterov" say which whatever `nesterovs_momentum` is. There is no
@@ -235,6 +238,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         input_dropout: float | Rate = 0.0,
         dropout_kind: str | Iterable[str] = "bernoulli",
         input_dropout_kind: str = "bernoulli",
+        members: int = 8,
         solver: str = "adam",
         alpha: float | Rate = 0.0001,
         max_norm: float | None = None,
@@ -267,6 +271,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
             input_dropout=input_dropout,
             dropout_kind=dropout_kind,
             input_dropout_kind=input_dropout_kind,
+            members=members,
             solver=solver,
             alpha=alpha,
             max_norm=max_norm,
