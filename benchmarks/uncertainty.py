@@ -40,7 +40,7 @@ HEADINGS = {
 }
 UNSCALED = ("accuracy", "rmse")  # which a temperature does not change
 LOWER_IS_BETTER = ("nll", "brier", "ece", "interval score", "rmse")
-OTHERS = ("MC dropout", "last-layer MC", "ensemble", "no dropout")
+OTHERS = ("MC dropout", "last-layer MC", "masksembles", "ensemble", "no dropout")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -92,13 +92,14 @@ def _own(plain: dict[str, Any]) -> dict[str, Any]:
 
 def columns(metric: str) -> list[str]:
     """Return the methods that a metric's table has after the plain network."""
-    scaled = () if metric in UNSCALED or "auroc" in metric else ("plain", *OTHERS[:3])
+    scaled = () if metric in UNSCALED or "auroc" in metric else ("plain", *OTHERS[:-1])
     return [*OTHERS, *(name + SCALED for name in scaled)]
 
 
 def summary(results: dict[str, UncertaintyResult]) -> Iterator[str]:
     """Yield the table of how many sets each method wins."""
-    pairs = [(name, "plain") for name in OTHERS] + [("ensemble", "MC dropout")]
+    pairs = [(name, "plain") for name in OTHERS]
+    pairs += [("masksembles", "MC dropout"), ("ensemble", "MC dropout")]
     yield f"| | {' | '.join(f'{first} against {second}' for first, second in pairs)} |"
     yield f"| --- |{' --- |' * len(pairs)}"
     for metric, heading in HEADINGS.items():
