@@ -7,24 +7,18 @@ python -m benchmarks.evidence --json out.json --into docs/kinds.md    writes the
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.ten_tables import TABLES, read
-from cdrop._files import write_atomically
+from benchmarks.ten_tables import TABLES, run
 from cdrop.datasets import Table
-from cdrop.experiments import machine, paired_experiment
+from cdrop.experiments import paired_experiment
 from cdrop.experiments.advice import default_arms
 from cdrop.rates import from_text
 
-BEGIN, END = "<!-- measured: python -m benchmarks.evidence -->", "<!-- end -->"
 NONE = "no dropout"
 KINDS = ("bernoulli", "gaussian", "uniform", "shared", "concrete")
 SCHEDULES = ("early:0.3", "flatcos")
@@ -48,13 +42,13 @@ def arms_of(table: Table) -> dict[str, list[dict[str, Any]]]:
     return made
 
 
-def compare(table: Table, repeats: int, seed: int) -> dict[str, Any]:
+def measure(table: Table, repeats: int, seed: int) -> dict[str, Any]:
     """Run the arms on a table; return means, differences to no dropout, chosen rates and seconds."""
     arms = arms_of(table)
     result = paired_experiment(
         arms, table, repeats=repeats, seed=seed, test_size=TEST_SIZE, threads=1
     )
-    found: dict[str, Any] = {"rows": len(table.y), "metric": result.metric.name, "arms": {}}
+    found: dict[str, Any] = {"metric": result.metric.name, "arms": {}}
     for name, arm in result.arms.items():
         rates = [str(arms[name][i].get("dropout", 0.0)) for i in arm.chosen]
         found["arms"][name] = {
@@ -72,28 +66,13 @@ def compare(table: Table, repeats: int, seed: int) -> dict[str, Any]:
             "high": high,
             "verdict": contrast.verdict,
         }
+    print("\n".join(lines_of(found)), flush=True)
     return found
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the tables that the record lacks, and save it after each."""
-    record: dict[str, Any] = {"results": {}, "repeats": options.repeats}
-    if options.json.exists():
-        record = json.loads(options.json.read_text(encoding="utf-8"))
-    for name in options.only or TABLES:
-        if name in record["results"]:
-            continue
-        record["results"][name] = compare(read(name), options.repeats, options.seed)
-        record |= {"cpu": machine.describe(1)["cpu"], "date": f"{datetime.now(UTC):%Y-%m-%d}"}
-        text = json.dumps(record, indent=1)
-        write_atomically(options.json, lambda f, text=text: f.write(text.encode()))
-        print("\n".join(lines_of(name, record["results"][name])), flush=True)
-    return record
-
-
-def lines_of(name: str, found: dict[str, Any]) -> Iterator[str]:
+def lines_of(found: dict[str, Any]) -> Iterator[str]:
     """Yield a table's results for the terminal."""
-    yield f"{name}: {found['rows']} rows, {found['metric']}"
+    yield f"  {found['metric']}"
     for arm, one in found["arms"].items():
         yield f"  {arm:12} {one['mean']:.4f} {cell(one):>24} {one['seconds']:.2f} s {one['chosen']}"
 
@@ -145,28 +124,5 @@ def rate_of(text: str) -> str:
     return text.partition("value=")[2].partition(",")[0].rstrip(")") or text
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing; write the tables into a page."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.evidence", description=(__doc__ or "").partition("\n")[0]
-    )
-    add = parser.add_argument
-    add("--json", type=Path, required=True, metavar="FILE", help="file of the results")
-    add("--only", nargs="+", choices=TABLES, metavar="NAME", help="tables to run (default: all)")
-    add("--repeats", type=int, default=10, metavar="N", help="repeats of each table (default: 10)")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the first repeat (default: 0)")
-    add("--into", type=Path, metavar="FILE", help="page whose tables are replaced")
-    options = parser.parse_args(arguments)
-    record = run(options)
-    if options.into:
-        before, begin, rest = options.into.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        if not begin or END not in rest:
-            raise SystemExit(f"{options.into} lacks {BEGIN} or {END}; expected both")
-        text = "\n".join([before + begin, "", *page(record), "", END + after])
-        write_atomically(options.into, lambda f: f.write(text.encode()))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("benchmarks.evidence", __doc__, measure, page, repeats=10))

@@ -7,25 +7,18 @@ python -m benchmarks.uncertainty --json out.json --into docs/uncertainty.md    w
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from benchmarks.ten_tables import TABLES, read
-from cdrop._files import write_atomically
-from cdrop.experiments import machine
+from benchmarks.ten_tables import TABLES, run
+from cdrop.datasets import Table
 from cdrop.experiments.uncertainty import (
     METHODS,
     SCALED,
     UncertaintyResult,
     compare_uncertainty,
 )
-
-BEGIN, END = "<!-- measured: python -m benchmarks.uncertainty -->", "<!-- end -->"
 
 HEADINGS = {
     "nll": "Negative log-likelihood (lower is better)",
@@ -43,25 +36,11 @@ LOWER_IS_BETTER = ("nll", "brier", "ece", "interval score", "rmse")
 OTHERS = ("MC dropout", "last-layer MC", "masksembles", "ensemble", "no dropout")
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the tables that the record lacks, and save it after each."""
-    record: dict[str, Any] = {"results": {}}
-    if options.json.exists():
-        record = json.loads(options.json.read_text(encoding="utf-8"))
-    for name in options.only or TABLES:
-        if name in record["results"]:
-            continue
-        table = read(name)
-        result = compare_uncertainty(table, repeats=options.repeats, seed=options.seed, threads=1)
-        record["results"][name] = {"rows": len(table.y), **result.to_dict()}
-        record |= {"cpu": machine.describe(1)["cpu"], "date": f"{datetime.now(UTC):%Y-%m-%d}"}
-        _save(options.json, json.dumps(record))
-        print(f"{name}: {result.seconds:.0f} s\n{result}", flush=True)
-    return record
-
-
-def _save(path: Path, text: str) -> None:
-    write_atomically(path, lambda f: f.write(text.encode()))
+def measure(table: Table, repeats: int, seed: int) -> dict[str, Any]:
+    """Compare the methods on a table."""
+    result = compare_uncertainty(table, repeats=repeats, seed=seed, threads=1)
+    print(f"{result}\n{result.seconds:.0f} s", flush=True)
+    return result.to_dict()
 
 
 # ---- Tables of the page ---------------------------------------------------------------------------------------------
@@ -170,28 +149,5 @@ def settings(results: dict[str, UncertaintyResult], known: dict[str, Any]) -> It
         yield f"| {name} | {known[name]['rows']:,} | {result.task} | {rates} | {scales} |"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing; write the tables into a page."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.uncertainty", description=(__doc__ or "").partition("\n")[0]
-    )
-    add = parser.add_argument
-    add("--json", type=Path, required=True, metavar="FILE", help="file of the results")
-    add("--only", nargs="+", choices=TABLES, metavar="NAME", help="tables to run (default: all)")
-    add("--repeats", type=int, default=20, metavar="N", help="repeats of each table (default: 20)")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the first repeat (default: 0)")
-    add("--into", type=Path, metavar="FILE", help="page whose tables are replaced")
-    options = parser.parse_args(arguments)
-    record = run(options)
-    if options.into:
-        before, begin, rest = options.into.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        if not begin or END not in rest:
-            raise SystemExit(f"{options.into} lacks {BEGIN} or {END}; expected both")
-        text = "\n".join([before + begin, "", *page(record), "", END + after])
-        _save(options.into, text)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("benchmarks.uncertainty", __doc__, measure, page, repeats=20))
