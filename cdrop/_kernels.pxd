@@ -111,6 +111,8 @@ cdef extern from "cdrop.h" nogil:
         cdrop_truth truth
         const cdrop_kept *kept
         size_t number
+        size_t samples
+        double consistency
 
     ctypedef struct cdrop_uncertainty:
         void *mean
@@ -169,7 +171,7 @@ cdef extern from "cdrop.h" nogil:
     void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias)
     void cdrop_network_set_background(cdrop_network *network, const void *background)
     void cdrop_network_set_keep(cdrop_network *network, const uint64_t *keep)
-    cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, int threads)
+    cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, size_t samples, int threads)
     cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const cdrop_batch *all, size_t size,
                                     int by_unit, int threads)
     void cdrop_kept_free(cdrop_kept *kept)

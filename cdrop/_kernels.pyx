@@ -787,13 +787,14 @@ cdef class Engine:
         finally:
             self.lock.give()
 
-    def reserve(self, size_t rows, int threads):
-        """Take the memory of steps on up to `rows` rows, so that no later step of that size can lack it."""
+    def reserve(self, size_t rows, int threads, size_t samples=1):
+        """Take the memory of steps on up to `rows` rows, with up to `samples` masks each, so that no later step of that
+        size can lack it."""
         cdef cdrop_status status
         self.lock.take()
         try:
             with nogil:
-                status = cdrop_network_reserve(self.network, rows, threads)
+                status = cdrop_network_reserve(self.network, rows, samples, threads)
         finally:
             self.lock.give()
         _raise_on(status)
@@ -821,7 +822,7 @@ cdef class Engine:
 
     def step(self, Rows data not None, rows, constants, double max_norm, dict state not None, dict was not None,
              dict new not None, int threads, KeptBatches kept=None, size_t number=0, keep=None, learned=None,
-             double entropy=0):
+             double entropy=0, size_t samples=1, double consistency=0.0):
         """Make one training step on `rows` of the data, None for all; return the loss, or None if a name in `was`
         stands for another object in `state` by now. Weights, the history's losses and the names of `new` change at
         once, and with them the probabilities of keeping, an array of uint64, if `keep` is not None, and the array
@@ -829,7 +830,8 @@ cdef class Engine:
 
         FloatingPointError has four arguments: the number of the step; the loss (if it is not finite, nothing has
         changed); the first layer with numbers that are not finite, or the number of layers; and whether they are in its
-        weights. `max_norm` 0 means no limit. With `kept`, the rows are its minibatch `number`."""
+        weights. `max_norm` 0 means no limit. With `kept`, the rows are its minibatch `number`. `samples` and
+        `consistency` are described in cdrop.h."""
         cdef cdrop_batch batch = data.batch
         cdef cdrop_optimizer o = _optimizer(constants)
         cdef cdrop_status status
@@ -844,6 +846,7 @@ cdef class Engine:
         o.max_norm = max_norm
         o.learned = <cdrop_learned_rate *>_address(learned)
         o.entropy = entropy
+        batch.samples, batch.consistency = samples, consistency
         if rows is not None:
             batch.rows = _integers(rows)
             batch.n = rows.shape[0]

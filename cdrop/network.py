@@ -411,6 +411,8 @@ class Network:
         l2: float | Rate = 0.0,
         share_l2: bool = False,
         max_norm: float | None = None,
+        mask_samples: int = 1,
+        consistency: float = 0.0,
         batch_size: int = 256,
         iterations: int | None = None,
         epochs: int | None = None,
@@ -449,6 +451,13 @@ class Network:
         max_norm : float, optional
             At least 1e-150: limit of the Euclidean norm of a hidden unit's incoming weights (max-norm, often 3 to 4
             with dropout). After each update, weights with a larger norm are scaled to it. Default: no limit.
+        mask_samples : int, default 1
+            Number of masks for each row of a minibatch, up to 1,024: the loss is the mean over them (multi-sample
+            dropout, Inoue 2019). The layers below the first one with dropout are computed once for all masks. Above 1,
+            the network must have dropout, not of the kind "shared".
+        consistency : float, default 0.0
+            At least 0, for the cross-entropies and ``mask_samples=2``: weight of a term that makes the predictions
+            under the two masks of a row agree (R-Drop, Liang et al. 2021). See Notes.
         batch_size : int, default 256
         iterations : int, optional
             Number of minibatches: the rows are shuffled once and cut into fixed minibatches, and each iteration draws
@@ -514,15 +523,27 @@ class Network:
         Callbacks are called again for the steps after the checkpoint; see `cdrop.callbacks.Callback.state_dict`.
         `cdrop.load` reads the network from the file.
 
+        With p and q the probabilities of a row under its two masks, `consistency` adds
+        ``consistency * (KL(p || q) + KL(q || p)) / 2`` to the row's loss; with several labels, the sum over them. The
+        other part of the loss is the mean over the two masks, as in the authors' code. In their paper's equation 4 it
+        is the sum, so `consistency` is half of the paper's alpha.
+
         Do not fit with a checkpoint in a daemon thread that may still run when the interpreter exits: Python ends such
         threads wherever they are, and within safetensors that aborts the process (SIGABRT). The checkpoint stays whole.
 
         References
         ----------
         Srivastava et al., "Dropout", JMLR 15 (2014), section 5.1: training, and max-norm.
+
+        Inoue, "Multi-sample dropout for accelerated training and better generalization", arXiv:1905.09788 (2019).
+
+        Liang et al., "R-Drop: regularized dropout for neural networks", NeurIPS 2021, section 2.
         """
         data = self._training_data(X, y, sample_weight)
-        hyper = _training.checked_hyper(optimizer, learning_rate, l2, max_norm, share_l2)
+        hyper = _training.checked_hyper(
+            optimizer, learning_rate, l2, max_norm, share_l2, mask_samples, consistency
+        )
+        _training.check_masks(self, hyper)
         batch_size = whole_number("batch_size", batch_size, 1, 2**48)
         callbacks = check_callbacks(callbacks, self)
         chosen = None if rows is None else row_numbers("rows", rows, len(data.x))
@@ -590,6 +611,8 @@ class Network:
         l2: float | Rate = 0.0,
         share_l2: bool = False,
         max_norm: float | None = None,
+        mask_samples: int = 1,
+        consistency: float = 0.0,
     ) -> float:
         """Make one update, with the given rows as the minibatch.
 
@@ -606,11 +629,14 @@ class Network:
             See `fit`.
         """
         data = self._training_data(X, y, sample_weight)
-        hyper = _training.checked_hyper(optimizer, learning_rate, l2, max_norm, share_l2)
+        hyper = _training.checked_hyper(
+            optimizer, learning_rate, l2, max_norm, share_l2, mask_samples, consistency
+        )
+        _training.check_masks(self, hyper)
         _training.check_no_epochs(hyper, None)
         moment = Moment(self.history.iterations)
         hyper.at(moment), self._rates_in(moment)  # raise before anything changes
-        self._engine.reserve(len(data.x), self.threads or 0)
+        self._engine.reserve(len(data.x), self.threads or 0, hyper.mask_samples)
         new = {"_under_way": None, "_one_column": self._is_one_column(y)}
         _training.use(self, hyper, new, None)
         return _training.step(self, data, Minibatch(), hyper, moment)

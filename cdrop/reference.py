@@ -693,6 +693,63 @@ LOSSES: dict[str, Callable[..., tuple[float, Array]]] = {
 }
 
 
+def divergence(
+    logits: ArrayLike,
+    sample_weight: ArrayLike | None = None,
+    *,
+    loss: str = "softmax_cross_entropy",
+) -> tuple[float, Array]:
+    """Return the weighted mean over pairs of rows of their symmetric divergence, and gradient.
+
+    Rows 0 and 1 are a pair, rows 2 and 3, and so on. With p and q the probabilities that the loss
+    makes of their logits, a pair's divergence is ``(KL(p || q) + KL(q || p)) / 2``; of the sigmoid
+    the sum of that over the outputs, each a distribution of two values. ``sample_weight`` has the
+    same weight for both rows of a pair.
+
+    Parameters
+    ----------
+    logits : array (2 * pairs, outputs)
+    sample_weight : array (2 * pairs,), optional
+    loss : {"softmax_cross_entropy", "sigmoid_cross_entropy"}
+
+    Returns
+    -------
+    divergence : float
+    dlogits : array (2 * pairs, outputs)
+
+    References
+    ----------
+    Liang et al., "R-Drop: regularized dropout for neural networks", NeurIPS 2021, section 2.
+
+    Examples
+    --------
+    >>> divergence(np.array([[1.0, 0.0], [1.0, 0.0]]))
+    (0.0, array([[0., 0.],
+           [0., 0.]]))
+    """
+    choice("loss", loss, ("softmax_cross_entropy", "sigmoid_cross_entropy"))
+    z = check_some("logits", float_array("logits", logits, 2)).astype(np.float64)
+    if len(z) % 2:
+        raise ValueError(f"logits has {len(z)} rows; expected an even number, in pairs")
+    if loss == "sigmoid_cross_entropy":  # the logits z and 0 have its two probabilities
+        z = np.stack([z, np.zeros_like(z)], axis=-1)
+    z = z - z.max(axis=-1, keepdims=True)
+    log_p = z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
+    p, log_ratio = np.exp(log_p), log_p[::2] - log_p[1::2]
+    each = 0.5 * (p[::2] - p[1::2]) * log_ratio
+    slope = np.empty_like(p)
+    for first, ratio in ((0, log_ratio), (1, -log_ratio)):
+        own, other = p[first::2], p[1 - first :: 2]
+        slope[first::2] = 0.5 * (
+            own - other + own * (ratio - (own * ratio).sum(axis=-1, keepdims=True))
+        )
+    if loss == "sigmoid_cross_entropy":
+        each, slope = each.sum(axis=-1), slope[..., 0]
+    gradient = slope.astype(np.asarray(logits).dtype)
+    value, _ = _weighted_mean(np.repeat(each.sum(axis=-1), 2), gradient, sample_weight)
+    return value, 2 * _weighted_mean(np.zeros(len(slope)), gradient, sample_weight)[1]
+
+
 # ---- Updates -------------------------------------------------------------------------------
 
 
@@ -1179,13 +1236,15 @@ def loss_and_gradients(
     *,
     masks: Sequence[Array | None],
     sample_weight: ArrayLike | None = None,
+    consistency: float = 0.0,
 ) -> tuple[float, Params]:
     """Return the data loss of one batch under ``masks`` and its gradients by weights and biases.
 
-    Parameters are those of `forward` and `train_step`; the L2 term is in neither result.
+    Parameters are those of `forward` and `train_step`; the L2 term is in neither result. With
+    ``consistency``, rows 0 and 1, 2 and 3, ... are pairs, as `divergence` takes them.
     """
     outputs = forward(params, x, spec, masks=masks)
-    loss, dout = LOSSES[spec.loss](outputs[-1], y, sample_weight, **spec.loss_settings)
+    loss, dout = _objective(outputs[-1], y, spec, sample_weight, consistency)
     scales = spec.scales(training=True)
     dweights: list[Array] = []
     dbiases: list[Array] = []
@@ -1203,6 +1262,17 @@ def loss_and_gradients(
     return loss, (dweights, dbiases)
 
 
+def _objective(
+    outputs: Array, y: ArrayLike, spec: NetworkSpec, weights: ArrayLike | None, consistency: float
+) -> tuple[float, Array]:
+    """Return the loss with the divergence of pairs of rows, and its gradient by the outputs."""
+    loss, dout = LOSSES[spec.loss](outputs, y, weights, **spec.loss_settings)
+    if consistency:
+        term, by_outputs = divergence(outputs, weights, loss=spec.loss)
+        loss, dout = loss + consistency * term, dout + consistency * by_outputs
+    return loss, dout
+
+
 def rate_gradients(
     params: Params,
     x: ArrayLike,
@@ -1213,6 +1283,7 @@ def rate_gradients(
     l2: float = 0.0,
     entropy: float = 0.0,
     sample_weight: ArrayLike | None = None,
+    consistency: float = 0.0,
 ) -> dict[int, float]:
     """Return the gradients of the objective by the logits of the rates of "concrete" layers.
 
@@ -1226,7 +1297,7 @@ def rate_gradients(
     Gal, Hron and Kendall, "Concrete dropout", NeurIPS 2017, equations 3 to 5.
     """
     outputs = forward(params, x, spec, masks=masks)
-    _, dout = LOSSES[spec.loss](outputs[-1], y, sample_weight, **spec.loss_settings)
+    _, dout = _objective(outputs[-1], y, spec, sample_weight, consistency)
     scales, slopes = spec.scales(training=True), {}
     for layer in reversed(range(1, len(scales))):
         weight, activated, noise = params[0][layer], outputs[layer], masks[layer]
@@ -1287,6 +1358,8 @@ def train_step(
     masks: Sequence[Array | None] | None = None,
     learned: LearnedRates | None = None,
     entropy: float = 0.0,
+    mask_samples: int = 1,
+    consistency: float = 0.0,
     **hyper: float,
 ) -> float:
     """Train on one batch, in place: draw masks, run forward, run the gradients, update, limit.
@@ -1309,7 +1382,11 @@ def train_step(
         `limit_norms` of the updated weights of every layer but the last: of the hidden units.
     sample_weight : array (rows,), optional
     masks : list of packed masks, noise or None, optional
-        Used instead of ``keyed_masks(spec, rows, step)``.
+        Used instead of ``keyed_masks(spec, rows * mask_samples, step)``.
+    mask_samples : int
+        Every row is used that often, each time with the next mask.
+    consistency : float
+        Weight of the `divergence` of the two predictions of each row, where ``mask_samples`` is 2.
     learned : LearnedRates, optional
         Rates of the "concrete" layers, instead of the spec's; updated in place.
     entropy : float
@@ -1328,15 +1405,18 @@ def train_step(
 
     References
     ----------
-    Srivastava et al. 2014, section 5.1. Gal, Hron and Kendall, "Concrete dropout", 2017.
+    Srivastava et al. 2014, section 5.1; Inoue 2019; Liang et al. 2021, section 2; Gal, Hron and
+    Kendall, "Concrete dropout", 2017.
     """
     if max_norm is not None:
         max_norm = norm_limit("max_norm", max_norm)
     learned = LearnedRates({}) if learned is None else learned
     spec = learned.applied_to(spec)
+    x, y = (np.repeat(np.asarray(rows), mask_samples, axis=0) for rows in (x, y))
+    weights = None if sample_weight is None else np.repeat(np.asarray(sample_weight), mask_samples)
     if masks is None:
-        masks = keyed_masks(spec, len(np.asarray(x)), step)
-    data: dict[str, Any] = {"masks": masks, "sample_weight": sample_weight}
+        masks = keyed_masks(spec, len(x), step)
+    data: dict[str, Any] = {"masks": masks, "sample_weight": weights, "consistency": consistency}
     loss, gradients = loss_and_gradients(params, x, y, spec, **data)
     l2s = spec.l2_by_layer(l2)
     loss += sum(0.5 * own * float(np.sum(w * w)) for own, w in zip(l2s, params[0], strict=True))

@@ -265,6 +265,8 @@ typedef struct {
     cdrop_truth truth;
     const cdrop_kept *kept; /* lists made of these rows, or NULL */
     size_t number;          /* of a step: which of their minibatches this is */
+    size_t samples;         /* of a step: masks for each row, where more than 1 */
+    double consistency;     /* of a step with 2 samples, and a cross-entropy: see cdrop_network_step */
 } cdrop_batch;
 
 cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *design);
@@ -282,8 +284,9 @@ void cdrop_network_set_background(cdrop_network *network, const void *background
 /* Keep probabilities of later steps and samples: layers values, none 0. Only those that vary may differ from the design. */
 void cdrop_network_set_keep(cdrop_network *network, const uint64_t *keep);
 
-/* Takes the memory of steps on up to `rows` rows, so that those find it there. CDROP_NO_MEMORY changes nothing. */
-cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, int threads);
+/* Takes the memory of steps on up to `rows` rows with up to `samples` masks each, so that those find it there.
+ * CDROP_NO_MEMORY changes nothing. */
+cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, size_t samples, int threads);
 
 /* The lists of minibatches that come again: the i-th has rows [i * size, (i + 1) * size) of the batch `all`, of which
  * only the input counts. *kept stays NULL where they cannot help, would take more memory than those rows themselves or
@@ -298,7 +301,18 @@ void cdrop_kept_free(cdrop_kept *kept);
  * layer's weights where the optimiser has a max_norm. *loss is the batch's mean loss plus
  * l2 / 2 times the sum of squares of the weights before the update. CDROP_NOT_FINITE leaves everything as it was;
  * CDROP_DIVERGED tells of an update that was made.
- * Memory is taken at the first step, and when n or threads grow. threads 0 means cdrop_get_num_threads(). */
+ *
+ * With `samples` M of the batch above 1, each row is trained under M masks, and the loss is the mean over them (multi-sample
+ * dropout: Inoue 2019): a step on M copies of each row, of which copy m of row r has the mask of row r M + m. What lies
+ * below the first layer that is dropped out runs once for all copies. No layer may be CDROP_SHARED. Where M is 2, and p and
+ * q are what a row's copies predict, the loss of the row has one more term (R-Drop: Liang et al. 2021; by the authors'
+ * code, whose weight of it is half of that in their paper's equation 4):
+ *
+ *   consistency (KL(p | q) + KL(q | p)) / 2
+ *
+ * with a softmax; with a sigmoid the sum of that over the outputs.
+ *
+ * Memory is taken at the first step, and when n, samples or threads grow. threads 0 means cdrop_get_num_threads(). */
 cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
                                 uint64_t step, int threads, double *loss);
 

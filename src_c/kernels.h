@@ -183,6 +183,10 @@ typedef struct {
     /* The target of output i is targets[i * step]; without quantiles the loss is the absolute error. */
     double (*pinball_row)(void *doutputs, const void *outputs, const void *targets, size_t step, size_t n,
                           double factor, const double *quantiles);
+    /* (KL(p | q) + KL(q | p)) / 2 of the probabilities p and q of two rows with the logits a and b; `factor` times its
+     * gradients are added to da and db. `apart`: each output is a distribution, with the sigmoid, and the result their sum. */
+    double (*divergence)(void *da, void *db, const void *a, const void *b, const void *p, const void *q, size_t n,
+                         double factor, int apart);
     /* Probabilities of one row; may be in place. */
     void (*softmax)(void *out, const void *logits, size_t n);
     /* x[i] = exp(x[i]). */

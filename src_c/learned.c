@@ -26,21 +26,28 @@ void cdrop_begin_learning(const pass *s, double entropy)
             s->n->rate_gradients[i] = prior_gradient(s, &s->n->layer[i], entropy);
 }
 
-void cdrop_note_slopes(const pass *s, size_t p, size_t l0, size_t l1, const cdrop_gate *gate)
+void cdrop_note_slopes(const pass *s, size_t p, size_t l0, size_t l1)
 {
     const cdrop_kernels *k = s->n->k;
-    const layer *l = &s->layer[s->index], *below = l - 1;
-    k->rate_slopes(l->slopes + p * s->batch->n + l0, cdrop_panel_at(&below->delta, k, p, l0),
-                   cdrop_panel_pitch(&below->delta, p), cdrop_panel_at(&below->out, k, p, l0),
-                   cdrop_panel_pitch(&below->out, p), cdrop_min(k->panel, l->n_in - p * k->panel), l1 - l0, gate,
-                   keep_of(l));
+    const layer *l = &s->layer[s->index];
+    const cdrop_panels *a = &s->layer[s->index - 1].out;
+    const int copied = cdrop_is_copied(s, s->index);
+    const cdrop_panels delta = copied ? cdrop_copied_delta(s) : s->layer[s->index - 1].delta;
+    const size_t lines = copied ? 1 : l1 - l0; /* at once: each copy has its row's activations */
+    for (size_t line = l0; line < l1; line += lines) {
+        const cdrop_gate gate = cdrop_gate_of(s, p, line);
+        const size_t row = copied ? (size_t)s->copies->of[line] : line;
+        k->rate_slopes(l->slopes + p * cdrop_rows_of(s, s->index) + line, cdrop_panel_at(&delta, k, p, line),
+                       cdrop_panel_pitch(&delta, p), cdrop_panel_at(a, k, p, row), cdrop_panel_pitch(a, p),
+                       cdrop_min(k->panel, l->n_in - p * k->panel), lines, &gate, keep_of(l));
+    }
 }
 
 /* The gradient by the logit of a whole step. */
 static double rate_gradient(const pass *s, size_t i)
 {
     double sum = s->n->rate_gradients[i];
-    const size_t slopes = s->noise[i] ? s->batch->n * s->n->layer[i - 1].out.panels : 0;
+    const size_t slopes = s->noise[i] ? cdrop_rows_of(s, i) * s->n->layer[i - 1].out.panels : 0;
     for (size_t j = 0; j < slopes; j++)
         sum += s->n->layer[i].slopes[j];
     return sum;

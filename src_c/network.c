@@ -199,11 +199,13 @@ static void take_training(cdrop_network *n, size_t i)
         i + 1 < n->layers ? cdrop_take_panels(w, n->k, n->rows, l->n_out) : cdrop_take_rows(w, n->k, n->rows, l->n_out);
 }
 
-cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, int threads)
+cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, size_t samples, int threads)
 {
+    if (samples > 1)
+        rows *= samples;
     if (cdrop_reserve_forward(n, rows) != CDROP_OK)
         return CDROP_NO_MEMORY;
-    if (n->training_rows >= rows && n->threads >= threads)
+    if (n->training_rows >= rows && n->threads >= threads && (samples < 2 || n->copies.of))
         return CDROP_OK;
     /* Released before more is taken, so that memory does not double; a failure leaves a network that can take it
      * again. */
@@ -215,6 +217,9 @@ cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, int threads)
         take_training(n, i);
     cdrop_take_thinned(n);
     n->rate_gradients = cdrop_take(&n->training, n->layers, sizeof *n->rate_gradients);
+    n->copies = (row_copies){.rows = 0};
+    if (samples > 1)
+        cdrop_take_copies(n, threads);
     n->row_loss = cdrop_take(&n->training, n->rows, sizeof *n->row_loss);
     n->claims = cdrop_take(&n->training, n->layers * CDROP_LOOPS * (size_t)threads, sizeof *n->claims);
     n->scratch = cdrop_take(&n->training, (size_t)threads * cdrop_scratch_size(n->k), n->k->size);
@@ -227,9 +232,9 @@ cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, int threads)
     return CDROP_OK;
 }
 
-cdrop_status cdrop_network_reserve(cdrop_network *n, size_t rows, int threads)
+cdrop_status cdrop_network_reserve(cdrop_network *n, size_t rows, size_t samples, int threads)
 {
-    return cdrop_reserve_training(n, rows, cdrop_threads_for(n, rows, threads));
+    return cdrop_reserve_training(n, rows, samples, cdrop_threads_for(n, rows * (samples ? samples : 1), threads));
 }
 
 /* ---- Timing ---- */

@@ -82,6 +82,17 @@ typedef struct {
     void *bias_gradient;   /* biases */
 } thinned_part;
 
+/* Copies of a step's rows, each under a mask of its own: see repeated.c. */
+typedef struct {
+    size_t rows;        /* copies of all rows, in the last step; 0 where it had no use for them */
+    size_t samples;     /* of each row */
+    size_t from;        /* the first layer that runs on them; those below run on the rows themselves */
+    int64_t *of, *data; /* which row of the batch, and of the data, a copy is of */
+    cdrop_panels delta; /* of each copy: gradient by the input of layer `from` */
+    uint64_t *live;     /* of each row: which units were live in any copy */
+    char *scratch;      /* for each thread: probabilities of two copies */
+} row_copies;
+
 struct cdrop_network {
     const cdrop_kernels *k;
     size_t layers;
@@ -91,6 +102,7 @@ struct cdrop_network {
     uint64_t thinned_step;  /* for which the thinned weights have been copied already, or 0 */
     uint64_t *thinned_keep; /* by whose masks */
     const layer *used;      /* the layers as the last step ran them */
+    row_copies copies;
     cdrop_activation activation;
     cdrop_loss loss;
     double *loss_parameters; /* or NULL */
@@ -123,7 +135,8 @@ typedef struct {
     cdrop_network *n;
     layer *layer; /* those of the network, or the thinned ones */
     const cdrop_batch *batch;
-    const kept_batch *kept; /* its lists, or NULL if they must be made */
+    const kept_batch *kept;   /* its lists, or NULL if they must be made */
+    const row_copies *copies; /* of its rows, or NULL */
     /* Dropout: NULL for none. Masks are drawn by their key, or given: then row `step` of them is every row's. */
     uint64_t *const *masks;
     void *const *noise; /* NULL if no layer has any */
@@ -136,6 +149,8 @@ typedef struct {
     int training;
     cdrop_epilogue finish_outputs; /* what follows the last layer's product; NULL for nothing */
     cdrop_loss_rows loss;
+    double consistency;
+    char *two_rows; /* this thread's room for two rows of outputs, where there is consistency */
     double *total;
     cdrop_status *status;
     cdrop_stopwatch *watch; /* this thread's, or NULL */
@@ -152,6 +167,13 @@ typedef struct {
 /* Whether the first layer's products run on differences from the background. Not for sparse rows: their difference
  * from it would have no zeros. */
 static inline int cdrop_shifted(const pass *s) { return s->n->has_background && !s->batch->indptr; }
+
+/* Rows that the products of layer i run on; those of the outputs. */
+static inline size_t cdrop_rows_of(const pass *s, size_t i)
+{
+    return s->copies && i >= s->copies->from ? s->copies->rows : s->batch->n;
+}
+static inline size_t cdrop_output_rows(const pass *s) { return cdrop_rows_of(s, s->n->layers); }
 
 /* The loops of a step that its team divides as it goes: the products of each layer. */
 typedef enum { CDROP_LOOP_FORWARD, CDROP_LOOP_GRADIENT, CDROP_LOOP_UPDATE, CDROP_LOOPS } cdrop_step_loop;
@@ -198,8 +220,8 @@ double cdrop_begin_watches(const cdrop_network *n);
 void cdrop_take_watch(pass *s, cdrop_team team);
 void cdrop_end_watches(const pass *s);
 
-/* Memory for steps on up to `rows` rows and by up to `threads` threads. */
-cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, int threads);
+/* Memory for steps on up to `rows` rows with up to `samples` masks each and by up to `threads` threads. */
+cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, size_t samples, int threads);
 
 /* Elements from row to row of the noise of a layer with `units` inputs: not a multiple of 4 kB. */
 static inline size_t cdrop_noise_pitch(size_t units) { return cdrop_pad(units) + CDROP_LANES; }
@@ -242,10 +264,34 @@ static inline double cdrop_l2_of(const pass *s, const layer *l)
  * the gradient by the noisy input of layer s->index is in the cache, that of lines [l0, l1) of panel p; and after a step that
  * has updated the weights, the update of the rates. */
 void cdrop_begin_learning(const pass *s, double entropy);
-void cdrop_note_slopes(const pass *s, size_t p, size_t l0, size_t l1, const cdrop_gate *gate);
+void cdrop_note_slopes(const pass *s, size_t p, size_t l0, size_t l1);
 void cdrop_learn_rates(const pass *s, cdrop_learned_rate *learned);
 
+/* ---- repeated.c ---- */
+
+/* Memory for the copies of up to n->rows rows in all, in the workspace of training. */
+void cdrop_take_copies(cdrop_network *n, int threads);
+
+/* The copies of a step, whose masks have been chosen; NULL where each row has one mask, or nothing is dropped. */
+const row_copies *cdrop_repeat_rows(cdrop_network *n, const cdrop_batch *batch);
+
+/* Whether layer i's input are copies of the rows below, so that the gradient by it must be added up. */
+static inline int cdrop_is_copied(const pass *s, size_t i) { return i && s->copies && i == s->copies->from; }
+
+/* Where that gradient goes, copy by copy; what follows it, block by block; and when all threads have got there, the sums:
+ * the gradient by the pre-activations of the layer below, this thread's part. */
+cdrop_panels cdrop_copied_delta(const pass *s);
+void cdrop_gate_copies(void *context, size_t p, size_t l0, size_t l1);
+void cdrop_sum_copies(const pass *s, cdrop_team team);
+
+/* Adds the divergence of the two copies of each row to the losses and gradients of copies [from, to). */
+void cdrop_take_two_rows(pass *s, cdrop_team team);
+void cdrop_add_divergences(const pass *s, size_t from, size_t to);
+
 /* ---- train.c ---- */
+
+/* How the gradient by the input of layer s->index is gated, from line l0 of panel p on. */
+cdrop_gate cdrop_gate_of(const pass *s, size_t p, size_t l0);
 
 /* The update of units [u0, u1) in panel p of the whole layer s->index, and of its biases in that panel by their gradient. */
 void cdrop_update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient);

@@ -409,6 +409,8 @@ RULE = {
     "l2": [*NO_NUMBER, NAN, INF, -1e-9, HUGE],
     "max_norm": [value for value in NO_MAX_NORM if value is not None],
     "share_l2": NO_FLAG,
+    "mask_samples": [*NO_WHOLE, 0, -1, 1025, HUGE],
+    "consistency": [*NO_NUMBER, NAN, INF, -1e-9, HUGE, 0.5],  # the last one without mask_samples=2
 }
 NO_SEED = [value for value in NO_KEY if value is not None]
 NO_SAMPLES = [*[value for value in NO_WHOLE if value is not None], 0, -1, 2**32, HUGE]
@@ -810,7 +812,7 @@ class Poor:
     def __getattr__(self, name):
         return getattr(self.engine, name)
 
-    def reserve(self, rows, threads):
+    def reserve(self, rows, threads, samples):
         raise MemoryError
 
 

@@ -93,6 +93,27 @@ def test_steps_equal_those_of_the_reference(kinds, activation, l2):
         assert not np.array_equal(rows[layer, 0], learned(kinds, dropout).logits[layer])
 
 
+@pytest.mark.parametrize("kinds", [("concrete", "concrete"), ("bernoulli", "concrete")])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_steps_with_two_masks_for_each_row_equal_those_of_the_reference(kinds, activation):
+    X, y = data()
+    net = network(kinds, activation=activation)
+    spec = reference.NetworkSpec(
+        UNITS, [0.5, 0.3], activation=activation, seed=4, kinds=("bernoulli", *kinds)
+    )
+    params = reference.initial_weights(UNITS, seed=4, dtype="float64")
+    state = reference.initial_state(params, "adam")
+    rates = learned(kinds, (0.5, 0.3))
+    rule = {"learning_rate": 0.01, "l2": 1e-3, "mask_samples": 2, "consistency": 1.0}
+    for step in (1, 2, 3):
+        expected = reference.train_step(
+            params, state, X, y, spec, step=step, learned=rates, entropy=1 / len(X), **rule
+        )
+        assert net.train_step(X, y, optimizer="adam", **rule) == pytest.approx(expected, 1e-10)
+    for layer, expected in rates.logits.items():
+        assert net.state_dict()["learned_rates"][layer, 0] == pytest.approx(expected, abs=1e-9)
+
+
 def test_rates_of_the_last_step_are_those_of_predictions():
     X, y = data()
     net = network()

@@ -130,6 +130,7 @@ PARAMETERS = {
     "solver": [*NO_NAME, "lbfgs"],
     "alpha": FRACTION,
     "max_norm": [value for value in POSITIVE if value is not None],
+    "mask_samples": [*NO_WHOLE, 0, -1, 1025, HUGE],
     "batch_size": [*NO_WHOLE, 0, -1, "Auto", HUGE],
     "learning_rate": [*NO_NAME, 0.1, schedules.Step, "inverse"],
     "learning_rate_init": POSITIVE,
@@ -196,6 +197,7 @@ def parameter_calls(kind):
     if kind is DropoutMLPClassifier:
         bad["class_weight"] = ["Balanced", 3, [1, 2], {0: -1.0}, {0: "1"}, {0: NAN}, object()]
         bad |= {"soft_labels": NO_FLAG, "label_smoothing": NO_SMOOTHING}
+        bad["consistency"] = FRACTION
     else:
         bad["loss"] = [*NO_NAME, "softmax_cross_entropy", "pinball"]
         bad |= {"huber_delta": NO_DELTA, "sort_quantiles": NO_FLAG}

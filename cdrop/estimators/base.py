@@ -112,12 +112,16 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         "dropout_kind": "bernoulli",
         "input_dropout_kind": "bernoulli",
         "members": 8,
+        "mask_samples": 1,
+        "consistency": 0.0,
     }
     interrupt = "keep"
     scoring: Scoring = None
     dropout_kind: str | Iterable[str] = "bernoulli"
     input_dropout_kind = "bernoulli"
     members = 8
+    mask_samples = 1
+    consistency = 0.0  # a parameter of the classifier alone
     _doc_link_module = "cdrop"
     _doc_link_template = "{page}"
     _numeric = False
@@ -136,6 +140,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         solver: str = "adam",
         alpha: float | Rate = 0.0001,
         max_norm: float | None = None,
+        mask_samples: int = 1,
         batch_size: int | str = "auto",
         learning_rate: str | Schedule | Rate = "constant",
         learning_rate_init: float = 0.001,
@@ -168,6 +173,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.solver = solver
         self.alpha = alpha
         self.max_norm = max_norm
+        self.mask_samples = mask_samples
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
@@ -709,6 +715,8 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                 l2=options.l2,
                 share_l2=True,
                 max_norm=options.max_norm,
+                mask_samples=options.mask_samples,
+                consistency=options.consistency,
                 shuffle=options.shuffle,
                 callbacks=[watch, *_shown(options.verbose), *callbacks],
                 interrupt=options.interrupt,

@@ -74,6 +74,12 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         with "adamw" its weight decay, not divided.
     max_norm : float, optional
         Largest norm of a hidden unit's incoming weights, at least 1e-150. Default: no limit.
+    mask_samples : int, default 1
+        Dropout masks for each row of a minibatch, up to 1,024: the loss is the mean over them (multi-sample dropout).
+        Above 1 there must be dropout, not of the kind "shared".
+    consistency : float, default 0.0
+        With ``mask_samples=2``: weight of the divergence of the two predictions of each row, which the training loss
+        then has (R-Drop). See `cdrop.Network.fit`.
     batch_size : int or "auto", default "auto"
         "auto" is ``min(200, n_samples)``.
     learning_rate : {"constant", "invscaling", "adaptive", "step", "cosine", "plateau"}, Schedule or Rate
@@ -276,6 +282,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         solver: str = "adam",
         alpha: float | Rate = 0.0001,
         max_norm: float | None = None,
+        mask_samples: int = 1,
+        consistency: float = 0.0,
         batch_size: int | str = "auto",
         learning_rate: str | Schedule | Rate = "constant",
         learning_rate_init: float = 0.001,
@@ -312,6 +320,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             solver=solver,
             alpha=alpha,
             max_norm=max_norm,
+            mask_samples=mask_samples,
             batch_size=batch_size,
             learning_rate=learning_rate,
             learning_rate_init=learning_rate_init,
@@ -334,6 +343,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             n_jobs=n_jobs,
             interrupt=interrupt,
         )
+        self.consistency = consistency
         self.class_weight = class_weight
         self.soft_labels = soft_labels
         self.label_smoothing = label_smoothing

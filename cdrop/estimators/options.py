@@ -24,6 +24,7 @@ from cdrop._checks import (
 )
 from cdrop._kernels import INPUT_KINDS, KINDS, MAX_THREADS
 from cdrop._threads import available_cpus
+from cdrop._training import MOST_SAMPLES
 from cdrop.estimators.scoring import Scoring, checked_scoring
 from cdrop.network import INTERRUPTS
 from cdrop.optimizers import Optimizer, get_optimizer
@@ -58,6 +59,8 @@ class Options:
     optimizer: Optimizer
     l2: float | Rate
     max_norm: float | None
+    mask_samples: int
+    consistency: float
     batch_size: int | None
     max_iter: int
     shuffle: bool
@@ -87,6 +90,8 @@ def checked_options(estimator: Any) -> Options:
         optimizer=_optimizer(estimator, solver, alpha),
         l2=0.0 if solver == "adamw" else alpha,
         max_norm=None if estimator.max_norm is None else norm_limit("max_norm", estimator.max_norm),
+        mask_samples=whole_number("mask_samples", estimator.mask_samples, 1, MOST_SAMPLES + 1),
+        consistency=finite_number("consistency", estimator.consistency),
         batch_size=None
         if isinstance(size, str) and size == "auto"
         else whole_number("batch_size", size, 1, 2**48),

@@ -76,6 +76,9 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         with "adamw" its weight decay, not divided.
     max_norm : float, optional
         Largest norm of a hidden unit's incoming weights, at least 1e-150. Default: no limit.
+    mask_samples : int, default 1
+        Dropout masks for each row of a minibatch, up to 1,024: the loss is the mean over them (multi-sample dropout).
+        Above 1 there must be dropout, not of the kind "shared".
     batch_size : int or "auto", default "auto"
         "auto" is ``min(200, n_samples)``.
     learning_rate : {"constant", "invscaling", "adaptive", "step", "cosine", "plateau"}, Schedule or Rate
@@ -242,6 +245,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         solver: str = "adam",
         alpha: float | Rate = 0.0001,
         max_norm: float | None = None,
+        mask_samples: int = 1,
         batch_size: int | str = "auto",
         learning_rate: str | Schedule | Rate = "constant",
         learning_rate_init: float = 0.001,
@@ -275,6 +279,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
             solver=solver,
             alpha=alpha,
             max_norm=max_norm,
+            mask_samples=mask_samples,
             batch_size=batch_size,
             learning_rate=learning_rate,
             learning_rate_init=learning_rate_init,

@@ -69,6 +69,7 @@ static const cdrop_kernels KERNEL(kernels) = {
     .softmax_row = KERNEL(softmax_row),
     .softmax_to_row = KERNEL(softmax_to_row),
     .sigmoid_row = KERNEL(sigmoid_row),
+    .divergence = KERNEL(divergence),
     .squared_row = KERNEL(squared_row),
     .huber_row = KERNEL(huber_row),
     .poisson_row = KERNEL(poisson_row),

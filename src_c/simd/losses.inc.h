@@ -127,6 +127,30 @@ static double KERNEL(softmax_to_row)(void *dlogits_, const void *logits_, const 
     return total * cdrop_log((double)sum) - linear;
 }
 
+/* The sum over outputs of (p - q) (a - b) / 2: log(p / q) is a - b plus what is the same for all outputs, and the
+ * differences p - q add up to 0. With the sigmoid log(p / q) - log((1 - p) / (1 - q)) is a - b. */
+static double KERNEL(divergence)(void *da_, void *db_, const void *a_, const void *b_, const void *p_, const void *q_,
+                                 size_t n, double factor, int apart)
+{
+    const REAL *a = a_, *b = b_, *p = p_, *q = q_;
+    REAL *da = da_, *db = db_;
+    double total = 0, mean_p = 0, mean_q = 0; /* of a - b */
+    for (size_t i = 0; i < n; i++) {
+        const double pi = (double)p[i], qi = (double)q[i], apart_by = (double)a[i] - (double)b[i];
+        total += (pi - qi) * apart_by;
+        mean_p += pi * apart_by;
+        mean_q += qi * apart_by;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const double pi = (double)p[i], qi = (double)q[i], apart_by = (double)a[i] - (double)b[i];
+        const double by_p = apart ? (1 - pi) * apart_by : apart_by - mean_p;
+        const double by_q = apart ? (1 - qi) * apart_by : apart_by - mean_q;
+        da[i] += (REAL)(0.5 * factor * (pi - qi + pi * by_p));
+        db[i] -= (REAL)(0.5 * factor * (pi - qi + qi * by_q));
+    }
+    return 0.5 * total;
+}
+
 static void KERNEL(softmax)(void *out, const void *logits, size_t n)
 {
     const REAL sum = KERNEL(exponentials)(out, logits, n, KERNEL(row_max)(logits, n));
