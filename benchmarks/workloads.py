@@ -123,7 +123,7 @@ def kinds(plan: Plan) -> Iterator[Result]:
 
 
 def keep(plan: Plan) -> Iterator[Result]:
-    """Workload A over the keep probability: the picture on top of the README."""
+    """Workload A over the keep probability: the picture at the top of README.md and docs/speed.md."""
     for p in KEEPS:
         yield _step(plan, "keep", f"{p:g}", Problem(plan.X, plan.y, A, 256, 1 - p), 400)
 

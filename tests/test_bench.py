@@ -139,10 +139,10 @@ def test_the_benchmarks_run_with_cdrop_alone(tmp_path):
 
 
 @pytest.mark.skipif(not find_spec("benchmarks"), reason="the benchmarks are not beside these tests")
-def test_results_go_into_their_column_of_the_readme(tmp_path):
+def test_results_go_into_their_column_of_the_page(tmp_path):
     from benchmarks import table
 
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "speed.md").read_text(encoding="utf-8")
     rows = [line.split(" | ")[0].strip("| ") for line in text.split(table.MARK)[1].splitlines()]
     assert [row for row in rows if row in table.ROWS] == list(
         table.ROWS
