@@ -442,5 +442,5 @@ test-wheel: $(STAMPS)/packages-test wheel ## Build the wheel, install it elsewhe
 	@sh -c "$$TEST_PACKAGE" - "$(CURDIR)/$$(echo dist/cdrop-*.whl)"
 
 clean: ## Remove all that make has made, .venv included
-	@rm -rf $(VENV) build dist *.egg-info cdrop/*.so .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist docs/gallery *.egg-info cdrop/*.so .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

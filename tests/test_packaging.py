@@ -87,6 +87,10 @@ def test_version_heads_the_changelog():
     assert newest[1] == cdrop.__version__
 
 
+def test_citation_has_this_version():
+    assert f"\nversion: {cdrop.__version__}\n" in read("CITATION.cff")
+
+
 def test_quick_start_holds_two_commands():
     section = read("README.md").split("## Quick start\n")[1]
     assert code_blocks(section)[0].split("\n") == ["make compare", "make test", ""]
@@ -94,21 +98,27 @@ def test_quick_start_holds_two_commands():
 
 PAGES = sorted(
     str(page.relative_to(ROOT))
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
     if page.exists() and code_blocks(page.read_text(encoding="utf-8"), "python")
 )
 
 
 def test_pages_with_examples_are_found():
     read("README.md"), read("docs/tour.md")
-    assert {"README.md", "docs/tour.md"} <= set(PAGES)
+    assert {"README.md", "docs/tour.md", "docs/how-to/serve.md"} <= set(PAGES)
+
+
+def imports(text):
+    """Return the packages that the examples of a page import, and the one that saved models need."""
+    found = set(re.findall(r"^>>> (?:import|from) (\w+)", text, flags=re.MULTILINE))
+    return found | ({"safetensors"} if re.search(r"\.save\(|checkpoint=", text) else set())
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_of_pages(page, tmp_path, monkeypatch):
     text = read(page)
-    if "safetensors" in text:
-        pytest.importorskip("safetensors")
+    for name in imports(text):
+        pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner(optionflags=DOCTEST_FLAGS)
     names = {}
@@ -147,6 +157,25 @@ def test_files_beside_the_modules_are_packed():
 @pytest.mark.usefixtures("headers")
 def test_readme_fits_on_few_screens():
     assert len(read("README.md").splitlines()) <= 130
+
+
+def test_links_of_the_readme_lead_to_files():
+    text = read("README.md")
+    linked = re.findall(r"\]\(([^):]+)\)", text)
+    assert {"docs/why.md", "docs/speed.md"} <= set(linked)
+    assert [name for name in linked if not (ROOT / name.partition("#")[0]).exists()] == []
+
+
+PUBLIC = [info.name for info in pkgutil.iter_modules(cdrop.__path__) if info.name[0] != "_"]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_public_module_has_a_page(name):
+    read("docs/api/index.md")
+    pages = [ROOT / "docs" / "api" / f"{name}.md", ROOT / "docs" / f"{name}.md"]
+    if not any(page.exists() and f"cdrop.{name}" in read(page) for page in pages):
+        shown = set(read("docs/api/cdrop.md").split())
+        assert set(importlib.import_module(f"cdrop.{name}").__all__) <= shown
 
 
 @pytest.mark.usefixtures("headers")
