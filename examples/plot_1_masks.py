@@ -2,7 +2,7 @@
 What dropout masks do
 =====================
 
-Dropout sets units to zero at random, for each row anew in each step. The ReLU sets more of them to
+Dropout sets units to zero at random, other ones for each row and in each step. The ReLU sets more of them to
 zero. cdrop computes only with what is left, the *live* units.
 """
 

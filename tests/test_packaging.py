@@ -48,10 +48,10 @@ SYSTEM_LIBRARIES = {"ld-linux-x86-64", "ld-linux-aarch64", "libc", "libm", "libp
 
 
 def read(name):
-    """Return the text of a file beside the tests; skip where the tests were copied without it."""
+    """Return the text of a file next to the tests; skip where the tests were copied without it."""
     path = ROOT / name
     if not path.exists():
-        pytest.skip(f"{name} is not beside these tests")
+        pytest.skip(f"{name} is not next to these tests")
     return path.read_text(encoding="utf-8")
 
 
@@ -59,7 +59,7 @@ def read(name):
 def headers():
     """Return the paths of the C headers; skip where the tests were copied without the sources."""
     found = {str(path.relative_to(ROOT)) for path in (ROOT / "src_c").rglob("*.h")}
-    return found or pytest.skip("the sources are not beside these tests")
+    return found or pytest.skip("the sources are not next to these tests")
 
 
 def code_blocks(text, language=""):
@@ -82,9 +82,12 @@ def test_version_is_that_of_pyproject():
     assert cdrop.__version__ == tomllib.loads(read("pyproject.toml"))["project"]["version"]
 
 
-def test_version_heads_the_changelog():
-    newest = re.search(r"^## (\S+)", read("CHANGELOG.md"), flags=re.MULTILINE)
+def test_version_heads_the_changelog_in_few_lines():
+    text = read("CHANGELOG.md")
+    newest = re.search(r"^## \[(\S+)\] - ", text, flags=re.MULTILINE)
     assert newest[1] == cdrop.__version__
+    first = text.split("\n## ")[1]
+    assert len(re.findall(r"^- ", first, flags=re.MULTILINE)) <= 10
 
 
 def test_citation_has_this_version():
@@ -425,6 +428,12 @@ def test_estimators_cost_little_beyond_scikit_learn():
         if share < 0.05 and size < 10e6:
             return
     pytest.fail(f"{share:.2f} of scikit-learn's CPU time and {size} bytes beyond it")
+
+
+@pytest.mark.usefixtures("headers")
+def test_the_group_for_building_is_what_the_build_requires():
+    settings = tomllib.loads(read("pyproject.toml"))
+    assert settings["dependency-groups"]["build"] == settings["build-system"]["requires"]
 
 
 @pytest.mark.usefixtures("headers")
