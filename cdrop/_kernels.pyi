@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from typing_extensions import disjoint_base
 
-_Floats: TypeAlias = NDArray[Any]  # float32 or float64, all of one call alike
+_Floats: TypeAlias = NDArray[Any]  # float32 or float64, the same in one call
 _Words: TypeAlias = NDArray[np.uint64]
 # An update rule's name and numbers, as `cdrop.optimizers.Optimizer.constants` makes them.
 _Constants: TypeAlias = tuple[str, float, float, float, float, float, float, float, float]

@@ -128,9 +128,9 @@ class Momentum(Optimizer):
     Parameters
     ----------
     momentum : float or cdrop.rates.Rate, default 0.9
-        0 to below 1.
+        At least 0 and below 1.
     start : float, default 0.5
-        Momentum of the first step of a ramp, 0 to below 1; has no meaning without one.
+        Momentum of the first step of a ramp, at least 0 and below 1; has no meaning without one.
     ramp : int, default 0
         Steps over which momentum goes linearly from `start` to `momentum`: with t updates made before it, a step has
         ``start + (momentum - start) * t / ramp``, and `momentum` from ``t = ramp`` on. 0: no ramp. The steps are those
@@ -218,7 +218,7 @@ class RMSprop(Optimizer):
     Parameters
     ----------
     rho : float, default 0.9
-        0 to below 1.
+        At least 0 and below 1.
     epsilon : float, default 1e-8
         Above 0.
 
@@ -245,7 +245,7 @@ class Adam(Optimizer):
     Parameters
     ----------
     beta1, beta2 : float, default 0.9 and 0.999
-        Above 0 to below 1.
+        Above 0 and below 1.
     epsilon : float, default 1e-8
         Above 0; added to the square root of the corrected second moment.
 
@@ -276,7 +276,7 @@ class AdamW(Adam):
     beta1, beta2, epsilon : float
         As for `Adam`.
     weight_decay : float or cdrop.rates.Rate, default 0.01
-        0 to below 1.
+        At least 0 and below 1.
 
     References
     ----------

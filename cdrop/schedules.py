@@ -33,7 +33,7 @@ _MONITORS = ("loss", "validation_loss", "validation_score")
 
 
 class Epoch(NamedTuple):
-    """What there is to tell of an epoch that is done.
+    """What happened in an epoch.
 
     Attributes
     ----------

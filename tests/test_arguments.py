@@ -110,11 +110,11 @@ class Call:
     function: Callable[..., Any]
     good: dict[str, Any]
     bad: dict[str, list[Any]]
-    told: str = ""  # what an error names, if not the argument
+    named: str = ""  # what an error names, if not the argument
 
 
 def updated(weight, gradient, state, **rest):
-    """Call `update`; on an error tell whether it changed anything."""
+    """Call `update`; on an error return whether it changed anything."""
     before = copy.deepcopy((weight, gradient, state))
     try:
         kernels.update(weight, gradient, state, **rest)
@@ -549,7 +549,7 @@ METHODS = {
             "epoch": [LACKING, *NO_WHOLE, -1],
             "losses": [LACKING, None, 3, "ab", ["a"], [None], [[1.0]], {}, [1j]],
         },
-        told="the state|optimizer",
+        named="the state|optimizer",
     ),
 }
 CALLS = {**KERNELS, **MAKING, **METHODS}
@@ -605,7 +605,7 @@ def check_reported(call, argument, value):
     try:
         call.function(**{**copy_of(call.good), argument: value})
     except (TypeError, ValueError) as error:
-        assert names(error, call.told or argument), f"{argument}={value!r}: {error}"
+        assert names(error, call.named or argument), f"{argument}={value!r}: {error}"
     else:
         pytest.fail(f"{argument}={value!r} was accepted")
 
@@ -673,7 +673,7 @@ def check_anything(call, data):
     except FloatingPointError as error:
         assert "not finite" in str(error)
     except (TypeError, ValueError) as error:
-        known = [call.told or argument, *call.good, *call.bad]  # two may contradict each other
+        known = [call.named or argument, *call.good, *call.bad]  # two may contradict each other
         assert any(names(error, name) for name in known), (argument, value, error)
 
 
@@ -686,8 +686,8 @@ def misaligned(array):
     return raw.view(array.dtype).reshape(array.shape)
 
 
-def memory_mapped(array, folder):
-    mapped = np.memmap(folder / f"{id(array)}", array.dtype, "w+", shape=array.shape)
+def memory_mapped(array, directory):
+    mapped = np.memmap(directory / f"{id(array)}", array.dtype, "w+", shape=array.shape)
     mapped[...] = array
     mapped.flush()
     return np.memmap(mapped.filename, array.dtype, "r", shape=array.shape)
@@ -707,9 +707,9 @@ LAYOUTS = {
 }
 
 
-def same_results(function, arrays, layout, folder):
+def same_results(function, arrays, layout, directory):
     expected = function(*arrays)
-    odd = [LAYOUTS[layout](a, folder) for a in arrays]
+    odd = [LAYOUTS[layout](a, directory) for a in arrays]
     copies = copy.deepcopy(odd)
     np.testing.assert_equal(function(*odd), expected)
     for a, b in zip(odd, copies, strict=True):
@@ -752,8 +752,8 @@ def test_networks_take_arrays_of_any_layout(layout, loss, tmp_path):
         held_out = x, y, weights
         net.fit(x, y, weights, rows=rows, batch_size=8, epochs=2, validation=held_out)
         net.train_step(x, y, weights)
-        told = [vars(net.predict_uncertainty(x, 3)), net.subnetworks(3).predict(x)]
-        return digest(net), net.predict(x), net.score(x, y, weights), net.evaluate(x, y), told
+        results = [vars(net.predict_uncertainty(x, 3)), net.subnetworks(3).predict(x)]
+        return digest(net), net.predict(x), net.score(x, y, weights), net.evaluate(x, y), results
 
     def given(*layers):
         net = Network(units, loss=loss)

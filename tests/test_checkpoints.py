@@ -56,7 +56,7 @@ def broken(kind, path, at, every=5, **options):
     return fit
 
 
-# ---- Going on ----------------------------------------------------------------------------------
+# ---- Resuming ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,7 +128,7 @@ def test_several_fits_of_one_script_go_on_each_from_its_file(tmp_path):
 
 
 def test_the_same_call_on_the_same_network_goes_on_after_an_error(tmp_path):
-    """In a notebook nothing is made anew; what the network has done since the checkpoint is done again."""
+    """In a notebook nothing is made again; what the network has done since the checkpoint is done again."""
     expected = Fit("epochs").run()
     fit = broken("epochs", tmp_path / "run", 3)
     for at in (17, 40):
@@ -155,26 +155,26 @@ def test_the_network_in_the_file_goes_on_too(tmp_path):
 
 
 def test_callbacks_are_told_what_is_left(tmp_path):
-    class Heard(Callback):
+    class Recorder(Callback):
         def __init__(self):
-            self.told = []
+            self.calls = []
 
         def on_fit_begin(self, net, total):
-            self.told.append((net.history.iterations, total))
+            self.calls.append((net.history.iterations, total))
 
         def on_fit_end(self, net):
-            self.told.append("end")
+            self.calls.append("end")
 
         def state_dict(self):
             return None
 
     for kind in KINDS:
-        path, heard = tmp_path / kind, Heard()
+        path, listener = tmp_path / kind, Recorder()
         broken(kind, path, 33, every=10)
-        Fit(kind).run(heard, checkpoint=path)
-        Fit(kind).run(heard, checkpoint=path)
+        Fit(kind).run(listener, checkpoint=path)
+        Fit(kind).run(listener, checkpoint=path)
         done = Fit(kind).run()[1].iterations
-        assert heard.told == [(30, STEPS[kind] - 30), "end", (done, 0), "end"]
+        assert listener.calls == [(30, STEPS[kind] - 30), "end", (done, 0), "end"]
 
 
 # ---- Ctrl-C, full disks, numbers that are not finite -------------------------------------------
@@ -335,7 +335,7 @@ def test_another_network_is_refused(tmp_path):
     fits[2].net.train_step(x, y)
     for fit in fits[3:]:
         with pytest.raises(RuntimeError, match="broken off"):
-            fit.run(Break(14), checkpoint=path, checkpoint_every=10**6)  # it goes on at 10
+            fit.run(Break(14), checkpoint=path, checkpoint_every=10**6)  # it resumes at 10
     fits[3].net.train_step(x, y)
     fits[4].net.set_weights(fits[4].net.coefs_, fits[4].net.intercepts_)
     assert path.read_bytes() == before
@@ -440,22 +440,22 @@ def test_classes_of_the_users_own_are_refused_before_a_file_is_written(tmp_path)
 def test_wrong_arguments_change_nothing(tmp_path, monkeypatch):
     net, (x, y) = Network([6, 3]), problem([6, 3])
     before = digest(net)
-    (tmp_path / "folder").mkdir()
-    for settings, error, told in (
+    (tmp_path / "directory").mkdir()
+    for settings, error, message in (
         ({"checkpoint": 3}, TypeError, "checkpoint is 3; expected a path"),
         ({"checkpoint_every": 5}, ValueError, "checkpoint_every is 5 without checkpoint"),
         ({"checkpoint": tmp_path / "m", "checkpoint_every": 0}, ValueError, "checkpoint_every is"),
         ({"checkpoint": tmp_path / "m", "checkpoint_every": 1.5}, TypeError, "checkpoint_every is"),
         ({"checkpoint": tmp_path / "a" / "m"}, FileNotFoundError, "there is no directory"),
-        ({"checkpoint": tmp_path / "folder"}, IsADirectoryError, "is a directory"),
+        ({"checkpoint": tmp_path / "directory"}, IsADirectoryError, "is a directory"),
     ):
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=message):
             net.fit(x, y, iterations=2, **settings)
     for name in ("safetensors", "safetensors.numpy"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"pip install 'cdrop\[io\]'"):
         net.fit(x, y, iterations=2, checkpoint=tmp_path / "m")
-    assert (digest(net), os.listdir(tmp_path)) == (before, ["folder"])
+    assert (digest(net), os.listdir(tmp_path)) == (before, ["directory"])
 
 
 def test_a_file_that_is_no_checkpoint_is_left_alone(tmp_path):
@@ -464,7 +464,7 @@ def test_a_file_that_is_no_checkpoint_is_left_alone(tmp_path):
     whole = path.read_bytes()
     net.save(path)
     saved = path.read_bytes()
-    for content, told in (
+    for content, message in (
         (saved, "where a Network is saved"),
         (b"", "checkpoint: .* is empty"),
         (b"notes\n" * 100, "checkpoint: .* is not a cdrop model file"),
@@ -472,7 +472,7 @@ def test_a_file_that_is_no_checkpoint_is_left_alone(tmp_path):
         (whole[:-1] + bytes([whole[-1] ^ 1]), "checkpoint: .* is damaged"),
     ):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             Network([6, 3]).fit(x, y, iterations=5, checkpoint=path)
         assert path.read_bytes() == content
 
@@ -560,7 +560,7 @@ def test_kills_lose_nothing_and_a_careless_writer_is_caught(tmp_path):
 
 
 def test_what_is_lost_is_told(tmp_path):
-    """The check behind the trials, without kills: a file that is cut, behind, or gone on from elsewhere."""
+    """The check behind the trials, without kills: a file that is cut, behind, or continued from elsewhere."""
     path = tmp_path / "run"
     with pytest.raises(Lost, match="there is no checkpoint"):
         check_kept(path, 5)

@@ -215,7 +215,7 @@ def test_the_split_is_stratified_and_stays():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"X_val": X}, "y_val"),
         ({"y_val": Y}, "X_val"),
@@ -226,8 +226,8 @@ def test_the_split_is_stratified_and_stays():
         ({"X_val": X, "y_val": Y, "sample_weight_val": -np.ones(150)}, "sample_weight_val"),
     ],
 )
-def test_validation_rows_are_checked(arguments, told):
-    with pytest.raises(ValueError, match=told):
+def test_validation_rows_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
         quick().fit(X, Y, **arguments)
 
 
@@ -392,18 +392,18 @@ def test_regression_of_several_targets():
 
 def test_uncertainty_has_the_shape_of_the_problem():
     three = quick().fit(X, Y)
-    told = three.predict_uncertainty(X, 7)
-    assert np.array_equal(told.mean, three.predict_proba(X, mc_samples=7))
-    assert told.mutual_information.shape == (150,)
+    result = three.predict_uncertainty(X, 7)
+    assert np.array_equal(result.mean, three.predict_proba(X, mc_samples=7))
+    assert result.mutual_information.shape == (150,)
     two = quick().fit(X, Y > 0)
-    told = two.predict_uncertainty(X, 7)
-    assert np.array_equal(told.mean, two.predict_proba(X, 7))
-    assert told.mean.shape == (150, 2)
-    assert told.mutual_information.shape == (150,)
+    result = two.predict_uncertainty(X, 7)
+    assert np.array_equal(result.mean, two.predict_proba(X, 7))
+    assert result.mean.shape == (150, 2)
+    assert result.mutual_information.shape == (150,)
     number = quick(BOTH[1]).fit(X, Y)
-    told = number.predict_uncertainty(X, 7, seed=1)
-    assert told.mean.shape == told.std.shape == (150,)
-    assert (told.std > 0).any()
+    result = number.predict_uncertainty(X, 7, seed=1)
+    assert result.mean.shape == result.std.shape == (150,)
+    assert (result.std > 0).any()
 
 
 @pytest.mark.parametrize("targets", [1, 2])
@@ -606,10 +606,10 @@ def test_strings_take_no_more_memory_than_their_file_allows():
         tracemalloc.stop()
 
 
-# ---- Beside scikit-learn -------------------------------------------------------------------
+# ---- Next to scikit-learn -------------------------------------------------------------------
 
 
-def test_digits_are_learnt():
+def test_digits_are_learned():
     x, y = load_digits(return_X_y=True)
     net = DropoutMLPClassifier((64,), dropout=0.2, max_iter=80, random_state=0)
     assert cross_val_score(net, x / 16, y, cv=3).mean() > 0.92

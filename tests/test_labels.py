@@ -70,7 +70,7 @@ def test_floats_booleans_and_integers_are_numbers():
     assert model.score(X3, Y3.astype(float)) == model.score(X3, Y3.astype("u1"))
     two = quick().fit(X3, Y3 > 0)
     assert two.score(X3, Y3 > 0) == two.score(X3, (Y3 > 0) * 1.0)
-    with pytest.raises(ValueError, match="y_val has the label 0.5; expected whole numbers"):
+    with pytest.raises(ValueError, match="y_val has the label 0.5; expected integers"):
         quick().fit(X3, Y3, X_val=X3, y_val=Y3 + 0.5)
     assert quick().fit(X3, Y3.astype(float)).classes_.dtype == float
 
@@ -127,8 +127,8 @@ def test_missing_labels_are_named(y):
 @pytest.mark.parametrize(
     ("label", "error", "message"),
     [
-        (b"a", TypeError, "expected text or whole numbers"),
-        (object(), TypeError, "expected text or whole numbers"),
+        (b"a", TypeError, "expected text or integers"),
+        (object(), TypeError, "expected text or integers"),
         (2**70, ValueError, "int64 or uint64"),
         (1j, ValueError, "Complex data not supported"),
     ],

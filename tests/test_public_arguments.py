@@ -153,7 +153,7 @@ PARAMETERS = {
     "interrupt": [*NO_NAME, "stop"],
     "scoring": [3, True, 0.5, NAN, b"loss", "", "Loss", "log_loss", [], ["loss"], {}, object(), np],
 }
-WITH = {  # what a parameter needs beside it to have a meaning
+WITH = {  # what else a parameter needs to have a meaning
     **each(("momentum", "nesterovs_momentum"), {"solver": "sgd"}),
     "power_t": {"learning_rate": "invscaling"},
     "validation_fraction": {"early_stopping": True},
@@ -187,8 +187,8 @@ def on_estimator(kind, method, parameters=(), **arguments):
 
 
 def with_parameter(kind, name, **parameters):
-    beside = WITH.get(name, {})
-    on_estimator(kind, "fit", {**beside, **parameters}, **DATA[kind])
+    extra = WITH.get(name, {})
+    on_estimator(kind, "fit", {**extra, **parameters}, **DATA[kind])
 
 
 def parameter_calls(kind):
@@ -219,8 +219,8 @@ def test_estimators_take_arrays_of_any_layout(kind, layout, tmp_path):
         with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
             model.fit(x, y, weights, X_val=x, y_val=y, sample_weight_val=weights)
         model.partial_fit(x, y, weights)
-        told = vars(model.predict_uncertainty(x, 3))
-        return digest(model.network_), model.predict(x), model.score(x, y, weights), told
+        uncertainty = vars(model.predict_uncertainty(x, 3))
+        return digest(model.network_), model.predict(x), model.score(x, y, weights), uncertainty
 
     same_results(fitted, [*DATA[kind].values(), np.arange(12.0)], layout, tmp_path)
 
@@ -386,7 +386,7 @@ def subnetworks(method, **arguments):
 
 
 def commanded(**options):
-    """Run the command line with one option; a refusal is told on standard error, and the exit code is 2."""
+    """Run the command line with one option; a refusal is printed on standard error, and the exit code is 2."""
     (option, value), *_ = options.items()
     with pytest.raises(SystemExit) as caught:
         main(["compare", f"--{option.replace('_', '-')}={value}"])
@@ -890,7 +890,7 @@ ANYTHING_GOES = {
         )
         for argument in ("fit.X", "fit.y", "transform.X", *more)
     },
-    "split_rows.y": "whoever splits has checked the targets",
+    "split_rows.y": "the caller has checked the targets",
     "Arm.scores.metric": "NaN where there is none",
     "Arm.to_dict.names": "the result's metrics",
     "ExperimentResult.label.arm": "a name without a longer one is its own",

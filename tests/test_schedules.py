@@ -91,14 +91,14 @@ def test_names():
 
 
 class Epochs(Callback):
-    """Keeps the epochs it is told of; asks to stop after number `stop`."""
+    """Keeps the epochs it is called with; asks to stop after number `stop`."""
 
     def __init__(self, stop=None):
         self.stop = stop
-        self.told = []
+        self.calls = []
 
     def on_epoch_end(self, net, epoch):
-        self.told.append(epoch)
+        self.calls.append(epoch)
         return epoch.number == self.stop
 
 
@@ -107,7 +107,7 @@ DATA = problem(UNITS)  # 40 rows
 
 
 def trained(*fits, **settings):
-    """Train with the same settings in several fits of so many epochs."""
+    """Train with the same settings in several fits of these numbers of epochs."""
     net = Network(UNITS, dropout=0.4, seed=2)
     for epochs in fits:
         net.fit(*DATA, batch_size=16, epochs=epochs, **settings)
@@ -117,10 +117,10 @@ def trained(*fits, **settings):
 def test_each_epoch_has_its_rate_and_is_told():
     epochs = Epochs()
     net = trained(2, 3, learning_rate=Step(0.01, every=2), callbacks=[epochs])
-    assert [e.number for e in epochs.told] == [1, 2, 3, 4, 5]
-    assert [e.learning_rate for e in epochs.told] == rates(Step(0.01, every=2), [1.0] * 4)
-    assert {e.rows for e in epochs.told} == {40}
-    assert net.history.epoch_loss == [e.loss for e in epochs.told]
+    assert [e.number for e in epochs.calls] == [1, 2, 3, 4, 5]
+    assert [e.learning_rate for e in epochs.calls] == rates(Step(0.01, every=2), [1.0] * 4)
+    assert {e.rows for e in epochs.calls} == {40}
+    assert net.history.epoch_loss == [e.loss for e in epochs.calls]
     losses = np.array(net.history.loss).reshape(5, 3)
     assert np.allclose(net.history.epoch_loss, losses @ [16, 16, 8] / 40)
     assert net.learning_rate == pytest.approx(1e-4)
@@ -180,9 +180,9 @@ def test_validation_rows_are_evaluated_after_each_epoch():
     epochs = Epochs()
     net = trained(2, validation=(x, y, weight), callbacks=[epochs])
     assert digest(net) == digest(trained(2))
-    assert epochs.told[-1][4:] == tuple(net.evaluate(x, y, weight))
-    assert net.history.validation_loss == [e.validation_loss for e in epochs.told]
-    assert net.history.validation_score == [e.validation_score for e in epochs.told]
+    assert epochs.calls[-1][4:] == tuple(net.evaluate(x, y, weight))
+    assert net.history.validation_loss == [e.validation_loss for e in epochs.calls]
+    assert net.history.validation_score == [e.validation_score for e in epochs.calls]
     net.fit(*DATA, epochs=1)
     assert math.isnan(net.history.validation_loss[-1])
     assert len(net.history.validation_loss) == 3
@@ -219,7 +219,7 @@ def test_a_shared_l2_is_divided_by_the_minibatches_weight():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"learning_rate": Step()}, "learning_rate"),
         ({"validation": DATA}, "validation"),
@@ -236,10 +236,10 @@ def test_a_shared_l2_is_divided_by_the_minibatches_weight():
         ({"share_l2": "yes"}, "share_l2"),
     ],
 )
-def test_bad_arguments_of_fit_are_told(arguments, told):
+def test_bad_arguments_of_fit_are_errors(arguments, message):
     net = Network(UNITS)
     before = digest(net)
-    with pytest.raises((TypeError, ValueError), match=told):
+    with pytest.raises((TypeError, ValueError), match=message):
         net.fit(*DATA, **arguments)
     assert digest(net) == before
 
@@ -377,13 +377,13 @@ def test_an_evaluation_is_the_twins_loss_and_the_score(loss):
     net = Network(UNITS, loss=loss, dropout=0.5, dtype="float64")
     net.fit(x, y, epochs=5)
     for given in (None, weight):
-        told = net.evaluate(x, y, given)
+        result = net.evaluate(x, y, given)
         outputs = net._engine.predict(cdrop._kernels.Rows(x), "outputs", 1)
         expected, _ = getattr(cdrop.reference, loss)(outputs, y, given)
-        assert told.loss == pytest.approx(expected, rel=1e-13)
-        assert told.score == pytest.approx(net.score(x, y, given))
+        assert result.loss == pytest.approx(expected, rel=1e-13)
+        assert result.score == pytest.approx(net.score(x, y, given))
         metric = r2_score if loss == "squared_error" else accuracy_score
-        assert told.score == pytest.approx(metric(y, net.predict(x), sample_weight=given))
+        assert result.score == pytest.approx(metric(y, net.predict(x), sample_weight=given))
 
 
 def test_constant_targets_have_a_score_of_0_or_1():

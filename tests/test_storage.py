@@ -654,7 +654,7 @@ print(*sorted(events))
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize("kind", ["Network", "DropoutMLPClassifier"])
 def test_a_load_opens_the_file_and_runs_and_asks_nothing(kind, tmp_path):
-    """No pickle, eval, import, process or socket: Python tells of each."""
+    """No pickle, eval, import, process or socket: Python reports each."""
     model, x, y = trained(), *problem([6, 3])
     if kind != "Network":
         pytest.importorskip("sklearn")

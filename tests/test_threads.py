@@ -1,4 +1,4 @@
-"""Threads and SIMD paths: what chooses them, and training beside fork, other threads and libraries."""
+"""Threads and SIMD paths: what chooses them, and training with forks, other threads and libraries."""
 
 import os
 import subprocess
@@ -179,7 +179,7 @@ os.waitpid(child, 0)
 
 
 def forked(code):
-    # From Python 3.12 a fork beside threads warns, which is what is tested here.
+    # From Python 3.12 a fork while threads run warns, which is what is tested here.
     process = run_python(FORK + code, flags=("-W", "error", "-W", "ignore::DeprecationWarning"))
     assert process.returncode == 0, process.stderr
     assert process.stdout == "done\n"
@@ -259,16 +259,16 @@ def answer(queue, depth=0):
             call()
         except RuntimeError as error:
             assert "half updated" in str(error)
-            said[name] = "told"
+            said[name] = "raised"
     queue.put(said)
 worker = threading.Thread(target=busy)
 worker.start()
 try:
-    told = [fork() for _ in range(30)]
+    results = [fork() for _ in range(30)]
 finally:
     running = False
     worker.join()
-assert dict.fromkeys(calls, "told") in told, told
+assert dict.fromkeys(calls, "raised") in results, results
 net.train_step(x, y)
 assert fork() == {}
 print("done")

@@ -502,10 +502,10 @@ def _measure_classes(y: dict[str, NDArray[Any]], of: dict[str, _Predictive]) -> 
     test, foreign = of["test"], of["foreign"]
     temperature = cal.fit_temperature(y["validation"], of["validation"].mean)
     wrong = test.mean.argmax(axis=1) != y["test"]
-    doubt = 1 - test.mean.max(axis=1)
+    uncertain = 1 - test.mean.max(axis=1)
     scores = {
         **_calibration(y["test"], test.mean),
-        "auroc of errors": cal.auroc(doubt[~wrong], doubt[wrong]),
+        "auroc of errors": cal.auroc(uncertain[~wrong], uncertain[wrong]),
         "auroc of foreign rows": cal.auroc(_entropy(test.mean), _entropy(foreign.mean)),
         "auroc of foreign rows by disagreement": cal.auroc(test.spread, foreign.spread),
     }

@@ -157,7 +157,7 @@ class Sandbox:
         )
 
     def control(self):
-        """Run all tests with nothing changed, which also tells how long each takes."""
+        """Run all tests with nothing changed, which also shows how long each takes."""
         return self.run_all({})
 
     def readers(self, file):
@@ -210,7 +210,7 @@ WITHOUT_EFFECT = [
     (r"CDROP_UNROLL", "the loop is the same, unrolled or not"),
     (r"; (\w+)\+\+\).* -> .*; \1 != .*; \1\+\+\)", "counts to the same end"),
     (r"cdrop_useful_threads", "the number of threads changes no bit"),
-    (r"product.inc.h:\d+: continue;", "the loop goes on there anyway"),
+    (r"product.inc.h:\d+: continue;", "the loop continues there anyway"),
 ]
 
 
@@ -226,8 +226,8 @@ def interval(hits, n):
     return (middle - half) / (n + z * z), (middle + half) / (n + z * z)
 
 
-def tell(run, files, counts, survivors):
-    """Tell the score, what was left out, and each survivor."""
+def report(run, files, counts, survivors):
+    """Report the score, what was left out, and each survivor."""
     for mutant in survivors:
         print(f"  survived: {mutant}: {reason(mutant) or 'NO TEST FINDS IT'}")
     left_out = {name: counts.pop(name, 0) for name in ("not C", "same code")}
@@ -278,7 +278,7 @@ def try_mutants(run, kernel):
         pool.shutdown(cancel_futures=True)
     control += map(Sandbox.control, all_boxes)
     run.figure(22, f"nothing changed: fails {control}", not any(control))
-    tell(run, kernel.files, counts, survivors)
+    report(run, kernel.files, counts, survivors)
 
 
 @campaign(22)
