@@ -490,7 +490,7 @@ def _keep_lists(net: Network, held_out: _kernels.Rows | None) -> None:
 
 
 def _end_epoch(net: Network, plan: Plan, rate: float, course: _Course) -> bool:
-    """Record an epoch, advance the schedule, and notify the callbacks; return whether to go on.
+    """Record an epoch, advance the schedule, and notify the callbacks; return whether to continue.
 
     Ctrl-C during the validation leaves the epoch unrecorded: the checkpoint resumes with the validation.
     """

@@ -475,7 +475,7 @@ class Network:
         checkpoint : path, optional
             Checkpoint file; if it exists, training resumes from it: after a crash, make the same call again on a
             network made in the same way. The result is the same, byte for byte, as without the crash. A fit that is
-            finished makes no step, so each fit of a loop needs a path of its own. A relative path is that of the moment
+            finished makes no step, so each fit of a loop needs a separate path. A relative path is that of the moment
             of the call. Needs the extra ``io``.
         checkpoint_every : int, optional
             Write the checkpoint after every step whose number in the network's history is a multiple of this. Default:

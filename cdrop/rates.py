@@ -1,6 +1,6 @@
 """Rates that change from step to step: of dropout, learning, L2, weight decay and momentum.
 
-A rate is a function of progress: the share of the training that is done before a step, from 0 to below 1. No function
+A rate is a function of progress: the share of the run that is done before a step, at least 0 and below 1. No function
 of the C library that rounds differently elsewhere is used, so that a seed gives the same weights everywhere.
 """
 
@@ -83,7 +83,7 @@ def _checked(check: Callable[[str, Any], Any], **default: Any) -> Any:
 
 @dataclass(frozen=True, repr=False)
 class Rate(ABC):
-    """What all rates share; a class of your own defines `at`.
+    """What all rates share; a custom class defines `at`.
 
     Parameters
     ----------
@@ -360,7 +360,7 @@ class Piecewise(Rate):
 
 @dataclass(frozen=True, repr=False)
 class Function(Rate):
-    """A function of your own.
+    """A custom function.
 
     Parameters
     ----------
@@ -585,8 +585,8 @@ def _exp_of_minus(x: float) -> float:
 
 def _log2(x: float) -> float:
     """Return the binary logarithm of a number above 0, by the series of atanh."""
-    mantissa, exponent = math.frexp(x)  # 0.5 to below 1
-    z = (2 * mantissa - 1) / (2 * mantissa + 1)  # of 1 to below 2: at most 1 / 3
+    mantissa, exponent = math.frexp(x)  # at least 0.5 and below 1
+    z = (2 * mantissa - 1) / (2 * mantissa + 1)  # of 1 to 2: at most 1 / 3
     power, total = z, 0.0
     for k in range(1, 37, 2):
         total += power / k

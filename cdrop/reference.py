@@ -5,7 +5,7 @@ states three things the compiled code has to reproduce: which random bits a key 
 what each kernel computes (to rounding, in the dtype of its inputs), and in which order a step
 calls them. Throughout:
 
-- arrays are float32 or float64, all of a call alike, and results have their dtype; another dtype
+- arrays are float32 or float64, the same in a call, and results have their dtype; another dtype
   is a `TypeError`, a wrong shape, number or name a `ValueError`, before anything changes;
 - a mask is packed: bit ``j`` of 64-bit word ``w`` is unit ``64 * w + j``, 1 = kept, padding 0;
 - ``keep`` is a probability of keeping a unit, ``dropout`` one of dropping it;
@@ -396,7 +396,7 @@ def _dropped_out(x: Array, mask: ArrayLike | None, scale: float) -> Array:
 
 
 def _product(a: Array, b: Array) -> Array:
-    """Return ``a @ b`` unwarned of NaN: for five columns OpenBLAS's sgemv reads stale stack beside them."""
+    """Return ``a @ b`` unwarned of NaN: for five columns OpenBLAS's sgemv reads stale stack next to them."""
     with np.errstate(invalid="ignore"):
         product: Array = a @ b
     return product
@@ -1167,7 +1167,7 @@ def uncertainty(
     seed: int | None = None,
     masks: Sequence[Array | None] | None = None,
 ) -> dict[str, Array]:
-    """Predict under ``passes`` masks of dropout and return what the predictions tell together.
+    """Predict under ``passes`` masks of dropout and return their mean and spread.
 
     Pass ``t`` from 0 is `forward` under ``keyed_masks(spec, rows, t, purpose=SAMPLES)``: scaled as
     in training. Everything after the outputs is computed in float64 and rounded once.
@@ -1190,7 +1190,7 @@ def uncertainty(
         the passes. Else, in nats,
         ``predictive_entropy`` H(mean), ``expected_entropy``, the mean of the passes' H, and
         ``mutual_information``, their difference: (rows,) for softmax, (rows, outputs) for sigmoid,
-        where every output has an entropy of its own.
+        where every output has its own entropy.
 
     References
     ----------
@@ -1377,7 +1377,7 @@ def train_step(
     step : int
         From 1 over the life of the net: the key of the masks.
     learning_rate, l2, **hyper : float
-        As in `update`. Biases are never regularised: neither l2 nor weight_decay touches them.
+        As in `update`. Biases are never regularized: neither l2 nor weight_decay touches them.
     max_norm : float, optional
         `limit_norms` of the updated weights of every layer but the last: of the hidden units.
     sample_weight : array (rows,), optional

@@ -272,11 +272,11 @@ typedef struct {
 cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *design);
 void cdrop_network_free(cdrop_network *network);
 
-/* Copies a layer's weights (units[l] x units[l + 1]) and bias, or their optimiser states, in and out. */
+/* Copies a layer's weights (units[l] x units[l + 1]) and bias, or their optimizer states, in and out. */
 void cdrop_network_set(cdrop_network *network, size_t layer, cdrop_part part, const void *weight, const void *bias);
 void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias);
 
-/* Tells what the input mostly is: units[0] values, of which those that are 0 mean nothing. Products with the input then run
+/* Sets what the input mostly is: units[0] values, of which those that are 0 mean nothing. Products with the input then run
  * on its difference from the background, which is mostly zero, and the background's own products are added once a step.
  * Only for networks without input dropout. Changes results by rounding. */
 void cdrop_network_set_background(cdrop_network *network, const void *background);
@@ -298,9 +298,9 @@ cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const
 void cdrop_kept_free(cdrop_kept *kept);
 
 /* One training step: masks or noise of `step`, forward, loss, backward, update in place, and then cdrop_limit_norms of each hidden
- * layer's weights where the optimiser has a max_norm. *loss is the batch's mean loss plus
+ * layer's weights where the optimizer has a max_norm. *loss is the batch's mean loss plus
  * l2 / 2 times the sum of squares of the weights before the update. CDROP_NOT_FINITE leaves everything as it was;
- * CDROP_DIVERGED tells of an update that was made.
+ * CDROP_DIVERGED reports an update that was made.
  *
  * With `samples` M of the batch above 1, each row is trained under M masks, and the loss is the mean over them (multi-sample
  * dropout: Inoue 2019): a step on M copies of each row, of which copy m of row r has the mask of row r M + m. What lies
@@ -362,7 +362,7 @@ typedef enum {
 } cdrop_time;
 #undef CDROP_TIME_MEMBER
 
-/* The name of a part above, and whether each layer has a time of its own. */
+/* The name of a part above, and whether each layer has its own time. */
 const char *cdrop_time_name(int part, int *by_layer);
 
 /* seconds[layer * CDROP_TIMES + part] since the last call, summed over threads, training steps and predictions under
@@ -385,8 +385,8 @@ typedef enum { CDROP_OUTPUTS, CDROP_PROBABILITIES, CDROP_LABELS } cdrop_answer;
 cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdrop_batch *batch, cdrop_answer answer,
                                    int threads);
 
-/* Monte Carlo dropout (Gal and Ghahramani 2016): `passes` forward passes as in training, each under masks of its own, and
- * what they tell together. With p_t the probabilities that pass t gives, or for a loss of numbers its predictions, and H
+/* Monte Carlo dropout (Gal and Ghahramani 2016): `passes` forward passes as in training, each under its own masks, and
+ * their mean and spread. With p_t the probabilities that pass t gives, or for a loss of numbers its predictions, and H
  * the entropy in nats:
  *
  *   mean                 mean of p_t over the passes                           n x units[layers]

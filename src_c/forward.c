@@ -289,7 +289,7 @@ static void finish_logits(void *context, size_t p, size_t l0, size_t l1)
     cdrop_lap(s->watch, CDROP_TIME_FORWARD, s->index);
 }
 
-/* Divided by blocks of units, not by rows: each thread writes the lists of its own units, for all rows. */
+/* Divided by blocks of units, not by rows: each thread writes the lists of its units, for all rows. */
 void cdrop_scatter_input(const pass *s, cdrop_team team)
 {
     layer *l = &s->layer[0];
@@ -316,7 +316,7 @@ static void run_layers(pass *s, size_t layers, cdrop_team team)
         const cdrop_right right = {.panels = &l->weight, .columns = l->n_out};
         cdrop_product_rows(s->n->k, &l->out, l->bias, &right, &left, cdrop_rows_of(s, s->index), team,
                            cdrop_claims_of(s, CDROP_LOOP_FORWARD, s->index), epilogue_of(s), s);
-        /* In the phase of the first product, which reads the same lists by row: no barrier of its own. */
+        /* In the phase of the first product, which reads the same lists by row: no barrier in between. */
         if (s->index == 0 && s->training && !s->kept && !l->dense)
             cdrop_scatter_input(s, team);
         cdrop_meet(s, team, CDROP_TIME_WAIT_FORWARD, s->index);

@@ -45,7 +45,7 @@ typedef struct {
 } cdrop_lists;
 
 /* A matrix in panels: element (line, column) of panel p is data[p * step + line * pitch(p) + column], where the last
- * panel may have a pitch of its own. A row-major matrix is the case step = panel width, tail_pitch = pitch. */
+ * panel may have a different pitch. A row-major matrix is the case step = panel width, tail_pitch = pitch. */
 typedef struct {
     void *data;
     size_t panels;
@@ -129,7 +129,7 @@ typedef struct {
     /* Lists the nonzero entries of lines l0..l1 of a sparse source, all blocks; returns their number. An empty list keeps
      * the start it had. */
     size_t (*compress_sparse)(cdrop_lists *lists, const cdrop_source *source, size_t l0, size_t l1);
-    /* The same entries written out, zeros where not live; out begins at (l0, b0), columns padded to CDROP_LANES. */
+    /* The same entries in a dense array, zeros where not live; out begins at (l0, b0), columns padded to CDROP_LANES. */
     size_t (*densify)(void *out, size_t pitch, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);
     /* Lists the same entries by column: block `rows` (64 lines) of `lists` becomes block `rows` of lines
      * 64 b0 .. 64 b1 of `out`. */
@@ -160,7 +160,7 @@ typedef struct {
     void (*column_squares)(double *out, const void *in, size_t pitch, size_t width, size_t lines);
     /* factors[column] = limit / norm where a column's norm is above the limit, else 1, for at most CDROP_BLOCK columns;
      * returns how many are above. A norm^2 is the sum of `blocks` lines of `squares`, ascending. One that is NaN or
-     * infinite counts as not above, so that a diverged weight stays what it is and the next loss tells. */
+     * infinite counts as not above, so that a diverged weight stays what it is and the next loss shows it. */
     size_t (*limit_factors)(void *factors, const double *squares, size_t pitch, size_t columns, size_t blocks,
                             double limit);
     /* in[line][column] *= factors[column], in place. width is a multiple of CDROP_LANES. */

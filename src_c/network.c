@@ -127,7 +127,7 @@ static const cdrop_panels *weight_part(const layer *l, cdrop_part part)
     return part == CDROP_WEIGHT ? &l->weight : part == CDROP_STATE1 ? &l->state1 : &l->state2;
 }
 
-/* The L2 term of a step's loss is that of the weights before it, and must be known before anything changes. Whoever
+/* The L2 term of a step's loss is that of the weights before it, and must be known before anything changes. What
  * writes weights notes their squares while they are in the cache, which saves the next step from reading all weights
  * for it. */
 void cdrop_note_squares(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block)
@@ -264,7 +264,7 @@ static int take_watches(cdrop_network *n)
     return n->watches != NULL;
 }
 
-/* The watches are in a workspace of their own: they come and go while the network's memory stays. There is one for
+/* The watches are in a separate workspace: they come and go while the network's memory stays. There is one for
  * each thread that a later step may use. */
 cdrop_status cdrop_network_times(cdrop_network *n, int on, double *seconds)
 {

@@ -82,7 +82,7 @@ typedef struct {
     void *bias_gradient;   /* biases */
 } thinned_part;
 
-/* Copies of a step's rows, each under a mask of its own: see repeated.c. */
+/* Copies of a step's rows, each under its own mask: see repeated.c. */
 typedef struct {
     size_t rows;        /* copies of all rows, in the last step; 0 where it had no use for them */
     size_t samples;     /* of each row */
@@ -130,7 +130,7 @@ struct cdrop_network {
 };
 
 /* What a pass works on. It is not part of the network because it changes from call to call, and because each thread
- * of a step walks the layers with a copy of its own. */
+ * of a step walks the layers with its own copy. */
 typedef struct {
     cdrop_network *n;
     layer *layer; /* those of the network, or the thinned ones */

@@ -1,4 +1,4 @@
-/* Predictions under many masks, and what they tell together (Monte Carlo dropout).
+/* Predictions under many masks, their mean and spread (Monte Carlo dropout).
  *
  * Rows come in chunks of fixed size; of a chunk only sums over the passes are kept, so memory grows neither with the rows
  * nor with the passes. What lies below the first dropped-out layer is computed once a chunk, by all threads together. Then

@@ -283,7 +283,7 @@ static double penalty(const pass *s)
     return 0.5 * l2 * (sum + learned);
 }
 
-/* Each thread walks the layers with a pass of its own: between barriers they are not at the same place. */
+/* Each thread walks the layers with its own pass: between barriers they are not at the same place. */
 static void step_job(void *argument, cdrop_team team)
 {
     pass mine = *(const pass *)argument, *s = &mine;

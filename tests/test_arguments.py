@@ -661,7 +661,7 @@ anything = plain | st.lists(plain, max_size=4) | st.dictionaries(words, plain, m
 
 @pytest.mark.parametrize("name", CALLS)
 @given(data=st.data())
-def test_anything_else_is_right_or_told(name, data):
+def test_anything_else_is_right_or_reported(name, data):
     check_anything(CALLS[name], data)
 
 
@@ -796,7 +796,7 @@ def test_no_rows(dtype):
                 method(empty, targets)
 
 
-def test_memory_that_is_not_to_be_had_is_told():
+def test_memory_that_is_not_to_be_had_is_reported():
     with pytest.raises(MemoryError):
         kernels.bernoulli_mask(2**47, 64, 0.5)
     with pytest.raises(MemoryError):

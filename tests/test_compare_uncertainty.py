@@ -99,7 +99,7 @@ def test_ensembles_differ_in_seeds_and_are_better_than_their_first_member(number
     assert numbers.mean("nll", "ensemble") < numbers.mean("nll", "plain")
 
 
-def test_members_have_seeds_and_masks_have_layers_of_their_own(classes, monkeypatch):
+def test_members_have_seeds_and_masks_have_separate_layers(classes, monkeypatch):
     fit, seeds = uncertainty._Repeat._fit, []
 
     def note(self, settings, seed):

@@ -823,7 +823,7 @@ WITHOUT_FILES = [name for name in ESTIMATORS if not name.endswith(".save")] + [
 @pytest.mark.parametrize("name", WITHOUT_FILES)
 @settings(max_examples=8)  # a fit each
 @given(data=st.data())
-def test_anything_else_is_right_or_told(name, data):
+def test_anything_else_is_right_or_reported(name, data):
     check_anything(CALLS_HERE[name], data)
 
 

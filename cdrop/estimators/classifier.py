@@ -54,7 +54,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     activation : {"relu", "logistic", "tanh", "identity", "leaky_relu"}, default "relu"
         Of the hidden layers.
     dropout : float or cdrop.rates.Rate, or a sequence of them, default 0.0
-        Probability of dropping a hidden unit in training, 0 to below 1, for all hidden layers or for each.
+        Probability of dropping a hidden unit in training, at least 0 and below 1, for all hidden layers or for each.
     input_dropout : float or Rate, default 0.0
         The same for the input.
     dropout_kind : str or sequence of str, default "bernoulli"
@@ -155,9 +155,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         then after each epoch. NaN and infinity are never progress. An error in a later epoch ends the fit and leaves
         the estimator trained so far. A file (`save`) holds names, not callables.
     beta_1 : float, default 0.9
-        Decay of the first moment, of solvers "adam" and "adamw"; above 0 to below 1.
+        Decay of the first moment, of solvers "adam" and "adamw"; above 0 and below 1.
     beta_2 : float, default 0.999
-        Decay of the second moment, of solvers "adam" and "adamw"; above 0 to below 1.
+        Decay of the second moment, of solvers "adam" and "adamw"; above 0 and below 1.
     epsilon : float, default 1e-8
         Added to the root of the second moment; of solvers "adagrad", "rmsprop", "adam" and "adamw".
     n_iter_no_change : int, default 10
@@ -357,7 +357,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         *,
         callbacks: Sequence[Any] = (),
     ) -> Self:
-        """Make one pass over the rows, going on from where the last call ended.
+        """Make one pass over the rows, from where the last call ended.
 
         Parameters
         ----------
@@ -516,7 +516,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     def predict_uncertainty(
         self, X: Any, mc_samples: int = 50, *, seed: int | None = None, samples: bool = False
     ) -> ClassificationUncertainty:
-        """Predict under many masks of dropout, and tell how far the predictions agree.
+        """Predict under many masks of dropout, and measure how far the predictions agree.
 
         Parameters
         ----------
@@ -552,7 +552,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         if not self._multilabel and len(self.classes_) <= 2:
             parts = {name: array[:, 1] for name, array in parts.items()}
             parts["mean"] = self._by_class(result.mean)
-        if not self._multilabel and len(self.classes_) == 1:  # there is nothing to doubt
+        if not self._multilabel and len(self.classes_) == 1:  # nothing is uncertain
             parts |= {name: np.zeros_like(parts[name]) for name in names if name != "mean"}
         drawn = None if result.samples is None else self._by_class(result.samples)
         return ClassificationUncertainty(**parts, samples=drawn)
@@ -786,7 +786,7 @@ def _weights_by_class(
 ) -> NDArray[np.float64]:
     """Return the weight of each row's class: 1 where a class has none.
 
-    Names that are no class are an error, unless all classes have a weight: then `y` may be a part of a larger set.
+    Names that are not classes are an error, unless all classes have a weight: then `y` may be a part of a larger set.
     """
     by_class = np.ones(len(classes))
     if weights:

@@ -81,7 +81,7 @@ def checked_options(estimator: Any) -> Options:
     fraction = finite_number("validation_fraction", estimator.validation_fraction)
     if not fraction < 1:
         raise ValueError(
-            f"validation_fraction is {fraction!r}; expected a number from 0 to below 1"
+            f"validation_fraction is {fraction!r}; expected a number of at least 0 and below 1"
         )
     patience = estimator.n_iter_no_change
     if not (isinstance(patience, float) and patience == math.inf):

@@ -56,7 +56,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         Whether `predict` and `score` sort the quantiles of a row, so that none lies below one of a lower level
         (Chernozhukov, Fernandez-Val and Galichon 2010). Networks are trained, validated and sampled without sorting.
     dropout : float or cdrop.rates.Rate, or a sequence of them, default 0.0
-        Probability of dropping a hidden unit in training, 0 to below 1, for all hidden layers or for each.
+        Probability of dropping a hidden unit in training, at least 0 and below 1, for all hidden layers or for each.
     input_dropout : float or Rate, default 0.0
         The same for the input.
     dropout_kind : str or sequence of str, default "bernoulli"
@@ -139,9 +139,9 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         then after each epoch. NaN and infinity are never progress. An error in a later epoch ends the fit and leaves
         the estimator trained so far. A file (`save`) holds names, not callables.
     beta_1 : float, default 0.9
-        Decay of the first moment, of solvers "adam" and "adamw"; above 0 to below 1.
+        Decay of the first moment, of solvers "adam" and "adamw"; above 0 and below 1.
     beta_2 : float, default 0.999
-        Decay of the second moment, of solvers "adam" and "adamw"; above 0 to below 1.
+        Decay of the second moment, of solvers "adam" and "adamw"; above 0 and below 1.
     epsilon : float, default 1e-8
         Added to the root of the second moment; of solvers "adagrad", "rmsprop", "adam" and "adamw".
     n_iter_no_change : int, default 10
@@ -315,7 +315,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         *,
         callbacks: Sequence[Any] = (),
     ) -> Self:
-        """Make one pass over the rows, going on from where the last call ended.
+        """Make one pass over the rows, from where the last call ended.
 
         Parameters
         ----------
@@ -373,7 +373,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
     def predict_uncertainty(
         self, X: Any, mc_samples: int = 50, *, seed: int | None = None, samples: bool = False
     ) -> RegressionUncertainty:
-        """Predict under many masks of dropout, and tell how far the predictions agree.
+        """Predict under many masks of dropout, and measure how far the predictions agree.
 
         Parameters
         ----------
