@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import io
+import inspect
 import re
 import sys
 from types import SimpleNamespace
@@ -85,8 +86,8 @@ def test_html_describes_each_parameter(kind):
 
 def test_shared_parameters_have_the_same_description():
     def described(kind):
-        text = kind.__doc__.split("----------\n")[1].split("\n    Attributes")[0]
-        found = re.findall(r"^    (\w+) : (.*?)(?=^    \w+ : |\Z)", text, re.M | re.S)
+        text = inspect.getdoc(kind).split("----------\n")[1].split("\nAttributes")[0]
+        found = re.findall(r"^(\w+) : (.*?)(?=^\w+ : |\Z)", text, re.M | re.S)
         return {name: about.strip() for name, about in found}
 
     classifier, regressor = map(described, (DropoutMLPClassifier, DropoutMLPRegressor))
