@@ -1,8 +1,8 @@
 """What a notebook shows: bars, and short representations."""
 
 import importlib.metadata
-import io
 import inspect
+import io
 import re
 import sys
 from types import SimpleNamespace

@@ -114,7 +114,7 @@ def test_pages_with_examples_are_found():
 def imports(text):
     """Return the packages that the examples of a page import, and the one that saved models need."""
     found = set(re.findall(r"^>>> (?:import|from) (\w+)", text, flags=re.MULTILINE))
-XX
+    return found | ({"safetensors"} if re.search(r"\.save\(|checkpoint[\"=]", text) else set())
 
 
 @pytest.mark.parametrize("page", PAGES)
