@@ -106,7 +106,7 @@ def kinds(plan: Plan) -> Iterator[Result]:
         for name, kind in (
             ("cdrop", "shared"),
             ("none", "bernoulli"),
-            *((kind, kind) for kind in ("bernoulli", "gaussian", "uniform")),
+            *((kind, kind) for kind in ("bernoulli", "gaussian", "uniform", "concrete")),
         )
     }
 

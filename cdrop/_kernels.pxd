@@ -35,6 +35,8 @@ cdef extern from "cdrop.h" nogil:
         CDROP_GAUSSIAN
         CDROP_UNIFORM
         CDROP_SHARED
+        CDROP_CONCRETE
+        CDROP_MEMBERS
 
     ctypedef enum cdrop_rule:
         CDROP_SGD
@@ -54,6 +56,9 @@ cdef extern from "cdrop.h" nogil:
         CDROP_PROBABILITIES
         CDROP_LABELS
 
+    ctypedef struct cdrop_learned_rate:
+        pass
+
     ctypedef struct cdrop_optimizer:
         cdrop_rule rule
         double learning_rate
@@ -65,6 +70,8 @@ cdef extern from "cdrop.h" nogil:
         double correction1
         double correction2
         double max_norm
+        cdrop_learned_rate *learned
+        double entropy
 
     ctypedef struct cdrop_design:
         cdrop_dtype dtype
@@ -73,6 +80,7 @@ cdef extern from "cdrop.h" nogil:
         const uint64_t *keep
         const int *varies
         const cdrop_kind *kinds
+        size_t members
         int scale_in_training
         cdrop_activation activation
         cdrop_loss loss
@@ -103,6 +111,8 @@ cdef extern from "cdrop.h" nogil:
         cdrop_truth truth
         const cdrop_kept *kept
         size_t number
+        size_t samples
+        double consistency
 
     ctypedef struct cdrop_uncertainty:
         void *mean
@@ -161,7 +171,7 @@ cdef extern from "cdrop.h" nogil:
     void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias)
     void cdrop_network_set_background(cdrop_network *network, const void *background)
     void cdrop_network_set_keep(cdrop_network *network, const uint64_t *keep)
-    cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, int threads)
+    cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, size_t samples, int threads)
     cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const cdrop_batch *all, size_t size,
                                     int by_unit, int threads)
     void cdrop_kept_free(cdrop_kept *kept)

@@ -13,6 +13,8 @@ _Words: TypeAlias = NDArray[np.uint64]
 _Constants: TypeAlias = tuple[str, float, float, float, float, float, float, float, float]
 
 KINDS: tuple[str, ...]
+INPUT_KINDS: tuple[str, ...]
+NOISE_KINDS: tuple[str, ...]
 ACTIVATIONS: tuple[str, ...]
 LOSSES: tuple[str, ...]
 OPTIMIZERS: tuple[str, ...]
@@ -148,6 +150,7 @@ class Engine:
         seed: int,
         varies: Sequence[bool] = (),
         kinds: Sequence[str] = (),
+        members: int = 0,
     ) -> Self: ...
     @overload
     def copy(
@@ -184,8 +187,12 @@ class Engine:
         kept: KeptBatches | None = None,
         number: int = 0,
         keep: NDArray[np.uint64] | None = None,
+        learned: NDArray[np.float64] | None = None,
+        entropy: float = 0,
+        samples: int = 1,
+        consistency: float = 0.0,
     ) -> float | None: ...
-    def reserve(self, rows: int, threads: int) -> None: ...
+    def reserve(self, rows: int, threads: int, samples: int = 1) -> None: ...
     def keep_batches(
         self, data: Rows, order: NDArray[np.int64] | None, size: int, threads: int
     ) -> KeptBatches: ...

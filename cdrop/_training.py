@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cdrop import _batches, _kernels, checkpoints
+from cdrop import _batches, _kernels, _losses, checkpoints
 from cdrop._background import find_background
 from cdrop._checks import finite_number, norm_limit, truth_value, whole_number
 from cdrop._shared import PREDICTED_AT_ONCE, SharedRows
@@ -41,6 +41,7 @@ __all__ = [
     "use",
 ]
 
+MOST_SAMPLES = 1024  # masks of a row
 _WORTH_LISTS = 3  # evaluations of the validation rows in a fit from which on their lists are kept
 _FIRST = Moment(0, 0, 1)
 _TINY = np.finfo(np.float64).tiny  # the kernels treat smaller numbers as 0
@@ -85,6 +86,8 @@ class Hyper(NamedTuple):
     l2: float | Rate
     share_l2: bool
     max_norm: float  # 0 means no limit, as in the engine
+    mask_samples: int
+    consistency: float
 
     def at(self, moment: Moment) -> tuple[Optimizer, float, float]:
         """Return optimizer, learning rate and L2 of a step, whose rates are numbers."""
@@ -158,6 +161,8 @@ class Plan(NamedTuple):
             "l2": encoded(hyper.l2),
             "share_l2": hyper.share_l2,
             "max_norm": hyper.max_norm,
+            "mask_samples": None if hyper.mask_samples == 1 else hyper.mask_samples,
+            "consistency": hyper.consistency or None,
             "validation": None
             if self.held_out is None
             else _digest(self.held_out, "x", "labels", "targets", "weights"),
@@ -205,6 +210,8 @@ def checked_hyper(
     l2: float | Rate,
     max_norm: float | None,
     share_l2: bool,
+    mask_samples: int = 1,
+    consistency: float = 0.0,
 ) -> Hyper:
     """Check the hyperparameters, each alone and then together."""
     schedule = learning_rate if isinstance(learning_rate, Schedule) else None
@@ -218,10 +225,44 @@ def checked_hyper(
         number_or_rate("l2", l2, finite_number),
         truth_value("share_l2", share_l2),
         0.0 if max_norm is None else norm_limit("max_norm", max_norm),
+        whole_number("mask_samples", mask_samples, 1, MOST_SAMPLES + 1),
+        finite_number("consistency", consistency),
     )
     some_l2 = 1.0 if isinstance(hyper.l2, Rate) else hyper.l2
     hyper.optimizer._in(_FIRST).constants(1.0, some_l2, 1)  # raises where they do not combine
     return hyper
+
+
+def check_masks(net: Network, hyper: Hyper) -> None:
+    """Raise if a network cannot be trained with several masks per row, or with their consistency."""
+    samples, consistency = hyper.mask_samples, hyper.consistency
+    if consistency and samples != 2:
+        raise ValueError(
+            f"consistency is {consistency} with mask_samples {samples}; expected mask_samples=2, whose two predictions "
+            "of each row it compares"
+        )
+    if consistency and _losses.is_regression(net.loss):
+        raise ValueError(
+            f"consistency is {consistency}, and the loss is {net.loss!r}; expected consistency=0, or a cross-entropy "
+            "loss, whose predictions are probabilities"
+        )
+    if samples == 1:
+        return
+    used = [
+        kind
+        for kind, rate in zip(net._kinds(), (net.input_dropout, *net.dropout), strict=True)
+        if isinstance(rate, Rate) or rate
+    ]
+    if not used:
+        raise ValueError(
+            f"mask_samples is {samples}, and the network has no dropout, so that all masks of a row would be the same; "
+            "expected dropout or input_dropout above 0, or mask_samples=1"
+        )
+    if "shared" in used:
+        raise ValueError(
+            f"mask_samples is {samples}, and a kind of dropout is 'shared', by which all rows of a minibatch have one "
+            "mask; expected 'bernoulli', 'gaussian' or 'uniform', or mask_samples=1"
+        )
 
 
 def length(iterations: int | None, epochs: int | None, minibatches: int) -> tuple[int | None, int]:
@@ -276,7 +317,8 @@ def fit(
         place = checkpoints.Place() if keeper is None else keeper.place
         if keeper is not None:
             plan.check_place(place, keeper.given)
-        net._engine.reserve(min(plan.cut.batch_size, plan.cut.n), net.threads or 0)
+        rows = min(plan.cut.batch_size, plan.cut.n)
+        net._engine.reserve(rows, net.threads or 0, plan.hyper.mask_samples)
         if keeper is not None:
             keeper.restore_network(net, this)
         if net._background is None:
@@ -448,7 +490,7 @@ def _keep_lists(net: Network, held_out: _kernels.Rows | None) -> None:
 
 
 def _end_epoch(net: Network, plan: Plan, rate: float, course: _Course) -> bool:
-    """Record an epoch, advance the schedule, and notify the callbacks; return whether to go on.
+    """Record an epoch, advance the schedule, and notify the callbacks; return whether to continue.
 
     Ctrl-C during the validation leaves the epoch unrecorded: the checkpoint resumes with the validation.
     """
@@ -483,7 +525,8 @@ def _steps(
     """Train on each minibatch; return whether all are done, without a request to stop."""
     place = course.place
     for minibatch in minibatches:
-        loss = step(net, data, minibatch, hyper, course.moment(net), course.fit)
+        moment, n = course.moment(net), course.plan.cut.n
+        loss = step(net, data, minibatch, hyper, moment, course.fit, n)
         assert minibatch.rows is not None
         place.steps += 1
         place.total += loss * len(minibatch.rows)
@@ -521,8 +564,11 @@ def step(
     hyper: Hyper,
     moment: Moment,
     fit: _kernels.Fitting | None = None,
+    trained_rows: int = 0,
 ) -> float:
     """Make one update with what `use` has set and the rates of the moment, and return the loss before it.
+
+    Learned rates weigh the loss as one of `trained_rows` rows, the minibatch's by default.
 
     Threads that share a network take turns. Each step is made with the optimizer and the counters of its moment, so it
     is prepared again if another thread has been faster.
@@ -534,11 +580,13 @@ def step(
         weight = data.weights.sum() if rows is None else data.weights[rows].sum()
     optimizer, rate, l2 = hyper.at(moment)
     l2 = l2 / float(weight) if hyper.share_l2 else l2
-    keep = net._dropping_in(moment, new)
+    entropy = 1 / (trained_rows or len(data.x if rows is None else rows))
     while True:
         updates, history = net._updates, net.history
+        learned = net._learned
+        keep = net._dropping_in(moment, new)
         was: dict[str, Any] = {"_fit": net._free(fit), "_optimizer": hyper.optimizer}
-        was |= {"_updates": updates, "history": history}
+        was |= {"_updates": updates, "history": history, "_learned": learned}
         new["_updates"] = min(updates + 1, LAST)
         constants = optimizer.constants(rate, l2, updates + 1)
         try:
@@ -554,6 +602,10 @@ def step(
                 minibatch.kept,
                 minibatch.number,
                 keep,
+                new.get("_learned"),
+                entropy,
+                hyper.mask_samples,
+                hyper.consistency,
             )
         except FloatingPointError as error:
             raise _not_finite(net, hyper, rate, *error.args) from None

@@ -71,7 +71,7 @@ cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *n, const cdrop
 {
     const size_t batches = (all->n + size - 1) / size, most = cdrop_min(size, all->n);
     *kept = NULL;
-    if ((by_unit ? cdrop_network_reserve(n, most, threads) : cdrop_reserve_forward(n, most)) != CDROP_OK)
+    if ((by_unit ? cdrop_network_reserve(n, most, 1, threads) : cdrop_reserve_forward(n, most)) != CDROP_OK)
         return CDROP_NO_MEMORY;
     /* The memory of a step is needed in any case and was an error above; memory for lists is not. */
     cdrop_kept *own = calloc(1, sizeof *own);

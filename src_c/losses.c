@@ -15,12 +15,20 @@ double cdrop_weight_sum(const double *weights, const int64_t *rows, size_t n)
     return sum;
 }
 
+/* Which row of labels, targets and weights is row i of the batch. */
+static size_t row_of(const cdrop_loss_rows *l, size_t i) { return l->rows ? (size_t)l->rows[i] : i; }
+
+double cdrop_row_share(const cdrop_loss_rows *l, size_t i)
+{
+    return (l->truth.weights ? l->truth.weights[row_of(l, i)] : 1) / l->weight_sum;
+}
+
 double cdrop_row_loss(const cdrop_kernels *k, const cdrop_loss_rows *l, void *doutputs, const void *outputs, size_t i)
 {
     /* Outputs are those of the batch; labels, targets and weights those of all the data. */
     const cdrop_truth *t = &l->truth;
-    const size_t row = l->rows ? (size_t)l->rows[i] : i, columns = t->one_target ? 1 : l->n;
-    const double share = (t->weights ? t->weights[row] : 1) / l->weight_sum;
+    const size_t row = row_of(l, i), columns = t->one_target ? 1 : l->n;
+    const double share = cdrop_row_share(l, i);
     const double parameter = l->parameters ? l->parameters[0] : 0;
     const void *targets = t->targets ? (const char *)t->targets + row * columns * k->size : NULL;
     double loss = 0;

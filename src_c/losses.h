@@ -15,6 +15,9 @@ typedef struct {
 
 double cdrop_weight_sum(const double *weights, const int64_t *rows, size_t n);
 
+/* What the loss of row i is multiplied by. */
+double cdrop_row_share(const cdrop_loss_rows *l, size_t i);
+
 /* The share of row i in the batch's mean loss; its gradient goes to doutputs. */
 double cdrop_row_loss(const cdrop_kernels *k, const cdrop_loss_rows *l, void *doutputs, const void *outputs, size_t i);
 

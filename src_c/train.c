@@ -34,6 +34,8 @@ static void row_losses(const pass *s, size_t from, size_t to)
     for (size_t i = from; i < to; i++)
         n->row_loss[i] = cdrop_row_loss(n->k, &s->loss, cdrop_panel_at(&l->delta, n->k, 0, i),
                                         cdrop_panel_at(&l->out, n->k, 0, i), i);
+    if (s->consistency > 0)
+        cdrop_add_divergences(s, from, to);
     cdrop_lap(s->watch, CDROP_TIME_LOSS, 0);
 }
 
@@ -51,7 +53,7 @@ static int one_panel_of_outputs(const cdrop_network *n) { return n->layer[n->lay
 /* Otherwise a row's outputs come from several threads. */
 static void losses(const pass *s, cdrop_team team)
 {
-    const size_t rows = s->batch->n;
+    const size_t rows = cdrop_output_rows(s);
     size_t from, to;
     cdrop_share(team, (rows + LOSS_ROWS - 1) / LOSS_ROWS, &from, &to);
     row_losses(s, cdrop_min(from * LOSS_ROWS, rows), cdrop_min(to * LOSS_ROWS, rows));
@@ -62,9 +64,22 @@ static void losses(const pass *s, cdrop_team team)
 static double batch_loss(const pass *s)
 {
     double sum = 0;
-    for (size_t i = 0; i < s->batch->n; i++)
+    for (size_t i = 0; i < cdrop_output_rows(s); i++)
         sum += s->n->row_loss[i];
     return sum;
+}
+
+cdrop_gate cdrop_gate_of(const pass *s, size_t p, size_t l0)
+{
+    const cdrop_kernels *k = s->n->k;
+    const layer *l = &s->layer[s->index];
+    const char *noise = s->noise ? s->noise[s->index] : NULL;
+    const size_t noise_pitch = cdrop_noise_pitch(l->n_in);
+    return (cdrop_gate){.live = l->live + l0 * l->words + p * k->panel / CDROP_BLOCK,
+                        .words = l->words,
+                        .scale = l->train_scale,
+                        .noise = noise ? noise + (l0 * noise_pitch + p * k->panel) * k->size : NULL,
+                        .noise_pitch = noise_pitch};
 }
 
 /* The gradient by a hidden layer's activations is complete in one panel. Where the units were live it becomes the
@@ -81,13 +96,9 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
     const size_t b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_in));
     const int from_live = s->n->activation == CDROP_RELU; /* its derivative is in the live bits */
     cdrop_lap(s->watch, CDROP_TIME_INPUT_GRADIENT, s->index);
-    const char *noise = s->noise ? s->noise[s->index] : NULL;
-    const size_t noise_pitch = cdrop_noise_pitch(l->n_in);
-    const cdrop_gate gate = {.live = l->live + l0 * l->words + b0,
-                             .words = l->words,
-                             .scale = l->train_scale,
-                             .noise = noise ? noise + (l0 * noise_pitch + p * k->panel) * k->size : NULL,
-                             .noise_pitch = noise_pitch};
+    const cdrop_gate gate = cdrop_gate_of(s, p, l0);
+    if (l->kind == CDROP_CONCRETE && gate.noise)
+        cdrop_note_slopes(s, p, l0, l1);
     k->gate(cdrop_panel_at(&below->delta, k, p, l0), pitch, from_live ? NULL : cdrop_panel_at(&below->out, k, p, l0),
             cdrop_panel_pitch(&below->out, p), cdrop_min(k->panel, l->n_in - p * k->panel), l1 - l0, &gate,
             s->n->activation);
@@ -126,9 +137,11 @@ void cdrop_update_units(void *context, size_t p, size_t u0, size_t u1, const voi
     const size_t pitch = cdrop_panel_pitch(&l->weight, p), first = p * k->panel / CDROP_BLOCK;
     const size_t last = cdrop_min(first + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_out));
     const cdrop_norms norms = norms_of(l);
+    cdrop_update rule = s->weight_update;
+    rule.l2 = cdrop_l2_of(s, l);
     cdrop_lap(s->watch, CDROP_TIME_WEIGHT_GRADIENT, s->index);
     k->update(cdrop_panel_at(&l->weight, k, p, u0), gradient, cdrop_panel_at(&l->state1, k, p, u0),
-              cdrop_panel_at(&l->state2, k, p, u0), (u1 - u0) * pitch, &s->weight_update);
+              cdrop_panel_at(&l->state2, k, p, u0), (u1 - u0) * pitch, &rule);
     cdrop_lap(s->watch, CDROP_TIME_UPDATE, s->index);
     for (size_t block = first; block < last; block++) {
         if (limited(s))
@@ -174,7 +187,7 @@ static const void *begin_update(void *context, size_t p, size_t u0)
     pass *s = context;
     const int with_background = s->index == 0 && cdrop_shifted(s);
     if (u0 == 0 || (with_background && s->summed != p + 1)) {
-        cdrop_bias_gradient(s->n->k, s->sums, &s->layer[s->index].delta, p, s->batch->n);
+        cdrop_bias_gradient(s->n->k, s->sums, &s->layer[s->index].delta, p, cdrop_rows_of(s, s->index));
         s->summed = p + 1;
     }
     if (u0 == 0 && cdrop_is_thinned(s, s->index))
@@ -193,8 +206,14 @@ static void propagate(pass *s, size_t i, cdrop_team team)
     s->index = i;
     const cdrop_left left = {.lists = &l->deltas, .dense = delta_dense(s, i) ? &l->delta : NULL, .entries = l->n_out};
     const cdrop_right right = {.panels = &l->weight, .columns = l->n_in, .scratch = cdrop_scratch_of(n, team)};
-    cdrop_product_rows(n->k, &s->layer[i - 1].delta, NULL, &right, &left, s->batch->n, team,
-                       cdrop_claims_of(s, CDROP_LOOP_GRADIENT, i), finish_delta, s);
+    const int copied = cdrop_is_copied(s, i);
+    const cdrop_panels out = copied ? cdrop_copied_delta(s) : s->layer[i - 1].delta;
+    cdrop_product_rows(n->k, &out, NULL, &right, &left, cdrop_rows_of(s, i), team,
+                       cdrop_claims_of(s, CDROP_LOOP_GRADIENT, i), copied ? cdrop_gate_copies : finish_delta, s);
+    if (copied) {
+        cdrop_meet(s, team, CDROP_TIME_WAIT_GRADIENT, i);
+        cdrop_sum_copies(s, team);
+    }
 }
 
 static void update_layer(pass *s, size_t i, cdrop_team team)
@@ -206,7 +225,7 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
     /* A listed input has its lists by unit already; a dense one is read down its columns. */
     const cdrop_lists *columns = s->kept && i == 0 ? &s->kept->columns : &l->columns;
     const cdrop_panels *dense = l->dense ? cdrop_dense_input(s, i) : NULL;
-    const cdrop_left left = {.lists = columns, .dense = dense, .entries = s->batch->n};
+    const cdrop_left left = {.lists = columns, .dense = dense, .entries = cdrop_rows_of(s, i)};
     const int states = cdrop_rule_states(s->weight_update.rule);
     const cdrop_gradient_sink update = {
         .begin = begin_update,
@@ -216,7 +235,7 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
     const cdrop_gradient_sink note = {
         .begin = begin_update, .place = cdrop_gradient_place, .take = cdrop_note_gradient, .context = s};
     cdrop_product_units(n->k, &left, i == 0 && cdrop_shifted(s) ? &n->background_columns : NULL, &l->delta, l->n_in,
-                        s->batch->n, cdrop_scratch_of(n, team), team, cdrop_claims_of(s, CDROP_LOOP_UPDATE, i),
+                        cdrop_rows_of(s, i), cdrop_scratch_of(n, team), team, cdrop_claims_of(s, CDROP_LOOP_UPDATE, i),
                         cdrop_is_thinned(s, i) ? &note : &update);
 }
 
@@ -248,20 +267,28 @@ static void backward(pass *s, cdrop_team team)
  * of large float64 weights may be infinite, and 0 times infinity is NaN. */
 static double penalty(const pass *s)
 {
-    double sum = 0;
-    if (s->weight_update.l2 == 0)
+    const cdrop_network *n = s->n;
+    const double l2 = s->weight_update.l2;
+    double sum = 0, learned = 0;
+    if (l2 == 0)
         return 0;
-    for (size_t i = 0; i < s->n->layers; i++)
-        for (size_t b = 0; b < cdrop_square_blocks(&s->n->layer[i]); b++)
-            sum += s->n->layer[i].squares[b];
-    return 0.5 * s->weight_update.l2 * sum;
+    for (size_t i = 0; i < n->layers; i++) {
+        const layer *l = &n->layer[i];
+        if (l->kind == CDROP_CONCRETE)
+            learned += cdrop_l2_of(s, l) / l2 * cdrop_sum_of_squares(l);
+        else
+            for (size_t b = 0; b < cdrop_square_blocks(l); b++)
+                sum += l->squares[b];
+    }
+    return 0.5 * l2 * (sum + learned);
 }
 
-/* Each thread walks the layers with a pass of its own: between barriers they are not at the same place. */
+/* Each thread walks the layers with its own pass: between barriers they are not at the same place. */
 static void step_job(void *argument, cdrop_team team)
 {
     pass mine = *(const pass *)argument, *s = &mine;
     cdrop_take_watch(s, team);
+    cdrop_take_two_rows(s, team);
     cdrop_thin(s, team);
     cdrop_forward(s, team);
     if (!s->finish_outputs)
@@ -317,7 +344,8 @@ size_t cdrop_network_fault(const cdrop_network *n, size_t rows, int *in_weights)
     for (size_t i = 0; i < n->layers; i++) {
         const layer *l = &n->layer[i];
         *in_weights = !parameters_finite(n, l, rows == 0 && n->limited && i + 1 < n->layers);
-        if (*in_weights || (rows && !panels_finite(n, &n->used[i].out, rows, n->used[i].n_out)))
+        const size_t run = n->copies.rows && i >= n->copies.from ? n->copies.rows : rows;
+        if (*in_weights || (rows && !panels_finite(n, &n->used[i].out, run, n->used[i].n_out)))
             return i;
     }
     return n->layers;
@@ -332,6 +360,8 @@ static void choose_masks(const cdrop_network *n)
         const int whole = l->keep == CDROP_KEEP_ALL;
         n->masks[i] = whole || (i && l->kind == CDROP_SHARED) ? NULL : l->mask;
         n->noise[i] = whole ? NULL : l->noise;
+        if (n->masks[i] && l->kind == CDROP_MEMBERS)
+            cdrop_draw_members(l->members, n->members, n, i);
     }
 }
 
@@ -342,16 +372,25 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     int in_weights;
     const double begin = cdrop_begin_watches(n);
     n->limited = optimizer->max_norm > 0 && optimizer->max_norm < 1e150; /* larger ones are as good as none */
-    threads = cdrop_threads_for(n, batch->n, threads);
-    if (cdrop_reserve_training(n, batch->n, threads) != CDROP_OK)
+    threads = cdrop_threads_for(n, batch->n * (batch->samples ? batch->samples : 1), threads);
+    if (cdrop_reserve_training(n, batch->n, batch->samples, threads) != CDROP_OK)
         return CDROP_NO_MEMORY;
     choose_masks(n);
+    const row_copies *copies = cdrop_repeat_rows(n, batch);
+    const int64_t *rows = copies ? copies->data : batch->rows; /* of the losses */
+    cdrop_batch now = *batch;
+    if (copies && !copies->from) { /* no layer runs on the rows themselves */
+        now.rows = rows;
+        now.n = copies->rows;
+    }
     n->used = cdrop_choose_layers(n, step);
     pass s = {
         .n = n,
         .layer = (layer *)n->used,
-        .batch = batch,
+        .batch = &now,
         .kept = cdrop_kept_lists(n, batch, 1),
+        .copies = copies,
+        .consistency = copies ? batch->consistency : 0,
         .masks = n->masks,
         .noise = n->noise,
         .seed = n->seed,
@@ -367,18 +406,22 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
         .max_norm = optimizer->max_norm,
         .loss = {.loss = n->loss,
                  .parameters = n->loss_parameters,
-                 .rows = batch->rows,
+                 .rows = rows,
                  .truth = batch->truth,
                  .n = n->layer[n->layers - 1].n_out,
-                 .weight_sum = cdrop_weight_sum(batch->truth.weights, batch->rows, batch->n)},
+                 .weight_sum = cdrop_weight_sum(batch->truth.weights, rows, copies ? copies->rows : batch->n)},
     };
     /* Decided once, before the job: all threads must agree on it. */
     cdrop_choose_products(&s);
+    if (optimizer->learned)
+        cdrop_begin_learning(&s, optimizer->entropy);
     memset(n->claims, 0, n->layers * CDROP_LOOPS * (size_t)n->threads * sizeof *n->claims);
     cdrop_parallel(step_job, &s, threads);
     cdrop_lap(n->watches, CDROP_TIME_WAIT_END, 0);
     cdrop_measure_density(&s);
     cdrop_end_thinned(&s, status == CDROP_OK);
+    if (optimizer->learned && status == CDROP_OK)
+        cdrop_learn_rates(&s, optimizer->learned);
     /* The loss is that of the weights before the update, so it cannot show what the update did. */
     if (status == CDROP_OK && cdrop_network_fault(n, 0, &in_weights) < n->layers)
         status = CDROP_DIVERGED;

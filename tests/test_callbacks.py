@@ -54,7 +54,7 @@ def train(features, *callbacks, iterations=10):
     return net, history
 
 
-def test_fit_tells_every_iteration_in_order(features):
+def test_fit_notifies_of_every_iteration_in_order(features):
     recorder = Recorder()
     _, history = train(features, recorder)
     expected = [("begin", 10), *enumerate(history.loss, start=1), "end"]

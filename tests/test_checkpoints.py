@@ -76,7 +76,7 @@ def test_a_fit_stopped_at_any_step_ends_with_the_same_bytes(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_goes_on_alike_on_every_path_and_number_of_threads(tmp_path, kind, on_each_path):
+def test_it_resumes_to_the_same_on_every_path_and_number_of_threads(tmp_path, kind, on_each_path):
     expected = Fit(kind).run()
     broken(kind, tmp_path / "run", 23, threads=2)
     content = (tmp_path / "run").read_bytes()
@@ -92,7 +92,7 @@ def test_it_goes_on_alike_on_every_path_and_number_of_threads(tmp_path, kind, on
 
 
 @pytest.mark.parametrize("loss", ["sigmoid_cross_entropy", "squared_error"])
-def test_every_kind_of_rows_goes_on(tmp_path, loss):
+def test_every_kind_of_rows_resumes(tmp_path, loss):
     sparse = pytest.importorskip("scipy.sparse")
     x, y = problem([6, 9, 3], loss)
     for number, given in enumerate((x, x.astype("float64"), sparse.csr_array(x), x.tolist())):
@@ -109,7 +109,7 @@ def test_every_kind_of_rows_goes_on(tmp_path, loss):
         assert nets[2].history.epoch_loss == nets[0].history.epoch_loss
 
 
-def test_several_fits_of_one_script_go_on_each_from_its_file(tmp_path):
+def test_several_fits_of_one_script_resume_each_from_its_file(tmp_path):
     x, y = problem([6, 9, 3])
 
     def script(*callbacks, kept=True):
@@ -127,7 +127,7 @@ def test_several_fits_of_one_script_go_on_each_from_its_file(tmp_path):
     assert script() == expected
 
 
-def test_the_same_call_on_the_same_network_goes_on_after_an_error(tmp_path):
+def test_the_same_call_on_the_same_network_resumes_after_an_error(tmp_path):
     """In a notebook nothing is made again; what the network has done since the checkpoint is done again."""
     expected = Fit("epochs").run()
     fit = broken("epochs", tmp_path / "run", 3)
@@ -139,7 +139,7 @@ def test_the_same_call_on_the_same_network_goes_on_after_an_error(tmp_path):
         assert fit.run(checkpoint=tmp_path / "run") == expected
 
 
-def test_the_network_in_the_file_goes_on_too(tmp_path):
+def test_the_network_in_the_file_resumes_too(tmp_path):
     x, y = problem([6, 9, 3])
     net, whole = Network([6, 9, 3], dropout=0.5), Network([6, 9, 3], dropout=0.5)
     whole.fit(x, y, iterations=20)
@@ -154,7 +154,7 @@ def test_the_network_in_the_file_goes_on_too(tmp_path):
         assert digest(found) == digest(whole)
 
 
-def test_callbacks_are_told_what_is_left(tmp_path):
+def test_callbacks_are_notified_what_is_left(tmp_path):
     class Recorder(Callback):
         def __init__(self):
             self.calls = []
@@ -240,7 +240,7 @@ def test_a_divergence_leaves_the_last_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_an_estimator_goes_on_too(tmp_path, early_stopping, monkeypatch):
+def test_an_estimator_resumes_too(tmp_path, early_stopping, monkeypatch):
     pytest.importorskip("sklearn")
     from cdrop import DropoutMLPClassifier
 
@@ -315,7 +315,7 @@ def test_another_call_is_refused_and_named(tmp_path, kind, name, monkeypatch):
     assert (path.read_bytes(), digest(fit.net)) == (before, fresh)
 
 
-def test_a_ramp_goes_on_and_another_one_is_refused(tmp_path):
+def test_a_ramp_resumes_and_another_one_is_refused(tmp_path):
     rule, path = Momentum(ramp=20), tmp_path / "run"
     expected = Fit("iterations", optimizer=rule).run()
     broken("iterations", path, 12, optimizer=rule)
@@ -400,7 +400,7 @@ def test_what_a_callback_cannot_be_given_back_is_refused_at_once(tmp_path, value
     assert (os.listdir(tmp_path), net.history.iterations) == ([], 0)
 
 
-def test_a_callback_that_cannot_tell_is_refused(tmp_path):
+def test_a_callback_that_has_no_state_is_refused(tmp_path):
     class Duck:
         on_fit_begin = on_iteration = on_epoch_end = on_fit_end = lambda *_: None
 
@@ -559,7 +559,7 @@ def test_kills_lose_nothing_and_a_careless_writer_is_caught(tmp_path):
         assert careless_losses(victims, tmp_path, kill, expected["epochs"], 5) > 0
 
 
-def test_what_is_lost_is_told(tmp_path):
+def test_what_is_lost_is_reported(tmp_path):
     """The check behind the trials, without kills: a file that is cut, behind, or continued from elsewhere."""
     path = tmp_path / "run"
     with pytest.raises(Lost, match="there is no checkpoint"):

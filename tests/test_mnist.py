@@ -203,7 +203,7 @@ def test_changed_bytes_never_raise_anything_else(data):
         assert read.array.size <= len(GOOD)
 
 
-def test_what_is_no_file_is_not_found(tmp_path):
+def test_what_is_not_a_file_is_not_found(tmp_path):
     with pytest.raises(DataNotFoundError, match="expected a file, found none"):
         read_idx(tmp_path)
     with pytest.raises(DataNotFoundError, match="expected a file, found none"):
@@ -224,7 +224,7 @@ def test_unreadable_file_is_a_clear_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("pack", [True, False])
-def test_folder_of_mnist_is_split(tmp_path, small, pack):
+def test_directory_of_mnist_is_split(tmp_path, small, pack):
     data = load_mnist(fill(tmp_path / "a", small, pack), validation=8)
     images, labels = read_idx(next(tmp_path.glob(f"a/{TRAIN_IMAGES}*"))), np.arange(30) % 5
     assert data.name == "MNIST"
@@ -245,7 +245,7 @@ def test_validation_may_be_empty(tmp_path, small):
     assert data.to_features().X_val.shape == (0, 16)
 
 
-def test_folder_may_hold_a_folder_mnist(tmp_path, small):
+def test_directory_may_hold_a_directory_mnist(tmp_path, small):
     fill(tmp_path / "mnist", small)
     assert load_mnist(tmp_path, validation=3).name == "MNIST"
 
@@ -273,7 +273,7 @@ def test_missing_file_is_named(tmp_path, small, stem):
         load_mnist(tmp_path, validation=3)
 
 
-def test_empty_and_missing_folders_are_not_found(tmp_path):
+def test_empty_and_missing_directories_are_not_found(tmp_path):
     for directory in (tmp_path, tmp_path / "none"):
         with pytest.raises(DataNotFoundError, match="found none of them"):
             load_mnist(directory)
@@ -369,7 +369,7 @@ def test_environment_must_hold_mnist_itself(tmp_path, small, alone, monkeypatch)
     assert not isinstance(caught.value, DataNotFoundError)
 
 
-def test_what_was_tried_and_what_to_do_is_told(tmp_path, small, alone, monkeypatch):
+def test_what_was_tried_and_what_to_do_is_reported(tmp_path, small, alone, monkeypatch):
     monkeypatch.setenv("CDROP_DATA", str(tmp_path))
     with pytest.raises(DataNotFoundError) as caught:
         load_mnist(download=False)
@@ -391,7 +391,7 @@ def test_missing_pooch_is_named_with_its_extra(small, alone, monkeypatch):
     assert load_mnist(validation=3).name == "MNIST"  # needs no pooch
 
 
-def test_cache_folder_follows_the_platform(monkeypatch, tmp_path, alone):
+def test_cache_directory_follows_the_platform(monkeypatch, tmp_path, alone):
     assert cache_folder() == alone.parent
     monkeypatch.delenv("CDROP_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -608,7 +608,7 @@ def test_only_what_is_missing_or_damaged_is_downloaded(mirror, server, small, al
     assert "cache" in load_mnist(validation=3, mirrors=()).source
 
 
-def test_damaged_cache_is_told_when_the_mirrors_fail_too(mirror, small, alone):
+def test_damaged_cache_is_reported_when_the_mirrors_fail_too(mirror, small, alone):
     fill(alone, small | {TEST_LABELS: flip(small[TEST_LABELS])})
     with pytest.raises(DataNotFoundError, match=f"{TEST_LABELS}.gz: expected MNIST's"):
         load_mnist(validation=3, mirrors=mirror("missing"))

@@ -208,7 +208,7 @@ def test_a_huge_limit_is_none(limit, dtype, simd):
     assert digest(nets[0]) == digest(nets[1])
 
 
-def test_a_limited_network_loaded_midway_goes_on_byte_for_byte(dtype, simd):
+def test_a_limited_network_loaded_midway_resumes_byte_for_byte(dtype, simd):
     """The recorded squares are those of the limited weights."""
     net, other = (Network([70, 131, 65, 10], dropout=0.5, dtype=dtype) for _ in range(2))
     x, y = problem(net.units, dtype=dtype)
@@ -554,7 +554,7 @@ def test_fit_defaults_to_a_thousand_iterations():
     assert net.fit(*problem([3, 2]), iterations=0).iterations == 1000
 
 
-def test_a_second_fit_goes_on_and_counts_epochs():
+def test_a_second_fit_continues_and_counts_epochs():
     x, y = problem([6, 3], rows=50)
     whole, parts = Network([6, 9, 3], dropout=0.5), Network([6, 9, 3], dropout=0.5)
     whole.fit(x, y, epochs=5, batch_size=16)
@@ -648,7 +648,7 @@ class Recorder(Callback):
         self.calls.append("end")
 
 
-def test_callbacks_are_told_and_may_stop():
+def test_callbacks_are_notified_and_may_stop():
     x, y = problem([6, 3])
     net, quiet = Network([6, 3]), Network([6, 3])
     recorder = Recorder(stop=7)
@@ -713,7 +713,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(loss, dtype, threads)
     assert digest(net) == digest(other)
 
 
-def test_a_divergence_is_told_by_its_step():
+def test_a_divergence_is_reported_by_its_step():
     net = Network([6, 9, 3], loss="squared_error")
     x, y = problem(net.units, "squared_error")
     with pytest.raises(FloatingPointError, match=r"step \d+ .*1e\+10"):
@@ -806,14 +806,14 @@ def test_r2_of_constant_targets_is_0_or_1(value):
     assert net.evaluate(x, targets, weights).score == 0
 
 
-def test_a_loss_that_overflows_by_itself_is_told():
+def test_a_loss_that_overflows_by_itself_is_reported():
     net = Network([2, 3, 1], loss="squared_error", dtype="float64")
     with pytest.raises(FloatingPointError, match="step 1 .*though all outputs are;"):
         net.fit(np.ones((4, 2)), np.full(4, 1e200), iterations=3)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_an_update_that_leaves_infinite_weights_is_told_at_once(loss, dtype, threads):
+def test_an_update_that_leaves_infinite_weights_is_reported_at_once(loss, dtype, threads):
     """No loss would show it, were it the last step."""
     net = Network([6, 9, 3], loss=loss, dtype=dtype, activation="tanh")
     x, y = problem(net.units, loss, dtype=dtype)
@@ -910,7 +910,7 @@ print(net.history.iterations)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_network_loaded_midway_goes_on_byte_for_byte(optimizer, dtype):
+def test_a_network_loaded_midway_resumes_byte_for_byte(optimizer, dtype):
     settings = {"dropout": [0.5, 0.2], "input_dropout": 0.1, "seed": 6, "dtype": dtype}
     net, other = (Network([6, 9, 8, 3], **settings) for _ in range(2))
     x, y = problem(net.units)

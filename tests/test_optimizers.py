@@ -200,7 +200,7 @@ def ramped_fit(net, rule, iterations):
 
 
 @pytest.mark.parametrize("rule", RAMPED, ids=str)
-def test_a_ramp_goes_on_in_its_middle(rule, tmp_path, on_each_path):
+def test_a_ramp_resumes_in_its_middle(rule, tmp_path, on_each_path):
     pytest.importorskip("safetensors")
 
     def fresh_net(threads):

@@ -114,7 +114,7 @@ def test_pages_with_examples_are_found():
 def imports(text):
     """Return the packages that the examples of a page import, and the one that saved models need."""
     found = set(re.findall(r"^>>> (?:import|from) (\w+)", text, flags=re.MULTILINE))
-    return found | ({"safetensors"} if re.search(r"\.save\(|checkpoint=", text) else set())
+    return found | ({"safetensors"} if re.search(r"\.save\(|checkpoint[\"=]", text) else set())
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -146,7 +146,7 @@ def test_docstring_examples(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("headers")
-def test_files_beside_the_modules_are_packed():
+def test_files_next_to_the_modules_are_packed():
     settings = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]
     listed = re.search(r"^recursive-include cdrop (.*)$", read("MANIFEST.in"), flags=re.MULTILINE)
     made = {".py", ".pyc", ".pyx", ".c", ".so"}
@@ -398,7 +398,7 @@ def test_no_module_imports_the_whole_package():
     assert [p for p in modules if re.search(r"^import cdrop$", p.read_text(), re.MULTILINE)] == []
 
 
-def test_import_takes_little_time_beside_numpy():
+def test_import_takes_little_time_over_that_of_numpy():
     # Of this thread, and relative to NumPy in the same process: other work on the machine, a slow CPU and waiting
     # threads of a BLAS must not count.
     code = (
@@ -521,7 +521,7 @@ def test_no_flag_ties_the_build_to_this_cpu():
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
-def test_a_changed_header_compiles_anew(headers):
+def test_a_changed_header_compiles_again(headers):
     target = ".venv/stamps/extension"
     command = ["make", "--dry-run", "--print-data-base", target]
     rules = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True).stdout

@@ -162,7 +162,7 @@ def test_rows_that_are_taken_as_they_are_meet_the_same_checks():
         model.predict_proba(x)
 
 
-def test_one_class_leaves_nothing_to_doubt():
+def test_one_class_leaves_nothing_uncertain():
     x = np.random.default_rng(0).normal(size=(30, 4))
     model = DropoutMLPClassifier(dropout=0.5, max_iter=2, random_state=0).fit(x, np.full(30, "a"))
     result = model.predict_uncertainty(x)

@@ -581,7 +581,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update():
     assert state.updates == 0
 
 
-def test_an_update_that_overflows_is_told_after_it():
+def test_an_update_that_overflows_is_reported_after_it():
     spec, params, (x, y), batch = small_net("relu", "squared_error", "train")
     state = ref.initial_state(params, "sgd")
     with (

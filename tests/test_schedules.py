@@ -70,7 +70,7 @@ def test_a_plateau_lowers_the_rate(monitor):
         for bad in values
     ],
 )
-def test_bad_settings_are_told(schedule, setting, bad):
+def test_bad_settings_are_reported(schedule, setting, bad):
     with pytest.raises((TypeError, ValueError), match=setting):
         schedule(**{setting: bad})
 
@@ -114,7 +114,7 @@ def trained(*fits, **settings):
     return net
 
 
-def test_each_epoch_has_its_rate_and_is_told():
+def test_each_epoch_has_its_rate_and_is_reported():
     epochs = Epochs()
     net = trained(2, 3, learning_rate=Step(0.01, every=2), callbacks=[epochs])
     assert [e.number for e in epochs.calls] == [1, 2, 3, 4, 5]
@@ -135,7 +135,7 @@ def test_each_epoch_has_its_rate_and_is_told():
     "schedule",
     [Constant(), Step(every=2), Cosine(epochs=5), InverseScaling(), Plateau(patience=1, tol=9.0)],
 )
-def test_a_schedule_goes_on_over_fits_and_copies(schedule):
+def test_a_schedule_continues_over_fits_and_copies(schedule):
     whole, parts = trained(6, learning_rate=schedule), trained(2, 1, learning_rate=schedule)
     loaded, copied = Network(UNITS, dropout=0.4, seed=2), copy.deepcopy(parts)
     loaded.load_state_dict(parts.state_dict())
@@ -161,7 +161,7 @@ def test_numpys_numbers_can_be_saved(schedule, tmp_path):
     assert loaded.learning_rate == net.learning_rate
 
 
-def test_another_schedule_begins_anew():
+def test_another_schedule_begins_again():
     net = trained(3, learning_rate=Step(every=1))
     net.fit(*DATA, epochs=1, learning_rate=Step(0.5, every=1))
     assert net.learning_rate == pytest.approx(0.05)
@@ -260,7 +260,7 @@ def test_bad_arguments_of_fit_are_errors(arguments, message):
         {"schedule": {"name": "constant", "speed": 3, "state": [0.1]}},
     ],
 )
-def test_bad_states_are_told(bad):
+def test_bad_states_are_reported(bad):
     net = trained(1)
     before = digest(net)
     with pytest.raises((TypeError, ValueError)):

@@ -31,7 +31,7 @@ def outputs(net, x):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("number", range(len(DESIGNS)))
-def test_what_they_tell_is_what_the_twin_says(number, loss, dtype, simd):
+def test_their_results_are_those_of_the_twin(number, loss, dtype, simd):
     net, x = case(number, loss, dtype)
     subs = net.subnetworks(6)
     params = net.coefs_, net.intercepts_

@@ -224,7 +224,7 @@ print("done")
 
 
 @pytest.mark.posix
-def test_a_child_goes_on_with_its_parents_network():
+def test_a_child_continues_with_its_parents_network():
     forked("""
 net, whole = (Network([70, 65, 10], dropout=0.5, threads=3) for _ in range(2))
 net.fit(x, y, batch_size=128, iterations=10)
@@ -240,7 +240,7 @@ print("done")
 
 
 @pytest.mark.posix
-def test_a_child_is_told_when_the_fork_fell_into_a_call_on_its_network():
+def test_a_child_is_reported_when_the_fork_fell_into_a_call_on_its_network():
     """Nobody there would ever end the call, and the weights may be half updated."""
     forked("""
 net, running = Network([70, 300, 10], dropout=0.5, threads=2), True
@@ -324,7 +324,7 @@ def train_alone(seed, threads=2, iterations=40):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_that_train_networks_of_their_own(threads):
+def test_threads_that_train_separate_networks(threads):
     expected = [train_alone(seed) for seed in range(6)]
     functions = [lambda seed=seed: train_alone(seed, threads) for seed in range(6)]
     for _ in range(3):

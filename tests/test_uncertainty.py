@@ -330,7 +330,7 @@ def test_masks_of_predictions_are_not_those_of_training():
         assert np.allclose(result, outputs) == same
 
 
-def test_telling_changes_nothing():
+def test_predicting_changes_nothing():
     x, y = problem([20, 3], rows=300)
     quiet, asked = (Network([20, 17, 3], dropout=0.5) for _ in range(2))
     for net in (quiet, asked):
@@ -395,7 +395,7 @@ def test_squared_error_has_no_probabilities():
         net.predict_proba(np.ones((2, 5)), 3)
 
 
-def test_what_is_told_is_frozen():
+def test_what_is_reported_is_frozen():
     result = Network([5, 4, 3], dropout=0.5).predict_uncertainty(np.ones((2, 5)))
     with pytest.raises(FrozenInstanceError):
         result.mean = None

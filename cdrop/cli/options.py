@@ -12,7 +12,7 @@ from cdrop.cli.common import REFUSED, complain, say
 
 __all__ = ["build_parser"]
 
-KINDS = ("bernoulli", "gaussian", "uniform", "shared")
+KINDS = ("bernoulli", "gaussian", "uniform", "shared", "concrete", "masksembles")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 
 COMPARE_TEXT = """\
@@ -301,8 +301,9 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
     add(
         "--kind",
         choices=KINDS,
-        help="what dropout does: drop single units, multiply them by gaussian or uniform noise, or drop the same units "
-        "in all rows of a minibatch (default: bernoulli)",
+        help="what dropout does: drop single units, multiply them by gaussian or uniform noise, drop the same units in "
+        "all rows of a minibatch (shared), learn the rate of each layer (concrete), or choose among 8 fixed masks "
+        "(masksembles) (default: bernoulli)",
     )
     add(
         "--sweep",

@@ -22,8 +22,9 @@ from cdrop._checks import (
     truth_value,
     whole_number,
 )
-from cdrop._kernels import KINDS, MAX_THREADS
+from cdrop._kernels import INPUT_KINDS, KINDS, MAX_THREADS
 from cdrop._threads import available_cpus
+from cdrop._training import MOST_SAMPLES
 from cdrop.estimators.scoring import Scoring, checked_scoring
 from cdrop.network import INTERRUPTS
 from cdrop.optimizers import Optimizer, get_optimizer
@@ -58,6 +59,8 @@ class Options:
     optimizer: Optimizer
     l2: float | Rate
     max_norm: float | None
+    mask_samples: int
+    consistency: float
     batch_size: int | None
     max_iter: int
     shuffle: bool
@@ -78,7 +81,7 @@ def checked_options(estimator: Any) -> Options:
     fraction = finite_number("validation_fraction", estimator.validation_fraction)
     if not fraction < 1:
         raise ValueError(
-            f"validation_fraction is {fraction!r}; expected a number from 0 to below 1"
+            f"validation_fraction is {fraction!r}; expected a number of at least 0 and below 1"
         )
     patience = estimator.n_iter_no_change
     if not (isinstance(patience, float) and patience == math.inf):
@@ -87,6 +90,8 @@ def checked_options(estimator: Any) -> Options:
         optimizer=_optimizer(estimator, solver, alpha),
         l2=0.0 if solver == "adamw" else alpha,
         max_norm=None if estimator.max_norm is None else norm_limit("max_norm", estimator.max_norm),
+        mask_samples=whole_number("mask_samples", estimator.mask_samples, 1, MOST_SAMPLES + 1),
+        consistency=finite_number("consistency", estimator.consistency),
         batch_size=None
         if isinstance(size, str) and size == "auto"
         else whole_number("batch_size", size, 1, 2**48),
@@ -191,7 +196,10 @@ def design(
         "dropout": (rates,) * len(widths) if as_array("dropout", rates).ndim == 0 else tuple(rates),
         "input_dropout": dropping("input_dropout", estimator.input_dropout),
         "dropout_kind": choice_by_layer("dropout_kind", estimator.dropout_kind, KINDS, len(widths)),
-        "input_dropout_kind": choice("input_dropout_kind", estimator.input_dropout_kind, KINDS),
+        "input_dropout_kind": choice(
+            "input_dropout_kind", estimator.input_dropout_kind, INPUT_KINDS
+        ),
+        "members": whole_number("members", estimator.members, 1, 2**16 + 1),
         "activation": _ACTIVATIONS[activation],
         **loss,
         "initializer": "glorot",  # of the spread that MLPClassifier's has

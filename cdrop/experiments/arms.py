@@ -42,6 +42,8 @@ _OF_FIT = (
     "l2",
     "share_l2",
     "max_norm",
+    "mask_samples",
+    "consistency",
     "batch_size",
     "iterations",
     "epochs",

@@ -127,6 +127,30 @@ static double KERNEL(softmax_to_row)(void *dlogits_, const void *logits_, const 
     return total * cdrop_log((double)sum) - linear;
 }
 
+/* The sum over outputs of (p - q) (a - b) / 2: log(p / q) is a - b plus what is the same for all outputs, and the
+ * differences p - q add up to 0. With the sigmoid log(p / q) - log((1 - p) / (1 - q)) is a - b. */
+static double KERNEL(divergence)(void *da_, void *db_, const void *a_, const void *b_, const void *p_, const void *q_,
+                                 size_t n, double factor, int apart)
+{
+    const REAL *a = a_, *b = b_, *p = p_, *q = q_;
+    REAL *da = da_, *db = db_;
+    double total = 0, mean_p = 0, mean_q = 0; /* of a - b */
+    for (size_t i = 0; i < n; i++) {
+        const double pi = (double)p[i], qi = (double)q[i], apart_by = (double)a[i] - (double)b[i];
+        total += (pi - qi) * apart_by;
+        mean_p += pi * apart_by;
+        mean_q += qi * apart_by;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const double pi = (double)p[i], qi = (double)q[i], apart_by = (double)a[i] - (double)b[i];
+        const double by_p = apart ? (1 - pi) * apart_by : apart_by - mean_p;
+        const double by_q = apart ? (1 - qi) * apart_by : apart_by - mean_q;
+        da[i] += (REAL)(0.5 * factor * (pi - qi + pi * by_p));
+        db[i] -= (REAL)(0.5 * factor * (pi - qi + qi * by_q));
+    }
+    return 0.5 * total;
+}
+
 static void KERNEL(softmax)(void *out, const void *logits, size_t n)
 {
     const REAL sum = KERNEL(exponentials)(out, logits, n, KERNEL(row_max)(logits, n));
@@ -267,6 +291,38 @@ static double KERNEL(sum_squares)(const void *in_, size_t pitch, size_t columns,
                 partial[v] = V(vfma)(group[v], group[v], partial[v]);
         }
     return KERNEL(tree)(partial);
+}
+
+/* z = 1 - keep * noise is the smooth step of concrete dropout, and the derivative of the noise by logit(1 - keep) is the noise
+ * times (1 - keep) - z / 0.1. No division by the noise, which may be 0. */
+static inline double KERNEL(rate_slope)(const REAL *delta, const REAL *a, const REAL *noise, size_t columns,
+                                        const uint64_t *live, double keep)
+{
+    const VEC zero = V(vset)(0), factor = V(vset)((REAL)(10 * keep)), constant = V(vset)((REAL)(-9 - keep));
+    VEC partial[PARTIALS], d[PARTIALS], x[PARTIALS], f[PARTIALS];
+    for (size_t v = 0; v < PARTIALS; v++)
+        partial[v] = zero;
+    for (size_t i = 0; i < columns; i += CDROP_LANES) {
+        const uint64_t bits = live[i / CDROP_BLOCK] >> (i % CDROP_BLOCK);
+        KERNEL(load_group)(d, delta + i, columns - i, zero);
+        KERNEL(load_group)(x, a + i, columns - i, zero);
+        KERNEL(load_group)(f, noise + i, columns - i, zero);
+        for (size_t v = 0; v < PARTIALS; v++) {
+            const VEC noisy = V(vmul)(d[v], V(vmul)(x[v], f[v]));
+            const VEC term = V(vmul)(noisy, V(vfma)(f[v], factor, constant));
+            partial[v] = V(vadd)(partial[v], V(vselect)((unsigned)(bits >> v * L) & ((1u << L) - 1), term, zero));
+        }
+    }
+    return KERNEL(tree)(partial);
+}
+
+static void KERNEL(rate_slopes)(double *out, const void *delta_, size_t pitch, const void *a_, size_t a_pitch,
+                                size_t columns, size_t lines, const cdrop_gate *g, double keep)
+{
+    const REAL *delta = delta_, *a = a_, *noise = g->noise;
+    for (size_t i = 0; i < lines; i++)
+        out[i] = KERNEL(rate_slope)(delta + i * pitch, a + i * a_pitch, noise + i * g->noise_pitch, columns,
+                                    g->live + i * g->words, keep);
 }
 
 static void KERNEL(column_sums)(void *out_, const void *in_, size_t pitch, size_t width, size_t lines)

@@ -79,11 +79,12 @@ static void test_steps(cdrop_dtype t, uint64_t input_keep, double density)
     guarded_release();
 }
 
-static void test_reserved(cdrop_dtype t)
+static void test_reserved(cdrop_dtype t, size_t samples)
 {
-    const cdrop_batch batch = make_batch(t, 0.2);
+    cdrop_batch batch = make_batch(t, 0.2);
+    batch.samples = samples;
     cdrop_network *n = make_network(t, CDROP_KEEP_ALL);
-    CHECK(cdrop_network_reserve(n, ROWS, 3) == CDROP_OK, "reserve");
+    CHECK(cdrop_network_reserve(n, ROWS, samples, 3) == CDROP_OK, "reserve");
     for (int threads = 1; threads <= 3; threads++)
         CHECK(taken_by_steps(n, &batch, 3, threads) == 0, "steps with %d threads", threads);
     cdrop_network_free(n);
@@ -295,7 +296,8 @@ int main(void)
         check_case("input dropout, %s", DTYPE_NAME(t));
         test_steps(t, CDROP_KEEP_ALL / 5 * 4, 1);
         check_case("memory reserved, %s", DTYPE_NAME(t));
-        test_reserved(t);
+        test_reserved(t, 1);
+        test_reserved(t, 2);
         check_case("predictions under masks, %s", DTYPE_NAME(t));
         test_samples(t, CDROP_KEEP_ALL);
         test_samples(t, CDROP_KEEP_ALL / 5 * 4);

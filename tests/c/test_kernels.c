@@ -138,6 +138,13 @@ typedef struct {
     const double *quantiles;
 } loss_call;
 
+typedef struct {
+    size_t n;
+    const void *a, *b, *p, *q;
+    double factor;
+    int apart;
+} divergence_call;
+
 static double run_softmax_row(const cdrop_kernels *k, const void *arguments, void *const out[])
 {
     const loss_call *c = arguments;
@@ -190,6 +197,13 @@ static double run_squared_row(const cdrop_kernels *k, const void *arguments, voi
     return k->squared_row(out[0], c->logits, c->targets, c->n, c->factor);
 }
 
+/* Probabilities need not be those of the logits. */
+static double run_divergence(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const divergence_call *c = arguments;
+    return k->divergence(out[0], out[1], c->a, c->b, c->p, c->q, c->n, c->factor, c->apart);
+}
+
 static double run_softmax(const cdrop_kernels *k, const void *arguments, void *const out[])
 {
     const loss_call *c = arguments;
@@ -216,6 +230,18 @@ static void test_loss(const char *loss, cdrop_dtype t, call run, size_t n, int i
     compare_paths(name, t, run, &c, (output[MOST_OUTPUTS]){{any_array(t, n), n}});
 }
 
+static void test_divergence(cdrop_dtype t, size_t n, int apart)
+{
+    char name[100];
+    divergence_call c = {.n = n, .factor = random_between(0, 1), .apart = apart};
+    c.a = any_array(t, n);
+    c.b = any_array(t, n);
+    c.p = random_array(t, n, 0.5, 1);
+    c.q = random_array(t, n, 0.5, 1);
+    snprintf(name, sizeof name, "divergence of %zu%s", n, apart ? " apart" : "");
+    compare_paths(name, t, run_divergence, &c, (output[MOST_OUTPUTS]){{any_array(t, n), n}, {any_array(t, n), n}});
+}
+
 static void test_losses(cdrop_dtype t)
 {
     for (size_t n = 0; n <= 130; n++)
@@ -226,6 +252,7 @@ static void test_losses(cdrop_dtype t)
             test_loss("poisson_row", t, run_poisson_row, n, 0);
             test_loss("pinball_row", t, run_pinball_row, n, 0);
             test_loss("exponential", t, run_exponential, n, 1);
+            test_divergence(t, n, time & 1);
             if (n) {
                 test_loss("softmax_row", t, run_softmax_row, n, time & 1);
                 test_loss("softmax_to_row", t, run_softmax_to_row, n, time & 1);

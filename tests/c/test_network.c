@@ -26,53 +26,65 @@ typedef struct {
     cdrop_rule rule;
     double rate, l2, max_norm, smoothing;
     uint64_t golden[DTYPES];
+    size_t samples;
+    double consistency;
 } run;
 
 /* The wide ones have several panels and blocks in every layer. */
+enum { TWO_MASKS = 14 };
 /* clang-format off */
 static const run runs[] = {
     {"relu rmsprop", 20, 3, {37, 50, 33, 10}, CDROP_KEEP_ALL, 1,
      CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_RMSPROP, 0.01, 1e-3, 0, 0,
-     {UINT64_C(0xf5fd946462f7d2b8), UINT64_C(0xf9cd5c80aaede1d2)}},
+     {UINT64_C(0xf5fd946462f7d2b8), UINT64_C(0xf9cd5c80aaede1d2)}, 0, 0},
     {"tanh adam", 20, 3, {37, 50, 33, 10}, 0xcccccccd, 1,
      CDROP_TANH, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_ADAM, 0.01, 0, 0, 0,
-     {UINT64_C(0x4f884069d0c8286d), UINT64_C(0x1a4e4f68aa389d62)}},
+     {UINT64_C(0x4f884069d0c8286d), UINT64_C(0x1a4e4f68aa389d62)}, 0, 0},
     {"sigmoid nesterov", 20, 3, {37, 50, 33, 10}, HALF, 0,
      CDROP_SIGMOID, CDROP_SIGMOID_CROSS_ENTROPY, CDROP_NESTEROV, 0.01, 1e-4, 0, 0,
-     {UINT64_C(0x968db6f4465c3134), UINT64_C(0xe8f826beeee96368)}},
+     {UINT64_C(0x968db6f4465c3134), UINT64_C(0xe8f826beeee96368)}, 0, 0},
     {"leaky adagrad", 20, 3, {37, 50, 33, 10}, CDROP_KEEP_ALL, 1,
      CDROP_LEAKY_RELU, CDROP_SQUARED_ERROR, CDROP_ADAGRAD, 0.01, 0, 0, 0,
-     {UINT64_C(0xbea1e8b696eef783), UINT64_C(0xfdca65e659b9c6a8)}},
+     {UINT64_C(0xbea1e8b696eef783), UINT64_C(0xfdca65e659b9c6a8)}, 0, 0},
     {"linear sgd", 20, 1, {37, 10}, CDROP_KEEP_ALL, 1,
      CDROP_IDENTITY, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_SGD, 0.3, 1e-3, 0, 0,
-     {UINT64_C(0x86f1653dec37a5bf), UINT64_C(0x7317d6b9ed86b44a)}},
+     {UINT64_C(0x86f1653dec37a5bf), UINT64_C(0x7317d6b9ed86b44a)}, 0, 0},
     {"wide relu momentum", 4, 3, {100, 150, 200, 10}, 0xcccccccd, 1,
      CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_MOMENTUM, 0.01, 1e-3, 0, 0,
-     {UINT64_C(0xc531294a12d42998), UINT64_C(0x0c65daf6688fdb0f)}},
+     {UINT64_C(0xc531294a12d42998), UINT64_C(0x0c65daf6688fdb0f)}, 0, 0},
     {"wide sigmoid adam", 4, 3, {100, 150, 200, 130}, CDROP_KEEP_ALL, 1,
      CDROP_SIGMOID, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_ADAM, 0.01, 1e-3, 0, 0,
-     {UINT64_C(0x944705a475a61d47), UINT64_C(0xb1bc626fec697344)}},
+     {UINT64_C(0x944705a475a61d47), UINT64_C(0xb1bc626fec697344)}, 0, 0},
     {"limited relu rmsprop", 20, 3, {37, 50, 33, 10}, 0xcccccccd, 1,
      CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_RMSPROP, 0.01, 1e-3, 1.25, 0,
-     {UINT64_C(0xd5373eaa105b5d5b), UINT64_C(0x08fb9cc3c5e2b47d)}},
+     {UINT64_C(0xd5373eaa105b5d5b), UINT64_C(0x08fb9cc3c5e2b47d)}, 0, 0},
     {"limited wide tanh momentum", 4, 3, {100, 150, 200, 130}, CDROP_KEEP_ALL, 1,
      CDROP_TANH, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_MOMENTUM, 0.01, 1e-3, 1.4, 0,
-     {UINT64_C(0xef4ac0385fc1a55a), UINT64_C(0xcdf4105915b65687)}},
+     {UINT64_C(0xef4ac0385fc1a55a), UINT64_C(0xcdf4105915b65687)}, 0, 0},
     {"absolute error", 20, 3, {37, 50, 33, 10}, CDROP_KEEP_ALL, 1,
      CDROP_RELU, CDROP_ABSOLUTE_ERROR, CDROP_ADAM, 0.01, 0, 0, 0,
-     {UINT64_C(0xfd5d5d041fc27fba), UINT64_C(0xcbe19e37327c0ffb)}},
+     {UINT64_C(0xfd5d5d041fc27fba), UINT64_C(0xcbe19e37327c0ffb)}, 0, 0},
     {"huber", 20, 3, {37, 50, 33, 10}, CDROP_KEEP_ALL, 1,
      CDROP_RELU, CDROP_HUBER, CDROP_ADAM, 0.01, 0, 0, 0,
-     {UINT64_C(0x7fa55bc7d5ccce34), UINT64_C(0x7f7d592b5c1a667f)}},
+     {UINT64_C(0x7fa55bc7d5ccce34), UINT64_C(0x7f7d592b5c1a667f)}, 0, 0},
     {"poisson", 20, 3, {37, 50, 33, 10}, CDROP_KEEP_ALL, 1,
      CDROP_RELU, CDROP_POISSON, CDROP_ADAM, 0.01, 0, 0, 0,
-     {UINT64_C(0x9b87662ef7d4c4f7), UINT64_C(0x804a26655a38d1dc)}},
+     {UINT64_C(0x9b87662ef7d4c4f7), UINT64_C(0x804a26655a38d1dc)}, 0, 0},
     {"quantile", 20, 3, {37, 50, 33, 10}, CDROP_KEEP_ALL, 1,
      CDROP_RELU, CDROP_QUANTILE, CDROP_ADAM, 0.01, 0, 0, 0,
-     {UINT64_C(0xee28624de6d26b1e), UINT64_C(0x34ada434612e44ee)}},
+     {UINT64_C(0xee28624de6d26b1e), UINT64_C(0x34ada434612e44ee)}, 0, 0},
     {"smooth relu rmsprop", 20, 3, {37, 50, 33, 10}, CDROP_KEEP_ALL, 1,
      CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_RMSPROP, 0.01, 1e-3, 0, 0.1,
-     {UINT64_C(0x497922ba04a3f009), UINT64_C(0xd330aeb2e551c4e9)}},
+     {UINT64_C(0x497922ba04a3f009), UINT64_C(0xd330aeb2e551c4e9)}, 0, 0},
+    {"two masks relu rmsprop", 20, 3, {37, 50, 33, 10}, CDROP_KEEP_ALL, 1,
+     CDROP_RELU, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_RMSPROP, 0.01, 1e-3, 0, 0,
+     {UINT64_C(0x85ef4475d23b3316), UINT64_C(0xf36c26f9a108dab1)}, 2, 1.5},
+    {"two masks of the input, leaky adam", 20, 3, {37, 50, 33, 10}, 0xcccccccd, 1,
+     CDROP_LEAKY_RELU, CDROP_SIGMOID_CROSS_ENTROPY, CDROP_ADAM, 0.01, 0, 0, 0,
+     {UINT64_C(0x449eaa4b048da098), UINT64_C(0x38f2f55b450c415c)}, 2, 0.7},
+    {"wide tanh adam of three masks", 4, 3, {100, 150, 200, 10}, CDROP_KEEP_ALL, 1,
+     CDROP_TANH, CDROP_SOFTMAX_CROSS_ENTROPY, CDROP_ADAM, 0.01, 1e-3, 0, 0,
+     {UINT64_C(0xa7834ba0a1b3ad22), UINT64_C(0x8e1cea17a221d2d6)}, 3, 0},
 };
 /* clang-format on */
 
@@ -161,7 +173,7 @@ static cdrop_status train_step(cdrop_network *network, const run *r, cdrop_dtype
     const int f32 = t == CDROP_FLOAT32;
     int64_t rows[BATCH];
     cdrop_optimizer optimizer = settings;
-    cdrop_batch batch = {.rows = rows, .truth.labels = labels};
+    cdrop_batch batch = {.rows = rows, .truth.labels = labels, .samples = r->samples, .consistency = r->consistency};
     batch.x = f32 ? (const void *)inputs_f32 : inputs;
     batch.truth.targets = f32 ? (const void *)targets_f32 : targets;
     batch.truth.weights = step % 2 ? sample_weights : NULL;
@@ -508,6 +520,7 @@ int main(void)
         }
         test_not_finite(&runs[0], t);
         test_overflow(&runs[0], t);
+        test_overflow(&runs[TWO_MASKS], t);
         test_interruptions(&runs[0], t);
     }
     test_callers_at_once();

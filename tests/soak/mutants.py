@@ -316,14 +316,17 @@ def update_mutants(run: Run):
 
 @campaign(22)
 def noise_mutants(run: Run):
-    """Mutate the noise and the steps on thinned networks: the tests must find it."""
-    files = ("noise.c", "simd/noise.inc.h", "thinned.c")
-    try_mutants(run, Kernel(files, ("test_noise",), ("tests/test_kinds.py",)))
+    """Mutate the noise, learned rates and the steps on thinned networks: the tests must find it."""
+    files = ("noise.c", "simd/noise.inc.h", "learned.c", "thinned.c")
+    tests = ("kinds", "concrete", "masksembles")
+    try_mutants(
+        run, Kernel(files, ("test_noise",), tuple(f"tests/test_{name}.py" for name in tests))
+    )
 
 
 @campaign(22)
 def loss_mutants(run: Run):
     """Mutate the losses: the tests must find it."""
     files = ("losses.c", "simd/losses.inc.h")
-    programs = ("test_special_values", "test_kernels")
+    programs = ("test_special_values", "test_kernels", "test_noise")
     try_mutants(run, Kernel(files, programs, ("tests/test_losses.py",)))
