@@ -133,10 +133,26 @@ endef
 export INSTALL
 WITH_PIP := sh -c "$$INSTALL" -
 
+# Not all packages have wheels for free-threaded Python, and some need compilers of other languages: there each part of what is
+# asked for is tried by itself.
+HAS_LOCK := $(PY) -c "import sys, sysconfig; sys.exit(bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
+NO_WHEELS := for free-threaded Python; the tests that need it are skipped
+
 # A dependency group of pyproject.toml, which pip reads since 25.1.
+define INSTALL_GROUP
+if [ "$$1" != test ] || $(HAS_LOCK); then
+  $(WITH_PIP) --group "$$1"
+  exit
+fi
+for part in $$(sed -n 's/^\([a-z]*-tests\) = .*/\1/p' pyproject.toml); do
+  $(WITH_PIP) --group "$$part" --only-binary :all: 2>/dev/null || echo "cdrop: no wheels of the group $$part $(NO_WHEELS)"
+done
+endef
+export INSTALL_GROUP
+
 $(STAMPS)/group-%: $(STAMPS)/venv pyproject.toml
 	$(SAY) "installing packages into $(VENV) ($*)"
-	@$(WITH_PIP) --group $*
+	@sh -c "$$INSTALL_GROUP" - $*
 	@touch $@
 
 $(STAMPS)/compiler: FORCE | $(STAMPS)/venv
@@ -158,16 +174,15 @@ $(STAMPS)/package: $(STAMPS)/extension setup.py pyproject.toml
 	@$(CDROP) .
 	@touch $@
 
-# The packages of some extras. Not all have wheels for free-threaded Python, and some need compilers of other languages.
+# The packages of some extras.
 define INSTALL_EXTRAS
-if $(PY) -c "import sys, sysconfig; sys.exit(bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"; then
+if $(HAS_LOCK); then
   $(CDROP) ".[$$1]"
   exit
 fi
 $(CDROP) . || exit
 for extra in $$(echo "$$1" | tr , ' '); do
-  $(CDROP) ".[$$extra]" --only-binary :all: 2>/dev/null ||
-    echo "cdrop: no wheels of the extra $$extra for free-threaded Python; the tests that need it are skipped"
+  $(CDROP) ".[$$extra]" --only-binary :all: 2>/dev/null || echo "cdrop: no wheels of the extra $$extra $(NO_WHEELS)"
 done
 endef
 export INSTALL_EXTRAS

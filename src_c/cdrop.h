@@ -106,7 +106,7 @@ void cdrop_set_cpus(int cpus);
 /* ---- Generator (bernoulli.c, noise.c) ---- */
 
 /* Eight xoshiro256++ generators (Blackman and Vigna 2018), the lanes of one stream. Their state is a bijection of the
- * key (seed, step, purpose and layer, 8 block + lane) by SplitMix64's finaliser (Steele, Lea and Flood 2014), so
+ * key (seed, step, purpose and layer, 8 block + lane) by SplitMix64's finalizer (Steele, Lea and Flood 2014), so
  * different keys never share a state. state[8 i + lane] is word i of a lane. */
 void cdrop_stream_state(uint64_t state[32], uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer,
                         uint64_t block);
