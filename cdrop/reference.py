@@ -73,7 +73,7 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, the increment of SplitMix6
 
 
 def _mix(z: Array) -> Array:
-    """Finalizer of SplitMix64: a bijection of 64 bits."""
+    """Apply the finalizer of SplitMix64, a bijection of 64 bits."""
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB
     return np.asarray(z ^ (z >> 31))
