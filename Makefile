@@ -11,6 +11,8 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMPS := $(VENV)/stamps
 ARGS   ?=
+# The extras that pyproject.toml has for users.
+ALL    := $(shell sed -n 's/^all = \["cdrop\[\(.*\)\]"\]$$/\1/p' pyproject.toml)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 JOBS   := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
@@ -18,7 +20,6 @@ SAY    := @echo "cdrop:"
 # Modules are compiled when they are first imported, not all of them by pip; so imports must be able to store what they compiled.
 PIP    := $(PY) -m pip install --quiet --no-compile
 unexport PYTHONDONTWRITEBYTECODE
-# INSTALL_WITH=uv takes a quarter of pip's time. It does not read pip's settings, so it is not the default.
 INSTALL_WITH ?= pip
 # Tests spend much of their time in one thread or waiting for other processes: they run in one process per CPU, at most 4.
 PYTEST_FLAGS := --timeout 300 --timeout-method thread -n auto --maxprocesses 4 --dist worksteal
@@ -37,13 +38,13 @@ CYTHON    := $(wildcard cdrop/*.pyx cdrop/*.pxd cdrop/*.pxi)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-compare: $(STAMPS)/packages-data,io,progress,stats $(STAMPS)/extension ## Train the article's comparison: with dropout and without
+compare: $(STAMPS)/extras-data,io,progress,stats ## Train the article's comparison: with dropout and without
 	@$(PY) -m cdrop compare $(ARGS)
 
-test: $(STAMPS)/packages-test $(STAMPS)/extension ## Run the tests (all but the slow ones)
+test: $(STAMPS)/extras-$(ALL) $(STAMPS)/group-test ## Run the tests (all but the slow ones)
 	@$(PYTEST) $(ARGS)
 
-test-isa: $(STAMPS)/packages-test $(STAMPS)/extension ## Run the tests on each SIMD path that this CPU has
+test-isa: $(STAMPS)/extras-$(ALL) $(STAMPS)/group-test ## Run the tests on each SIMD path that this CPU has
 	@for path in $$($(PY) -c "import cdrop.kernels; print(*cdrop.kernels.simd_paths())"); do \
 	  echo "cdrop: tests with CDROP_SIMD=$$path"; \
 	  CDROP_SIMD=$$path $(PYTEST) $(ARGS) || exit 1; \
@@ -51,25 +52,25 @@ test-isa: $(STAMPS)/packages-test $(STAMPS)/extension ## Run the tests on each S
 
 test-c: c-host c-neon ## Run the C tests here, and cross-compiled for ARM under qemu
 
-test-peers: $(STAMPS)/packages-test $(STAMPS)/extension $(STAMPS)/torch ## Compare with PyTorch (installs it into .venv)
+test-peers: $(STAMPS)/extras-$(ALL) $(STAMPS)/group-test $(STAMPS)/group-peers ## Compare with PyTorch (installs it into .venv)
 	@$(PYTEST) tests/peers $(ARGS)
 
-sanitize: c-sanitize ## Run the C tests under the address and undefined behaviour sanitizers
+sanitize: c-sanitize ## Run the C tests under the address and undefined behavior sanitizers
 
-bench: $(STAMPS)/packages-bench $(STAMPS)/extension ## Time cdrop beside PyTorch, JAX, scikit-learn and NumPy (installs them)
+bench: $(STAMPS)/extras-plot,sklearn $(STAMPS)/group-bench ## Time cdrop, PyTorch, JAX, scikit-learn and NumPy (installs them)
 	@$(PY) -m benchmarks $(ARGS)
 
 guard: $(STAMPS)/venv ## Count each kernel's instructions (valgrind), and fail where they have grown by 10 %
 	@$(PY) -m benchmarks.guard $(ARGS)
 
-soak: $(STAMPS)/packages-test $(STAMPS)/extension ## Long campaigns, figures of docs/reliability.md (ARGS=--help lists them)
+soak: $(STAMPS)/extras-$(ALL) $(STAMPS)/group-test ## Long campaigns, figures of docs/reliability.md (ARGS=--help lists them)
 	@$(PY) tests/soak $(ARGS)
 
 check: lint types test ## All that must be green before a change goes in: lint, types, test
 
 # ---- The environment ----------------------------------------------------------------------------------------------
 # Stamps in .venv/stamps say what has been done. One rewritten only when its text changes is the way to depend on a
-# text (here: which folder, interpreter and compiler).
+# text (here: which directory, interpreter and compiler).
 
 define FIND_FAULT
 import os, shlex, subprocess, sys, sysconfig
@@ -116,72 +117,80 @@ exit 1
 endef
 export MAKE_VENV
 
-# Made anew in a copied folder, for another PYTHON=, and when its interpreter has gone.
+# Made again in a copied directory, for another PYTHON=, and when its interpreter has gone.
 $(STAMPS)/venv: FORCE
 	@was=$$(cat $@ 2>/dev/null); \
 	case "$(CURDIR)|$(PYTHON)" in "$$was"|"$${was%|*}|") $(PY) -c "" 2>/dev/null && exit 0;; esac; \
 	sh -c "$$MAKE_VENV" && mkdir -p $(STAMPS) && echo "$(CURDIR)|$(PYTHON)" > $@
 
-# What pyproject.toml asks for: to build and run, or under the extras named.
-define REQUIREMENTS
-import re, sys, tomllib
-settings = tomllib.load(open("pyproject.toml", "rb"))
-project = settings["project"]
-lists = {"build": settings["build-system"]["requires"] + project["dependencies"], **project["optional-dependencies"]}
-def show(name):
-    for requirement in lists[name]:
-        extras = re.fullmatch(r"cdrop\[(.*)\]", requirement)
-        for extra in extras[1].split(",") if extras else []:
-            show(extra)
-        if not extras:
-            print(requirement)
-for name in sys.argv[1].split(","):
-    show(name)
+# uv takes a quarter of pip's time, but does not read pip's settings: where it fails, pip follows.
+define INSTALL
+if [ "$(INSTALL_WITH)" = uv ]; then
+  $(PIP) uv && $(PY) -m uv pip install --quiet --python $(PY) "$$@" && exit
+fi
+exec $(PIP) "$$@"
 endef
-export REQUIREMENTS
+export INSTALL
+WITH_PIP := sh -c "$$INSTALL" -
 
-# Some packages have no wheel for free-threaded Python, and need compilers for other languages to build: tests that need one
-# of them are skipped.
-define INSTALL_REQUIREMENTS
-import subprocess, sys, sysconfig
-file, installer = sys.argv[1:]
-python = [sys.executable, "-m"]
-pip = [*python, "pip", "install", "--quiet", "--no-compile"]
-uv = [*python, "uv", "pip", "install", "--quiet", "--python", sys.executable]
-if not sysconfig.get_config_var("Py_GIL_DISABLED"):
-    if installer == "uv" and not subprocess.call([*pip, "uv"]) and not subprocess.call([*uv, "-r", file]):
-        sys.exit()
-    sys.exit(subprocess.call([*pip, "-r", file]))
-for requirement in open(file).read().splitlines():
-    if subprocess.call([*pip, "--only-binary", ":all:", requirement], stderr=subprocess.DEVNULL):
-        print("cdrop: no wheel of %s for free-threaded Python; the tests that need it are skipped" % requirement)
+# Not all packages have wheels for free-threaded Python, and some need compilers of other languages: there each part of what is
+# asked for is tried by itself.
+HAS_LOCK := $(PY) -c "import sys, sysconfig; sys.exit(bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
+NO_WHEELS := for free-threaded Python; the tests that need it are skipped
+
+# A dependency group of pyproject.toml, which pip reads since 25.1.
+define INSTALL_GROUP
+if [ "$$1" != test ] || $(HAS_LOCK); then
+  $(WITH_PIP) --group "$$1"
+  exit
+fi
+for part in $$(sed -n 's/^\([a-z]*-tests\) = .*/\1/p' pyproject.toml); do
+  $(WITH_PIP) --group "$$part" --only-binary :all: 2>/dev/null || echo "cdrop: no wheels of the group $$part $(NO_WHEELS)"
+done
 endef
-export INSTALL_REQUIREMENTS
+export INSTALL_GROUP
 
-$(STAMPS)/packages-%: $(STAMPS)/venv pyproject.toml
+$(STAMPS)/group-%: $(STAMPS)/venv pyproject.toml
 	$(SAY) "installing packages into $(VENV) ($*)"
-	@$(PY) -c "$$REQUIREMENTS" $* > $@.txt
-	@$(PY) -c "$$INSTALL_REQUIREMENTS" $@.txt $(INSTALL_WITH)
-	@touch $@
-
-$(STAMPS)/torch: $(STAMPS)/packages-test
-	$(SAY) "installing PyTorch into $(VENV), to compare with"
-	@$(PIP) torch==2.13.0
+	@sh -c "$$INSTALL_GROUP" - $*
 	@touch $@
 
 $(STAMPS)/compiler: FORCE | $(STAMPS)/venv
 	@[ "$$(cat $@ 2>/dev/null)" = "$$CC $$CFLAGS" ] || echo "$$CC $$CFLAGS" > $@
 
-# setup.py compiles only what a change asks for, in place; pip then makes the package known. No isolation: it needs no
-# network, and keeps its objects. The stamp bears the time of the start, because a file may change meanwhile.
-# setuptools warns of every editable install, and pip passes that on.
-INSTALL := PYTHONWARNINGS=ignore $(PIP) --no-build-isolation --no-deps --editable .
-$(STAMPS)/extension: $(STAMPS)/packages-build $(STAMPS)/compiler setup.py pyproject.toml $(CYTHON) $(C_FILES) $(C_HEADERS)
+# setup.py compiles only what a change asks for, in place, and names what is missing in one line. The stamp bears the time of
+# the start, because a file may change meanwhile.
+$(STAMPS)/extension: $(STAMPS)/group-build $(STAMPS)/compiler setup.py pyproject.toml $(CYTHON) $(C_FILES) $(C_HEADERS)
 	$(SAY) "compiling cdrop._kernels"
 	@touch $@.start
 	@$(PY) setup.py --quiet build_ext --inplace
-	@$(if $(filter setup.py pyproject.toml,$?),$(INSTALL))
 	@mv $@.start $@
+
+# cdrop itself, editable. No isolation: the build needs no network, and finds the objects that were just compiled. setuptools
+# warns of every editable install, and pip passes that on.
+CDROP := PYTHONWARNINGS=ignore $(WITH_PIP) --no-build-isolation --editable
+
+$(STAMPS)/package: $(STAMPS)/extension setup.py pyproject.toml
+	@$(CDROP) .
+	@touch $@
+
+# The packages of some extras.
+define INSTALL_EXTRAS
+if $(HAS_LOCK); then
+  $(CDROP) ".[$$1]"
+  exit
+fi
+$(CDROP) . || exit
+for extra in $$(echo "$$1" | tr , ' '); do
+  $(CDROP) ".[$$extra]" --only-binary :all: 2>/dev/null || echo "cdrop: no wheels of the extra $$extra $(NO_WHEELS)"
+done
+endef
+export INSTALL_EXTRAS
+
+$(STAMPS)/extras-%: $(STAMPS)/extension setup.py pyproject.toml
+	$(SAY) "installing packages into $(VENV) (extras $*)"
+	@sh -c "$$INSTALL_EXTRAS" - $*
+	@touch $@
 
 # ---- Style and types ----------------------------------------------------------------------------------------------
 
@@ -190,7 +199,7 @@ NOT_IN_STUB := 'cdrop\._kernels\.__test__' 'cdrop\._kernels\..*\.__(reduce|setst
 
 C_STYLED := $(C_FILES) $(C_HEADERS) $(C_TESTS) benchmarks/guard/kernels.c $(wildcard docs/browser/*.[ch])
 
-lint: $(STAMPS)/packages-lint $(STAMPS)/packages-build ## Check the style, and that CC and clang compile without a warning
+lint: $(STAMPS)/group-lint $(STAMPS)/group-build ## Check the style, and that CC and clang compile without a warning
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive cdrop
@@ -202,30 +211,30 @@ lint: $(STAMPS)/packages-lint $(STAMPS)/packages-build ## Check the style, and t
 	  echo "cdrop: compiling with clang, warnings as errors"; \
 	  CC=clang CDROP_WERROR=1 $(PY) setup.py --quiet build_ext --build-lib build/lint-clang
 
-types: $(STAMPS)/packages-lint $(STAMPS)/extension ## Check the type hints, also as a user's editor does, and the stub
+types: $(STAMPS)/group-lint $(STAMPS)/package ## Check the type hints, also as a user's editor does, and the stub
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/basedpyright --pythonpath $(PY)
 	@mkdir -p build && printf '%s\n' $(NOT_IN_STUB) > build/not-in-stub
 	@$(PY) -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist build/not-in-stub --ignore-unused-allowlist --ignore-disjoint-bases cdrop._kernels
 
-format: $(STAMPS)/packages-lint ## Rewrite the sources in the project's style
+format: $(STAMPS)/group-lint ## Rewrite the sources in the project's style
 	@$(VENV)/bin/ruff check --fix-only --quiet .
 	@$(VENV)/bin/ruff format .
 	@$(VENV)/bin/clang-format -i $(C_STYLED)
 
 # ---- The site -----------------------------------------------------------------------------------------------------
 
-docs: $(STAMPS)/packages-docs $(STAMPS)/extension ## Build the site into build/docs, warnings as errors
+docs: $(STAMPS)/extras-$(ALL) $(STAMPS)/group-docs ## Build the site into build/docs, warnings as errors
 	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going --nitpicky --doctree-dir build/doctrees docs build/docs
 	$(SAY) "build/docs/index.html"
 
 # The page of docs/browser.md, which the site has if this has been made before: zig's compiler is a package of 100 MB.
-browser: $(STAMPS)/packages-build,browser $(STAMPS)/extension ## Build the page that trains in the browser, for `make docs`
+browser: $(STAMPS)/package $(STAMPS)/group-browser ## Build the page that trains in the browser, for `make docs`
 	@$(PY) docs/browser/build.py
 
 # ---- C tests ------------------------------------------------------------------------------------------------------
 # Each tests/c/test_*.c is a program, linked with all of src_c and the other files of tests/c. One configuration is
-# built by a make of its own, with C_CONFIG set: its compilers and programs run side by side, and no two of pip's do.
+# built by its own make, with C_CONFIG set: its compilers and programs run side by side, and no two of pip's do.
 # A configuration has a compiler (else CC), flags, a command that runs its programs, and programs that it does without;
 # names of Debian packages for a command that is missing.
 
@@ -295,7 +304,7 @@ C_ZIG   := windows macos-arm64 macos-x86_64 musl i686 ppc64le riscv64 s390x
 .PHONY: c-macos $(addprefix c-,$(C_LOCAL) $(C_CROSS) $(C_ZIG))
 c-macos: c-macos-arm64 c-macos-x86_64
 c-windows: export WINEDEBUG := -all
-$(C_ZIG:%=c-%): $(STAMPS)/packages-build,wheel
+$(C_ZIG:%=c-%): $(STAMPS)/group-build $(STAMPS)/group-wheel
 $(addprefix c-,$(C_LOCAL) $(C_CROSS) $(C_ZIG)): c-%:
 	@for tool in $(firstword $(CC_$*)) $(firstword $(RUN_$*)); do command -v "$$tool" >/dev/null || { \
 	  echo "cdrop: c-$* needs $$tool. Debian: apt install $(APT_$*)" >&2; exit 1; }; done
@@ -383,7 +392,7 @@ rm -r cdrop cdrop.egg-info src_c
 endef
 export TEST_PACKAGE
 
-test-sdist: $(STAMPS)/packages-test ## Build the sdist, install it elsewhere, and run the tests there
+test-sdist: $(STAMPS)/extras-$(ALL) $(STAMPS)/group-test ## Build the sdist, install it elsewhere, and run the tests there
 	@sh -c "$$TEST_PACKAGE"
 
 # Wheels are built from the sdist, for the limited API: one for every Python from 3.11 on. A free-threaded Python has its own.
@@ -425,22 +434,22 @@ endef
 export MAKE_WHEEL
 WITH_TOOLS := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh -c "$$MAKE_WHEEL" -
 
-wheel: $(STAMPS)/packages-build,wheel ## Build a wheel that installs without a compiler, into dist/
+wheel: $(STAMPS)/group-build $(STAMPS)/group-wheel ## Build a wheel that installs without a compiler, into dist/
 	@rm -f dist/*.whl
 	@$(WITH_TOOLS)
 
 # As old as the C library that NumPy's wheels ask for, or older: the symbols are those of glibc 2.17 and musl 1.2. Kernels compiled by
 # gcc are faster than those by clang (steps of 784-256-256-10 take a tenth to a fifth longer, Zen 3), hence CC where it can.
-wheels: $(STAMPS)/packages-build,wheel ## Build wheels for Linux on x86-64 and ARM, glibc and musl, with zig
+wheels: $(STAMPS)/group-build $(STAMPS)/group-wheel ## Build wheels for Linux on x86-64 and ARM, glibc and musl, with zig
 	@rm -f dist/*.whl
 	@$(WITH_TOOLS) x86_64-linux-gnu.2.17 linux-x86_64 $(if $(filter x86_64,$(shell uname -m)),"$${CC:-cc}")
 	@$(WITH_TOOLS) aarch64-linux-gnu.2.17 linux-aarch64
 	@$(WITH_TOOLS) x86_64-linux-musl musllinux_1_2_x86_64
 	@$(WITH_TOOLS) aarch64-linux-musl musllinux_1_2_aarch64
 
-test-wheel: $(STAMPS)/packages-test wheel ## Build the wheel, install it elsewhere without a compiler, and run the tests there
+test-wheel: $(STAMPS)/extras-$(ALL) $(STAMPS)/group-test wheel ## Build the wheel, install it elsewhere without a compiler, and run the tests there
 	@sh -c "$$TEST_PACKAGE" - "$(CURDIR)/$$(echo dist/cdrop-*.whl)"
 
 clean: ## Remove all that make has made, .venv included
-	@rm -rf $(VENV) build dist *.egg-info cdrop/*.so .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist docs/gallery *.egg-info cdrop/*.so .coverage htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

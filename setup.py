@@ -80,7 +80,7 @@ class BuildKernels(build_ext):
 
     def finalize_options(self):
         super().finalize_options()
-        # An editable install would compile in a folder it deletes, so everything anew each time.
+        # An editable install would compile in a directory it deletes, so everything again each time.
         self.build_temp = os.path.join("build", "kernels")
 
     def run(self):
@@ -155,7 +155,7 @@ class BuildKernels(build_ext):
         return run.returncode == 0
 
     def hardening(self):
-        """Return the flags of HARDENING that the compiler takes without a warning; none beside a sanitizer's."""
+        """Return the flags of HARDENING that the compiler takes without a warning; none with those of a sanitizer."""
         if any("-fsanitize" in flag for flag in self.compiler.compiler_so):
             return []
         chosen = (next(filter(self.takes, flags), "") for flags in HARDENING)
@@ -171,11 +171,11 @@ class BuildKernels(build_ext):
             def compile_one(source):
                 flags = [*extra_postargs, *self.flags_of(source)]
                 command = [self.compiler.compiler_so, options["include_dirs"], flags]
-                folder = os.path.join(output_dir, f"{zlib.crc32(repr(command).encode()):08x}")
-                objects = self.compiler.object_filenames([source], output_dir=folder)
+                directory = os.path.join(output_dir, f"{zlib.crc32(repr(command).encode()):08x}")
+                objects = self.compiler.object_filenames([source], output_dir=directory)
                 if newer_group([source, *depends], objects[0]):
                     start = time.time()
-                    compile_files([source], folder, extra_postargs=flags, **options)
+                    compile_files([source], directory, extra_postargs=flags, **options)
                     os.utime(objects[0], (start, start))  # the source may have changed meanwhile
                 return objects
 

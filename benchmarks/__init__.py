@@ -1,1 +1,1 @@
-"""cdrop beside its peers, in one run: ``python -m benchmarks --help``."""
+"""cdrop and its peers, in one run: ``python -m benchmarks --help``."""

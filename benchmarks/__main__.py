@@ -1,4 +1,4 @@
-"""Time cdrop beside PyTorch, JAX, scikit-learn and NumPy, as far as they are installed: all in one run, in turn."""
+"""Time cdrop next to PyTorch, JAX, scikit-learn and NumPy, as far as they are installed: all in one run, in turn."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The same training step in every library: net, batches, update rule, penalty on the weights, inverted dropout.
 
-Each class makes steps with masks of its own, and one with given masks: `checks` shows that it then has our loss.
+Each class makes steps with its own masks, and one with given masks: `checks` shows that it then has our loss.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ from cdrop.plotting import tidy
 __all__ = ["draw"]
 
 # Okabe and Ito's palette, as in cdrop.plotting: cdrop stands out, its peers stay the same everywhere.
-COLOURS = {"cdrop": "#D55E00", "PyTorch": "#0072B2", "JAX": "#009E73", "NumPy": "#777777"}
+COLORS = {"cdrop": "#D55E00", "PyTorch": "#0072B2", "JAX": "#009E73", "NumPy": "#777777"}
 
 
-def draw(results: Sequence[Result], about: dict[str, Any], folder: Path) -> Iterator[Path]:
+def draw(results: Sequence[Result], about: dict[str, Any], directory: Path) -> Iterator[Path]:
     """Save a picture of each group that was run and has one."""
     for group, (name, picture) in PICTURES.items():
         chosen = [r for r in results if r.group == group]
@@ -28,7 +28,7 @@ def draw(results: Sequence[Result], about: dict[str, Any], folder: Path) -> Iter
             fontsize=8,
             color="0.4",
         )
-        path = folder / f"{name}.png"
+        path = directory / f"{name}.png"
         figure.savefig(path, dpi=150)
         yield path
 
@@ -47,11 +47,11 @@ def _lines(axes: Any, x: Sequence[float], y: dict[str, list[float]]) -> None:
     for who, values in y.items():
         crowded = any(0.75 < v[-1] / values[-1] < 1 for v in y.values())
         style = {"lw": 2.6, "zorder": 3} if who == "cdrop" else {"lw": 1.8}
-        axes.plot(x, values, color=COLOURS[who], marker="o", ms=4.5, **style)
+        axes.plot(x, values, color=COLORS[who], marker="o", ms=4.5, **style)
         axes.annotate(
             who, (x[-1], values[-1]), (8, 3 if crowded else 0), textcoords="offset points",
             va="bottom" if crowded else "center",
-            color=COLOURS[who], weight="bold" if who == "cdrop" else "normal",
+            color=COLORS[who], weight="bold" if who == "cdrop" else "normal",
         )  # fmt: skip
     tidy(axes)
 

@@ -1,8 +1,8 @@
-"""Write a machine's results into its column of the README's table: ``python -m benchmarks.table --help``.
+"""Write a machine's results into its column of the table in docs/speed.md: ``python -m benchmarks.table --help``.
 
 make bench ARGS="--json zen3.json"
 python -m benchmarks.table zen3.json                                  shows the column
-python -m benchmarks.table zen3.json --into README.md --column "Zen 3"    replaces it
+python -m benchmarks.table zen3.json --into docs/speed.md --column "Zen 3"    replaces it
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def column(record: dict[str, Any]) -> dict[str, str]:
 
 
 def replaced(text: str, heading: str, cells: dict[str, str]) -> str:
-    """Return the README with new cells in the one column of the table whose heading contains some words."""
+    """Return the page with new cells in the one column of the table whose heading contains some words."""
     before, mark, after = text.partition(MARK)
     if not mark:
         raise SystemExit(f"no line {MARK}; expected one above the table")

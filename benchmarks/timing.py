@@ -1,4 +1,4 @@
-"""Contestants in turn, many short rounds: what disturbs a shared machine then disturbs all of them alike."""
+"""Contestants in turn, many short rounds: what disturbs a shared machine then disturbs all of them equally."""
 
 from __future__ import annotations
 

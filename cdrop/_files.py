@@ -105,7 +105,7 @@ def sweep(path: str | os.PathLike[str]) -> None:
         The file that was to be written. A directory that cannot be read or changed is left as it is.
     """
     if sys.platform == "win32":
-        return  # no lock tells there whether a writer lives
+        return  # no lock shows there whether a writer is alive
     target = Path(os.path.realpath(os.fsdecode(path)))
     prefix = _prefix(target)
     with suppress(OSError), os.scandir(target.parent) as entries:

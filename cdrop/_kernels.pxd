@@ -35,6 +35,8 @@ cdef extern from "cdrop.h" nogil:
         CDROP_GAUSSIAN
         CDROP_UNIFORM
         CDROP_SHARED
+        CDROP_CONCRETE
+        CDROP_MEMBERS
 
     ctypedef enum cdrop_rule:
         CDROP_SGD
@@ -54,6 +56,9 @@ cdef extern from "cdrop.h" nogil:
         CDROP_PROBABILITIES
         CDROP_LABELS
 
+    ctypedef struct cdrop_learned_rate:
+        pass
+
     ctypedef struct cdrop_optimizer:
         cdrop_rule rule
         double learning_rate
@@ -65,6 +70,8 @@ cdef extern from "cdrop.h" nogil:
         double correction1
         double correction2
         double max_norm
+        cdrop_learned_rate *learned
+        double entropy
 
     ctypedef struct cdrop_design:
         cdrop_dtype dtype
@@ -73,6 +80,7 @@ cdef extern from "cdrop.h" nogil:
         const uint64_t *keep
         const int *varies
         const cdrop_kind *kinds
+        size_t members
         int scale_in_training
         cdrop_activation activation
         cdrop_loss loss

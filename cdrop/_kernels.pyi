@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from typing_extensions import disjoint_base
 
-_Floats: TypeAlias = NDArray[Any]  # float32 or float64, all of one call alike
+_Floats: TypeAlias = NDArray[Any]  # float32 or float64, the same in one call
 _Words: TypeAlias = NDArray[np.uint64]
 # An update rule's name and numbers, as `cdrop.optimizers.Optimizer.constants` makes them.
 _Constants: TypeAlias = tuple[str, float, float, float, float, float, float, float, float]
 
 KINDS: tuple[str, ...]
+INPUT_KINDS: tuple[str, ...]
+NOISE_KINDS: tuple[str, ...]
 ACTIVATIONS: tuple[str, ...]
 LOSSES: tuple[str, ...]
 OPTIMIZERS: tuple[str, ...]
@@ -148,6 +150,7 @@ class Engine:
         seed: int,
         varies: Sequence[bool] = (),
         kinds: Sequence[str] = (),
+        members: int = 0,
     ) -> Self: ...
     @overload
     def copy(
@@ -184,6 +187,8 @@ class Engine:
         kept: KeptBatches | None = None,
         number: int = 0,
         keep: NDArray[np.uint64] | None = None,
+        learned: NDArray[np.float64] | None = None,
+        entropy: float = 0,
         samples: int = 1,
         consistency: float = 0.0,
     ) -> float | None: ...

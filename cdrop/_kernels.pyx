@@ -69,6 +69,8 @@ _KINDS = {
     "gaussian": CDROP_GAUSSIAN,
     "uniform": CDROP_UNIFORM,
     "shared": CDROP_SHARED,
+    "concrete": CDROP_CONCRETE,
+    "masksembles": CDROP_MEMBERS,
 }
 _ACTIVATIONS = {
     "identity": CDROP_IDENTITY,
@@ -106,6 +108,8 @@ cdef uint64_t _PASSED_ROWS = 1 << 20  # and rows times masks, where a row's work
 _KEEP_ALL = 2**32
 cdef object _ndarray = np.ndarray
 KINDS = tuple(_KINDS)
+INPUT_KINDS = tuple(kind for kind in KINDS if kind != "concrete")
+NOISE_KINDS = ("gaussian", "uniform", "concrete")  # that drop no unit
 ACTIVATIONS = tuple(_ACTIVATIONS)
 LOSSES = tuple(_LOSSES)
 OPTIMIZERS = tuple(_RULES)
@@ -292,7 +296,7 @@ def bernoulli_mask(size_t rows, size_t width, uint64_t keep, uint64_t seed, uint
 
 def dropout_noise(size_t rows, size_t width, uint64_t keep, kind, dtype, uint64_t seed, uint64_t step, uint32_t layer,
                   size_t first, uint32_t purpose):
-    """Draw noise of mean 1, uniform or Gaussian; `keep` is in units of 2**-32, `first` a multiple of 64."""
+    """Draw noise of one of `NOISE_KINDS`; `keep` is in units of 2**-32, `first` a multiple of 64."""
     cdef int number = _KINDS[kind]
     cdef size_t pitch = (width + 15) // 16 * 16
     cdef cdrop_dtype element = CDROP_FLOAT32 if dtype.itemsize == 4 else CDROP_FLOAT64
@@ -447,6 +451,8 @@ cdef cdrop_optimizer _optimizer(constants) except *:
     cdef int rule = _RULES[name]
     o.rule = <cdrop_rule>rule
     o.max_norm = 0
+    o.learned = NULL
+    o.entropy = 0
     return o
 
 
@@ -654,7 +660,7 @@ cdef class Engine:
     cdef const uint64_t *kept  # its address
 
     def __cinit__(self, units, keep, dtype, activation, loss, loss_parameters, scale_in_training, seed, varies=(),
-                  kinds=()):
+                  kinds=(), size_t members=0):
         cdef cdrop_design d
         cdef Py_buffer view
         cdef int function = _ACTIVATIONS[activation], kind = _LOSSES[loss]
@@ -675,6 +681,7 @@ cdef class Engine:
         d.units, d.keep = _sizes(widths), self.kept
         d.varies = <const int *>_elements(changing, b"il", sizeof(int), &view)
         d.kinds = <const cdrop_kind *>_elements(noises, b"il", sizeof(int), &view)
+        d.members = members
         d.scale_in_training = scale_in_training
         d.activation = <cdrop_activation>function
         d.loss = self.loss
@@ -814,11 +821,12 @@ cdef class Engine:
         return kept
 
     def step(self, Rows data not None, rows, constants, double max_norm, dict state not None, dict was not None,
-             dict new not None, int threads, KeptBatches kept=None, size_t number=0, keep=None, size_t samples=1,
-             double consistency=0.0):
+             dict new not None, int threads, KeptBatches kept=None, size_t number=0, keep=None, learned=None,
+             double entropy=0, size_t samples=1, double consistency=0.0):
         """Make one training step on `rows` of the data, None for all; return the loss, or None if a name in `was`
         stands for another object in `state` by now. Weights, the history's losses and the names of `new` change at
-        once, and with them the probabilities of keeping, an array of uint64, if `keep` is not None.
+        once, and with them the probabilities of keeping, an array of uint64, if `keep` is not None, and the array
+        `learned`, the cdrop_learned_rate of each layer, if that is not None; `entropy` is the one of cdrop_optimizer.
 
         FloatingPointError has four arguments: the number of the step; the loss (if it is not finite, nothing has
         changed); the first layer with numbers that are not finite, or the number of layers; and whether they are in its
@@ -836,6 +844,8 @@ cdef class Engine:
         cdef bint updated = False
         result = PyFloat_FromDouble(NAN)  # a new object, which gets its value when there is one
         o.max_norm = max_norm
+        o.learned = <cdrop_learned_rate *>_address(learned)
+        o.entropy = entropy
         batch.samples, batch.consistency = samples, consistency
         if rows is not None:
             batch.rows = _integers(rows)

@@ -63,7 +63,7 @@ def label_array(name: str, values: Any) -> Any:
 
 
 def _exact_array(values: Any) -> Any:
-    """Return `values` as an array whose dtype loses nothing, of objects if need be; not what is no array."""
+    """Return `values` as an array whose dtype loses nothing, of objects if need be; not what is not an array."""
     if values is None or hasattr(values, "tocsr"):
         return values
     if isinstance(values, (Set, EnumMeta)):  # also all members of an enumeration
@@ -105,7 +105,7 @@ def _unboxed(name: str, array: NDArray[Any], keep: bool) -> NDArray[Any]:
     if not all(numbers):
         other = next(v for v, t, n in zip(flat, texts, numbers, strict=True) if not (t or n))
         raise TypeError(
-            f"{name} has the label {other!r}; expected text or whole numbers: convert the labels with str()"
+            f"{name} has the label {other!r}; expected text or integers: convert the labels with str()"
         )
     return _numbers(name, flat).reshape(array.shape)
 
@@ -120,7 +120,7 @@ def _check_none_missing(name: str, absent: int) -> None:
     if absent:
         raise ValueError(
             f"{name} has {absent} missing labels, such as None; expected none: leave those rows out, or give them a "
-            "label of their own"
+            "their own label"
         )
 
 
@@ -201,7 +201,7 @@ def same_type(arrays: Iterable[tuple[str, NDArray[Any]]]) -> list[NDArray[Any]]:
     for name, array in named:
         if not are_whole(array):
             bad = array[~np.isfinite(array) | (np.floor(array) != array)][0]
-            raise ValueError(f"{name} has the label {bad}; expected whole numbers")
+            raise ValueError(f"{name} has the label {bad}; expected integers")
     extremes = [int(end) for _, array in named if array.size for end in (array.min(), array.max())]
     dtype = _integer_dtype(min(extremes, default=0), max(extremes, default=0))
     return [_as_integers(array, dtype) for _, array in named]

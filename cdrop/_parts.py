@@ -24,7 +24,9 @@ _DTYPES = (
     *(f"datetime64[{unit}]" for unit in ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns")),
 )
 _STATE_MEMBERS, _STATE_WORDS = 5, ((624,), "uint32")  # of MT19937
-_MOST_PADDING = 64  # times the characters there are: no loss to an array of up to so many strings
+_MOST_PADDING = (
+    64  # times the characters there are: no loss to an array of up to this number of strings
+)
 
 
 def encode(name: str, value: Any) -> Any:

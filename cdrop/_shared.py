@@ -62,7 +62,7 @@ class _Cut(NamedTuple):
 class SharedRows:
     """Checks and lists of arrays that several networks use: those passed to `share`, until `forget`.
 
-    Whoever shares an array promises not to change it meanwhile. Arrays are recognized by identity, and not kept alive.
+    A caller that shares an array promises not to change it. Arrays are recognized by identity and not kept alive.
     Of minibatches only the last lists are kept, so memory stays that of one fit, plus at most that of the test rows.
     Several threads may use an object at once.
     """

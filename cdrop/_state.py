@@ -38,8 +38,12 @@ LAST = (
 CURVES = ("epoch_loss", "validation_loss", "validation_score")
 _PARTS = ("weight", "state1", "state2")  # in the order of cdrop_part
 _RATES = ("dropout", "input_dropout")
+_ADDED = (
+    "dropping",
+    "learned_rates",
+)  # which states of networks whose rates do not change may lack
 # Settings that a network may change during its training.
-DROPOUT = (*_RATES, "dropout_kind", "input_dropout_kind")
+DROPOUT = (*_RATES, "dropout_kind", "input_dropout_kind", "members")
 
 
 class State(NamedTuple):
@@ -56,6 +60,7 @@ class State(NamedTuple):
     curves: tuple[list[float], list[float], list[float]]
     one_column: bool
     dropping: list[float] | None
+    learned_rates: Any  # which the network checks, or None
 
 
 def array_names(layers: int) -> Iterator[tuple[int, int, str, str]]:
@@ -111,12 +116,15 @@ def to_parts(
     background = state.pop("background")
     if background is not None:
         arrays["background"] = background
+    learned = state.pop("learned_rates")
+    if learned is not None:
+        arrays["learned_rates"] = learned
     if not state["one_column"]:
         del state["one_column"]  # as files had it at first
     settings = dict(state["settings"])
     for name in _RATES:
         settings[name] = _each(encoded, settings[name])
-    if settings == state["settings"]:
+    if settings == state["settings"] and learned is None:
         del state["dropping"]  # no rate changes
     state["settings"] = settings
     return {**state, "interrupted": interrupted, "threads": threads}, arrays
@@ -127,6 +135,7 @@ def from_parts(settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> dic
     state, arrays = dict(settings), dict(arrays)
     state["losses"], state["background"] = arrays.pop("losses"), arrays.pop("background", None)
     state["curves"] = {name: arrays.pop(f"curve.{name}") for name in CURVES}
+    state["learned_rates"] = arrays.pop("learned_rates", None)
     state["arrays"] = arrays
     state.setdefault("one_column", False)
     state.setdefault("dropping", None)
@@ -156,7 +165,7 @@ def _check_sizes(units: Any, arrays: Mapping[str, NDArray[Any]]) -> None:
 def checked(state: Mapping[str, Any], own: dict[str, Any]) -> State:
     """Check a state against the network's own, which `Network.state_dict` has returned."""
     _check_mapping("the state", state)
-    missing = [name for name in own if name not in state and name != "dropping"]
+    missing = [name for name in own if name not in state and name not in _ADDED]
     if missing:
         raise ValueError(
             f"the state lacks {', '.join(missing)}; expected the dict that state_dict returns"
@@ -184,6 +193,7 @@ def checked(state: Mapping[str, Any], own: dict[str, Any]) -> State:
         curves,
         one_column,
         _dropping(state.get("dropping"), own["dropping"]),
+        state.get("learned_rates"),
     )
 
 

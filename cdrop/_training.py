@@ -490,7 +490,7 @@ def _keep_lists(net: Network, held_out: _kernels.Rows | None) -> None:
 
 
 def _end_epoch(net: Network, plan: Plan, rate: float, course: _Course) -> bool:
-    """Record an epoch, advance the schedule, and notify the callbacks; return whether to go on.
+    """Record an epoch, advance the schedule, and notify the callbacks; return whether to continue.
 
     Ctrl-C during the validation leaves the epoch unrecorded: the checkpoint resumes with the validation.
     """
@@ -525,7 +525,8 @@ def _steps(
     """Train on each minibatch; return whether all are done, without a request to stop."""
     place = course.place
     for minibatch in minibatches:
-        loss = step(net, data, minibatch, hyper, course.moment(net), course.fit)
+        moment, n = course.moment(net), course.plan.cut.n
+        loss = step(net, data, minibatch, hyper, moment, course.fit, n)
         assert minibatch.rows is not None
         place.steps += 1
         place.total += loss * len(minibatch.rows)
@@ -563,8 +564,11 @@ def step(
     hyper: Hyper,
     moment: Moment,
     fit: _kernels.Fitting | None = None,
+    trained_rows: int = 0,
 ) -> float:
     """Make one update with what `use` has set and the rates of the moment, and return the loss before it.
+
+    Learned rates weigh the loss as one of `trained_rows` rows, the minibatch's by default.
 
     Threads that share a network take turns. Each step is made with the optimizer and the counters of its moment, so it
     is prepared again if another thread has been faster.
@@ -576,11 +580,13 @@ def step(
         weight = data.weights.sum() if rows is None else data.weights[rows].sum()
     optimizer, rate, l2 = hyper.at(moment)
     l2 = l2 / float(weight) if hyper.share_l2 else l2
-    keep = net._dropping_in(moment, new)
+    entropy = 1 / (trained_rows or len(data.x if rows is None else rows))
     while True:
         updates, history = net._updates, net.history
+        learned = net._learned
+        keep = net._dropping_in(moment, new)
         was: dict[str, Any] = {"_fit": net._free(fit), "_optimizer": hyper.optimizer}
-        was |= {"_updates": updates, "history": history}
+        was |= {"_updates": updates, "history": history, "_learned": learned}
         new["_updates"] = min(updates + 1, LAST)
         constants = optimizer.constants(rate, l2, updates + 1)
         try:
@@ -596,6 +602,8 @@ def step(
                 minibatch.kept,
                 minibatch.number,
                 keep,
+                new.get("_learned"),
+                entropy,
                 hyper.mask_samples,
                 hyper.consistency,
             )

@@ -192,7 +192,7 @@ class EpochPrinter(_Forgetful):
         self.file = file
 
     def on_epoch_end(self, net: Network, epoch: Epoch) -> None:
-        """Print what there is to tell."""
+        """Print the loss."""
         lines = [f"Iteration {epoch.number}, loss = {epoch.loss:.8f}"]
         if not math.isnan(epoch.validation_score):
             lines.append(f"Validation score: {epoch.validation_score:f}")
@@ -200,7 +200,7 @@ class EpochPrinter(_Forgetful):
 
 
 class Validation(Callback):
-    """Score the network on held-out data every so many iterations.
+    """Score the network on held-out data at regular intervals.
 
     Parameters
     ----------
@@ -282,7 +282,7 @@ class ProgressBar(_Forgetful):
         Where to draw; by default the notebook, or standard error.
     total : int, optional
         Iterations of several fits together, drawn as one bar that ends with `close`. By default
-        each fit has a bar of its own.
+        each fit has its own bar.
     initial : int, default 0
         Of the `total`, those that were done before; the remaining time does not count on them.
     unit : str, default "it"

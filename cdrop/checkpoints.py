@@ -362,7 +362,7 @@ def _plain(name: str, value: Any, depth: int = 0) -> Any:
 
 
 def _without_arrays(value: Any, arrays: _Arrays) -> Any:
-    """Return `value` with each array moved to `arrays`, under a number of its own."""
+    """Return `value` with each array moved to `arrays`, under its own number."""
     if isinstance(value, np.ndarray):
         name = f"callbacks.{len(arrays)}"
         arrays[name] = value

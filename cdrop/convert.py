@@ -62,7 +62,7 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None, *, X: Any = 
     ImportError
         If onnx is not installed; for a model of scikit-learn, if skl2onnx is not.
     TypeError
-        If `model` is of another kind, or its classes are neither whole numbers nor strings.
+        If `model` is of another kind, or its classes are neither integers nor strings.
     ValueError
         If a weight is not finite in float32, if there is only one class, or if a class is an integer above int64's.
     OSError
@@ -165,7 +165,7 @@ def _network_of(model: Any) -> tuple[Network, NDArray[Any] | None]:
         return net, None
     classes = np.asarray(classes)
     if len(classes) == 1:
-        raise ValueError(f"classes_ is {classes!r}; expected at least two classes to tell apart")
+        raise ValueError(f"classes_ is {classes!r}; expected at least two classes")
     return net, _labels(classes)
 
 
@@ -179,7 +179,7 @@ def _labels(classes: NDArray[Any]) -> NDArray[Any]:
         return classes.astype(np.int64)
     if not all(isinstance(name, str) for name in classes):
         raise TypeError(
-            f"classes_ is {classes!r}; expected whole numbers or strings, which ONNX holds: convert the labels with "
+            f"classes_ is {classes!r}; expected integers or strings, which ONNX holds: convert the labels with "
             "str() before fit"
         )
     texts = [str.__str__(name) for name in classes]

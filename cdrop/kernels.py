@@ -201,7 +201,7 @@ def dropout_noise(
     first_row: int = 0,
     purpose: int = 0,
 ) -> NDArray[Any]:
-    """Draw noise of mean 1 and variance ``(1 - keep) / keep``, which Gaussian and uniform dropout multiply inputs by.
+    """Draw noise to multiply inputs by, of mean 1 and variance ``(1 - keep) / keep``, which concrete noise nearly has.
 
     A function of (seed, step, purpose, layer, row, unit), `kind`, `keep`, `dtype` and `width` alone: the same bytes on
     every SIMD path. float32 and float64 draw the same numbers, up to rounding.
@@ -213,8 +213,10 @@ def dropout_noise(
     keep : float
         Above 0, at most 1, rounded to a multiple of 2**-32 (see `drawn_keep`): Bernoulli dropout with this probability
         of keeping a unit, and kept units divided by it, has noise of the same mean and variance.
-    kind : {"gaussian", "uniform"}, default "gaussian"
-        Normal; or uniform between ``1 - h`` and ``1 + h`` with ``h = sqrt(3 (1 - keep) / keep)``.
+    kind : {"gaussian", "uniform", "concrete"}, default "gaussian"
+        Normal; uniform between ``1 - h`` and ``1 + h`` with ``h = sqrt(3 (1 - keep) / keep)``; or concrete,
+        ``(1 - z) / keep`` with ``z = sigmoid(10 (logit(1 - keep) + logit(u)))``, u uniform between 0 and 1: mostly
+        near 0 or 1 / keep.
     dtype : {"float32", "float64"}, default "float32"
     seed, step, layer, first_row, purpose
         As in `bernoulli_mask`.
@@ -231,7 +233,8 @@ def dropout_noise(
     References
     ----------
     Srivastava et al., "Dropout", JMLR 15 (2014), section 10: Gaussian noise. Shen et al., "Continuous dropout", IEEE
-    Transactions on Neural Networks and Learning Systems 29 (2018): Gaussian and uniform noise. Box and Muller, "A note
+    Transactions on Neural Networks and Learning Systems 29 (2018): Gaussian and uniform noise. Gal, Hron and Kendall,
+    "Concrete dropout", NeurIPS 2017, equation 5, with temperature 0.1. Box and Muller, "A note
     on the generation of random normal deviates", Annals of Mathematical Statistics 29 (1958).
 
     Examples
@@ -247,7 +250,7 @@ def dropout_noise(
         raise ValueError(
             f"keep is {keep!r}; expected a probability that is not 0 in units of 2**-32"
         )
-    choice("kind", kind, ("gaussian", "uniform"))
+    choice("kind", kind, _kernels.NOISE_KINDS)
     seed, step, purpose, layer, _ = _stream_key(seed, step, purpose, layer)
     return _kernels.dropout_noise(
         rows, width, units, kind, float_dtype("dtype", dtype), seed, step, layer, first, purpose

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cdrop import _kernels, _losses, _state, _training, storage, uncertainty
+from cdrop import _concrete, _kernels, _losses, _state, _training, storage, uncertainty
 from cdrop._checks import (
     KEEP_UNITS,
     choice,
@@ -35,14 +35,13 @@ from cdrop._training import Cut, Minibatch, Plan, ScoredRows
 from cdrop.callbacks import check_callbacks
 from cdrop.initializers import INITIALIZERS, initial_weight
 from cdrop.optimizers import Optimizer
-from cdrop.rates import Moment, Rate, dropping, dropping_by_layer, now
+from cdrop.rates import Moment, Rate, dropping, dropping_by_layer, now, sigmoid
 from cdrop.schedules import Schedule
 from cdrop.subnetworks import Subnetworks
 
 __all__ = ["Evaluation", "History", "Network", "make_network"]
 
 _SCALINGS = ("train", "test")
-_NOISE = ("gaussian", "uniform")  # kinds of dropout that drop no unit
 _PIECE = 2**22  # entries of the input that a prediction checks and converts at once
 _FIRST = Moment(0, 0, 1)
 _SHOWN = 20  # layers in a network's repr
@@ -55,6 +54,7 @@ _SETTINGS = frozenset(  # the attributes that the engine is made with
         "input_dropout",
         "dropout_kind",
         "input_dropout_kind",
+        "members",
         "activation",
         "loss",
         "label_smoothing",
@@ -75,6 +75,7 @@ _LOADED = (  # the attributes that a state sets
     "_epoch",
     "_one_column",
     "_dropping",
+    "_learned",
     "history",
 )
 _Masks = Sequence[NDArray[np.uint64] | None] | None  # of each layer's input; None: drawn
@@ -183,14 +184,22 @@ class Network:
         - ``"bernoulli"`` drops each unit of each row with probability p (Srivastava et al. 2014);
         - ``"gaussian"`` multiplies by normal noise (the same paper, section 10);
         - ``"uniform"`` multiplies by uniform noise (Shen et al. 2018);
-        - ``"shared"`` drops the same units in all rows of a minibatch; on one thread that shortens wide steps.
+        - ``"shared"`` drops the same units in all rows of a minibatch; on one thread that shortens wide steps;
+        - ``"concrete"`` learns the rate of each hidden layer, starting from `dropout` (above 0), by the gradient of a
+          smooth noise close to Bernoulli's (Gal et al. 2017). `dropout_` has the rates; L2 is divided by 1 - p;
+        - ``"masksembles"`` has as many fixed masks as there are `members`, which rows take in turn: an ensemble whose
+          members share weights, for the cost of one (Durasov et al. 2021). Member by member predict `subnetworks`, or
+          ``predict_proba(X, mc_samples=members)``.
     input_dropout_kind : str, default "bernoulli"
-        What `input_dropout` does to inputs, likewise.
+        What `input_dropout` does to inputs: one of these except ``"concrete"``.
+    members : int, default 8
+        1 to 65,536: number of masks of ``"masksembles"``.
 
     Attributes
     ----------
     history : History
     coefs_, intercepts_ : list of ndarray
+    dropout_ : tuple of float
     classes_ : ndarray or None
         Labels of the classes, of a network that ``cdrop.load(path, as_network=True)`` took from a classifier's file.
 
@@ -212,6 +221,10 @@ class Network:
     Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35 (1964).
 
     Koenker and Bassett, "Regression quantiles", Econometrica 46 (1978).
+
+    Gal, Hron and Kendall, "Concrete dropout", NeurIPS 2017.
+
+    Durasov, Bagautdinov, Baque and Fua, "Masksembles for uncertainty estimation", CVPR 2021.
 
     Shen, Tian, Liu, Xu and Tao, "Continuous dropout", IEEE Transactions on Neural Networks and Learning Systems 29
     (2018).
@@ -246,6 +259,7 @@ class Network:
         quantiles: float | Sequence[float] = 0.5,
         dropout_kind: str | Sequence[str] = "bernoulli",
         input_dropout_kind: str = "bernoulli",
+        members: int = 8,
     ) -> None:
         self.units = layer_widths("units", units)
         self.dropout = dropping_by_layer("dropout", dropout, len(self.units) - 2)
@@ -253,7 +267,14 @@ class Network:
         self.dropout_kind = choice_by_layer(
             "dropout_kind", dropout_kind, _kernels.KINDS, len(self.units) - 2
         )
-        self.input_dropout_kind = choice("input_dropout_kind", input_dropout_kind, _kernels.KINDS)
+        self.input_dropout_kind = choice(
+            "input_dropout_kind", input_dropout_kind, _kernels.INPUT_KINDS
+        )
+        self.members = whole_number("members", members, 1, 2**16 + 1)
+        for i, (kind, rate) in enumerate(zip(self.dropout_kind, self.dropout, strict=True)):
+            if kind == "concrete":
+                _concrete.check(f"dropout[{i}]", rate)
+        self._learned = _concrete.begin([self.input_dropout, *self.dropout], self._kinds())
         self._dropping = self._rates_in(
             _FIRST
         )  # of the input and the hidden layers, in the last step
@@ -310,20 +331,27 @@ class Network:
 
     def _rates_in(self, moment: Moment) -> tuple[float, ...]:
         """Return the probabilities of dropping in a step: of the input, then of the hidden layers."""
-        rates = [
+        rates = [now("input_dropout", self.input_dropout, moment, drop_rate)]
+        rates += [
             now(f"dropout[{i}]", rate, moment, drop_rate) for i, rate in enumerate(self.dropout)
         ]
-        return now("input_dropout", self.input_dropout, moment, drop_rate), *rates
+        if self._learned is not None:
+            for i, kind in enumerate(self._kinds()):
+                rates[i] = sigmoid(float(self._learned[i, 0])) if kind == "concrete" else rates[i]
+        return tuple(rates)
 
     def _kinds(self) -> list[str]:
         """Return the kinds of dropout: of the input, then of the hidden layers."""
         return [self.input_dropout_kind, *self.dropout_kind]
 
     def _varying(self) -> list[bool]:
-        return [isinstance(rate, Rate) for rate in (self.input_dropout, *self.dropout)]
+        pairs = zip((self.input_dropout, *self.dropout), self._kinds(), strict=True)
+        return [isinstance(rate, Rate) or kind == "concrete" for rate, kind in pairs]
 
     def _dropping_in(self, moment: Moment, new: dict[str, Any]) -> NDArray[np.uint64] | None:
         """Return what the engine keeps in a step, and add the rates to `new`; None where they do not change."""
+        if self._learned is not None:
+            new["_learned"] = self._learned.copy()  # which the step changes
         if not any(self._varying()):
             return None
         new["_dropping"] = self._rates_in(moment)
@@ -341,6 +369,7 @@ class Network:
             self.seed,
             self._varying(),
             self._kinds(),
+            self.members if "masksembles" in self._kinds() else 0,
         )
 
     def __repr__(self) -> str:
@@ -446,7 +475,7 @@ class Network:
         checkpoint : path, optional
             Checkpoint file; if it exists, training resumes from it: after a crash, make the same call again on a
             network made in the same way. The result is the same, byte for byte, as without the crash. A fit that is
-            finished makes no step, so each fit of a loop needs a path of its own. A relative path is that of the moment
+            finished makes no step, so each fit of a loop needs a separate path. A relative path is that of the moment
             of the call. Needs the extra ``io``.
         checkpoint_every : int, optional
             Write the checkpoint after every step whose number in the network's history is a multiple of this. Default:
@@ -875,7 +904,7 @@ class Network:
         seed : int, optional
             Seed of the masks, 0 to 2**64 - 1. Default: the network's; the masks differ from those of training. The same
             seed gives the same bytes, with any number of threads and on every SIMD path. A row's masks depend on its
-            position in `X`.
+            position in `X`. "masksembles" has the masks of its members, one after the other, whatever the seed.
         samples : bool, default False
             Whether to return the prediction under each mask too, as the attribute `samples`, of which ``quantile(q)``
             returns quantiles. They take ``mc_samples * n * units[-1]`` numbers of the network's dtype: 50 masks, 10,000
@@ -941,7 +970,7 @@ class Network:
         """
         self._check_dropped_out("subnetworks")
         for kind, keep in zip(self._kinds(), self._keeps(), strict=True):
-            if keep < 1 and kind in _NOISE:
+            if keep < 1 and kind in _kernels.NOISE_KINDS:
                 raise ValueError(
                     f"subnetworks need dropout that drops units, and this network has {kind} noise, which drops none; "
                     "expected dropout_kind 'bernoulli' or 'shared'"
@@ -964,7 +993,7 @@ class Network:
     def _prediction_scales(self) -> list[float]:
         """Return what predictions multiply each layer's input by; noise has mean 1 in training already."""
         return [
-            keep if self.scaling == "test" and kind not in _NOISE else 1.0
+            keep if self.scaling == "test" and kind not in _kernels.NOISE_KINDS else 1.0
             for keep, kind in zip(self._keeps(), self._kinds(), strict=True)
         ]
 
@@ -1043,6 +1072,11 @@ class Network:
     def _weights(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """Return copies of weights and biases, layer by layer, all of one moment."""
         return self._engine.copy([(i, 0) for i in range(len(self.units) - 1)])
+
+    @property
+    def dropout_(self) -> tuple[float, ...]:
+        """Rates of dropping of the hidden layers in the last step: scheduled, learned, or as given."""
+        return self._dropping[1:]
 
     @property
     def classes_(self) -> NDArray[Any] | None:
@@ -1139,6 +1173,8 @@ class Network:
             kinds["dropout_kind"] = self.dropout_kind[0] if same else list(self.dropout_kind)
         if self.input_dropout_kind != "bernoulli":
             kinds["input_dropout_kind"] = self.input_dropout_kind
+        if "masksembles" in self._kinds():
+            kinds["members"] = self.members
         return kinds
 
     def _resized(self, units: list[int]) -> Network:
@@ -1156,6 +1192,7 @@ class Network:
             ``state1.weight.0``, ...), ``background`` (the most common value of each input as found by the first `fit`,
             shape (units[0],), or None before), ``optimizer`` (name and settings, or None), ``updates``, ``schedule``
             (name, settings and ``state``, or None), ``epoch``, ``one_column`` (whether targets had shape (n,)),
+            ``dropping`` (rates of the last step), ``learned_rates`` (an array, or None without concrete dropout),
             ``losses``, ``curves`` (the history's lists with one entry per epoch, by name). All of them are of one
             moment, between two steps, also while another thread trains.
         """
@@ -1181,6 +1218,7 @@ class Network:
             "epoch": now["_epoch"],
             "one_column": now["_one_column"],
             "dropping": list(now["_dropping"]),
+            "learned_rates": None if now["_learned"] is None else now["_learned"].copy(),
             "losses": history.loss[:steps],
             "curves": {name: getattr(history, name)[:n] for name, n in lengths.items()},
         }
@@ -1222,6 +1260,7 @@ class Network:
             "_epoch": new.epoch,
             "_one_column": new.one_column,
             "_dropping": self._loaded_dropping(new.dropping),
+            "_learned": _concrete.checked(new.learned_rates, self._learned),
             "history": History(new.losses, *new.curves),
         }
         self._change(attributes, parts, background, fit)

@@ -6,6 +6,7 @@ Every rule works in place on the weights; L2 (``l2``) is added to the gradient o
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -45,12 +46,15 @@ def _check_share(name: str, value: Any) -> float:
     return _check(name, value.item() if isinstance(value, np.generic) else value, 0, 1)
 
 
-def _take_plain(settings: Any) -> None:
-    """Turn NumPy's numbers in a frozen dataclass into Python's: files hold no others."""
+def take_plain(settings: Any) -> None:
+    """Turn other numbers in a frozen dataclass (NumPy's, fractions, decimals) into Python's: files hold no others."""
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if isinstance(value, np.generic):
-            object.__setattr__(settings, field.name, value.item())
+        if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+            value = value.item()
+        if isinstance(value, (numbers.Number, np.longdouble)) and hasattr(value, "__float__"):
+            value = value if isinstance(value, (int, float)) else float(value)
+        object.__setattr__(settings, field.name, value)
 
 
 def _number(name: str, value: float | Rate) -> float:
@@ -73,6 +77,9 @@ def _power(base: float, exponent: int) -> float:
 @dataclass(frozen=True)
 class Optimizer:
     """What all update rules share."""
+
+    def __post_init__(self) -> None:
+        take_plain(self)
 
     @property
     def name(self) -> str:
@@ -128,9 +135,9 @@ class Momentum(Optimizer):
     Parameters
     ----------
     momentum : float or cdrop.rates.Rate, default 0.9
-        0 to below 1.
+        At least 0 and below 1.
     start : float, default 0.5
-        Momentum of the first step of a ramp, 0 to below 1; has no meaning without one.
+        Momentum of the first step of a ramp, at least 0 and below 1; has no meaning without one.
     ramp : int, default 0
         Steps over which momentum goes linearly from `start` to `momentum`: with t updates made before it, a step has
         ``start + (momentum - start) * t / ramp``, and `momentum` from ``t = ramp`` on. 0: no ramp. The steps are those
@@ -159,7 +166,7 @@ class Momentum(Optimizer):
     dampened: bool = _added(False)
 
     def __post_init__(self) -> None:
-        _take_plain(self)
+        super().__post_init__()
         number_or_rate("momentum", self.momentum, _check_share)
         _check("start", self.start, 0, 1)
         whole_number("ramp", self.ramp, 0, 2**62)
@@ -205,6 +212,7 @@ class Adagrad(Optimizer):
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check("epsilon", self.epsilon, 0, _LARGEST, open_low=True)
 
     def _coefficients(self) -> tuple[float, float, float]:
@@ -218,7 +226,7 @@ class RMSprop(Optimizer):
     Parameters
     ----------
     rho : float, default 0.9
-        0 to below 1.
+        At least 0 and below 1.
     epsilon : float, default 1e-8
         Above 0.
 
@@ -231,6 +239,7 @@ class RMSprop(Optimizer):
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check("rho", self.rho, 0, 1)
         _check("epsilon", self.epsilon, 0, _LARGEST, open_low=True)
 
@@ -245,7 +254,7 @@ class Adam(Optimizer):
     Parameters
     ----------
     beta1, beta2 : float, default 0.9 and 0.999
-        Above 0 to below 1.
+        Above 0 and below 1.
     epsilon : float, default 1e-8
         Above 0; added to the square root of the corrected second moment.
 
@@ -259,6 +268,7 @@ class Adam(Optimizer):
     epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check("beta1", self.beta1, 0, 1, open_low=True)
         _check("beta2", self.beta2, 0, 1, open_low=True)
         _check("epsilon", self.epsilon, 0, _LARGEST, open_low=True)
@@ -276,7 +286,7 @@ class AdamW(Adam):
     beta1, beta2, epsilon : float
         As for `Adam`.
     weight_decay : float or cdrop.rates.Rate, default 0.01
-        0 to below 1.
+        At least 0 and below 1.
 
     References
     ----------

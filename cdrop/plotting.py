@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LossCurveDisplay", "check_format", "plot_result"]
 
-# Okabe and Ito's palette without its black and yellow, then a grey: distinct for every kind of color vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
+# Okabe and Ito's palette without its black and yellow, then a gray: distinct for every kind of color vision.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
 # The numbers of colors, markers and line styles have no common divisor, so 84 arms look different.
 MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "--", "-.")
-GREY = "0.35"
+GRAY = "0.35"
 NAME_WIDTH, NAME_LINES = 20, 3  # characters and lines of an arm's name
 LEGEND_WIDTH = 24  # characters of a legend's other entries
 MOST_MARKERS = 20  # on a curve
@@ -145,7 +145,7 @@ def _title(result: ExperimentResult) -> list[str]:
 def arm_style(place: int) -> dict[str, Any]:
     """Return color, marker and line style of the arm with this number, the same in all figures."""
     return {
-        "color": COLOURS[place % len(COLOURS)],
+        "color": COLORS[place % len(COLORS)],
         "marker": MARKERS[place % len(MARKERS)],
         "ls": LINES[place % len(LINES)],
     }
@@ -179,7 +179,7 @@ def _rows(axes: Axes, result: ExperimentResult, values: dict[str, Any]) -> None:
     for place, row in enumerate(values.values()):
         if not np.isfinite(row).any():
             middle = axes.get_yaxis_transform()
-            axes.text(0.5, place, "undefined", transform=middle, ha="center", color=GREY)
+            axes.text(0.5, place, "undefined", transform=middle, ha="center", color=GRAY)
     if axes.get_xscale() == "linear":
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.ticklabel_format(axis="x", useOffset=False)
@@ -340,7 +340,7 @@ def _centers(
             axes.errorbar(
                 center, place + offset, xerr=error, **_points(result, arm) | large | style
             )
-    return _mark(label, mfc=style.get("mfc", GREY))
+    return _mark(label, mfc=style.get("mfc", GRAY))
 
 
 def _histograms(
@@ -416,21 +416,21 @@ def _better(result: ExperimentResult, *, vertical: bool = False) -> str:
 
 
 def _mark(label: str, **style: Any) -> Artist:
-    """Return a grey legend entry."""
+    """Return a gray legend entry."""
     from matplotlib.lines import Line2D
 
-    plain: dict[str, Any] = {"color": GREY, "marker": "o", "ls": "none", "ms": 6.5}
+    plain: dict[str, Any] = {"color": GRAY, "marker": "o", "ls": "none", "ms": 6.5}
     return Line2D([], [], label=_plain(textwrap.fill(label, LEGEND_WIDTH)), **plain | style)
 
 
 def _patch(label: str) -> Artist:
     from matplotlib.patches import Patch
 
-    return Patch(color=GREY, alpha=0.3, lw=0, label=label)
+    return Patch(color=GRAY, alpha=0.3, lw=0, label=label)
 
 
 def _line_at(axes: Axes, value: float, label: str) -> Artist:
-    line: Artist = axes.axvline(value, color=GREY, lw=1.2, ls="--", label=label, zorder=1)
+    line: Artist = axes.axvline(value, color=GRAY, lw=1.2, ls="--", label=label, zorder=1)
     return line
 
 

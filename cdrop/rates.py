@@ -1,6 +1,6 @@
 """Rates that change from step to step: of dropout, learning, L2, weight decay and momentum.
 
-A rate is a function of progress: the share of the training that is done before a step, from 0 to below 1. No function
+A rate is a function of progress: the share of the run that is done before a step, at least 0 and below 1. No function
 of the C library that rounds differently elsewhere is used, so that a seed gives the same weights everywhere.
 """
 
@@ -83,7 +83,7 @@ def _checked(check: Callable[[str, Any], Any], **default: Any) -> Any:
 
 @dataclass(frozen=True, repr=False)
 class Rate(ABC):
-    """What all rates share; a class of your own defines `at`.
+    """What all rates share; a custom class defines `at`.
 
     Parameters
     ----------
@@ -360,7 +360,7 @@ class Piecewise(Rate):
 
 @dataclass(frozen=True, repr=False)
 class Function(Rate):
-    """A function of your own.
+    """A custom function.
 
     Parameters
     ----------
@@ -561,6 +561,17 @@ def _half_cosine(share: float) -> float:
     return total * total
 
 
+def logit(rate: float) -> float:
+    """Return log(rate / (1 - rate)), rate above 0 and below 1."""
+    return _LN2 * (_log2(rate) - _log2(1 - rate))
+
+
+def sigmoid(x: float) -> float:
+    """Return the inverse of `logit`, |x| up to 700."""
+    small = _exp_of_minus(abs(x))
+    return (small if x < 0 else 1.0) / (1 + small)
+
+
 def _exp_of_minus(x: float) -> float:
     """Return exp(-x), x from 0 to 700: a power of 2 times the series of what is left."""
     power = round(x / _LN2)
@@ -573,9 +584,9 @@ def _exp_of_minus(x: float) -> float:
 
 
 def _log2(x: float) -> float:
-    """Return the binary logarithm of a number of at least 1, by the series of atanh."""
-    mantissa, exponent = math.frexp(x)  # 0.5 to below 1
-    z = (2 * mantissa - 1) / (2 * mantissa + 1)  # of 1 to below 2: at most 1 / 3
+    """Return the binary logarithm of a number above 0, by the series of atanh."""
+    mantissa, exponent = math.frexp(x)  # at least 0.5 and below 1
+    z = (2 * mantissa - 1) / (2 * mantissa + 1)  # of 1 to 2: at most 1 / 3
     power, total = z, 0.0
     for k in range(1, 37, 2):
         total += power / k

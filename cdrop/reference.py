@@ -5,7 +5,7 @@ states three things the compiled code has to reproduce: which random bits a key 
 what each kernel computes (to rounding, in the dtype of its inputs), and in which order a step
 calls them. Throughout:
 
-- arrays are float32 or float64, all of a call alike, and results have their dtype; another dtype
+- arrays are float32 or float64, the same in a call, and results have their dtype; another dtype
   is a `TypeError`, a wrong shape, number or name a `ValueError`, before anything changes;
 - a mask is packed: bit ``j`` of 64-bit word ``w`` is unit ``64 * w + j``, 1 = kept, padding 0;
 - ``keep`` is a probability of keeping a unit, ``dropout`` one of dropping it;
@@ -27,7 +27,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio, the increment of SplitMix6
 
 
 def _mix(z: Array) -> Array:
-    """Finaliser of SplitMix64: a bijection of 64 bits."""
+    """Apply the finalizer of SplitMix64, a bijection of 64 bits."""
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB
     return np.asarray(z ^ (z >> 31))
@@ -295,13 +295,14 @@ def dropout_noise(
     number ``(k + 1/2) 2**-31``: ``v`` the upper half, ``w`` the lower. Units 0 to 7 of the 16 have
     ``z = v``, the others ``z = w``; for normal noise, with ``r = sqrt(-2 log |v|)`` and the sign of
     ``v``, they have ``r cos(w pi / 2)`` and ``r sin(w pi / 2)``. The noise is ``1 + spread * z``.
+    Concrete noise is ``sigmoid(-10 (logit(1 - keep) + logit(u))) / keep``, ``u = (1 + z) / 2``.
 
     Parameters
     ----------
     rows, width, seed, step, layer, purpose
         As in `bernoulli_mask`.
     keep : float in (0, 1]
-    kind : {"gaussian", "uniform"}
+    kind : {"gaussian", "uniform", "concrete"}
     dtype : {"float32", "float64"}, default "float32"
         Of the result, which is computed in float64.
 
@@ -311,7 +312,8 @@ def dropout_noise(
 
     References
     ----------
-    Srivastava et al. 2014, section 10; Shen et al. 2018 (continuous dropout); Box and Muller 1958.
+    Srivastava et al. 2014, section 10; Shen et al. 2018 (continuous dropout); Box and Muller 1958;
+    Gal, Hron and Kendall 2017, equation 5.
     """
     rows, width = whole_number("rows", rows, 0, 2**48), whole_number("width", width, 0, 2**48)
     kept = drawn_keep(keep)
@@ -319,7 +321,7 @@ def dropout_noise(
         raise ValueError(
             f"keep is {keep!r}; expected a probability that is not 0 in units of 2**-32"
         )
-    choice("kind", kind, ("gaussian", "uniform"))
+    choice("kind", kind, _NOISE)
     dtype = float_dtype("dtype", dtype)
     spread = math.sqrt((1 - kept) / kept * (3 if kind == "uniform" else 1))
     draws, blocks = -(-width // 16), np.arange(-(-rows // BLOCK_ROWS), dtype=np.uint64)
@@ -334,6 +336,9 @@ def dropout_noise(
         radius = np.copysign(np.sqrt(-2 * np.log(np.abs(v))), v)
         v, w = radius * np.cos(w * np.pi / 2), radius * np.sin(w * np.pi / 2)
     z = np.concatenate([v, w], axis=2).reshape(len(v), 16 * draws)[:, :width]
+    if kind == "concrete":
+        steepness = 10 * (math.log(max(1 - kept, 1e-300) / kept) + np.log1p(z) - np.log1p(-z))
+        return np.asarray((_sigmoid(-steepness) / kept).astype(dtype))
     return np.asarray((1 + spread * z).astype(dtype))
 
 
@@ -391,7 +396,7 @@ def _dropped_out(x: Array, mask: ArrayLike | None, scale: float) -> Array:
 
 
 def _product(a: Array, b: Array) -> Array:
-    """Return ``a @ b`` unwarned of NaN: for five columns OpenBLAS's sgemv reads stale stack beside them."""
+    """Return ``a @ b`` unwarned of NaN: for five columns OpenBLAS's sgemv reads stale stack next to them."""
     with np.errstate(invalid="ignore"):
         product: Array = a @ b
     return product
@@ -936,6 +941,9 @@ def limit_norms(weight: Array, max_norm: float) -> None:
 # ---- Networks ------------------------------------------------------------------------------
 
 
+_NOISE = ("gaussian", "uniform", "concrete")  # kinds of dropout that drop no unit
+
+
 @dataclass(frozen=True)
 class NetworkSpec:
     """A fully connected net: what a training step needs in addition to weights, batch and optimizer.
@@ -961,9 +969,11 @@ class NetworkSpec:
     loss_settings : dict
         Keyword arguments of the loss, such as ``{"delta": 2.0}``.
     kinds : sequence of str, optional
-        "bernoulli", "gaussian", "uniform" or "shared", for each layer's input; default: "bernoulli".
-        Gaussian and uniform noise is scaled neither in training nor in prediction. "shared" draws
-        the mask of row 0, and all rows have it.
+        "bernoulli", "gaussian", "uniform", "shared" or "concrete", for each layer's input; default:
+        "bernoulli". Noise is scaled neither in training nor in prediction. "shared" draws the mask
+        of row 0, and all rows have it. "concrete" is noise whose rate `train_step` may learn.
+        "masksembles" has ``members`` masks, those of subnetworks, which rows take in turn.
+    members : int
 
     References
     ----------
@@ -979,6 +989,7 @@ class NetworkSpec:
     seed: int = 0
     loss_settings: dict[str, Any] = field(default_factory=dict)
     kinds: Sequence[str] = ()
+    members: int = 8
 
     def __post_init__(self) -> None:
         """Check what was given."""
@@ -1001,15 +1012,58 @@ class NetworkSpec:
         """Kind of dropout of each layer's input."""
         return self.kinds or ["bernoulli"] * (len(self.sizes) - 1)
 
+    def l2_by_layer(self, l2: float) -> list[float]:
+        """Return the L2 penalty of each layer's weights: under "concrete" noise ``l2 / drawn_keep``."""
+        return [
+            l2 / drawn_keep(1 - rate) if kind == "concrete" else l2
+            for rate, kind in zip(self.rates, self.each_kind, strict=True)
+        ]
+
     def scales(self, training: bool) -> list[float]:
         """Return the factor on each layer's input."""
         keeps = [
-            1.0 if kind in ("gaussian", "uniform") else drawn_keep(1 - rate)
+            1.0 if kind in _NOISE else drawn_keep(1 - rate)
             for rate, kind in zip(self.rates, self.each_kind, strict=True)
         ]
         if training:
             return [1 / keep if self.scaling == "train" else 1.0 for keep in keeps]
         return [keep if self.scaling == "test" else 1.0 for keep in keeps]
+
+
+@dataclass
+class LearnedRates:
+    """Rates of the layers with "concrete" noise, by the number of the layer: their logits and Adam.
+
+    Parameters
+    ----------
+    logits : dict of int to float
+        log(rate / (1 - rate)). Adam has learning rate 0.01, betas 0.9 and 0.999, epsilon 1e-8.
+    """
+
+    logits: dict[int, float]
+    slots: dict[int, list[Array]] = field(default_factory=dict)
+    updates: int = 0
+
+    def applied_to(self, spec: NetworkSpec) -> NetworkSpec:
+        """Return the spec with these rates."""
+        rates = spec.rates
+        for layer, logit in self.logits.items():
+            rates[layer] = float(_sigmoid(np.array(logit)))
+        return replace(spec, input_dropout=rates[0], dropout=rates[1:])
+
+    def update(self, slopes: dict[int, float]) -> None:
+        """Make a step of Adam; logits stay within [-12, 12]."""
+        self.updates += 1
+        for layer in self.logits:
+            logit = np.array([self.logits[layer]])
+            slots = self.slots.setdefault(layer, [np.zeros(1), np.zeros(1)])
+            hyper: dict[str, Any] = {
+                "optimizer": "adam",
+                "learning_rate": 0.01,
+                "step": self.updates,
+            }
+            update(logit, np.array([slopes[layer]]), slots, **hyper)
+            self.logits[layer] = min(max(float(logit[0]), -12.0), 12.0)
 
 
 def initial_weights(
@@ -1052,8 +1106,13 @@ def keyed_masks(
     def drawn(layer: int, kind: str, width: int, keep: float) -> Array | None:
         if drawn_keep(keep) == 1:
             return None
-        if kind in ("gaussian", "uniform"):
+        if kind in _NOISE:
             return dropout_noise(rows, width, keep, kind=kind, dtype="float64", layer=layer, **key)
+        if kind == "masksembles":
+            fixed = {"seed": spec.seed, "purpose": SUBNETWORKS, "layer": layer}
+            members: Array = bernoulli_mask(spec.members, width, keep, **fixed)
+            turns: Array = np.arange(rows) + step if purpose == MASKS else np.full(rows, step)
+            return np.asarray(members[turns % spec.members])
         mask = bernoulli_mask(rows, width, keep, layer=layer, **key)
         return np.repeat(mask[:1], rows, axis=0) if kind == "shared" else mask
 
@@ -1108,7 +1167,7 @@ def uncertainty(
     seed: int | None = None,
     masks: Sequence[Array | None] | None = None,
 ) -> dict[str, Array]:
-    """Predict under ``passes`` masks of dropout and return what the predictions tell together.
+    """Predict under ``passes`` masks of dropout and return their mean and spread.
 
     Pass ``t`` from 0 is `forward` under ``keyed_masks(spec, rows, t, purpose=SAMPLES)``: scaled as
     in training. Everything after the outputs is computed in float64 and rounded once.
@@ -1131,7 +1190,7 @@ def uncertainty(
         the passes. Else, in nats,
         ``predictive_entropy`` H(mean), ``expected_entropy``, the mean of the passes' H, and
         ``mutual_information``, their difference: (rows,) for softmax, (rows, outputs) for sigmoid,
-        where every output has an entropy of its own.
+        where every output has its own entropy.
 
     References
     ----------
@@ -1185,10 +1244,7 @@ def loss_and_gradients(
     ``consistency``, rows 0 and 1, 2 and 3, ... are pairs, as `divergence` takes them.
     """
     outputs = forward(params, x, spec, masks=masks)
-    loss, dout = LOSSES[spec.loss](outputs[-1], y, sample_weight, **spec.loss_settings)
-    if consistency:
-        term, by_outputs = divergence(outputs[-1], sample_weight, loss=spec.loss)
-        loss, dout = loss + consistency * term, dout + consistency * by_outputs
+    loss, dout = _objective(outputs[-1], y, spec, sample_weight, consistency)
     scales = spec.scales(training=True)
     dweights: list[Array] = []
     dbiases: list[Array] = []
@@ -1204,6 +1260,58 @@ def loss_and_gradients(
         dweights.insert(0, dweight)
         dbiases.insert(0, dbias)
     return loss, (dweights, dbiases)
+
+
+def _objective(
+    outputs: Array, y: ArrayLike, spec: NetworkSpec, weights: ArrayLike | None, consistency: float
+) -> tuple[float, Array]:
+    """Return the loss with the divergence of pairs of rows, and its gradient by the outputs."""
+    loss, dout = LOSSES[spec.loss](outputs, y, weights, **spec.loss_settings)
+    if consistency:
+        term, by_outputs = divergence(outputs, weights, loss=spec.loss)
+        loss, dout = loss + consistency * term, dout + consistency * by_outputs
+    return loss, dout
+
+
+def rate_gradients(
+    params: Params,
+    x: ArrayLike,
+    y: ArrayLike,
+    spec: NetworkSpec,
+    *,
+    masks: Sequence[Array | None],
+    l2: float = 0.0,
+    entropy: float = 0.0,
+    sample_weight: ArrayLike | None = None,
+    consistency: float = 0.0,
+) -> dict[int, float]:
+    """Return the gradients of the objective by the logits of the rates of "concrete" layers.
+
+    The objective is the loss, plus for each layer whose input has K units and such noise with rate
+    p, ``l2 / (2 (1 - p)) * sum(W**2) + entropy * K * (p log p + (1 - p) log(1 - p))``.
+
+    Parameters are those of `train_step`; ``masks`` are noise drawn at the spec's rates.
+
+    References
+    ----------
+    Gal, Hron and Kendall, "Concrete dropout", NeurIPS 2017, equations 3 to 5.
+    """
+    outputs = forward(params, x, spec, masks=masks)
+    _, dout = _objective(outputs[-1], y, spec, sample_weight, consistency)
+    scales, slopes = spec.scales(training=True), {}
+    for layer in reversed(range(1, len(scales))):
+        weight, activated, noise = params[0][layer], outputs[layer], masks[layer]
+        if spec.each_kind[layer] == "concrete" and noise is not None:
+            keep = drawn_keep(1 - spec.rates[layer])
+            drop, logit = 1 - keep, math.log((1 - keep) / keep)
+            slopes[layer] = drop * 0.5 * l2 / keep * float(np.sum(weight * weight))
+            slopes[layer] += entropy * len(weight) * drop * keep * logit
+            # d noise / d logit = noise (p - z / t), z = 1 - keep noise, t = 0.1
+            by_noise = (dout @ weight.T) * activated * noise
+            slopes[layer] += float(np.sum(by_noise * (drop - 10 * (1 - keep * noise))))
+        activation, scale = spec.activation, scales[layer]
+        dout, _, _ = _layer_gradients(dout, activated, weight, noise, scale, activation)
+    return slopes
 
 
 def _layer_gradients(
@@ -1248,6 +1356,8 @@ def train_step(
     max_norm: float | None = None,
     sample_weight: ArrayLike | None = None,
     masks: Sequence[Array | None] | None = None,
+    learned: LearnedRates | None = None,
+    entropy: float = 0.0,
     mask_samples: int = 1,
     consistency: float = 0.0,
     **hyper: float,
@@ -1267,7 +1377,7 @@ def train_step(
     step : int
         From 1 over the life of the net: the key of the masks.
     learning_rate, l2, **hyper : float
-        As in `update`. Biases are never regularised: neither l2 nor weight_decay touches them.
+        As in `update`. Biases are never regularized: neither l2 nor weight_decay touches them.
     max_norm : float, optional
         `limit_norms` of the updated weights of every layer but the last: of the hidden units.
     sample_weight : array (rows,), optional
@@ -1277,11 +1387,16 @@ def train_step(
         Every row is used that often, each time with the next mask.
     consistency : float
         Weight of the `divergence` of the two predictions of each row, where ``mask_samples`` is 2.
+    learned : LearnedRates, optional
+        Rates of the "concrete" layers, instead of the spec's; updated in place.
+    entropy : float
+        Weight of their entropies: see `rate_gradients`.
 
     Returns
     -------
     float
-        The batch's loss plus ``0.5 * l2 * sum(W**2)`` over all weights, before the update.
+        The batch's loss plus ``0.5 * l2 * sum(W**2)`` over all weights, before the update. Where a
+        layer's input has "concrete" noise, its ``l2`` is divided by ``drawn_keep``.
 
     Raises
     ------
@@ -1290,34 +1405,46 @@ def train_step(
 
     References
     ----------
-    Srivastava et al. 2014, section 5.1; Inoue 2019; Liang et al. 2021, section 2.
+    Srivastava et al. 2014, section 5.1; Inoue 2019; Liang et al. 2021, section 2; Gal, Hron and
+    Kendall, "Concrete dropout", 2017.
     """
     if max_norm is not None:
         max_norm = norm_limit("max_norm", max_norm)
+    learned = LearnedRates({}) if learned is None else learned
+    spec = learned.applied_to(spec)
     x, y = (np.repeat(np.asarray(rows), mask_samples, axis=0) for rows in (x, y))
     weights = None if sample_weight is None else np.repeat(np.asarray(sample_weight), mask_samples)
     if masks is None:
         masks = keyed_masks(spec, len(x), step)
-    loss, gradients = loss_and_gradients(
-        params, x, y, spec, masks=masks, sample_weight=weights, consistency=consistency
-    )
-    loss += 0.5 * l2 * sum(float(np.sum(w * w)) for w in params[0])
+    data: dict[str, Any] = {"masks": masks, "sample_weight": weights, "consistency": consistency}
+    loss, gradients = loss_and_gradients(params, x, y, spec, **data)
+    l2s = spec.l2_by_layer(l2)
+    loss += sum(0.5 * own * float(np.sum(w * w)) for own, w in zip(l2s, params[0], strict=True))
     if not math.isfinite(loss):
         raise FloatingPointError(f"the loss is {loss}: nothing was updated")
-    rule: dict[str, Any] = {"learning_rate": learning_rate, "step": state.updates + 1, **hyper}
-    for w, g, slots in zip(params[0], gradients[0], state.weights, strict=True):
+    slopes = rate_gradients(params, x, y, spec, l2=l2, entropy=entropy, **data)
+    _update_all(params, gradients, state, l2s, {"learning_rate": learning_rate, **hyper})
+    if max_norm is not None:
+        for w in params[0][:-1]:
+            limit_norms(w, max_norm)
+    learned.update(slopes)
+    if not all(np.isfinite(part).all() for part in (*params[0], *params[1])):
+        raise FloatingPointError("the update left a weight or bias that is not finite")
+    return loss
+
+
+def _update_all(
+    params: Params, gradients: Params, state: OptimizerState, l2s: list[float], rule: dict[str, Any]
+) -> None:
+    """Update all weights and biases, in place."""
+    rule["step"] = state.updates + 1
+    for w, g, slots, l2 in zip(params[0], gradients[0], state.weights, l2s, strict=True):
         update(w, g, slots, optimizer=state.optimizer, l2=l2, **rule)
     if state.optimizer == "adamw":
         rule["weight_decay"] = 0.0
     for b, g, slots in zip(params[1], gradients[1], state.biases, strict=True):
         update(b, g, slots, optimizer=state.optimizer, **rule)
-    if max_norm is not None:
-        for w in params[0][:-1]:
-            limit_norms(w, max_norm)
     state.updates += 1
-    if not all(np.isfinite(part).all() for part in (*params[0], *params[1])):
-        raise FloatingPointError("the update left a weight or bias that is not finite")
-    return loss
 
 
 # ---- Batch order ---------------------------------------------------------------------------

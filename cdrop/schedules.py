@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from cdrop._checks import by_name, choice, finite_number, whole_number
-from cdrop.optimizers import _power, _take_plain
+from cdrop.optimizers import _power, take_plain
 
 __all__ = [
     "Constant",
@@ -33,7 +33,7 @@ _MONITORS = ("loss", "validation_loss", "validation_score")
 
 
 class Epoch(NamedTuple):
-    """What there is to tell of an epoch that is done.
+    """What happened in an epoch.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Schedule:
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:
-        _take_plain(self)
+        take_plain(self)
         finite_number("learning_rate", self.learning_rate, positive=True)
 
     @property

@@ -10,7 +10,7 @@ settings. The digest comes first in it, so that every model file begins identica
 position, found without parsing. It is computed over the whole file, with these digits as zeros. One entry, because
 safetensors writes several in random order: the same model gives the same bytes.
 
-The digest detects accidents, not attacks: whoever can change a file can also change its digest. So nothing in a file
+The digest detects accidents, not attacks: anyone who can change a file can also change its digest. So nothing in a file
 can run code, memory is taken in proportion to the size of the file, and a model checks each setting and array as it
 checks its arguments. Then the model is taken apart again, and the result must equal the file: nothing in a file is
 ignored, and nothing that it lacks is made up.
@@ -391,8 +391,8 @@ def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
 
 def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
     """Return whether two arrays have the same dtype, shape and bytes."""
-    alike = one.dtype.str == other.dtype.str and one.shape == other.shape
-    return alike and one.tobytes() == other.tobytes()
+    same = one.dtype.str == other.dtype.str and one.shape == other.shape
+    return same and one.tobytes() == other.tobytes()
 
 
 def _safetensors() -> Any:

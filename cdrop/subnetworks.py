@@ -23,7 +23,7 @@ class Subnetworks:
     """Thinned networks of a network with dropout: fixed masks over its units. Made by `Network.subnetworks`.
 
     Only masks are kept, a bit a unit: predictions use the weights that the network has at the call. A network that is
-    extracted has weights of its own.
+    extracted has its own weights.
 
     Parameters
     ----------

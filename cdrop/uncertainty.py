@@ -1,7 +1,7 @@
 """Uncertainty of predictions, estimated by predicting under many dropout masks (Monte Carlo dropout).
 
 A network with dropout stands for many thinned ones. Where they agree, the network is sure of itself; where each gives
-an answer of its own, it has seen too little of such inputs, and mutual information or standard deviation say so.
+its own answer, it has seen too little of such inputs, and mutual information or standard deviation say so.
 """
 
 from __future__ import annotations
@@ -79,11 +79,11 @@ class ClassificationUncertainty(_Sampled):
     mean : ndarray, shape (n, units[-1])
         Mean over the masks of the probabilities.
     predictive_entropy : ndarray
-        Entropy of `mean`: all there is to doubt. Shape (n,) for softmax; (n, units[-1]) for sigmoid, label by label.
+        Entropy of `mean`: the total uncertainty. Shape (n,) for softmax; (n, units[-1]) for sigmoid, label by label.
     expected_entropy : ndarray of the same shape
-        Mean over the masks of the entropies: what would be left to doubt if the weights were known (noise in the data).
+        Mean over the masks of the entropies: the uncertainty that is left if the weights are known (noise in the data).
     mutual_information : ndarray of the same shape
-        Predictive minus expected entropy, never below 0: what knowing the weights would tell. High where the thinned
+        Predictive minus expected entropy, never below 0: what knowing the weights would add. High where the thinned
         networks disagree.
     samples : ndarray, shape (mc_samples, n, units[-1]), or None
         Probabilities under each mask, where ``samples=True`` asked for them.
@@ -134,7 +134,7 @@ def kind_of(loss: str) -> type[Uncertainty]:
 
 
 def shapes(loss: str, rows: int, units: int) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array that such a network's uncertainty has for so many rows."""
+    """Return the shape of each array that such a network's uncertainty has for this number of rows."""
     apart = (rows,) if loss == "softmax_cross_entropy" else (rows, units)
     names = (field.name for field in fields(kind_of(loss)) if field.name != "samples")
     return {name: (rows, units) if name == "mean" else apart for name in names}

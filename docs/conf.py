@@ -1,23 +1,62 @@
 """The site: ``make docs`` builds it into build/docs. It asks no other host for anything, when built or when read."""
 
+import contextlib
+import io
 import sys
 from pathlib import Path
 
 import cdrop
+from cdrop.cli import main
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import drawings  # noqa: E402
 
-# The drawings are made with the pages, so that they cannot fall behind the code they are drawn from.
-drawings.draw_all(HERE.parent / "build" / "drawings")
+
+def help_of(command):
+    """Return what ``cdrop COMMAND --help`` prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        main([command, "--help"])
+    return printed.getvalue()
+
+
+# Drawings and texts of help are made with the pages, so that they cannot fall behind the code they show.
+BUILD = HERE.parent / "build"
+drawings.draw_all(BUILD / "drawings")
+(BUILD / "help").mkdir(parents=True, exist_ok=True)
+for command in ("compare", "paper", "bench", "info"):
+    (BUILD / "help" / f"{command}.txt").write_text(help_of(command), encoding="utf-8")
 
 project = "cdrop"
 author = copyright = "the cdrop developers"
 version = release = cdrop.__version__
 
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
+extensions = [
+    "myst_nb",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_gallery.gen_gallery",
+]
+
+# ---- What is executed ----
+exclude_patterns = ["gallery/*.ipynb"]  # downloads
+nb_execution_mode = "force"  # the notebook
+nb_execution_timeout = 60
+nb_execution_raise_on_error = True
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "within_subsection_order": "FileNameSortKey",
+    "image_scrapers": ("matplotlib", "scraper.figures"),
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "min_reported_time": 60,
+}
 
 # ---- Docstrings ----
 autodoc_member_order = "bysource"
@@ -42,7 +81,7 @@ templates_path = ["_templates"]
 html_sidebars = {"**": ["pages"]}
 html_css_files = ["cdrop.css"]
 # What `make browser` has built; without it the page "In the browser" says how to.
-PAGES = HERE.parent / "build" / "pages"
+PAGES = BUILD / "pages"
 if (PAGES / "browser" / "index.html").exists():
     html_extra_path = [str(PAGES)]
     tags.add("browser")  # noqa: F821 - Sphinx's

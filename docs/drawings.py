@@ -7,8 +7,8 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from cdrop import kernels
 
-# Okabe and Ito's palette: apart for every kind of colour vision.
-BLUE, ORANGE, GREEN, PALE, GREY = "#0072B2", "#D55E00", "#009E73", "#E8EEF2", "#7A7A7A"
+# Okabe and Ito's palette: apart for every kind of color vision.
+BLUE, ORANGE, GREEN, PALE, GRAY = "#0072B2", "#D55E00", "#009E73", "#E8EEF2", "#7A7A7A"
 STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "svg.hashsalt": "cdrop"}
 
 # Shares of live entries in the article's network on MNIST: input pixels that are not the background, then the units of
@@ -27,18 +27,16 @@ def canvas(width, height, right, top):
     return figure, axes
 
 
-def cell(axes, x, y, width=1.0, height=1.0, colour="white", text="", **font):
+def cell(axes, x, y, width=1.0, height=1.0, color="white", text="", **font):
     """Draw a box, with a text in its middle."""
-    axes.add_patch(
-        Rectangle((x, y), width, height, facecolor=colour, edgecolor=GREY, linewidth=0.6)
-    )
+    axes.add_patch(Rectangle((x, y), width, height, facecolor=color, edgecolor=GRAY, linewidth=0.6))
     if text:
-        dark = colour in (BLUE, ORANGE, GREEN)
+        dark = color in (BLUE, ORANGE, GREEN)
         font = {"ha": "center", "va": "center", "color": "white" if dark else "black", **font}
         axes.text(x + width / 2, y + height / 2, text, **font)
 
 
-def arrow(axes, start, end, colour=GREY, bend=0.0):
+def arrow(axes, start, end, color=GRAY, bend=0.0):
     """Draw an arrow from one point to another."""
     axes.add_patch(
         FancyArrowPatch(
@@ -46,7 +44,7 @@ def arrow(axes, start, end, colour=GREY, bend=0.0):
             end,
             arrowstyle="-|>",
             mutation_scale=9,
-            color=colour,
+            color=color,
             linewidth=1,
             connectionstyle=f"arc3,rad={bend}",
         )
@@ -61,8 +59,8 @@ def mask_word():
         kept = word >> unit & 1
         cell(axes, 1 + unit, 5, 1, 3, BLUE if kept else "white", "1" if kept else "0", fontsize=6)
         if unit % 8 == 0 or unit == 63:
-            axes.text(1.5 + unit, 8.6, str(unit), ha="center", fontsize=7, color=GREY)
-    axes.text(1, 10.6, "unit of the row", fontsize=8, color=GREY)
+            axes.text(1.5 + unit, 8.6, str(unit), ha="center", fontsize=7, color=GRAY)
+    axes.text(1, 10.6, "unit of the row", fontsize=8, color=GRAY)
     axes.text(
         1,
         1.6,
@@ -74,7 +72,7 @@ def mask_word():
 
 
 def binary(value, bits):
-    """Return the first binary digits of a number from 0 to below 1."""
+    """Return the first binary digits of a number of at least 0 and below 1."""
     return [int(value * 2 ** (i + 1)) & 1 for i in range(bits)]
 
 
@@ -88,7 +86,7 @@ def deciding_bits():
     axes.text(23, 20.4, "random bits of 8 of the units: one draw gives a row of them", va="center")
     for i, digit in enumerate(target):
         y = 17 - 2.4 * i
-        axes.text(1, y + 1, f"digit {i + 1}", va="center", color=GREY, fontsize=8)
+        axes.text(1, y + 1, f"digit {i + 1}", va="center", color=GRAY, fontsize=8)
         cell(axes, 8, y, 4, 2, PALE, str(digit))
     for j, uniform in enumerate(uniforms):
         x, own = 23 + 5 * j, binary(uniform, bits)
@@ -96,8 +94,8 @@ def deciding_bits():
         for i in range(end + 1):
             last = i == end
             kept = own[i] < target[i]
-            colour = (BLUE if kept else ORANGE) if last else "white"
-            cell(axes, x, 17 - 2.4 * i, 4, 2, colour, str(own[i]))
+            color = (BLUE if kept else ORANGE) if last else "white"
+            cell(axes, x, 17 - 2.4 * i, 4, 2, color, str(own[i]))
         axes.text(
             x + 2,
             2.2,
@@ -106,7 +104,7 @@ def deciding_bits():
             color=BLUE if own[end] < target[end] else ORANGE,
             fontsize=8,
         )
-    axes.text(23, 0.2, "coloured: the digit that decided", color=GREY, fontsize=8, va="bottom")
+    axes.text(23, 0.2, "colored: the digit that decided", color=GRAY, fontsize=8, va="bottom")
     return figure
 
 
@@ -120,7 +118,7 @@ def live_list():
         axes.text(1, y + 1.25, name, va="center")
     for unit, value in enumerate(values):
         x = 14 + 4.2 * unit
-        axes.text(x + 2.1, 19.4, str(unit), ha="center", fontsize=8, color=GREY)
+        axes.text(x + 2.1, 19.4, str(unit), ha="center", fontsize=8, color=GRAY)
         cell(axes, x, 16, 4.2, 2.5, "white" if value > 0 else PALE, f"{value:.1f}", fontsize=8)
         for y, bits in ((12.6, mask), (9.2, (values > 0) & mask)):
             cell(axes, x, y, 4.2, 2.5, BLUE if bits[unit] else "white", str(int(bits[unit])))
@@ -134,7 +132,7 @@ def live_list():
         f"{live.size} of {values.size} units are left: positive, and kept. The other "
         f"{values.size - live.size} are never read again.",
         fontsize=8.5,
-        color=GREY,
+        color=GRAY,
     )
     return figure
 
@@ -148,17 +146,17 @@ def panels():
         for block in range(2):
             count = rng.integers(3, 8)
             for i in range(count):
-                colour = BLUE if block == 0 else PALE
-                cell(axes, 1 + 9.6 * block + i, 25.5 - 2.9 * row, 1, 1.5, colour)
-    axes.text(5, 3.0, "units 0 to 63", ha="center", fontsize=8, color=GREY)
-    axes.text(14.6, 3.0, "64 to 127", ha="center", fontsize=8, color=GREY)
+                color = BLUE if block == 0 else PALE
+                cell(axes, 1 + 9.6 * block + i, 25.5 - 2.9 * row, 1, 1.5, color)
+    axes.text(5, 3.0, "units 0 to 63", ha="center", fontsize=8, color=GRAY)
+    axes.text(14.6, 3.0, "64 to 127", ha="center", fontsize=8, color=GRAY)
     axes.text(40, 29.3, "weights, in panels of 128 columns (AVX-512, float32)", ha="center")
     for panel in range(3):
         x = 25 + 10.5 * panel
         cell(axes, x, 4.2, 9.6, 22.8, "white")
         cell(axes, x, 15.6, 9.6, 11.4, GREEN if panel == 0 else PALE)
-        axes.plot([x, x + 9.6], [15.6, 15.6], color=GREY, linewidth=0.6)
-        axes.text(x + 4.8, 2.6, f"panel {panel}", ha="center", fontsize=8, color=GREY)
+        axes.plot([x, x + 9.6], [15.6, 15.6], color=GRAY, linewidth=0.6)
+        axes.text(x + 4.8, 2.6, f"panel {panel}", ha="center", fontsize=8, color=GRAY)
     axes.text(
         29.8,
         21.3,
@@ -179,7 +177,7 @@ def panels():
         ha="center",
         va="bottom",
         fontsize=8,
-        color=GREY,
+        color=GRAY,
     )
     return figure
 
@@ -198,7 +196,7 @@ def chain():
                 continue
             text = f"fma\n{value:g} · w{chr(0x2080 + i)}"
             cell(axes, x, y, 6, 4, GREEN if value else "white", text, fontsize=8)
-            arrow(axes, (end, y + 2), (x, y + 2), GREEN if value else GREY)
+            arrow(axes, (end, y + 2), (x, y + 2), GREEN if value else GRAY)
             end = x + 6
         arrow(axes, (end, y + 2), (64.5, y + 2), GREEN)
     axes.text(
@@ -206,10 +204,10 @@ def chain():
         10.7,
         "fma(0, w, sum) = sum, exactly: a skipped zero changes no bit",
         ha="center",
-        color=GREY,
+        color=GRAY,
         fontsize=8.5,
     )
-    axes.text(7, 0.8, "one output element, in ascending order of the input", color=GREY, fontsize=8)
+    axes.text(7, 0.8, "one output element, in ascending order of the input", color=GRAY, fontsize=8)
     return figure
 
 
@@ -241,10 +239,10 @@ def work():
     )
     for place, (_, shares) in enumerate(arms):
         at, rows = 0.0, products(shares)
-        for layer, colour in ((1, BLUE), (2, GREEN), (3, ORANGE)):
+        for layer, color in ((1, BLUE), (2, GREEN), (3, ORANGE)):
             size = sum(number for which, _, number in rows if which == layer)
             label = f"layer {layer}: {UNITS[layer - 1]} x {UNITS[layer]}" if place == 0 else None
-            axes.barh(place, size, left=at, color=colour, height=0.6, label=label)
+            axes.barh(place, size, left=at, color=color, height=0.6, label=label)
             at += size
         axes.text(at + 1.5, place, f"{at:.0f}", va="center")
     axes.set_yticks(range(3), [name for name, _ in arms])
@@ -259,10 +257,10 @@ def work():
 DRAWINGS = (mask_word, deciding_bits, live_list, panels, chain, work)
 
 
-def draw_all(folder):
-    """Write each drawing as ``<name>.svg`` into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+def draw_all(directory):
+    """Write each drawing as ``<name>.svg`` into a directory."""
+    directory.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         for drawing in DRAWINGS:
             name = drawing.__name__.replace("_", "-")
-            drawing().savefig(folder / f"{name}.svg", metadata={"Date": None})
+            drawing().savefig(directory / f"{name}.svg", metadata={"Date": None})

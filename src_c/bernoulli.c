@@ -13,7 +13,7 @@
  * to zeros. */
 #define GOLDEN UINT64_C(0x9e3779b97f4a7c15)
 
-/* SplitMix64's finaliser (Steele, Lea and Flood 2014): a bijection of 64 bits. */
+/* SplitMix64's finalizer (Steele, Lea and Flood 2014): a bijection of 64 bits. */
 static uint64_t mix(uint64_t z)
 {
     z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);

@@ -46,14 +46,26 @@ typedef enum {
 /* Adam with decoupled weight decay is AdamW (Loshchilov and Hutter 2019). */
 typedef enum { CDROP_SGD, CDROP_MOMENTUM, CDROP_NESTEROV, CDROP_ADAGRAD, CDROP_RMSPROP, CDROP_ADAM } cdrop_rule;
 
-/* What dropout does to a layer's input. All kinds multiply it by noise of mean 1 and variance (1 - keep) / keep:
+/* What dropout does to a layer's input. All kinds multiply it by noise of mean 1 and variance (1 - keep) / keep,
+ * CDROP_CONCRETE nearly:
  *
  *   CDROP_BERNOULLI  each entry is kept with probability keep and scaled, or dropped (Srivastava et al. 2014)
  *   CDROP_GAUSSIAN   each entry is multiplied by normal noise (the same paper, section 10)
  *   CDROP_UNIFORM    by uniform noise (continuous dropout: Shen et al. 2018)
  *   CDROP_SHARED     as CDROP_BERNOULLI, but all rows of a step share one mask, so that products run on the kept units
- *                    alone, densely */
-typedef enum { CDROP_BERNOULLI, CDROP_GAUSSIAN, CDROP_UNIFORM, CDROP_SHARED } cdrop_kind;
+ *                    alone, densely
+ *   CDROP_CONCRETE   for hidden layers: by (1 - z) / keep, where z is a smooth step from 0 to 1, so that keep can be learned
+ *                    by its gradient (Gal, Hron and Kendall 2017); see cdrop_optimizer
+ *   CDROP_MEMBERS    as CDROP_BERNOULLI, but there are only `members` masks, the same in all steps, which rows take in turn:
+ *                    an ensemble that shares weights (Masksembles: Durasov et al. 2021) */
+typedef enum {
+    CDROP_BERNOULLI,
+    CDROP_GAUSSIAN,
+    CDROP_UNIFORM,
+    CDROP_SHARED,
+    CDROP_CONCRETE,
+    CDROP_MEMBERS,
+} cdrop_kind;
 
 /* What a generator stream is for: streams of different purposes never meet. Any other number is free, too. */
 typedef enum {
@@ -94,7 +106,7 @@ void cdrop_set_cpus(int cpus);
 /* ---- Generator (bernoulli.c, noise.c) ---- */
 
 /* Eight xoshiro256++ generators (Blackman and Vigna 2018), the lanes of one stream. Their state is a bijection of the
- * key (seed, step, purpose and layer, 8 block + lane) by SplitMix64's finaliser (Steele, Lea and Flood 2014), so
+ * key (seed, step, purpose and layer, 8 block + lane) by SplitMix64's finalizer (Steele, Lea and Flood 2014), so
  * different keys never share a state. state[8 i + lane] is word i of a lane. */
 void cdrop_stream_state(uint64_t state[32], uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer,
                         uint64_t block);
@@ -112,9 +124,9 @@ void cdrop_random_normal(double *out, size_t n, uint64_t seed, uint64_t step, ui
 void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t units, uint64_t keep, uint64_t seed,
                           uint64_t step, uint32_t purpose, uint32_t layer);
 
-/* Noise of mean 1 and variance (1 - keep) / keep for rows [first_row, first_row + rows) of a call, first_row a multiple of
- * 64, keep not 0: normal, or uniform. noise: rows of `pitch` numbers each, a multiple of 16 and at least units; the padding
- * is written, too. A function of (seed, step, purpose, layer, row, unit, units, kind, keep) and nothing else. */
+/* Noise for rows [first_row, first_row + rows) of a call, first_row a multiple of 64, keep not 0: normal, uniform or
+ * concrete. With u uniform in (0, 1), the last is (1 - z) / keep, z = sigmoid((logit(1 - keep) + logit(u)) / 0.1). noise:
+ * rows of `pitch` numbers each, a multiple of 16 and at least units; the padding is written, too. A function of (seed, step, purpose, layer, row, unit, units, kind, keep) and nothing else. */
 void cdrop_noise(cdrop_dtype dtype, void *noise, size_t pitch, size_t first_row, size_t rows, size_t units,
                  cdrop_kind kind, uint64_t keep, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer);
 
@@ -177,6 +189,20 @@ void cdrop_exponential(cdrop_dtype dtype, void *x, size_t n);
 
 /* ---- Update rules (optimizers.c) ---- */
 
+/* A rate that is learned, that of CDROP_CONCRETE dropout: logit(1 - keep), and the state of its Adam, all of whose means are
+ * 0 and powers 1 at first. `learned` of cdrop_optimizer has one for each layer, of which only those of such layers count;
+ * a step updates them after the weights, and the caller sets the keep of the next step. What they minimize is the loss of the
+ * step, plus for each such layer
+ *
+ *   l2 / (2 keep) times the sum of squares of its weights, in place of l2 / 2 times that sum
+ *   - entropy times its inputs times H, the entropy of keep in nats
+ *
+ * by Adam with learning rate 0.01, betas 0.9 and 0.999, epsilon 1e-8, and the logit stays within [-12, 12] (Gal, Hron and
+ * Kendall 2017, equations 3 and 4, with l2 for their length scale). */
+typedef struct {
+    double logit, mean, square, power1, power2; /* the last: beta^t */
+} cdrop_learned_rate;
+
 typedef struct {
     cdrop_rule rule;
     double learning_rate;
@@ -186,6 +212,8 @@ typedef struct {
     double epsilon;
     double correction1, correction2; /* Adam's 1 - beta^t */
     double max_norm;                 /* of a hidden unit's incoming weights, for steps of a network; 0 for no limit */
+    cdrop_learned_rate *learned;     /* for steps, or NULL */
+    double entropy;                  /* likewise: weight of the entropies, usually 1 / number of training rows */
 } cdrop_optimizer;
 
 /* State arrays of a rule: 0, 1 or 2, each as large as the weights and zero at first. */
@@ -210,6 +238,7 @@ typedef struct {
     const uint64_t *keep;        /* layers values: of the input, then of each hidden layer; none 0 */
     const int *varies;           /* layers values: whether cdrop_network_set_keep may change that one; NULL for none */
     const cdrop_kind *kinds;     /* layers values, as keep; NULL for CDROP_BERNOULLI everywhere */
+    size_t members;              /* masks of layers with CDROP_MEMBERS: at least 1; with none of those 0 */
     int scale_in_training;       /* 1: inverted dropout, kept units / keep; 0: classic, units * keep at test time.
                                     Gaussian and uniform noise has mean 1 in both cases. */
     cdrop_activation activation; /* of hidden layers; the last layer is linear */
@@ -243,11 +272,11 @@ typedef struct {
 cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *design);
 void cdrop_network_free(cdrop_network *network);
 
-/* Copies a layer's weights (units[l] x units[l + 1]) and bias, or their optimiser states, in and out. */
+/* Copies a layer's weights (units[l] x units[l + 1]) and bias, or their optimizer states, in and out. */
 void cdrop_network_set(cdrop_network *network, size_t layer, cdrop_part part, const void *weight, const void *bias);
 void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias);
 
-/* Tells what the input mostly is: units[0] values, of which those that are 0 mean nothing. Products with the input then run
+/* Sets what the input mostly is: units[0] values, of which those that are 0 mean nothing. Products with the input then run
  * on its difference from the background, which is mostly zero, and the background's own products are added once a step.
  * Only for networks without input dropout. Changes results by rounding. */
 void cdrop_network_set_background(cdrop_network *network, const void *background);
@@ -269,9 +298,9 @@ cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const
 void cdrop_kept_free(cdrop_kept *kept);
 
 /* One training step: masks or noise of `step`, forward, loss, backward, update in place, and then cdrop_limit_norms of each hidden
- * layer's weights where the optimiser has a max_norm. *loss is the batch's mean loss plus
+ * layer's weights where the optimizer has a max_norm. *loss is the batch's mean loss plus
  * l2 / 2 times the sum of squares of the weights before the update. CDROP_NOT_FINITE leaves everything as it was;
- * CDROP_DIVERGED tells of an update that was made.
+ * CDROP_DIVERGED reports an update that was made.
  *
  * With `samples` M of the batch above 1, each row is trained under M masks, and the loss is the mean over them (multi-sample
  * dropout: Inoue 2019): a step on M copies of each row, of which copy m of row r has the mask of row r M + m. What lies
@@ -333,7 +362,7 @@ typedef enum {
 } cdrop_time;
 #undef CDROP_TIME_MEMBER
 
-/* The name of a part above, and whether each layer has a time of its own. */
+/* The name of a part above, and whether each layer has its own time. */
 const char *cdrop_time_name(int part, int *by_layer);
 
 /* seconds[layer * CDROP_TIMES + part] since the last call, summed over threads, training steps and predictions under
@@ -356,8 +385,8 @@ typedef enum { CDROP_OUTPUTS, CDROP_PROBABILITIES, CDROP_LABELS } cdrop_answer;
 cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdrop_batch *batch, cdrop_answer answer,
                                    int threads);
 
-/* Monte Carlo dropout (Gal and Ghahramani 2016): `passes` forward passes as in training, each under masks of its own, and
- * what they tell together. With p_t the probabilities that pass t gives, or for a loss of numbers its predictions, and H
+/* Monte Carlo dropout (Gal and Ghahramani 2016): `passes` forward passes as in training, each under its own masks, and
+ * their mean and spread. With p_t the probabilities that pass t gives, or for a loss of numbers its predictions, and H
  * the entropy in nats:
  *
  *   mean                 mean of p_t over the passes                           n x units[layers]
@@ -376,7 +405,8 @@ typedef struct {
 } cdrop_uncertainty;
 
 /* The masks of layer l in pass t are those of cdrop_bernoulli_mask for (seed, t, CDROP_FOR_SAMPLES, l), whose row is
- * first_row + i for row i of the batch, or row 0 for all rows where they share their mask; likewise the noise is that of
+ * first_row + i for row i of the batch, or row 0 for all rows where they share their mask, or with CDROP_MEMBERS for all rows
+ * the mask of member t mod `members`; likewise the noise is that of
  * cdrop_noise. So a call may be cut into several, at multiples of 64. Or masks are given, and nothing else: masks[l]
  * has `passes` rows of cdrop_words(units[l]) words, of which row t is the mask of all rows in pass t, or is NULL where
  * nothing is dropped. Neither may leave all layers without dropout. */

@@ -23,7 +23,7 @@ typedef uint64_t cdrop_fp_mode;
 cdrop_fp_mode cdrop_flush_denormals(void);
 void cdrop_restore_fp_mode(cdrop_fp_mode mode);
 
-/* Tells the core that this is a spinning loop. */
+/* Informs the core that this is a spinning loop. */
 static inline void cdrop_relax(void)
 {
 #if defined(__x86_64__) || defined(_M_X64)

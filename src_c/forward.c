@@ -2,6 +2,8 @@
  *
  * Training, prediction and sampling share it, so that a prediction cannot differ from what was trained. They differ
  * in what the pass holds: masks or none, and whether backward will need to know which units were live. */
+#include <string.h>
+
 #include "pass.h"
 
 /* The total of all products decides, not a single layer's: threads are woken once for the whole pass. */
@@ -78,7 +80,11 @@ void cdrop_measure_density(const pass *s)
 }
 
 /* Whether one mask is every row's: a step of nothing from row to row. */
-static int one_mask(const pass *s, size_t i) { return s->given || s->layer[i].kind == CDROP_SHARED; }
+static int one_mask(const pass *s, size_t i)
+{
+    const cdrop_kind kind = s->layer[i].kind;
+    return s->given || kind == CDROP_SHARED || (kind == CDROP_MEMBERS && !s->training);
+}
 
 /* In sampling such a mask is row `step` of those of all passes. */
 static const uint64_t *masks_of(const pass *s, size_t i)
@@ -175,13 +181,31 @@ void cdrop_share_blocks(const pass *s, cdrop_team team, size_t *from, size_t *to
     *to = cdrop_min(*to * CDROP_BLOCK, rows);
 }
 
+/* Those that the subnetworks of the network's own seed have. */
+void cdrop_draw_members(uint64_t *masks, size_t count, const cdrop_network *n, size_t i)
+{
+    const layer *l = &n->layer[i];
+    cdrop_bernoulli_mask(masks, 0, count, l->n_in, l->keep, n->seed, 0, CDROP_FOR_SUBNETWORKS, (uint32_t)i);
+}
+
+/* A row of a fixed minibatch meets another member in each step. */
+static void take_turns(const pass *s, size_t i, size_t from, size_t to)
+{
+    const layer *l = &s->layer[i];
+    for (size_t row = from; row < to; row++)
+        memcpy(s->masks[i] + row * l->words, l->members + (row + s->step) % s->n->members * l->words,
+               l->words * sizeof *l->members);
+}
+
 static void draw_masks(const pass *s, size_t from, size_t to)
 {
     const cdrop_dtype dtype = s->n->k->size == sizeof(float) ? CDROP_FLOAT32 : CDROP_FLOAT64;
     for (size_t i = 0; i < s->n->layers && from < to; i++) {
         const layer *l = &s->layer[i];
         const size_t first = s->first_row + from, rows = to - from, pitch = cdrop_noise_pitch(l->n_in);
-        if (s->masks[i] && !one_mask(s, i)) /* those are drawn before */
+        if (s->masks[i] && l->kind == CDROP_MEMBERS && s->training)
+            take_turns(s, i, from, to);
+        else if (s->masks[i] && !one_mask(s, i)) /* those are drawn before */
             cdrop_bernoulli_mask(s->masks[i] + from * l->words, first, rows, l->n_in, l->keep, s->seed, s->step,
                                  s->purpose, (uint32_t)i);
         if (noise_of(s, i))
@@ -265,7 +289,7 @@ static void finish_logits(void *context, size_t p, size_t l0, size_t l1)
     cdrop_lap(s->watch, CDROP_TIME_FORWARD, s->index);
 }
 
-/* Divided by blocks of units, not by rows: each thread writes the lists of its own units, for all rows. */
+/* Divided by blocks of units, not by rows: each thread writes the lists of its units, for all rows. */
 void cdrop_scatter_input(const pass *s, cdrop_team team)
 {
     layer *l = &s->layer[0];
@@ -292,7 +316,7 @@ static void run_layers(pass *s, size_t layers, cdrop_team team)
         const cdrop_right right = {.panels = &l->weight, .columns = l->n_out};
         cdrop_product_rows(s->n->k, &l->out, l->bias, &right, &left, cdrop_rows_of(s, s->index), team,
                            cdrop_claims_of(s, CDROP_LOOP_FORWARD, s->index), epilogue_of(s), s);
-        /* In the phase of the first product, which reads the same lists by row: no barrier of its own. */
+        /* In the phase of the first product, which reads the same lists by row: no barrier in between. */
         if (s->index == 0 && s->training && !s->kept && !l->dense)
             cdrop_scatter_input(s, team);
         cdrop_meet(s, team, CDROP_TIME_WAIT_FORWARD, s->index);

@@ -45,7 +45,7 @@ typedef struct {
 } cdrop_lists;
 
 /* A matrix in panels: element (line, column) of panel p is data[p * step + line * pitch(p) + column], where the last
- * panel may have a pitch of its own. A row-major matrix is the case step = panel width, tail_pitch = pitch. */
+ * panel may have a different pitch. A row-major matrix is the case step = panel width, tail_pitch = pitch. */
 typedef struct {
     void *data;
     size_t panels;
@@ -129,7 +129,7 @@ typedef struct {
     /* Lists the nonzero entries of lines l0..l1 of a sparse source, all blocks; returns their number. An empty list keeps
      * the start it had. */
     size_t (*compress_sparse)(cdrop_lists *lists, const cdrop_source *source, size_t l0, size_t l1);
-    /* The same entries written out, zeros where not live; out begins at (l0, b0), columns padded to CDROP_LANES. */
+    /* The same entries in a dense array, zeros where not live; out begins at (l0, b0), columns padded to CDROP_LANES. */
     size_t (*densify)(void *out, size_t pitch, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);
     /* Lists the same entries by column: block `rows` (64 lines) of `lists` becomes block `rows` of lines
      * 64 b0 .. 64 b1 of `out`. */
@@ -148,6 +148,10 @@ typedef struct {
     /* delta = live ? delta * factor * activation'(a) : 0, in place; a NULL stands for the identity. */
     void (*gate)(void *delta, size_t pitch, const void *a, size_t a_pitch, size_t columns, size_t lines,
                  const cdrop_gate *gate, cdrop_activation activation);
+    /* out[line] = sum over the live columns of delta * a * noise * (1 - keep - 10 (1 - keep * noise)), through CDROP_LANES
+     * fixed partial sums: with the gradient delta by the inputs that concrete noise has multiplied, that by logit(1 - keep). */
+    void (*rate_slopes)(double *out, const void *delta, size_t pitch, const void *a, size_t a_pitch, size_t columns,
+                        size_t lines, const cdrop_gate *gate, double keep);
     /* out[column] = sum over lines, each column one ascending chain. width is a multiple of CDROP_LANES. */
     void (*column_sums)(void *out, const void *in, size_t pitch, size_t width, size_t lines);
     /* Sum of squares of a block of at most 64 columns through CDROP_LANES fixed partial sums. */
@@ -156,7 +160,7 @@ typedef struct {
     void (*column_squares)(double *out, const void *in, size_t pitch, size_t width, size_t lines);
     /* factors[column] = limit / norm where a column's norm is above the limit, else 1, for at most CDROP_BLOCK columns;
      * returns how many are above. A norm^2 is the sum of `blocks` lines of `squares`, ascending. One that is NaN or
-     * infinite counts as not above, so that a diverged weight stays what it is and the next loss tells. */
+     * infinite counts as not above, so that a diverged weight stays what it is and the next loss shows it. */
     size_t (*limit_factors)(void *factors, const double *squares, size_t pitch, size_t columns, size_t blocks,
                             double limit);
     /* in[line][column] *= factors[column], in place. width is a multiple of CDROP_LANES. */
@@ -191,8 +195,8 @@ typedef struct {
     size_t (*largest)(const void *row, size_t n);
     /* out[i] = row[i] > 0. */
     void (*positive)(int64_t *out, const void *row, size_t n);
-    /* Noise 1 + spread z of the first rows of one generator block, `pitch` apart: z standard normal, or uniform in
-     * (-1, 1). Rows are drawn, and written, up to the next multiple of CDROP_LANES units. */
+    /* Noise of the first rows of one generator block, `pitch` apart: 1 + spread z with z standard normal, or uniform in
+     * (-1, 1); or concrete noise, whose odds (1 - keep) / keep are `spread`. Rows are drawn, and written, up to the next multiple of CDROP_LANES units. */
     void (*noise_block)(void *out, size_t pitch, size_t units, size_t rows, cdrop_kind kind, double spread,
                         const uint64_t state[32]);
 } cdrop_kernels;

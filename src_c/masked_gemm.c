@@ -48,7 +48,7 @@ static void gemm_job(void *argument, cdrop_team team)
 }
 
 /* Called twice, to measure and then to take (CDROP_MEASURE), so that the two cannot differ. Room for lists and for a
- * dense copy is taken alike: which one is needed shows only in a sample, and the sample is listed. */
+ * dense copy is taken in both cases: which one is needed shows only in a sample, and the sample is listed. */
 static void take_gemm(gemm *g, cdrop_workspace *space, int with_bias)
 {
     g->panels = cdrop_take_panels(space, g->k, g->source.columns, g->n_out);

@@ -61,7 +61,7 @@ static void prepare(gradients *g, cdrop_team team)
     cdrop_barrier(team);
     if (g->dweight && !g->by_unit.dense) {
         cdrop_share(team, cdrop_blocks(g->n_in), &from, &to);
-        /* Each thread fills the lists of its own units, block of rows by block of rows: in ascending order, as
+        /* Each thread fills the lists of its units, block of rows by block of rows: in ascending order, as
          * chains need. */
         for (size_t rows = 0; rows < cdrop_blocks(g->rows); rows++)
             g->k->scatter(&g->columns, &g->inputs, from, to, rows, g->rows);

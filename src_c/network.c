@@ -89,6 +89,7 @@ cdrop_status cdrop_network_create(cdrop_network **network, const cdrop_design *d
     n->activation = d->activation;
     n->loss = d->loss;
     n->seed = d->seed;
+    n->members = d->members;
     n->scale_in_training = d->scale_in_training;
     n->layer = cdrop_take(&n->state, d->layers, sizeof *n->layer);
     for (size_t i = 0; i < d->layers && !n->state.failed; i++) {
@@ -126,7 +127,7 @@ static const cdrop_panels *weight_part(const layer *l, cdrop_part part)
     return part == CDROP_WEIGHT ? &l->weight : part == CDROP_STATE1 ? &l->state1 : &l->state2;
 }
 
-/* The L2 term of a step's loss is that of the weights before it, and must be known before anything changes. Whoever
+/* The L2 term of a step's loss is that of the weights before it, and must be known before anything changes. What
  * writes weights notes their squares while they are in the cache, which saves the next step from reading all weights
  * for it. */
 void cdrop_note_squares(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block)
@@ -180,7 +181,11 @@ static void take_training(cdrop_network *n, size_t i)
     layer *l = &n->layer[i];
     l->columns = cdrop_take_lists(w, n->k, l->n_in, n->rows, 0);
     l->mask = l->noise = NULL;
+    l->slopes =
+        l->kind == CDROP_CONCRETE ? cdrop_take(w, n->rows * n->layer[i - 1].out.panels, sizeof *l->slopes) : NULL;
     if (l->keep != CDROP_KEEP_ALL || l->varies) {
+        if (l->kind == CDROP_MEMBERS)
+            l->members = cdrop_take(w, n->members * l->words, sizeof *l->members);
         if (cdrop_drops(l))
             l->mask = cdrop_take(w, (l->kind == CDROP_SHARED ? 2 : n->rows) * l->words, sizeof *l->mask);
         else
@@ -211,6 +216,7 @@ cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, size_t sample
     for (size_t i = 0; i < n->layers; i++)
         take_training(n, i);
     cdrop_take_thinned(n);
+    n->rate_gradients = cdrop_take(&n->training, n->layers, sizeof *n->rate_gradients);
     n->copies = (row_copies){.rows = 0};
     if (samples > 1)
         cdrop_take_copies(n, threads);
@@ -258,7 +264,7 @@ static int take_watches(cdrop_network *n)
     return n->watches != NULL;
 }
 
-/* The watches are in a workspace of their own: they come and go while the network's memory stays. There is one for
+/* The watches are in a separate workspace: they come and go while the network's memory stays. There is one for
  * each thread that a later step may use. */
 cdrop_status cdrop_network_times(cdrop_network *n, int on, double *seconds)
 {

@@ -4,11 +4,11 @@
 
 #include "cpu.h"
 
-/* Uniform numbers in (-1, 1) have the variance 1/3. */
+/* The number that shapes the noise of a kind. Uniform numbers in (-1, 1) have the variance 1/3. */
 static double spread_of(cdrop_kind kind, uint64_t keep)
 {
-    const double kept = (double)keep * 0x1p-32, variance = (1 - kept) / kept;
-    return sqrt(kind == CDROP_UNIFORM ? 3 * variance : variance);
+    const double kept = (double)keep * 0x1p-32, odds = (1 - kept) / kept;
+    return kind == CDROP_CONCRETE ? odds : sqrt(kind == CDROP_UNIFORM ? 3 * odds : odds);
 }
 
 void cdrop_noise(cdrop_dtype dtype, void *noise, size_t pitch, size_t first_row, size_t rows, size_t units,

@@ -53,7 +53,7 @@ double cdrop_log(double x)
     return k * 0x1.62e42fefp-1 + (k * 0x1.473de6af278edp-34 + 2 * atanh_small((m - 1) / (m + 1)));
 }
 
-/* x - x is 0 for a finite number and NaN for the others: no branch, so that compilers vectorise it. */
+/* x - x is 0 for a finite number and NaN for the others: no branch, so that compilers vectorize it. */
 #define ALL_FINITE(name, REAL)                                                                                         \
     static int name(const REAL *x, size_t n)                                                                           \
     {                                                                                                                  \

@@ -47,7 +47,7 @@ void cdrop_note_norms(const cdrop_kernels *k, const cdrop_norms *n, size_t line_
                       tile.pitch, cdrop_in_block(n->columns, column_block), cdrop_in_block(n->lines, line_block));
 }
 
-/* Each thread computes the factors of its own columns from the noted squares, all line blocks in ascending order.
+/* Each thread computes the factors of its columns from the noted squares, all line blocks in ascending order.
  * Threads that share a column block repeat that small sum instead of waiting for each other. A column block without
  * a norm above the limit is skipped as a whole: its weights are not even read. */
 void cdrop_limit_blocks(const cdrop_kernels *k, const cdrop_norms *n, double limit, cdrop_team team,

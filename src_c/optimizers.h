@@ -1,4 +1,4 @@
-/* From an optimiser's settings to the constants of one update, and the limit of norms that follows it. */
+/* From an optimizer's settings to the constants of one update, and the limit of norms that follows it. */
 #ifndef CDROP_OPTIMIZERS_H
 #define CDROP_OPTIMIZERS_H
 
@@ -21,7 +21,7 @@ double *cdrop_take_squares(cdrop_workspace *w, size_t lines, size_t columns);
 
 void cdrop_note_norms(const cdrop_kernels *k, const cdrop_norms *n, size_t line_block, size_t column_block);
 
-/* Told of each block that the limit has changed. */
+/* Called for each block that the limit has changed. */
 typedef void (*cdrop_block_sink)(void *context, size_t line_block, size_t column_block);
 
 /* This thread's part of the limit, after a barrier. */

@@ -1,5 +1,6 @@
 /* What the files of a network share: its memory, and one pass through it, which training, prediction and sampling run
- * identically. The files are network.c (memory and state), forward.c, train.c, kept.c, predict.c and sample.c. */
+ * identically. The files are network.c (memory and state), forward.c, train.c, thinned.c, learned.c, kept.c, predict.c and
+ * sample.c. */
 #ifndef CDROP_PASS_H
 #define CDROP_PASS_H
 
@@ -26,10 +27,12 @@ typedef struct {
     double *squares;        /* sums of squares of 64 x 64 weights, for the L2 term */
     double *column_squares; /* by column, for max-norm; of hidden layers */
     /* the batch */
-    uint64_t *mask; /* of the input, where units of it are or may be dropped */
-    void *noise;    /* of the input, where it is or may be multiplied by noise: padded rows */
-    uint64_t *live; /* of the input: which units were live */
-    size_t words;   /* of its masks */
+    uint64_t *mask;    /* of the input, where units of it are or may be dropped */
+    uint64_t *members; /* the masks that its rows take in turn, with CDROP_MEMBERS */
+    void *noise;       /* of the input, where it is or may be multiplied by noise: padded rows */
+    double *slopes;    /* gradient by the logit of a learned rate, of each panel and row of the input */
+    uint64_t *live;    /* of the input: which units were live */
+    size_t words;      /* of its masks */
     atomic_size_t live_count;
     /* share of the input that was live in the last step, and in the last prediction, which drops nothing */
     double density, predicted_density;
@@ -56,7 +59,10 @@ struct cdrop_kept {
 };
 
 /* Whether dropout on its input drops units, in contrast to noise, whose mean is 1. */
-static inline int cdrop_drops(const layer *l) { return l->kind == CDROP_BERNOULLI || l->kind == CDROP_SHARED; }
+static inline int cdrop_drops(const layer *l)
+{
+    return l->kind == CDROP_BERNOULLI || l->kind == CDROP_SHARED || l->kind == CDROP_MEMBERS;
+}
 
 /* Which units a shared mask keeps. `before` counts those in the blocks before each block, and last all of them. */
 typedef struct {
@@ -76,7 +82,7 @@ typedef struct {
     void *bias_gradient;   /* biases */
 } thinned_part;
 
-/* Copies of a step's rows, each under a mask of its own: see repeated.c. */
+/* Copies of a step's rows, each under its own mask: see repeated.c. */
 typedef struct {
     size_t rows;        /* copies of all rows, in the last step; 0 where it had no use for them */
     size_t samples;     /* of each row */
@@ -101,12 +107,14 @@ struct cdrop_network {
     cdrop_loss loss;
     double *loss_parameters; /* or NULL */
     uint64_t seed;
+    size_t members; /* see cdrop_design */
     cdrop_workspace state, batch, training;
     size_t rows, training_rows; /* capacity */
     int threads;                /* capacity of the scratch */
     char *scratch;              /* for each thread: see cdrop_scratch_of */
     cdrop_claims *claims;       /* of a step's loops, `threads` for each; see cdrop_claims_of */
     double *row_loss;
+    double *rate_gradients;   /* by the logit of each layer's learned rate: see learned.c */
     int limited;              /* whether the last step had a max_norm that squares can be compared with */
     int scale_in_training;    /* see cdrop_design */
     uint64_t **masks;         /* of each layer's input in this step, or NULL where nothing is dropped */
@@ -122,7 +130,7 @@ struct cdrop_network {
 };
 
 /* What a pass works on. It is not part of the network because it changes from call to call, and because each thread
- * of a step walks the layers with a copy of its own. */
+ * of a step walks the layers with its own copy. */
 typedef struct {
     cdrop_network *n;
     layer *layer; /* those of the network, or the thinned ones */
@@ -196,6 +204,14 @@ static inline char *cdrop_scratch_of(const cdrop_network *n, cdrop_team team)
 /* Blocks of 64 x 64 weights, whose squares are noted one by one. */
 static inline size_t cdrop_square_blocks(const layer *l) { return cdrop_blocks(l->n_in) * cdrop_blocks(l->n_out); }
 
+static inline double cdrop_sum_of_squares(const layer *l)
+{
+    double sum = 0;
+    for (size_t b = 0; b < cdrop_square_blocks(l); b++)
+        sum += l->squares[b];
+    return sum;
+}
+
 /* To be called after every change of a block of weights. */
 void cdrop_note_squares(const cdrop_kernels *k, const layer *l, size_t line_block, size_t column_block);
 
@@ -234,6 +250,22 @@ void cdrop_update_thinned(pass *s, size_t i, cdrop_team team);
 
 /* To be called after a step: whether the next one may use what this one has copied. */
 void cdrop_end_thinned(const pass *s, int updated);
+
+/* ---- learned.c ---- */
+
+/* The factor of the L2 term of a layer's weights. */
+static inline double cdrop_l2_of(const pass *s, const layer *l)
+{
+    const double l2 = s->weight_update.l2;
+    return l->kind == CDROP_CONCRETE ? l2 * (double)CDROP_KEEP_ALL / (double)l->keep : l2;
+}
+
+/* What a step adds to the gradients by learned rates: first what depends on the weights alone, before they change; then while
+ * the gradient by the noisy input of layer s->index is in the cache, that of lines [l0, l1) of panel p; and after a step that
+ * has updated the weights, the update of the rates. */
+void cdrop_begin_learning(const pass *s, double entropy);
+void cdrop_note_slopes(const pass *s, size_t p, size_t l0, size_t l1);
+void cdrop_learn_rates(const pass *s, cdrop_learned_rate *learned);
 
 /* ---- repeated.c ---- */
 
@@ -287,6 +319,9 @@ void cdrop_measure_density(const pass *s);
 
 /* The input of layer i where its products run without lists: a copy, or what needs none. */
 const cdrop_panels *cdrop_dense_input(const pass *s, size_t i);
+
+/* The masks of the first `count` members. */
+void cdrop_draw_members(uint64_t *masks, size_t count, const cdrop_network *n, size_t i);
 
 /* How the rows of the batch are listed. */
 cdrop_source cdrop_batch_source(const pass *s);

@@ -168,7 +168,7 @@ static void run_groups(const panel_product *q, const work *w, size_t g0, size_t 
         run_few_groups(q, w, g, cdrop_min(g + MANY_GROUPS, g1));
 }
 
-/* Groups that are claimed together: each thread shall find a few times to claim, and a read of a block serve as many
+/* Groups that are claimed together: each thread should find a few times to claim, and a read of a block serve as many
  * rows as it can. */
 static size_t groups_at_once(size_t panels, size_t groups, int threads)
 {

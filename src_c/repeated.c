@@ -112,6 +112,8 @@ void cdrop_gate_copies(void *context, size_t p, size_t l0, size_t l1)
     const cdrop_panels delta = cdrop_copied_delta(s);
     const cdrop_gate gate = cdrop_gate_of(s, p, l0);
     cdrop_lap(s->watch, CDROP_TIME_INPUT_GRADIENT, s->index);
+    if (s->layer[s->index].kind == CDROP_CONCRETE && gate.noise)
+        cdrop_note_slopes(s, p, l0, l1);
     k->gate(cdrop_panel_at(&delta, k, p, l0), cdrop_panel_pitch(&delta, p), NULL, 0,
             cdrop_min(k->panel, s->layer[s->index].n_in - p * k->panel), l1 - l0, &gate, CDROP_IDENTITY);
     cdrop_lap(s->watch, CDROP_TIME_DERIVATIVE, s->index);

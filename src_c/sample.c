@@ -1,4 +1,4 @@
-/* Predictions under many masks, and what they tell together (Monte Carlo dropout).
+/* Predictions under many masks, their mean and spread (Monte Carlo dropout).
  *
  * Rows come in chunks of fixed size; of a chunk only sums over the passes are kept, so memory grows neither with the rows
  * nor with the passes. What lies below the first dropped-out layer is computed once a chunk, by all threads together. Then
@@ -212,7 +212,7 @@ static uint64_t **take_masks(cdrop_workspace *space, const cdrop_network *n, con
     uint64_t **masks = cdrop_take(space, n->layers, sizeof *masks);
     for (size_t i = 0; i < n->layers; i++) {
         const layer *l = &n->layer[i];
-        const size_t lines = l->kind == CDROP_SHARED ? how->passes : rows;
+        const size_t lines = l->kind == CDROP_SHARED || l->kind == CDROP_MEMBERS ? how->passes : rows;
         uint64_t *drawn = how->masks || l->keep == CDROP_KEEP_ALL || !cdrop_drops(l)
                               ? NULL
                               : cdrop_take(space, lines * l->words, sizeof **masks);
@@ -237,14 +237,31 @@ static void **take_noise(cdrop_workspace *space, const cdrop_network *n, const c
     return noise;
 }
 
+static void draw_shared_by_pass(const pass *s, size_t i, size_t passes)
+{
+    const layer *l = &s->n->layer[i];
+    for (size_t t = 0; t < passes; t++)
+        cdrop_bernoulli_mask(s->masks[i] + t * l->words, 0, 1, l->n_in, l->keep, s->seed, t, s->purpose, (uint32_t)i);
+}
+
+/* Pass t has the mask of member t, and after the last member again that of the first. */
+static void draw_members_by_pass(const pass *s, size_t i, size_t passes)
+{
+    const size_t words = s->n->layer[i].words, members = cdrop_min(s->n->members, passes);
+    cdrop_draw_members(s->masks[i], members, s->n, i);
+    for (size_t t = members; t < passes; t++)
+        memcpy(s->masks[i] + t * words, s->masks[i] + (t - members) * words, words * sizeof **s->masks);
+}
+
 /* The masks that all rows share, of all passes: each thread makes its passes at its own pace. */
 static void draw_shared(const pass *s, const cdrop_sampling *how)
 {
     for (size_t i = 0; !s->given && i < s->n->layers; i++) {
-        const layer *l = &s->n->layer[i];
-        for (size_t t = 0; l->kind == CDROP_SHARED && s->masks[i] && t < how->passes; t++)
-            cdrop_bernoulli_mask(s->masks[i] + t * l->words, 0, 1, l->n_in, l->keep, s->seed, t, s->purpose,
-                                 (uint32_t)i);
+        const cdrop_kind kind = s->n->layer[i].kind;
+        if (kind == CDROP_SHARED && s->masks[i])
+            draw_shared_by_pass(s, i, how->passes);
+        if (kind == CDROP_MEMBERS && s->masks[i])
+            draw_members_by_pass(s, i, how->passes);
     }
 }
 

@@ -1,4 +1,4 @@
-/* Where the time of a step goes. Each thread has a watch of its own; a lap adds the time since the last one to a part of
+/* Where the time of a step goes. Each thread has its own watch; a lap adds the time since the last one to a part of
  * a layer. */
 #ifndef CDROP_STOPWATCH_H
 #define CDROP_STOPWATCH_H

@@ -97,6 +97,8 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
     const int from_live = s->n->activation == CDROP_RELU; /* its derivative is in the live bits */
     cdrop_lap(s->watch, CDROP_TIME_INPUT_GRADIENT, s->index);
     const cdrop_gate gate = cdrop_gate_of(s, p, l0);
+    if (l->kind == CDROP_CONCRETE && gate.noise)
+        cdrop_note_slopes(s, p, l0, l1);
     k->gate(cdrop_panel_at(&below->delta, k, p, l0), pitch, from_live ? NULL : cdrop_panel_at(&below->out, k, p, l0),
             cdrop_panel_pitch(&below->out, p), cdrop_min(k->panel, l->n_in - p * k->panel), l1 - l0, &gate,
             s->n->activation);
@@ -135,9 +137,11 @@ void cdrop_update_units(void *context, size_t p, size_t u0, size_t u1, const voi
     const size_t pitch = cdrop_panel_pitch(&l->weight, p), first = p * k->panel / CDROP_BLOCK;
     const size_t last = cdrop_min(first + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_out));
     const cdrop_norms norms = norms_of(l);
+    cdrop_update rule = s->weight_update;
+    rule.l2 = cdrop_l2_of(s, l);
     cdrop_lap(s->watch, CDROP_TIME_WEIGHT_GRADIENT, s->index);
     k->update(cdrop_panel_at(&l->weight, k, p, u0), gradient, cdrop_panel_at(&l->state1, k, p, u0),
-              cdrop_panel_at(&l->state2, k, p, u0), (u1 - u0) * pitch, &s->weight_update);
+              cdrop_panel_at(&l->state2, k, p, u0), (u1 - u0) * pitch, &rule);
     cdrop_lap(s->watch, CDROP_TIME_UPDATE, s->index);
     for (size_t block = first; block < last; block++) {
         if (limited(s))
@@ -263,16 +267,23 @@ static void backward(pass *s, cdrop_team team)
  * of large float64 weights may be infinite, and 0 times infinity is NaN. */
 static double penalty(const pass *s)
 {
-    double sum = 0;
-    if (s->weight_update.l2 == 0)
+    const cdrop_network *n = s->n;
+    const double l2 = s->weight_update.l2;
+    double sum = 0, learned = 0;
+    if (l2 == 0)
         return 0;
-    for (size_t i = 0; i < s->n->layers; i++)
-        for (size_t b = 0; b < cdrop_square_blocks(&s->n->layer[i]); b++)
-            sum += s->n->layer[i].squares[b];
-    return 0.5 * s->weight_update.l2 * sum;
+    for (size_t i = 0; i < n->layers; i++) {
+        const layer *l = &n->layer[i];
+        if (l->kind == CDROP_CONCRETE)
+            learned += cdrop_l2_of(s, l) / l2 * cdrop_sum_of_squares(l);
+        else
+            for (size_t b = 0; b < cdrop_square_blocks(l); b++)
+                sum += l->squares[b];
+    }
+    return 0.5 * l2 * (sum + learned);
 }
 
-/* Each thread walks the layers with a pass of its own: between barriers they are not at the same place. */
+/* Each thread walks the layers with its own pass: between barriers they are not at the same place. */
 static void step_job(void *argument, cdrop_team team)
 {
     pass mine = *(const pass *)argument, *s = &mine;
@@ -349,6 +360,8 @@ static void choose_masks(const cdrop_network *n)
         const int whole = l->keep == CDROP_KEEP_ALL;
         n->masks[i] = whole || (i && l->kind == CDROP_SHARED) ? NULL : l->mask;
         n->noise[i] = whole ? NULL : l->noise;
+        if (n->masks[i] && l->kind == CDROP_MEMBERS)
+            cdrop_draw_members(l->members, n->members, n, i);
     }
 }
 
@@ -400,11 +413,15 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     };
     /* Decided once, before the job: all threads must agree on it. */
     cdrop_choose_products(&s);
+    if (optimizer->learned)
+        cdrop_begin_learning(&s, optimizer->entropy);
     memset(n->claims, 0, n->layers * CDROP_LOOPS * (size_t)n->threads * sizeof *n->claims);
     cdrop_parallel(step_job, &s, threads);
     cdrop_lap(n->watches, CDROP_TIME_WAIT_END, 0);
     cdrop_measure_density(&s);
     cdrop_end_thinned(&s, status == CDROP_OK);
+    if (optimizer->learned && status == CDROP_OK)
+        cdrop_learn_rates(&s, optimizer->learned);
     /* The loss is that of the weights before the update, so it cannot show what the update did. */
     if (status == CDROP_OK && cdrop_network_fault(n, 0, &in_weights) < n->layers)
         status = CDROP_DIVERGED;

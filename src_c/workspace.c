@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The address sanitizer knows of whole allocations only: it is told what lies between the blocks within one. */
+/* The address sanitizer knows of whole allocations only: it is informed of what lies between the blocks within one. */
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 enum { APART = CDROP_CACHE_LINE };
@@ -28,7 +28,7 @@ struct cdrop_arena {
 
 enum { KEPT_MOST = 64 << 20 }; /* bytes of a block that is kept */
 
-/* The block of the last call. Whoever takes it out owns it, so no lock is needed, and none can be lost in a fork. */
+/* The block of the last call. The thread that takes it owns it, so no lock is needed, and none can be lost in a fork. */
 static _Atomic(struct cdrop_arena *) spare;
 
 cdrop_status cdrop_open(cdrop_workspace *w)

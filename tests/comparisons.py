@@ -27,18 +27,18 @@ def small_dataset(name="small (not MNIST)", train=300, validation=20, test=100):
     )
 
 
-def write_idx_folder(folder):
+def write_idx_directory(directory):
     """Write the four IDX files, just large enough for 5,000 validation images."""
     dataset = small_dataset(train=5400, validation=0, test=200)
     for stem, part in (("train", "train"), ("t10k", "test")):
         images, labels = getattr(dataset, f"X_{part}"), getattr(dataset, f"y_{part}")
         header = struct.pack(">4B3I", 0, 0, 8, 3, *images.shape)
-        with gzip.open(folder / f"{stem}-images-idx3-ubyte.gz", "wb", compresslevel=1) as stream:
+        with gzip.open(directory / f"{stem}-images-idx3-ubyte.gz", "wb", compresslevel=1) as stream:
             stream.write(header + images.tobytes())
         header = struct.pack(">4BI", 0, 0, 8, 1, len(labels))
-        labels_file = folder / f"{stem}-labels-idx1-ubyte"
+        labels_file = directory / f"{stem}-labels-idx1-ubyte"
         labels_file.write_bytes(header + labels.astype("uint8").tobytes())
-    return folder
+    return directory
 
 
 def timeless(result):

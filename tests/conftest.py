@@ -109,7 +109,7 @@ def assert_close(actual, expected, kind, largest=1.0):
 
 
 def distance(actual, expected, start):
-    """Difference of two trainings, relative to how far the expected one has gone."""
+    """Difference of two training runs, relative to how far the expected one has gone."""
 
     def flat(arrays):
         return np.concatenate([np.ravel(a).astype("float64") for a in arrays])
@@ -124,7 +124,7 @@ def parameters(net):
 
 
 def digest(net):
-    """Hash of everything that training changes: weights, biases, the optimiser's memory, losses."""
+    """Hash of everything that training changes: weights, biases, the optimizer's state, losses."""
     state = net.state_dict()
     sha = hashlib.sha256()
     for name, array in sorted(state["arrays"].items()):
@@ -170,8 +170,8 @@ def run_python(code, timeout=60, flags=("-W", "error"), **environment):
 
     One that does not end in time is killed with its children, which would keep the pipes open.
     """
-    folders = [Path(cdrop.__file__).parents[1], Path(__file__).parent]
-    path = os.pathsep.join([*map(str, folders), os.environ.get("PYTHONPATH", "")])
+    directories = [Path(cdrop.__file__).parents[1], Path(__file__).parent]
+    path = os.pathsep.join([*map(str, directories), os.environ.get("PYTHONPATH", "")])
     inherited = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     with subprocess.Popen(
         [sys.executable, *flags, "-c", code],
@@ -196,9 +196,9 @@ def run_python(code, timeout=60, flags=("-W", "error"), **environment):
 
 @pytest.fixture(scope="module")
 def another_folder(tmp_path_factory):
-    """Run a module's tests in a folder of their own: anything at all may be the name of a file to be written."""
+    """Run a module's tests in a separate directory: anything at all may be the name of a file to be written."""
     home = os.getcwd()
-    os.chdir(tmp_path_factory.mktemp("folder"))
+    os.chdir(tmp_path_factory.mktemp("directory"))
     yield
     os.chdir(home)
 

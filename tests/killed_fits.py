@@ -56,8 +56,8 @@ class Best(Callback):
         return self.waited > 5
 
 
-class Tell(Callback):
-    """Tells each step to the process that kills."""
+class Report(Callback):
+    """Report each step to the process that kills."""
 
     def on_iteration(self, net, iteration, loss):
         os.write(1, b"%d\n" % iteration)
@@ -67,7 +67,7 @@ class Tell(Callback):
 
 
 class Fit:
-    """One way to fit, which can be begun anew as often as wanted."""
+    """One way to fit, which can be started again as often as wanted."""
 
     def __init__(self, kind, threads=None, **options):
         self.net = Network([6, 20, 3], dropout=0.5, seed=4, threads=threads)
@@ -140,7 +140,7 @@ def victim(path, kind, every, threads, simd, careless):
         ledger._LONG = every
         comparison(path, on_trial=lambda trial: os.write(1, b"run\n"))
     else:
-        Fit(kind, threads).run(Tell(), checkpoint=path, checkpoint_every=every)
+        Fit(kind, threads).run(Report(), checkpoint=path, checkpoint_every=every)
     os.write(1, b"end\n")
 
 
@@ -148,13 +148,13 @@ class Victims:
     """The process whose children are killed."""
 
     def __enter__(self):
-        folders = [Path(cdrop.__file__).parents[1], Path(__file__).parent]
+        directories = [Path(cdrop.__file__).parents[1], Path(__file__).parent]
         self.server = subprocess.Popen(
             [sys.executable, "-c", SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, directories))},
         )
         return self
 
@@ -192,25 +192,25 @@ class Lost(Exception):
     """Something that was acknowledged is gone, or what came of it is not what it would have been."""
 
 
-def kill_fit(victims, folder, draw, kind, expected, careless=False):
+def kill_fit(victims, directory, draw, kind, expected, careless=False):
     """Kill a fit up to three times, then let it end here; `Lost` if anything is.
 
     Returns the number of kills, and of those that left a temporary file: they came in the middle of a write.
     """
-    path, kills, torn = folder / "run", 0, 0
+    path, kills, torn = directory / "run", 0, 0
     every = draw.randint(1, 6)
     for _ in range(draw.randint(1, 3)):
         trial = {"kind": kind, "every": every, "careless": careless, "path": str(path)}
         trial |= {"threads": draw.randint(1, 2), "simd": draw.choice(cdrop.kernels.simd_paths())}
         lines = victims.kill(0.06 * draw.random(), after=draw.randint(0, 12), **trial)
         kills += "end" not in lines
-        torn += any(name.endswith(".cdrop-tmp") for name in os.listdir(folder))
+        torn += any(name.endswith(".cdrop-tmp") for name in os.listdir(directory))
         steps = [int(line) for line in lines if line.isdigit()]
         check_kept(path, (steps[-1] - 1) // every * every if steps else 0)
     if Fit(kind, 1).run(checkpoint=path, checkpoint_every=every) != expected:
         raise Lost("the resumed fit has ended elsewhere")
-    if os.listdir(folder) != ["run"]:
-        raise Lost(f"stale files: {os.listdir(folder)}")
+    if os.listdir(directory) != ["run"]:
+        raise Lost(f"stale files: {os.listdir(directory)}")
     path.unlink()
     return kills, torn
 
@@ -229,9 +229,9 @@ def check_kept(path, acknowledged):
         raise Lost(f"the checkpoint is of step {done}, behind {acknowledged}")
 
 
-def kill_comparison(victims, folder, draw, expected, careless=False):
+def kill_comparison(victims, directory, draw, expected, careless=False):
     """The same for a comparison with a ledger; torn are kills that left a part of a line or a temporary file."""
-    path, kills, torn, kept = folder / "kept", 0, 0, 0
+    path, kills, torn, kept = directory / "kept", 0, 0, 0
     for _ in range(draw.randint(1, 3)):
         trial = {"kind": "compare", "every": 30, "careless": careless, "path": str(path)}
         trial |= {"threads": draw.randint(1, 2), "simd": draw.choice(cdrop.kernels.simd_paths())}
@@ -268,11 +268,11 @@ def is_torn(path):
     return partial or any(name.endswith(".cdrop-tmp") for name in os.listdir(path))
 
 
-def careless_losses(victims, folder, kill, expected, times, seed=0):
-    """Run trials with a writer that must lose data, each in a folder of its own; return how often it did."""
+def careless_losses(victims, directory, kill, expected, times, seed=0):
+    """Run trials with a writer that must lose data, each in a separate directory; return how often it did."""
     lost = 0
     for number in range(times):
-        own = folder / f"careless-{number}"
+        own = directory / f"careless-{number}"
         own.mkdir()
         try:
             kill(victims, own, random.Random(seed + number), expected=expected, careless=True)

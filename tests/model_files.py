@@ -18,7 +18,7 @@ DIGITS = slice(8 + len(OPENING), 8 + len(OPENING) + 64)
 
 
 def sign(content):
-    """Set the digest right: what an attacker would do, written anew from the format's description."""
+    """Set the digest right: what an attacker would do, written again from the format's description."""
     zeroed = content[: DIGITS.start] + b"0" * 64 + content[DIGITS.stop :]
     return (
         content[: DIGITS.start]
@@ -78,7 +78,7 @@ def kill_while_saving(path, delay):
 
 
 def check_killed(path, acknowledged):
-    """Check that the file is whole, no older than acknowledged, alone, and goes on as if nothing had been."""
+    """Check that the file is whole, no older than acknowledged, alone, and continues as if nothing had happened."""
     net = load(path)
     done = net.history.iterations
     assert done in (acknowledged, acknowledged + 3)

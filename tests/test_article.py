@@ -52,7 +52,7 @@ def test_the_defaults_are_the_articles():
         ("seed", 2**64, "seed is 18446744073709551616"),
         ("margin", -1, "margin is -1"),
         ("sweep", 0.1, "sweep is 0.1; expected probabilities"),
-        ("sweep", (0.1, 1.0), r"sweep\[1\] is 1.0; expected a number from 0 to below 1"),
+        ("sweep", (0.1, 1.0), r"sweep\[1\] is 1.0; expected a number of at least 0 and below 1"),
         ("sweep", ("a",), r"sweep\[0\] is 'a'"),
     ],
 )

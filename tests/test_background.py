@@ -28,7 +28,7 @@ def train(x, *, background, threads=None, **settings):
         401,
         20,
         4,
-    ]  # more units beside the background than any path has in a panel
+    ]  # more units next to the background than any path has in a panel
     net = Network(units, dropout=0.4, seed=3, dtype=x.dtype, threads=threads, **settings)
     if not background:
         net._set_background(None)  # decided: none

@@ -1,4 +1,4 @@
-"""How long a step takes: `cdrop bench`, and the benchmarks beside the package."""
+"""How long a step takes: `cdrop bench`, and the benchmarks next to the package."""
 
 import json
 import subprocess
@@ -112,11 +112,13 @@ def test_simd_parameters_describe_the_path_in_use():
 
 
 def test_a_path_that_cannot_be_written_is_refused_first(capsys):
-    assert cli.main(["bench", "--json", "/no/such/folder/b.json"]) == 2
+    assert cli.main(["bench", "--json", "/no/such/directory/b.json"]) == 2
     assert "--json" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not find_spec("benchmarks"), reason="the benchmarks are not beside these tests")
+@pytest.mark.skipif(
+    not find_spec("benchmarks"), reason="the benchmarks are not next to these tests"
+)
 def test_the_benchmarks_run_with_cdrop_alone(tmp_path):
     path = tmp_path / "all.json"
     names = {"masks", "prediction", "fits", "tabular", "small", "overhead"} | (
@@ -124,9 +126,9 @@ def test_the_benchmarks_run_with_cdrop_alone(tmp_path):
     )
     only = ["--only", *sorted(names)]
     command = [sys.executable, "-m", "benchmarks", "--quick", "--rounds", "1", "--peers", *only]
-    folder = Path(__file__).parents[1]
+    directory = Path(__file__).parents[1]
     run = subprocess.run(
-        [*command, "--json", str(path)], cwd=folder, capture_output=True, text=True, check=False
+        [*command, "--json", str(path)], cwd=directory, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(f"{machine.processor_name()}, ")
@@ -138,11 +140,13 @@ def test_the_benchmarks_run_with_cdrop_alone(tmp_path):
     assert table.column(record)["whole fit, 150 x 4, 10, 100 epochs, Adam"]
 
 
-@pytest.mark.skipif(not find_spec("benchmarks"), reason="the benchmarks are not beside these tests")
-def test_results_go_into_their_column_of_the_readme(tmp_path):
+@pytest.mark.skipif(
+    not find_spec("benchmarks"), reason="the benchmarks are not next to these tests"
+)
+def test_results_go_into_their_column_of_the_page(tmp_path):
     from benchmarks import table
 
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "speed.md").read_text(encoding="utf-8")
     rows = [line.split(" | ")[0].strip("| ") for line in text.split(table.MARK)[1].splitlines()]
     assert [row for row in rows if row in table.ROWS] == list(
         table.ROWS

@@ -1,4 +1,4 @@
-"""Callbacks: what they are told, what they record, and that they change nothing."""
+"""Callbacks: what they are called with, what they record, and that they change nothing."""
 
 import io
 import sys
@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 
 class Recorder(Callback):
-    """Keeps what it is told; asks to stop at iteration `stop`."""
+    """Keeps what it is called with; asks to stop at iteration `stop`."""
 
     def __init__(self, stop=None):
         self.stop = stop
@@ -54,11 +54,11 @@ def train(features, *callbacks, iterations=10):
     return net, history
 
 
-def test_fit_tells_every_iteration_in_order(features):
+def test_fit_notifies_of_every_iteration_in_order(features):
     recorder = Recorder()
     _, history = train(features, recorder)
-    told = [("begin", 10), *enumerate(history.loss, start=1), "end"]
-    assert recorder.events == told
+    expected = [("begin", 10), *enumerate(history.loss, start=1), "end"]
+    assert recorder.events == expected
 
 
 def test_true_ends_the_fit_after_the_iteration(features):
@@ -274,11 +274,11 @@ def test_a_callback_that_does_not_take_the_arguments_is_refused_at_once(features
 
 
 def test_callbacks_may_take_any_arguments(features):
-    callback, heard = Callback(), []
+    callback, called = Callback(), []
     for moment in ("on_fit_begin", "on_iteration", "on_epoch_end", "on_fit_end"):
-        setattr(callback, moment, lambda *arguments, moment=moment: heard.append(moment))
+        setattr(callback, moment, lambda *arguments, moment=moment: called.append(moment))
     train(features, callback, iterations=1)
-    assert heard == ["on_fit_begin", "on_iteration", "on_fit_end"]
+    assert called == ["on_fit_begin", "on_iteration", "on_fit_end"]
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["as file", "as sys.stderr"])

@@ -56,7 +56,7 @@ def broken(kind, path, at, every=5, **options):
     return fit
 
 
-# ---- Going on ----------------------------------------------------------------------------------
+# ---- Resuming ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,7 +76,7 @@ def test_a_fit_stopped_at_any_step_ends_with_the_same_bytes(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_goes_on_alike_on_every_path_and_number_of_threads(tmp_path, kind, on_each_path):
+def test_it_resumes_to_the_same_on_every_path_and_number_of_threads(tmp_path, kind, on_each_path):
     expected = Fit(kind).run()
     broken(kind, tmp_path / "run", 23, threads=2)
     content = (tmp_path / "run").read_bytes()
@@ -92,7 +92,7 @@ def test_it_goes_on_alike_on_every_path_and_number_of_threads(tmp_path, kind, on
 
 
 @pytest.mark.parametrize("loss", ["sigmoid_cross_entropy", "squared_error"])
-def test_every_kind_of_rows_goes_on(tmp_path, loss):
+def test_every_kind_of_rows_resumes(tmp_path, loss):
     sparse = pytest.importorskip("scipy.sparse")
     x, y = problem([6, 9, 3], loss)
     for number, given in enumerate((x, x.astype("float64"), sparse.csr_array(x), x.tolist())):
@@ -109,7 +109,7 @@ def test_every_kind_of_rows_goes_on(tmp_path, loss):
         assert nets[2].history.epoch_loss == nets[0].history.epoch_loss
 
 
-def test_several_fits_of_one_script_go_on_each_from_its_file(tmp_path):
+def test_several_fits_of_one_script_resume_each_from_its_file(tmp_path):
     x, y = problem([6, 9, 3])
 
     def script(*callbacks, kept=True):
@@ -127,8 +127,8 @@ def test_several_fits_of_one_script_go_on_each_from_its_file(tmp_path):
     assert script() == expected
 
 
-def test_the_same_call_on_the_same_network_goes_on_after_an_error(tmp_path):
-    """In a notebook nothing is made anew; what the network has done since the checkpoint is done again."""
+def test_the_same_call_on_the_same_network_resumes_after_an_error(tmp_path):
+    """In a notebook nothing is made again; what the network has done since the checkpoint is done again."""
     expected = Fit("epochs").run()
     fit = broken("epochs", tmp_path / "run", 3)
     for at in (17, 40):
@@ -139,7 +139,7 @@ def test_the_same_call_on_the_same_network_goes_on_after_an_error(tmp_path):
         assert fit.run(checkpoint=tmp_path / "run") == expected
 
 
-def test_the_network_in_the_file_goes_on_too(tmp_path):
+def test_the_network_in_the_file_resumes_too(tmp_path):
     x, y = problem([6, 9, 3])
     net, whole = Network([6, 9, 3], dropout=0.5), Network([6, 9, 3], dropout=0.5)
     whole.fit(x, y, iterations=20)
@@ -154,27 +154,27 @@ def test_the_network_in_the_file_goes_on_too(tmp_path):
         assert digest(found) == digest(whole)
 
 
-def test_callbacks_are_told_what_is_left(tmp_path):
-    class Heard(Callback):
+def test_callbacks_are_notified_what_is_left(tmp_path):
+    class Recorder(Callback):
         def __init__(self):
-            self.told = []
+            self.calls = []
 
         def on_fit_begin(self, net, total):
-            self.told.append((net.history.iterations, total))
+            self.calls.append((net.history.iterations, total))
 
         def on_fit_end(self, net):
-            self.told.append("end")
+            self.calls.append("end")
 
         def state_dict(self):
             return None
 
     for kind in KINDS:
-        path, heard = tmp_path / kind, Heard()
+        path, listener = tmp_path / kind, Recorder()
         broken(kind, path, 33, every=10)
-        Fit(kind).run(heard, checkpoint=path)
-        Fit(kind).run(heard, checkpoint=path)
+        Fit(kind).run(listener, checkpoint=path)
+        Fit(kind).run(listener, checkpoint=path)
         done = Fit(kind).run()[1].iterations
-        assert heard.told == [(30, STEPS[kind] - 30), "end", (done, 0), "end"]
+        assert listener.calls == [(30, STEPS[kind] - 30), "end", (done, 0), "end"]
 
 
 # ---- Ctrl-C, full disks, numbers that are not finite -------------------------------------------
@@ -240,7 +240,7 @@ def test_a_divergence_leaves_the_last_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_an_estimator_goes_on_too(tmp_path, early_stopping, monkeypatch):
+def test_an_estimator_resumes_too(tmp_path, early_stopping, monkeypatch):
     pytest.importorskip("sklearn")
     from cdrop import DropoutMLPClassifier
 
@@ -315,7 +315,7 @@ def test_another_call_is_refused_and_named(tmp_path, kind, name, monkeypatch):
     assert (path.read_bytes(), digest(fit.net)) == (before, fresh)
 
 
-def test_a_ramp_goes_on_and_another_one_is_refused(tmp_path):
+def test_a_ramp_resumes_and_another_one_is_refused(tmp_path):
     rule, path = Momentum(ramp=20), tmp_path / "run"
     expected = Fit("iterations", optimizer=rule).run()
     broken("iterations", path, 12, optimizer=rule)
@@ -335,7 +335,7 @@ def test_another_network_is_refused(tmp_path):
     fits[2].net.train_step(x, y)
     for fit in fits[3:]:
         with pytest.raises(RuntimeError, match="broken off"):
-            fit.run(Break(14), checkpoint=path, checkpoint_every=10**6)  # it goes on at 10
+            fit.run(Break(14), checkpoint=path, checkpoint_every=10**6)  # it resumes at 10
     fits[3].net.train_step(x, y)
     fits[4].net.set_weights(fits[4].net.coefs_, fits[4].net.intercepts_)
     assert path.read_bytes() == before
@@ -400,7 +400,7 @@ def test_what_a_callback_cannot_be_given_back_is_refused_at_once(tmp_path, value
     assert (os.listdir(tmp_path), net.history.iterations) == ([], 0)
 
 
-def test_a_callback_that_cannot_tell_is_refused(tmp_path):
+def test_a_callback_that_has_no_state_is_refused(tmp_path):
     class Duck:
         on_fit_begin = on_iteration = on_epoch_end = on_fit_end = lambda *_: None
 
@@ -440,22 +440,22 @@ def test_classes_of_the_users_own_are_refused_before_a_file_is_written(tmp_path)
 def test_wrong_arguments_change_nothing(tmp_path, monkeypatch):
     net, (x, y) = Network([6, 3]), problem([6, 3])
     before = digest(net)
-    (tmp_path / "folder").mkdir()
-    for settings, error, told in (
+    (tmp_path / "directory").mkdir()
+    for settings, error, message in (
         ({"checkpoint": 3}, TypeError, "checkpoint is 3; expected a path"),
         ({"checkpoint_every": 5}, ValueError, "checkpoint_every is 5 without checkpoint"),
         ({"checkpoint": tmp_path / "m", "checkpoint_every": 0}, ValueError, "checkpoint_every is"),
         ({"checkpoint": tmp_path / "m", "checkpoint_every": 1.5}, TypeError, "checkpoint_every is"),
         ({"checkpoint": tmp_path / "a" / "m"}, FileNotFoundError, "there is no directory"),
-        ({"checkpoint": tmp_path / "folder"}, IsADirectoryError, "is a directory"),
+        ({"checkpoint": tmp_path / "directory"}, IsADirectoryError, "is a directory"),
     ):
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=message):
             net.fit(x, y, iterations=2, **settings)
     for name in ("safetensors", "safetensors.numpy"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"pip install 'cdrop\[io\]'"):
         net.fit(x, y, iterations=2, checkpoint=tmp_path / "m")
-    assert (digest(net), os.listdir(tmp_path)) == (before, ["folder"])
+    assert (digest(net), os.listdir(tmp_path)) == (before, ["directory"])
 
 
 def test_a_file_that_is_no_checkpoint_is_left_alone(tmp_path):
@@ -464,7 +464,7 @@ def test_a_file_that_is_no_checkpoint_is_left_alone(tmp_path):
     whole = path.read_bytes()
     net.save(path)
     saved = path.read_bytes()
-    for content, told in (
+    for content, message in (
         (saved, "where a Network is saved"),
         (b"", "checkpoint: .* is empty"),
         (b"notes\n" * 100, "checkpoint: .* is not a cdrop model file"),
@@ -472,7 +472,7 @@ def test_a_file_that_is_no_checkpoint_is_left_alone(tmp_path):
         (whole[:-1] + bytes([whole[-1] ^ 1]), "checkpoint: .* is damaged"),
     ):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             Network([6, 3]).fit(x, y, iterations=5, checkpoint=path)
         assert path.read_bytes() == content
 
@@ -559,8 +559,8 @@ def test_kills_lose_nothing_and_a_careless_writer_is_caught(tmp_path):
         assert careless_losses(victims, tmp_path, kill, expected["epochs"], 5) > 0
 
 
-def test_what_is_lost_is_told(tmp_path):
-    """The check behind the trials, without kills: a file that is cut, behind, or gone on from elsewhere."""
+def test_what_is_lost_is_reported(tmp_path):
+    """The check behind the trials, without kills: a file that is cut, behind, or continued from elsewhere."""
     path = tmp_path / "run"
     with pytest.raises(Lost, match="there is no checkpoint"):
         check_kept(path, 5)

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from comparisons import FakeTrainer, small_dataset, timeless, write_idx_folder
+from comparisons import FakeTrainer, small_dataset, timeless, write_idx_directory
 
 import cdrop
 from cdrop import cli, datasets
@@ -34,7 +34,7 @@ TUNED = ["--hidden", "4", "--epochs", "1", "--rates", "0.5", "--l2", "0", "--job
 
 
 def python(*arguments):
-    """The command `python -m cdrop ...` for a process of its own."""
+    """The command `python -m cdrop ...` for a separate process."""
     return [sys.executable, "-m", "cdrop", *map(str, arguments)]
 
 
@@ -47,7 +47,7 @@ def run(*arguments, **options):
 @pytest.fixture(scope="module")
 def idx_directory(tmp_path_factory):
     """A directory with the four IDX files."""
-    return write_idx_folder(tmp_path_factory.mktemp("shapes"))
+    return write_idx_directory(tmp_path_factory.mktemp("shapes"))
 
 
 @pytest.fixture
@@ -203,7 +203,7 @@ TABLE = "--data numbers.csv --label kind"
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--optimizer adamw", "--optimizer adamw has a weight decay of its own; expected --l2 0"),
+        ("--optimizer adamw", "--optimizer adamw has its own weight decay; expected --l2 0"),
         (f"--seed {2**64 - 4}", f"--seed {2**64 - 4}: expected a smaller one"),
         ("--resume", "--resume needs --checkpoint DIR"),
         ("--checkpoint absent/kept", "--checkpoint: absent/kept: there is no directory absent"),
@@ -285,7 +285,7 @@ def test_refused_before_any_work(arguments, message, fake, capsys, here):
 def test_given_test_rows_are_not_split(option, here, capsys):
     (here / "more.csv").write_bytes((here / "numbers.csv").read_bytes())
     assert compare(f"{TABLE} --test more.csv --{option}") == 2
-    expected = f"--{option.split()[0]}: numbers.csv has test rows of its own"
+    expected = f"--{option.split()[0]}: numbers.csv has its own test rows"
     assert expected in capsys.readouterr().err
 
 
@@ -1206,7 +1206,8 @@ def test_info_of_a_user_without_a_home(capsys, monkeypatch):
     monkeypatch.setattr("pathlib.Path.home", fail)
     assert cli.main(["info"]) == 0
     assert (
-        "cache     none: no home folder to keep data in: set CDROP_CACHE" in capsys.readouterr().out
+        "cache     none: no home directory to keep data in: set CDROP_CACHE"
+        in capsys.readouterr().out
     )
 
 

@@ -99,7 +99,7 @@ def test_ensembles_differ_in_seeds_and_are_better_than_their_first_member(number
     assert numbers.mean("nll", "ensemble") < numbers.mean("nll", "plain")
 
 
-def test_members_have_seeds_and_masks_have_layers_of_their_own(classes, monkeypatch):
+def test_members_have_seeds_and_masks_have_separate_layers(classes, monkeypatch):
     fit, seeds = uncertainty._Repeat._fit, []
 
     def note(self, settings, seed):
@@ -108,8 +108,8 @@ def test_members_have_seeds_and_masks_have_layers_of_their_own(classes, monkeypa
 
     monkeypatch.setattr(uncertainty._Repeat, "_fit", note)
     compare_uncertainty(X, LABELS, **{**SMALL, "repeats": 1, "members": 5})
-    assert seeds[:3] == [5] * 3  # without dropout, and each rate
-    assert len(set(seeds[2:])) == len(seeds[2:]) == 5
+    assert seeds[:5] == [5] * 5  # without dropout, and each rate with both kinds of masks
+    assert len(set(seeds[4:])) == len(seeds[4:]) == 5
     nll = classes.scores["nll"]
     assert (nll["MC dropout"] != nll["last-layer MC"]).all()
 

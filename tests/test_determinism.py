@@ -1,6 +1,6 @@
 """Same seed, same weights, byte for byte: recorded, at any number of threads, on every path.
 
-``python tests/test_determinism.py`` records tests/data/weights.json anew: only where a change of
+``python tests/test_determinism.py`` records tests/data/weights.json again: only where a change of
 the arithmetic is meant, which is one for the changelog.
 """
 
@@ -229,7 +229,7 @@ def test_the_dtype_of_the_inputs_does_not_matter():
 
 
 def main():
-    about = "sha256 of weights, biases, optimiser state, losses; python tests/test_determinism.py"
+    about = "sha256 of weights, biases, optimizer state, losses; python tests/test_determinism.py"
     RECORD.write_text(json.dumps({"about": about, "sha256": digests()}, indent=1) + "\n")
 
 

@@ -140,7 +140,7 @@ def test_every_template_has_its_points_and_passes_through_its_knots():
 
 @pytest.mark.parametrize("bad", [1.0, "3", None, True, np.float64(2), np.True_])
 @pytest.mark.parametrize("name", ["n", "seed"])
-def test_what_is_no_whole_number_is_refused(name, bad):
+def test_what_is_not_an_integer_is_refused(name, bad):
     with pytest.raises(TypeError, match=f"{name} is .*; expected an integer"):
         make_digits(**{"n": 1, name: bad})
 

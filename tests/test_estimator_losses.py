@@ -129,7 +129,7 @@ def test_several_targets(loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_targets_all_alike_are_learned_without_a_warning(loss):
+def test_equal_targets_are_learned_without_a_warning(loss):
     model = regressor(
         loss, early_stopping=True, max_iter=400, n_iter_no_change=20, quantile=[0.4, 0.6]
     )

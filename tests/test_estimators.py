@@ -74,7 +74,7 @@ def test_many_short_fits_are_one_long_one(estimator, settings):
 
 
 @pytest.mark.parametrize("estimator", BOTH)
-def test_partial_fit_goes_on_like_fit(estimator):
+def test_partial_fit_continues_like_fit(estimator):
     net = quick(estimator)
     for _ in range(5):
         net.partial_fit(X, Y, **({"classes": [0, 1, 2]} if estimator is BOTH[0] else {}))
@@ -215,7 +215,7 @@ def test_the_split_is_stratified_and_stays():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"X_val": X}, "y_val"),
         ({"y_val": Y}, "X_val"),
@@ -226,8 +226,8 @@ def test_the_split_is_stratified_and_stays():
         ({"X_val": X, "y_val": Y, "sample_weight_val": -np.ones(150)}, "sample_weight_val"),
     ],
 )
-def test_validation_rows_are_checked(arguments, told):
-    with pytest.raises(ValueError, match=told):
+def test_validation_rows_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
         quick().fit(X, Y, **arguments)
 
 
@@ -236,12 +236,12 @@ def test_early_stopping_and_partial_fit_exclude_each_other():
         quick(early_stopping=True).partial_fit(X, Y, classes=[0, 1, 2])
 
 
-def test_a_diverged_training_tells():
+def test_a_diverged_run_warns():
     with pytest.raises(ValueError, match="non-finite.*loss of step"):
         quick(BOTH[1], solver="sgd", activation="identity", learning_rate_init=1e6).fit(X, Y)
 
 
-def test_max_iter_tells_that_it_was_reached():
+def test_max_iter_warns_that_it_was_reached():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ConvergenceWarning, match=r"\(5\)"):
@@ -282,7 +282,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in BAD.items() for v in values])
-def test_bad_parameters_are_told(name, value):
+def test_bad_parameters_are_reported(name, value):
     net = quick(early_stopping=name == "validation_fraction").set_params(**{name: value})
     with pytest.raises((TypeError, ValueError), match=name):
         net.fit(X, Y)
@@ -291,7 +291,7 @@ def test_bad_parameters_are_told(name, value):
 # ---- Data ----------------------------------------------------------------------------------
 
 
-def test_sparse_rows_are_never_written_out():
+def test_sparse_rows_are_never_densified():
     rows, features = 4000, 3000
     draw = np.random.default_rng(0)
     wide = sparse.random_array((rows, features), density=0.002, rng=draw, format="csr")
@@ -359,7 +359,7 @@ def test_classes_may_be_words_one_or_several_at_once():
     assert same(quick(**settings).fit(X, sparse.csr_array(several)), many)
 
 
-def test_wrong_classes_are_told():
+def test_wrong_classes_are_reported():
     net = quick(warm_start=True).fit(X, Y)
     with pytest.raises(ValueError, match="same classes"):
         net.fit(X, Y + 1)
@@ -392,18 +392,18 @@ def test_regression_of_several_targets():
 
 def test_uncertainty_has_the_shape_of_the_problem():
     three = quick().fit(X, Y)
-    told = three.predict_uncertainty(X, 7)
-    assert np.array_equal(told.mean, three.predict_proba(X, mc_samples=7))
-    assert told.mutual_information.shape == (150,)
+    result = three.predict_uncertainty(X, 7)
+    assert np.array_equal(result.mean, three.predict_proba(X, mc_samples=7))
+    assert result.mutual_information.shape == (150,)
     two = quick().fit(X, Y > 0)
-    told = two.predict_uncertainty(X, 7)
-    assert np.array_equal(told.mean, two.predict_proba(X, 7))
-    assert told.mean.shape == (150, 2)
-    assert told.mutual_information.shape == (150,)
+    result = two.predict_uncertainty(X, 7)
+    assert np.array_equal(result.mean, two.predict_proba(X, 7))
+    assert result.mean.shape == (150, 2)
+    assert result.mutual_information.shape == (150,)
     number = quick(BOTH[1]).fit(X, Y)
-    told = number.predict_uncertainty(X, 7, seed=1)
-    assert told.mean.shape == told.std.shape == (150,)
-    assert (told.std > 0).any()
+    result = number.predict_uncertainty(X, 7, seed=1)
+    assert result.mean.shape == result.std.shape == (150,)
+    assert (result.std > 0).any()
 
 
 @pytest.mark.parametrize("targets", [1, 2])
@@ -496,7 +496,7 @@ def test_bars_on_terminals_and_lines_elsewhere(capsys, monkeypatch):
         {"hidden_layer_sizes": range(4, 6)},
     ],
 )
-def test_a_loaded_estimator_goes_on_bit_for_bit(estimator, settings, tmp_path):
+def test_a_loaded_estimator_resumes_bit_for_bit(estimator, settings, tmp_path):
     frame = pd.DataFrame(X, columns=list("abcd"))
     words = np.array(["a", "bb", "ccc"], object)[Y] if estimator is BOTH[0] else Y
     net = quick(estimator, warm_start=True, **settings).fit(frame, words)
@@ -519,7 +519,7 @@ def test_an_unfitted_estimator_is_saved(tmp_path):
         assert not hasattr(loaded, "coefs_")
 
 
-def test_what_a_file_cannot_hold_is_told(tmp_path):
+def test_what_a_file_cannot_hold_is_reported(tmp_path):
     for name, value in (("random_state", object()), ("class_weight", {0: {1}})):
         with pytest.raises(TypeError, match=name):
             quick(**{name: value}).save(tmp_path / "net")
@@ -606,10 +606,10 @@ def test_strings_take_no_more_memory_than_their_file_allows():
         tracemalloc.stop()
 
 
-# ---- Beside scikit-learn -------------------------------------------------------------------
+# ---- Next to scikit-learn -------------------------------------------------------------------
 
 
-def test_digits_are_learnt():
+def test_digits_are_learned():
     x, y = load_digits(return_X_y=True)
     net = DropoutMLPClassifier((64,), dropout=0.2, max_iter=80, random_state=0)
     assert cross_val_score(net, x / 16, y, cv=3).mean() > 0.92

@@ -1,4 +1,4 @@
-"""Files are whole or absent, and nothing stays beside them."""
+"""Files are whole or absent, and nothing else is left behind."""
 
 import errno
 import os
@@ -149,20 +149,20 @@ def test_a_file_that_cannot_be_looked_at_goes(tmp_path, monkeypatch):
 
 
 @pytest.mark.linux
-@pytest.mark.parametrize(("code", "told"), [(errno.EIO, True), (errno.EINVAL, False)])
-def test_a_folder_that_cannot_be_synced_is_told_only_if_the_disk_fails(
-    tmp_path, monkeypatch, code, told
+@pytest.mark.parametrize(("code", "raised"), [(errno.EIO, True), (errno.EINVAL, False)])
+def test_a_directory_that_cannot_be_synced_raises_only_if_the_disk_fails(
+    tmp_path, monkeypatch, code, raised
 ):
     sync = os.fsync
 
-    def fail_on_folders(descriptor):
+    def fail_on_directories(descriptor):
         if os.path.isdir(f"/proc/self/fd/{descriptor}"):
             raise OSError(code, os.strerror(code))
         sync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", fail_on_folders)
+    monkeypatch.setattr(os, "fsync", fail_on_directories)
     path = tmp_path / "result"
-    if told:
+    if raised:
         with pytest.raises(OSError, match=os.strerror(code)):
             write_atomically(path, lambda stream: stream.write(b"after"))
     else:
@@ -174,8 +174,8 @@ def test_a_folder_that_cannot_be_synced_is_told_only_if_the_disk_fails(
 # ---- What killed writers leave -----------------------------------------------------------------
 
 
-def left_behind(folder, name):
-    path = folder / f".{name}.{TOKEN}.cdrop-tmp"
+def left_behind(directory, name):
+    path = directory / f".{name}.{TOKEN}.cdrop-tmp"
     path.write_bytes(b"half a file")
     return path
 

@@ -116,7 +116,7 @@ for interrupt in ("raise", "keep"):
 
 
 @pytest.mark.posix
-def test_ctrl_c_is_heard_within_long_calls_of_estimators():
+def test_ctrl_c_is_handled_within_long_calls_of_estimators():
     said = said_by("""
 warnings.simplefilter("ignore")
 X = np.tile(np.linspace(0, 1, 1000, dtype="f4")[:, None], (1000, 2))

@@ -70,7 +70,7 @@ def test_floats_booleans_and_integers_are_numbers():
     assert model.score(X3, Y3.astype(float)) == model.score(X3, Y3.astype("u1"))
     two = quick().fit(X3, Y3 > 0)
     assert two.score(X3, Y3 > 0) == two.score(X3, (Y3 > 0) * 1.0)
-    with pytest.raises(ValueError, match="y_val has the label 0.5; expected whole numbers"):
+    with pytest.raises(ValueError, match="y_val has the label 0.5; expected integers"):
         quick().fit(X3, Y3, X_val=X3, y_val=Y3 + 0.5)
     assert quick().fit(X3, Y3.astype(float)).classes_.dtype == float
 
@@ -103,7 +103,7 @@ def test_text_and_numbers_are_an_error_that_names_both():
             paired_experiment({"a": {}}, X3, mixed)
 
 
-def test_codes_with_zeros_in_front_are_classes_of_their_own():
+def test_codes_with_zeros_in_front_are_separate_classes():
     assert quick().fit(X3, ["007", "7", "12"] * 20).classes_.tolist() == ["007", "12", "7"]
 
 
@@ -127,8 +127,8 @@ def test_missing_labels_are_named(y):
 @pytest.mark.parametrize(
     ("label", "error", "message"),
     [
-        (b"a", TypeError, "expected text or whole numbers"),
-        (object(), TypeError, "expected text or whole numbers"),
+        (b"a", TypeError, "expected text or integers"),
+        (object(), TypeError, "expected text or integers"),
         (2**70, ValueError, "int64 or uint64"),
         (1j, ValueError, "Complex data not supported"),
     ],
@@ -150,7 +150,7 @@ def test_classes_may_come_in_a_set():
         quick().partial_fit(X3, Y3, classes=[0, 0.5, 1, 2])
 
 
-def test_a_vector_and_a_matrix_of_labels_are_told_apart():
+def test_a_vector_and_a_matrix_of_labels_are_distinguished():
     matrix = np.eye(3, dtype=int)[Y3]
     with pytest.raises(ValueError, match=r"y has shape \(60, 3\); expected one class a row"):
         quick().partial_fit(X3, Y3, classes=range(3)).partial_fit(X3, matrix)
@@ -322,7 +322,7 @@ TARGETS = {
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-def test_targets_that_are_no_numbers_are_refused_by_name_wherever_they_are_given(kind):
+def test_targets_that_are_not_numbers_are_refused_by_name_wherever_they_are_given(kind):
     y, error, message = TARGETS[kind]
     model = DropoutMLPRegressor(max_iter=1, random_state=0).fit(X3, X3[:, 0])
     before = model.coefs_

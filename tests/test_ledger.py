@@ -113,7 +113,7 @@ def test_a_run_costs_its_own_line_however_many_there_are(tmp_path, monkeypatch):
     written = []
 
     def counting(path, mode, buffering=-1):
-        file = open(path, mode, buffering)  # noqa: SIM115 - whoever asked for it closes it
+        file = open(path, mode, buffering)  # noqa: SIM115 - the caller closes it
         write = file.write
 
         class File:
@@ -317,7 +317,7 @@ def test_directories_are_checked(tmp_path):
 
 def test_a_comparison_stopped_anywhere_resumes_to_the_same_numbers(tmp_path, monkeypatch):
     pytest.importorskip("safetensors")
-    monkeypatch.setattr(ledger, "_LONG", 9)  # so that runs have checkpoints of their own
+    monkeypatch.setattr(ledger, "_LONG", 9)  # so that runs have their own checkpoints
     whole = compare(data(), TINY)
     for after in (1, 2, 5):
         directory = tmp_path / f"{after}"

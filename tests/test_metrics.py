@@ -93,7 +93,7 @@ def test_values_per_row_of_two_classifiers_covary_as_the_jackknife_says():
 
 
 def test_the_variance_of_the_auc_is_delongs():
-    """DeLong's estimate, written out pair by pair."""
+    """DeLong's estimate, computed pair by pair."""
     positive, negative = TIED[TWO == 1], TIED[TWO == 0]
     wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
     assert (wins == 0.5).any()

@@ -1,4 +1,4 @@
-"""MNIST: IDX files, checksums, folders, the cache, and mirrors that fail in every way we thought of."""
+"""MNIST: IDX files, checksums, directories, the cache, and mirrors that fail in every way we thought of."""
 
 import contextlib
 import gzip
@@ -50,14 +50,14 @@ def make_set(seed, train=30, test=10, side=4):
 SMALL, OTHER = make_set(seed=1), make_set(seed=2)
 
 
-def fill(folder, files, pack=True):
-    """Write a set into a folder, compressed or plain."""
-    folder.mkdir(parents=True, exist_ok=True)
+def fill(directory, files, pack=True):
+    """Write a set into a directory, compressed or plain."""
+    directory.mkdir(parents=True, exist_ok=True)
     for stem, content in files.items():
-        (folder / (f"{stem}.gz" if pack else stem)).write_bytes(
+        (directory / (f"{stem}.gz" if pack else stem)).write_bytes(
             gzip.compress(content) if pack else content
         )
-    return folder
+    return directory
 
 
 def flip(content, at=-1):
@@ -80,7 +80,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def alone(monkeypatch, tmp_path):
-    """Take away the user's data and cache; return the (empty) cache folder in their place."""
+    """Take away the user's data and cache; return the (empty) cache directory in their place."""
     for name in ("CDROP_DATA", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
@@ -203,7 +203,7 @@ def test_changed_bytes_never_raise_anything_else(data):
         assert read.array.size <= len(GOOD)
 
 
-def test_what_is_no_file_is_not_found(tmp_path):
+def test_what_is_not_a_file_is_not_found(tmp_path):
     with pytest.raises(DataNotFoundError, match="expected a file, found none"):
         read_idx(tmp_path)
     with pytest.raises(DataNotFoundError, match="expected a file, found none"):
@@ -220,11 +220,11 @@ def test_unreadable_file_is_a_clear_error(tmp_path, monkeypatch):
         read_idx(tmp_path / "x")
 
 
-# --- folders and the split ---
+# --- directories and the split ---
 
 
 @pytest.mark.parametrize("pack", [True, False])
-def test_folder_of_mnist_is_split(tmp_path, small, pack):
+def test_directory_of_mnist_is_split(tmp_path, small, pack):
     data = load_mnist(fill(tmp_path / "a", small, pack), validation=8)
     images, labels = read_idx(next(tmp_path.glob(f"a/{TRAIN_IMAGES}*"))), np.arange(30) % 5
     assert data.name == "MNIST"
@@ -245,14 +245,14 @@ def test_validation_may_be_empty(tmp_path, small):
     assert data.to_features().X_val.shape == (0, 16)
 
 
-def test_folder_may_hold_a_folder_mnist(tmp_path, small):
+def test_directory_may_hold_a_directory_mnist(tmp_path, small):
     fill(tmp_path / "mnist", small)
     assert load_mnist(tmp_path, validation=3).name == "MNIST"
 
 
 def test_another_set_is_taken_and_says_so(tmp_path, small):
     data = load_mnist(fill(tmp_path / "fashion", OTHER), validation=3)
-    assert data.name == "fashion (IDX folder, not MNIST)"
+    assert data.name == "fashion (IDX directory, not MNIST)"
     labels_only = OTHER | {TRAIN_LABELS: small[TRAIN_LABELS]}
     assert "not MNIST" in load_mnist(fill(tmp_path / "b", labels_only), validation=3).name
     assert load_folder(tmp_path / "fashion", name="F", validation=3).name == "F"
@@ -273,12 +273,12 @@ def test_missing_file_is_named(tmp_path, small, stem):
         load_mnist(tmp_path, validation=3)
 
 
-def test_empty_and_missing_folders_are_not_found(tmp_path):
-    for folder in (tmp_path, tmp_path / "none"):
+def test_empty_and_missing_directories_are_not_found(tmp_path):
+    for directory in (tmp_path, tmp_path / "none"):
         with pytest.raises(DataNotFoundError, match="found none of them"):
-            load_mnist(folder)
+            load_mnist(directory)
         with pytest.raises(DataNotFoundError, match="found none of them"):
-            load_folder(folder)
+            load_folder(directory)
 
 
 MISFITS = {
@@ -350,7 +350,7 @@ def test_environment_comes_before_the_cache(tmp_path, small, alone, monkeypatch)
     fill(alone, small)
     assert "cache" in load_mnist(validation=3, mirrors=()).source
     monkeypatch.setenv("CDROP_DATA", str(tmp_path))
-    assert "cache" in load_mnist(validation=3, mirrors=()).source  # it has no folder mnist
+    assert "cache" in load_mnist(validation=3, mirrors=()).source  # it has no directory mnist
     fill(tmp_path / "mnist", small)
     assert "CDROP_DATA" in load_mnist(validation=3, mirrors=()).source
     fill(tmp_path / "own", OTHER)
@@ -369,7 +369,7 @@ def test_environment_must_hold_mnist_itself(tmp_path, small, alone, monkeypatch)
     assert not isinstance(caught.value, DataNotFoundError)
 
 
-def test_what_was_tried_and_what_to_do_is_told(tmp_path, small, alone, monkeypatch):
+def test_what_was_tried_and_what_to_do_is_reported(tmp_path, small, alone, monkeypatch):
     monkeypatch.setenv("CDROP_DATA", str(tmp_path))
     with pytest.raises(DataNotFoundError) as caught:
         load_mnist(download=False)
@@ -391,7 +391,7 @@ def test_missing_pooch_is_named_with_its_extra(small, alone, monkeypatch):
     assert load_mnist(validation=3).name == "MNIST"  # needs no pooch
 
 
-def test_cache_folder_follows_the_platform(monkeypatch, tmp_path, alone):
+def test_cache_directory_follows_the_platform(monkeypatch, tmp_path, alone):
     assert cache_folder() == alone.parent
     monkeypatch.delenv("CDROP_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -608,7 +608,7 @@ def test_only_what_is_missing_or_damaged_is_downloaded(mirror, server, small, al
     assert "cache" in load_mnist(validation=3, mirrors=()).source
 
 
-def test_damaged_cache_is_told_when_the_mirrors_fail_too(mirror, small, alone):
+def test_damaged_cache_is_reported_when_the_mirrors_fail_too(mirror, small, alone):
     fill(alone, small | {TEST_LABELS: flip(small[TEST_LABELS])})
     with pytest.raises(DataNotFoundError, match=f"{TEST_LABELS}.gz: expected MNIST's"):
         load_mnist(validation=3, mirrors=mirror("missing"))
@@ -616,7 +616,7 @@ def test_damaged_cache_is_told_when_the_mirrors_fail_too(mirror, small, alone):
 
 
 def test_cache_that_cannot_be_written_costs_only_the_next_download(mirror, alone):
-    alone.parent.write_bytes(b"a file where the cache's folder should be")
+    alone.parent.write_bytes(b"a file where the cache's directory should be")
     assert load_mnist(validation=3, mirrors=mirror("right")).name == "MNIST"
 
 
@@ -639,9 +639,9 @@ def test_slow_but_honest_mirror_is_waited_for(monkeypatch):
 
 @pytest.fixture(scope="module")
 def real():
-    if not (folder := os.environ.get("CDROP_DATA")):
+    if not (directory := os.environ.get("CDROP_DATA")):
         pytest.skip("CDROP_DATA is not set: no real MNIST here")
-    return Path(folder) / "mnist"
+    return Path(directory) / "mnist"
 
 
 @pytest.mark.mnist

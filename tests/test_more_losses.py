@@ -318,7 +318,7 @@ def test_states_and_files_without_these_settings_are_as_before():
             one.load_state_dict(other.state_dict())
 
 
-def test_losses_tell_what_they_do_not_use():
+def test_losses_report_what_they_do_not_use():
     for name, value in (("label_smoothing", 0.1), ("huber_delta", 2.0), ("quantiles", [0.1])):
         with pytest.raises(ValueError, match=f"{name} is .*, which loss 'squared_error' does not"):
             Network([2, 1], loss="squared_error", **{name: value})

@@ -208,7 +208,7 @@ def test_a_huge_limit_is_none(limit, dtype, simd):
     assert digest(nets[0]) == digest(nets[1])
 
 
-def test_a_limited_network_loaded_midway_goes_on_byte_for_byte(dtype, simd):
+def test_a_limited_network_loaded_midway_resumes_byte_for_byte(dtype, simd):
     """The recorded squares are those of the limited weights."""
     net, other = (Network([70, 131, 65, 10], dropout=0.5, dtype=dtype) for _ in range(2))
     x, y = problem(net.units, dtype=dtype)
@@ -216,8 +216,8 @@ def test_a_limited_network_loaded_midway_goes_on_byte_for_byte(dtype, simd):
         net.train_step(x, y, l2=0.5, max_norm=1.2)
         other.load_state_dict(net.state_dict())
         squares = sum(np.sum(w.astype("float64") ** 2) for w in net.coefs_)
-        without, penalised = copy.deepcopy(net), copy.deepcopy(net)
-        penalty = penalised.train_step(x, y, l2=0.5) - without.train_step(x, y)
+        without, penalized = copy.deepcopy(net), copy.deepcopy(net)
+        penalty = penalized.train_step(x, y, l2=0.5) - without.train_step(x, y)
         assert penalty == pytest.approx(0.25 * squares, rel=1e-5 if dtype == "float32" else 1e-12)
         net.train_step(x, y, l2=0.5, max_norm=1.2)
         other.train_step(x, y, l2=0.5, max_norm=1.2)
@@ -554,7 +554,7 @@ def test_fit_defaults_to_a_thousand_iterations():
     assert net.fit(*problem([3, 2]), iterations=0).iterations == 1000
 
 
-def test_a_second_fit_goes_on_and_counts_epochs():
+def test_a_second_fit_continues_and_counts_epochs():
     x, y = problem([6, 3], rows=50)
     whole, parts = Network([6, 9, 3], dropout=0.5), Network([6, 9, 3], dropout=0.5)
     whole.fit(x, y, epochs=5, batch_size=16)
@@ -619,7 +619,7 @@ def test_rows_without_weight_make_no_minibatches(how):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_biases_are_not_regularised(optimizer):
+def test_biases_are_not_regularized(optimizer):
     net = Network([2, 2], loss="squared_error", dtype="float64")
     with_biases(net)
     bias, weight = net.intercepts_[0], net.coefs_[0]
@@ -632,35 +632,35 @@ def test_biases_are_not_regularised(optimizer):
 
 
 class Recorder(Callback):
-    """Keeps what it is told, and asks to stop at iteration `stop`."""
+    """Keeps what it is called with, and asks to stop at iteration `stop`."""
 
     def __init__(self, stop=None):
-        self.stop, self.told = stop, []
+        self.stop, self.calls = stop, []
 
     def on_fit_begin(self, net, total):
-        self.told.append(("begin", total))
+        self.calls.append(("begin", total))
 
     def on_iteration(self, net, iteration, loss):
-        self.told.append((iteration, loss))
+        self.calls.append((iteration, loss))
         return iteration == self.stop
 
     def on_fit_end(self, net):
-        self.told.append("end")
+        self.calls.append("end")
 
 
-def test_callbacks_are_told_and_may_stop():
+def test_callbacks_are_notified_and_may_stop():
     x, y = problem([6, 3])
     net, quiet = Network([6, 3]), Network([6, 3])
     recorder = Recorder(stop=7)
     history = net.fit(x, y, iterations=10, callbacks=[recorder, Callback()])
-    assert recorder.told == [("begin", 10), *enumerate(history.loss, start=1), "end"]
+    assert recorder.calls == [("begin", 10), *enumerate(history.loss, start=1), "end"]
     assert history.iterations == 7
     assert not history.interrupted
     quiet.fit(x, y, iterations=7)
     assert digest(net) == digest(quiet)
     net.fit(x, y, iterations=3, callbacks=(recorder,))
     quiet.fit(x, y, iterations=3)
-    assert [entry[0] for entry in recorder.told[9:]] == ["begin", 8, 9, 10, "e"]
+    assert [entry[0] for entry in recorder.calls[9:]] == ["begin", 8, 9, 10, "e"]
     assert digest(net) == digest(quiet)
 
 
@@ -713,7 +713,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(loss, dtype, threads)
     assert digest(net) == digest(other)
 
 
-def test_a_divergence_is_told_by_its_step():
+def test_a_divergence_is_reported_by_its_step():
     net = Network([6, 9, 3], loss="squared_error")
     x, y = problem(net.units, "squared_error")
     with pytest.raises(FloatingPointError, match=r"step \d+ .*1e\+10"):
@@ -727,7 +727,7 @@ def test_a_divergence_names_the_layer(layer, dtype, threads):
     net = Network([6, 9, 8, 3], dropout=0.2, dtype=dtype)
     x, y = problem(net.units, dtype=dtype)
     first = net.coefs_, net.intercepts_
-    for part, value, told in (
+    for part, value, message in (
         (0, np.finfo(dtype).max, f"nor are the outputs of layer {layer + 1} of 3"),
         (0, np.nan, f"because the weights of layer {layer + 1} of 3 (coefs_[{layer}]"),
         (1, -np.nan, f"because the weights of layer {layer + 1} of 3 (coefs_[{layer}]"),
@@ -735,7 +735,7 @@ def test_a_divergence_names_the_layer(layer, dtype, threads):
         changed = copy.deepcopy(first)
         changed[part][layer][:] = value
         net.set_weights(*changed)
-        with pytest.raises(FloatingPointError, match=r"step 1\b.*" + re.escape(told)):
+        with pytest.raises(FloatingPointError, match=r"step 1\b.*" + re.escape(message)):
             net.fit(np.abs(x), y, iterations=3)
     assert net.history.iterations == 0
 
@@ -806,15 +806,15 @@ def test_r2_of_constant_targets_is_0_or_1(value):
     assert net.evaluate(x, targets, weights).score == 0
 
 
-def test_a_loss_that_overflows_by_itself_is_told():
+def test_a_loss_that_overflows_by_itself_is_reported():
     net = Network([2, 3, 1], loss="squared_error", dtype="float64")
     with pytest.raises(FloatingPointError, match="step 1 .*though all outputs are;"):
         net.fit(np.ones((4, 2)), np.full(4, 1e200), iterations=3)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_an_update_that_leaves_infinite_weights_is_told_at_once(loss, dtype, threads):
-    """No loss would tell, were it the last step."""
+def test_an_update_that_leaves_infinite_weights_is_reported_at_once(loss, dtype, threads):
+    """No loss would show it, were it the last step."""
     net = Network([6, 9, 3], loss=loss, dtype=dtype, activation="tanh")
     x, y = problem(net.units, loss, dtype=dtype)
     with pytest.raises(FloatingPointError, match=r"update of step 1 .*weights of layer 1 of 2"):
@@ -894,10 +894,10 @@ assert digest(net) == digest(quiet)
 @pytest.mark.posix
 def test_a_program_that_handles_ctrl_c_itself_keeps_doing_so():
     assert interrupted("""
-heard = []
-signal.signal(signal.SIGINT, lambda *args: heard.append(net.history.iterations))
+steps = []
+signal.signal(signal.SIGINT, lambda *args: steps.append(net.history.iterations))
 assert not net.fit(x, y, iterations=10, callbacks=[Press(5)]).interrupted
-print(heard, net.history.iterations)
+print(steps, net.history.iterations)
 def train():
     net.fit(x, y, iterations=5)
 worker = threading.Thread(target=train)  # signals reach the main thread alone
@@ -910,7 +910,7 @@ print(net.history.iterations)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_network_loaded_midway_goes_on_byte_for_byte(optimizer, dtype):
+def test_a_network_loaded_midway_resumes_byte_for_byte(optimizer, dtype):
     settings = {"dropout": [0.5, 0.2], "input_dropout": 0.1, "seed": 6, "dtype": dtype}
     net, other = (Network([6, 9, 8, 3], **settings) for _ in range(2))
     x, y = problem(net.units)
@@ -1158,7 +1158,7 @@ def test_times_are_those_of_the_calls_on_every_thread(threads: int) -> None:
     ],
 )
 def test_settings_of_a_network_that_is_made_cannot_be_changed(name: str, value: object) -> None:
-    """The engine would go on with the old ones, and a saved file would be of another network."""
+    """The engine would continue with the old ones, and a saved file would be of another network."""
     net = Network([4, 8, 3], dropout=0.2, seed=1)
     before = repr(net), digest(net)
     with pytest.raises(AttributeError, match=f"^{name} of a network cannot be changed; expected a"):

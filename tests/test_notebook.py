@@ -1,6 +1,7 @@
 """What a notebook shows: bars, and short representations."""
 
 import importlib.metadata
+import inspect
 import io
 import re
 import sys
@@ -83,10 +84,10 @@ def test_html_describes_each_parameter(kind):
     assert "Probability of dropping a hidden unit" in html
 
 
-def test_shared_parameters_are_described_alike():
+def test_shared_parameters_have_the_same_description():
     def described(kind):
-        text = kind.__doc__.split("----------\n")[1].split("\n    Attributes")[0]
-        found = re.findall(r"^    (\w+) : (.*?)(?=^    \w+ : |\Z)", text, re.M | re.S)
+        text = inspect.getdoc(kind).split("----------\n")[1].split("\nAttributes")[0]
+        found = re.findall(r"^(\w+) : (.*?)(?=^\w+ : |\Z)", text, re.M | re.S)
         return {name: about.strip() for name, about in found}
 
     classifier, regressor = map(described, (DropoutMLPClassifier, DropoutMLPRegressor))

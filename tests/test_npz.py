@@ -69,7 +69,9 @@ def test_test_rows_of_another_file(tmp_path):
     path = npz(tmp_path / "a.npz", X=TABLE[:40], y=KINDS[:40])
     other = npz(tmp_path / "b.npz", X=TABLE[40:], y=KINDS[40:])
     np.testing.assert_array_equal(load_npz(path, test=other).test[0], TABLE[40:])
-    with pytest.raises(ValueError, match="test is .*b.npz'; expected None: .* has test rows"):
+    with pytest.raises(
+        ValueError, match="test is .*b.npz'; expected None: .* has its own test rows"
+    ):
         load_npz(npz(tmp_path / "c.npz", **PARTS), test=other)
     narrow = npz(tmp_path / "d.npz", X=TABLE[40:, :3], y=KINDS[40:])
     with pytest.raises(DataError, match="expected test rows like the training rows"):

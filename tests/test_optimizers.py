@@ -1,13 +1,14 @@
 """The update rules: by hand, against the twin over many steps, their settings and state."""
 
 import math
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from conftest import OPTIMIZERS, assert_close, digest, problem
 
-from cdrop import Network, kernels, load, optimizers, reference
+from cdrop import Network, kernels, load, optimizers, reference, schedules
 from cdrop.optimizers import Momentum, Nesterov, get_optimizer
 
 SLOTS = {name: reference.OPTIMIZERS[name][1] for name in OPTIMIZERS}
@@ -200,7 +201,7 @@ def ramped_fit(net, rule, iterations):
 
 
 @pytest.mark.parametrize("rule", RAMPED, ids=str)
-def test_a_ramp_goes_on_in_its_middle(rule, tmp_path, on_each_path):
+def test_a_ramp_resumes_in_its_middle(rule, tmp_path, on_each_path):
     pytest.importorskip("safetensors")
 
     def fresh_net(threads):
@@ -271,3 +272,38 @@ def test_powers_of_the_bias_correction(base):
 def test_bias_correction_of_late_steps_is_one():
     for step in (10**6, 2**62):
         assert optimizers.Adam().constants(0.1, 0.0, step)[-2:] == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        np.array(0.5),
+        np.array(0.5, object),
+        np.float32(0.5),
+        np.longdouble(0.5),
+        Fraction(1, 2),
+        Decimal("0.5"),
+    ],
+    ids=["array", "array of object", "float32", "longdouble", "Fraction", "Decimal"],
+)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda half: {"optimizer": optimizers.Momentum(half, start=half)},
+        lambda half: {"optimizer": optimizers.Adagrad(half)},
+        lambda half: {"optimizer": optimizers.RMSprop(half)},
+        lambda half: {"optimizer": optimizers.AdamW(half, weight_decay=half)},
+        lambda half: {"learning_rate": schedules.InverseScaling(half, power=half)},
+        lambda half: {"learning_rate": schedules.Cosine(half, 5)},
+        lambda half: {"learning_rate": schedules.Plateau(half, factor=half, monitor="loss")},
+    ],
+    ids=["Momentum", "Adagrad", "RMSprop", "AdamW", "InverseScaling", "Cosine", "Plateau"],
+)
+def test_a_number_of_any_type_trains_as_a_float_and_can_be_saved(half, make, tmp_path):
+    pytest.importorskip("safetensors")
+    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    nets = [Network([3, 4, 2]), Network([3, 4, 2])]
+    for net, value in zip(nets, (half, 0.5), strict=True):
+        net.fit(X, y, epochs=2, **make(value))
+    nets[0].save(tmp_path / "net")
+    assert digest(load(tmp_path / "net")) == digest(nets[1])

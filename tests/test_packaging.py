@@ -48,10 +48,10 @@ SYSTEM_LIBRARIES = {"ld-linux-x86-64", "ld-linux-aarch64", "libc", "libm", "libp
 
 
 def read(name):
-    """Return the text of a file beside the tests; skip where the tests were copied without it."""
+    """Return the text of a file next to the tests; skip where the tests were copied without it."""
     path = ROOT / name
     if not path.exists():
-        pytest.skip(f"{name} is not beside these tests")
+        pytest.skip(f"{name} is not next to these tests")
     return path.read_text(encoding="utf-8")
 
 
@@ -59,7 +59,7 @@ def read(name):
 def headers():
     """Return the paths of the C headers; skip where the tests were copied without the sources."""
     found = {str(path.relative_to(ROOT)) for path in (ROOT / "src_c").rglob("*.h")}
-    return found or pytest.skip("the sources are not beside these tests")
+    return found or pytest.skip("the sources are not next to these tests")
 
 
 def code_blocks(text, language=""):
@@ -82,9 +82,16 @@ def test_version_is_that_of_pyproject():
     assert cdrop.__version__ == tomllib.loads(read("pyproject.toml"))["project"]["version"]
 
 
-def test_version_heads_the_changelog():
-    newest = re.search(r"^## (\S+)", read("CHANGELOG.md"), flags=re.MULTILINE)
+def test_version_heads_the_changelog_in_few_lines():
+    text = read("CHANGELOG.md")
+    newest = re.search(r"^## \[(\S+)\] - ", text, flags=re.MULTILINE)
     assert newest[1] == cdrop.__version__
+    first = text.split("\n## ")[1]
+    assert len(re.findall(r"^- ", first, flags=re.MULTILINE)) <= 10
+
+
+def test_citation_has_this_version():
+    assert f"\nversion: {cdrop.__version__}\n" in read("CITATION.cff")
 
 
 def test_quick_start_holds_two_commands():
@@ -94,21 +101,27 @@ def test_quick_start_holds_two_commands():
 
 PAGES = sorted(
     str(page.relative_to(ROOT))
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"))
     if page.exists() and code_blocks(page.read_text(encoding="utf-8"), "python")
 )
 
 
 def test_pages_with_examples_are_found():
     read("README.md"), read("docs/tour.md")
-    assert {"README.md", "docs/tour.md"} <= set(PAGES)
+    assert {"README.md", "docs/tour.md", "docs/how-to/serve.md"} <= set(PAGES)
+
+
+def imports(text):
+    """Return the packages that the examples of a page import, and the one that saved models need."""
+    found = set(re.findall(r"^>>> (?:import|from) (\w+)", text, flags=re.MULTILINE))
+    return found | ({"safetensors"} if re.search(r"\.save\(|checkpoint[\"=]", text) else set())
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_of_pages(page, tmp_path, monkeypatch):
     text = read(page)
-    if "safetensors" in text:
-        pytest.importorskip("safetensors")
+    for name in imports(text):
+        pytest.importorskip(name)
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner(optionflags=DOCTEST_FLAGS)
     names = {}
@@ -133,7 +146,7 @@ def test_docstring_examples(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("headers")
-def test_files_beside_the_modules_are_packed():
+def test_files_next_to_the_modules_are_packed():
     settings = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]
     listed = re.search(r"^recursive-include cdrop (.*)$", read("MANIFEST.in"), flags=re.MULTILINE)
     made = {".py", ".pyc", ".pyx", ".c", ".so"}
@@ -145,8 +158,32 @@ def test_files_beside_the_modules_are_packed():
 
 
 @pytest.mark.usefixtures("headers")
-def test_readme_names_files_that_exist():
-    section = read("README.md").split("## Where things are\n")[1].split("\n## ")[0]
+def test_readme_fits_on_few_screens():
+    assert len(read("README.md").splitlines()) <= 130
+
+
+def test_links_of_the_readme_lead_to_files():
+    text = read("README.md")
+    linked = re.findall(r"\]\(([^):]+)\)", text)
+    assert {"docs/why.md", "docs/speed.md"} <= set(linked)
+    assert [name for name in linked if not (ROOT / name.partition("#")[0]).exists()] == []
+
+
+PUBLIC = [info.name for info in pkgutil.iter_modules(cdrop.__path__) if info.name[0] != "_"]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_public_module_has_a_page(name):
+    read("docs/api/index.md")
+    pages = [ROOT / "docs" / "api" / f"{name}.md", ROOT / "docs" / f"{name}.md"]
+    if not any(page.exists() and f"cdrop.{name}" in read(page) for page in pages):
+        shown = set(read("docs/api/cdrop.md").split())
+        assert set(importlib.import_module(f"cdrop.{name}").__all__) <= shown
+
+
+@pytest.mark.usefixtures("headers")
+def test_contributing_names_files_that_exist():
+    section = read("CONTRIBUTING.md").split("## Where things are\n")[1].split("\n## ")[0]
     names = re.findall(
         r"`([\w/.]+)`", "\n".join(row.split(" | ")[0] for row in section.split("\n"))
     )
@@ -361,7 +398,7 @@ def test_no_module_imports_the_whole_package():
     assert [p for p in modules if re.search(r"^import cdrop$", p.read_text(), re.MULTILINE)] == []
 
 
-def test_import_takes_little_time_beside_numpy():
+def test_import_takes_little_time_over_that_of_numpy():
     # Of this thread, and relative to NumPy in the same process: other work on the machine, a slow CPU and waiting
     # threads of a BLAS must not count.
     code = (
@@ -391,6 +428,12 @@ def test_estimators_cost_little_beyond_scikit_learn():
         if share < 0.05 and size < 10e6:
             return
     pytest.fail(f"{share:.2f} of scikit-learn's CPU time and {size} bytes beyond it")
+
+
+@pytest.mark.usefixtures("headers")
+def test_the_group_for_building_is_what_the_build_requires():
+    settings = tomllib.loads(read("pyproject.toml"))
+    assert settings["dependency-groups"]["build"] == settings["build-system"]["requires"]
 
 
 @pytest.mark.usefixtures("headers")
@@ -478,7 +521,7 @@ def test_no_flag_ties_the_build_to_this_cpu():
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
-def test_a_changed_header_compiles_anew(headers):
+def test_a_changed_header_compiles_again(headers):
     target = ".venv/stamps/extension"
     command = ["make", "--dry-run", "--print-data-base", target]
     rules = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True).stdout

@@ -50,7 +50,7 @@ LABELS = {
 
 
 @pytest.mark.parametrize("labels", LABELS)
-def test_pipelines_predict_alike(labels):
+def test_pipelines_predict_the_same(labels):
     pipe = make_pipeline(StandardScaler(), DropoutMLPClassifier(**SETTINGS)).fit(X, LABELS[labels])
     found = run(to_onnx(pipe), X.astype(np.float32))
     assert_alike(pipe, found, X)
@@ -61,19 +61,19 @@ def test_pipelines_predict_alike(labels):
 
 
 @pytest.mark.parametrize("activation", ["logistic" if a == "sigmoid" else a for a in ACTIVATIONS])
-def test_all_activations_predict_alike(activation):
+def test_all_activations_predict_the_same(activation):
     pipe = make_pipeline(StandardScaler(), DropoutMLPClassifier(**SETTINGS, activation=activation))
     assert_alike(pipe.fit(X, Y), run(to_onnx(pipe, X=X), X), X)
 
 
-def test_several_labels_predict_alike():
+def test_several_labels_predict_the_same():
     x, y = make_multilabel_classification(60, n_classes=3, random_state=0)
     pipe = make_pipeline(StandardScaler(), DropoutMLPClassifier(**SETTINGS)).fit(x, y)
     assert_alike(pipe, run(to_onnx(pipe), x.astype(np.float32)), x)
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
-def test_regressors_predict_alike(outputs):
+def test_regressors_predict_the_same(outputs):
     x, y = load_diabetes(return_X_y=True)
     y = y / 100 if outputs == 1 else np.stack([y, -y], axis=1) / 100
     pipe = make_pipeline(StandardScaler(), DropoutMLPRegressor(**SETTINGS)).fit(x, y)
@@ -85,7 +85,7 @@ def test_regressors_predict_alike(outputs):
 @pytest.mark.parametrize(
     "loss", [{"loss": "poisson"}, {"loss": "huber"}, {"loss": "quantile", "quantile": [0.9, 0.1]}]
 )
-def test_regressors_of_other_losses_predict_alike(loss):
+def test_regressors_of_other_losses_predict_the_same(loss):
     x, y = load_diabetes(return_X_y=True)
     if "quantile" in loss:
         loss = {**loss, "sort_quantiles": True}
@@ -152,7 +152,7 @@ def test_labels_that_onnx_cannot_hold_are_refused(labels, error):
             to_onnx(model)
 
 
-def test_what_is_no_model_is_refused(monkeypatch):
+def test_what_is_not_a_model_is_refused(monkeypatch):
     pipe = make_pipeline(StandardScaler(), DropoutMLPClassifier())
     for model in (
         pipe,

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 
 from cdrop.plotting import (  # noqa: E402
-    COLOURS,
+    COLORS,
     LossCurveDisplay,
     arm_style,
     check_format,
@@ -156,7 +156,7 @@ def test_an_arm_has_one_style_everywhere_and_84_differ():
         pairs = {(to_hex(x.get_color()).upper(), x.get_marker()) for x in lines}
         known = {(arm_style(i)["color"], arm_style(i)["marker"]) for i in range(3)}
         assert len(pairs & known) >= 2
-        assert {pair for pair in pairs if pair[0] in COLOURS} <= known
+        assert {pair for pair in pairs if pair[0] in COLORS} <= known
 
 
 def test_long_names_are_cut_in_figures():

@@ -55,11 +55,11 @@ def test_both_of_two_classes_keep_their_digits(dtype):
 def test_both_keep_their_digits_under_masks(dtype):
     model, x = trained("two", dtype)
     p = model.predict_proba(30 * x, mc_samples=1)
-    told = model.predict_uncertainty(30 * x, 1)
+    result = model.predict_uncertainty(30 * x, 1)
     single = model.network_.predict_uncertainty(30 * x, 1)
-    assert np.array_equal(p, told.mean)
+    assert np.array_equal(p, result.mean)
     assert np.array_equal(p[:, 1], single.mean[:, 0])
-    assert np.array_equal(told.predictive_entropy, single.predictive_entropy[:, 0])
+    assert np.array_equal(result.predictive_entropy, single.predictive_entropy[:, 0])
     certain = p[:, 1] == 1
     assert certain.any()
     assert (p[certain, 0] > 0).any()
@@ -162,10 +162,10 @@ def test_rows_that_are_taken_as_they_are_meet_the_same_checks():
         model.predict_proba(x)
 
 
-def test_one_class_leaves_nothing_to_doubt():
+def test_one_class_leaves_nothing_uncertain():
     x = np.random.default_rng(0).normal(size=(30, 4))
     model = DropoutMLPClassifier(dropout=0.5, max_iter=2, random_state=0).fit(x, np.full(30, "a"))
-    told = model.predict_uncertainty(x)
-    assert (told.mean == 1).all()
+    result = model.predict_uncertainty(x)
+    assert (result.mean == 1).all()
     for name in ("predictive_entropy", "expected_entropy", "mutual_information"):
-        assert getattr(told, name).tolist() == [0.0] * 30
+        assert getattr(result, name).tolist() == [0.0] * 30

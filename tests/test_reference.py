@@ -559,7 +559,7 @@ def test_a_step_limits_hidden_units_after_the_update():
 
 
 @pytest.mark.parametrize(("optimizer", "extra"), [("sgd", {"l2": 0.5}), ("adamw", {})])
-def test_biases_are_not_regularised(optimizer, extra):
+def test_biases_are_not_regularized(optimizer, extra):
     params = ([np.ones((2, 2))], [np.ones(2)])
     state = ref.initial_state(params, optimizer)
     x, y = np.zeros((1, 2)), np.ones((1, 2))  # outputs are the biases: no error, no gradient
@@ -581,7 +581,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update():
     assert state.updates == 0
 
 
-def test_an_update_that_overflows_is_told_after_it():
+def test_an_update_that_overflows_is_reported_after_it():
     spec, params, (x, y), batch = small_net("relu", "squared_error", "train")
     state = ref.initial_state(params, "sgd")
     with (

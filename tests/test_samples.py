@@ -19,7 +19,7 @@ def network(loss, dtype="float32", units=UNITS):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_mean_of_the_first_samples_is_that_of_so_many_masks(loss, dtype, simd):
+def test_mean_of_the_first_samples_is_that_of_as_many_masks(loss, dtype, simd):
     net = network(loss, dtype)
     x = problem(UNITS, loss, rows=300, dtype=dtype)[0]
     samples = net.predict_uncertainty(x, 5, samples=True).samples

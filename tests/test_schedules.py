@@ -70,7 +70,7 @@ def test_a_plateau_lowers_the_rate(monitor):
         for bad in values
     ],
 )
-def test_bad_settings_are_told(schedule, setting, bad):
+def test_bad_settings_are_reported(schedule, setting, bad):
     with pytest.raises((TypeError, ValueError), match=setting):
         schedule(**{setting: bad})
 
@@ -91,14 +91,14 @@ def test_names():
 
 
 class Epochs(Callback):
-    """Keeps the epochs it is told of; asks to stop after number `stop`."""
+    """Keeps the epochs it is called with; asks to stop after number `stop`."""
 
     def __init__(self, stop=None):
         self.stop = stop
-        self.told = []
+        self.calls = []
 
     def on_epoch_end(self, net, epoch):
-        self.told.append(epoch)
+        self.calls.append(epoch)
         return epoch.number == self.stop
 
 
@@ -107,20 +107,20 @@ DATA = problem(UNITS)  # 40 rows
 
 
 def trained(*fits, **settings):
-    """Train with the same settings in several fits of so many epochs."""
+    """Train with the same settings in several fits of these numbers of epochs."""
     net = Network(UNITS, dropout=0.4, seed=2)
     for epochs in fits:
         net.fit(*DATA, batch_size=16, epochs=epochs, **settings)
     return net
 
 
-def test_each_epoch_has_its_rate_and_is_told():
+def test_each_epoch_has_its_rate_and_is_reported():
     epochs = Epochs()
     net = trained(2, 3, learning_rate=Step(0.01, every=2), callbacks=[epochs])
-    assert [e.number for e in epochs.told] == [1, 2, 3, 4, 5]
-    assert [e.learning_rate for e in epochs.told] == rates(Step(0.01, every=2), [1.0] * 4)
-    assert {e.rows for e in epochs.told} == {40}
-    assert net.history.epoch_loss == [e.loss for e in epochs.told]
+    assert [e.number for e in epochs.calls] == [1, 2, 3, 4, 5]
+    assert [e.learning_rate for e in epochs.calls] == rates(Step(0.01, every=2), [1.0] * 4)
+    assert {e.rows for e in epochs.calls} == {40}
+    assert net.history.epoch_loss == [e.loss for e in epochs.calls]
     losses = np.array(net.history.loss).reshape(5, 3)
     assert np.allclose(net.history.epoch_loss, losses @ [16, 16, 8] / 40)
     assert net.learning_rate == pytest.approx(1e-4)
@@ -135,7 +135,7 @@ def test_each_epoch_has_its_rate_and_is_told():
     "schedule",
     [Constant(), Step(every=2), Cosine(epochs=5), InverseScaling(), Plateau(patience=1, tol=9.0)],
 )
-def test_a_schedule_goes_on_over_fits_and_copies(schedule):
+def test_a_schedule_continues_over_fits_and_copies(schedule):
     whole, parts = trained(6, learning_rate=schedule), trained(2, 1, learning_rate=schedule)
     loaded, copied = Network(UNITS, dropout=0.4, seed=2), copy.deepcopy(parts)
     loaded.load_state_dict(parts.state_dict())
@@ -161,7 +161,7 @@ def test_numpys_numbers_can_be_saved(schedule, tmp_path):
     assert loaded.learning_rate == net.learning_rate
 
 
-def test_another_schedule_begins_anew():
+def test_another_schedule_begins_again():
     net = trained(3, learning_rate=Step(every=1))
     net.fit(*DATA, epochs=1, learning_rate=Step(0.5, every=1))
     assert net.learning_rate == pytest.approx(0.05)
@@ -180,9 +180,9 @@ def test_validation_rows_are_evaluated_after_each_epoch():
     epochs = Epochs()
     net = trained(2, validation=(x, y, weight), callbacks=[epochs])
     assert digest(net) == digest(trained(2))
-    assert epochs.told[-1][4:] == tuple(net.evaluate(x, y, weight))
-    assert net.history.validation_loss == [e.validation_loss for e in epochs.told]
-    assert net.history.validation_score == [e.validation_score for e in epochs.told]
+    assert epochs.calls[-1][4:] == tuple(net.evaluate(x, y, weight))
+    assert net.history.validation_loss == [e.validation_loss for e in epochs.calls]
+    assert net.history.validation_score == [e.validation_score for e in epochs.calls]
     net.fit(*DATA, epochs=1)
     assert math.isnan(net.history.validation_loss[-1])
     assert len(net.history.validation_loss) == 3
@@ -219,7 +219,7 @@ def test_a_shared_l2_is_divided_by_the_minibatches_weight():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"learning_rate": Step()}, "learning_rate"),
         ({"validation": DATA}, "validation"),
@@ -236,10 +236,10 @@ def test_a_shared_l2_is_divided_by_the_minibatches_weight():
         ({"share_l2": "yes"}, "share_l2"),
     ],
 )
-def test_bad_arguments_of_fit_are_told(arguments, told):
+def test_bad_arguments_of_fit_are_errors(arguments, message):
     net = Network(UNITS)
     before = digest(net)
-    with pytest.raises((TypeError, ValueError), match=told):
+    with pytest.raises((TypeError, ValueError), match=message):
         net.fit(*DATA, **arguments)
     assert digest(net) == before
 
@@ -260,7 +260,7 @@ def test_bad_arguments_of_fit_are_told(arguments, told):
         {"schedule": {"name": "constant", "speed": 3, "state": [0.1]}},
     ],
 )
-def test_bad_states_are_told(bad):
+def test_bad_states_are_reported(bad):
     net = trained(1)
     before = digest(net)
     with pytest.raises((TypeError, ValueError)):
@@ -377,13 +377,13 @@ def test_an_evaluation_is_the_twins_loss_and_the_score(loss):
     net = Network(UNITS, loss=loss, dropout=0.5, dtype="float64")
     net.fit(x, y, epochs=5)
     for given in (None, weight):
-        told = net.evaluate(x, y, given)
+        result = net.evaluate(x, y, given)
         outputs = net._engine.predict(cdrop._kernels.Rows(x), "outputs", 1)
         expected, _ = getattr(cdrop.reference, loss)(outputs, y, given)
-        assert told.loss == pytest.approx(expected, rel=1e-13)
-        assert told.score == pytest.approx(net.score(x, y, given))
+        assert result.loss == pytest.approx(expected, rel=1e-13)
+        assert result.score == pytest.approx(net.score(x, y, given))
         metric = r2_score if loss == "squared_error" else accuracy_score
-        assert told.score == pytest.approx(metric(y, net.predict(x), sample_weight=given))
+        assert result.score == pytest.approx(metric(y, net.predict(x), sample_weight=given))
 
 
 def test_constant_targets_have_a_score_of_0_or_1():

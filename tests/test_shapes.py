@@ -59,7 +59,7 @@ def test_shapes_with_activations_that_have_no_zeros(name, activation, threads, d
 
 
 @pytest.mark.parametrize("columns", [65_535, 65_536, 65_537, 70_000])
-def test_units_and_rows_beyond_16_bits_are_told_apart(columns):
+def test_units_and_rows_beyond_16_bits_are_distinguished(columns):
     """One entry a row, in the last columns: only their weights move."""
     x = np.zeros((3, columns), "float32")
     x[range(3), [columns - 1, 65_000, 0]] = 1, 2, 3

@@ -47,8 +47,8 @@ def global_random_seed():
 
 def load(swaps=()):
     """Return what the exchanged module defines, with further texts exchanged."""
-    folder = Path(find_spec("sklearn.neural_network").origin).parent
-    source = (folder / "tests" / "test_mlp.py").read_text(encoding="utf-8")
+    directory = Path(find_spec("sklearn.neural_network").origin).parent
+    source = (directory / "tests" / "test_mlp.py").read_text(encoding="utf-8")
     source, found = re.subn(
         r"^from sklearn\.neural_network import MLPClassifier, MLPRegressor$",
         SWAPPED,

@@ -225,7 +225,7 @@ def broken(**parts):
 
 
 @pytest.mark.parametrize(
-    ("matrix", "error", "told"),
+    ("matrix", "error", "message"),
     [
         (sp.csr_array((4, 5)), ValueError, r"X has shape \(4, 5\); expected \(rows, 3\)"),
         (sp.coo_array(np.ones(3)), ValueError, r"X has shape \(3,\); expected \(rows, 3\)"),
@@ -243,14 +243,14 @@ def broken(**parts):
         (broken(data=[1.0, 2.0]), ValueError, "X has an indptr"),
     ],
 )
-def test_errors_name_the_argument_and_change_nothing(matrix, error, told):
+def test_errors_name_the_argument_and_change_nothing(matrix, error, message):
     net = Network([3, 2])
     before = digest(net)
     for call in (net.fit, net.train_step, net.score):
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=message):
             call(matrix, np.zeros(4, int))
     for call in (net.predict, net.predict_proba):
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=message):
             call(matrix)
     assert digest(net) == before
 

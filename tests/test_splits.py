@@ -46,7 +46,7 @@ def whole(split):
 # ---- Splits ------------------------------------------------------------------------------------
 
 
-def test_each_repeat_has_a_split_of_its_own():
+def test_each_repeat_has_one_split():
     made = splits(seed=3)
     for split in made:
         np.testing.assert_array_equal(whole(split), np.arange(N))  # disjoint, and nothing is lost

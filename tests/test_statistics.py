@@ -227,14 +227,14 @@ def test_spread_ratio_is_bonetts_interval(scipy_stats):
     a, b = normal(12, 3.0, seed=4), normal(12, 1.0, seed=5)
     evidence = spread_ratio(scores(a), scores(b), SEEDS)
     assert evidence.estimate == pytest.approx(a.std(ddof=1) / b.std(ddof=1))
-    # Bonett (2006), written out: half of log(s_a^2 / s_b^2) +- t * se.
+    # Bonett (2006), in full: half of log(s_a^2 / s_b^2) +- t * se.
     error = 0.0
     for x in (a, b):
         kurtosis = 12 * sum((x - np.median(x)) ** 4) / sum((x - x.mean()) ** 2) ** 2
         error += (kurtosis - 9 / 12) / 11
-    centre = math.log(a.var(ddof=1) / b.var(ddof=1))
+    center = math.log(a.var(ddof=1) / b.var(ddof=1))
     half = scipy_stats.t.ppf(0.975, 11) * math.sqrt(error)
-    expected = math.exp((centre - half) / 2), math.exp((centre + half) / 2)
+    expected = math.exp((center - half) / 2), math.exp((center + half) / 2)
     assert evidence.interval == pytest.approx(expected)
     over_splits = spread_ratio(scores(a), scores(b), SPLITS)
     assert over_splits.standard_error == pytest.approx(2 * evidence.standard_error)  # 1 + 12 / 4

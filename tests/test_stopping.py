@@ -57,7 +57,7 @@ def has_weights(model, pair):
     ],
 )
 @QUIET
-def test_the_loss_decides_where_all_targets_are_alike(rows):
+def test_the_loss_decides_where_all_targets_are_equal(rows):
     model = regressor(max_iter=30, n_iter_no_change=40).fit(X, TARGET, X_val=rows[0], y_val=rows[1])
     losses = model.validation_loss_curve_
     assert model.best_validation_loss_ == min(losses)
@@ -67,7 +67,7 @@ def test_the_loss_decides_where_all_targets_are_alike(rows):
 
 
 @QUIET
-def test_the_loss_decides_where_all_labels_are_alike():
+def test_the_loss_decides_where_all_labels_are_equal():
     settings = {"max_iter": 60, "n_iter_no_change": 3}
     for y in (Y, (Y > 0).astype(int), np.stack([Y > 0, Y > 1], axis=1).astype(int)):
         few = np.flatnonzero((y == y[0]).reshape(600, -1).all(axis=1))[:8]
@@ -207,7 +207,7 @@ def test_a_file_that_lacks_a_best_value_can_be_trained_further():
 
 
 @QUIET
-def test_a_warm_start_before_a_stop_goes_on_counting():
+def test_a_warm_start_before_a_stop_continues_counting():
     long = classifier(max_iter=12, n_iter_no_change=8).fit(XC, Y)
     short = classifier(max_iter=1, n_iter_no_change=8, warm_start=True)
     for _ in range(long.n_iter_):
@@ -413,7 +413,7 @@ def test_divergence_without_early_stopping_is_an_error_also_after_a_fit_with_it(
         model.fit(X, TARGET)
 
 
-def test_targets_all_alike_that_were_not_learned_are_reported():
+def test_equal_targets_that_were_not_learned_are_reported():
     with pytest.warns(ConvergenceWarning, match="validation loss never fell"):
         model = regressor(learning_rate_init=1e-9).fit(X, np.full(600, 5.0))
     assert abs(model.predict(X)).max() < 4

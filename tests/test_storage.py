@@ -55,7 +55,7 @@ def small():
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_a_loaded_network_goes_on_as_if_it_had_never_stopped(tmp_path, optimizer, dtype):
+def test_a_loaded_network_resumes_as_if_it_had_never_stopped(tmp_path, optimizer, dtype):
     net = trained(optimizer=optimizer, dropout=[0.5, 0.2], input_dropout=0.1, dtype=dtype)
     x, y = problem(net.units, dtype=dtype)
     net.fit(x, y, optimizer=optimizer, batch_size=8, epochs=1)
@@ -102,7 +102,7 @@ def test_training_stopped_at_any_step_resumes(tmp_path):
         assert digest(net) == digest(whole), stop
 
 
-def test_a_file_goes_on_alike_on_every_path_and_number_of_threads(tmp_path, on_each_path):
+def test_a_file_resumes_to_the_same_on_every_path_and_number_of_threads(tmp_path, on_each_path):
     net = trained(dropout=0.5, threads=2)
     x, y = problem(net.units)
     net.save(tmp_path / "m")
@@ -208,7 +208,7 @@ print("saved")
 """
 
 
-def test_a_handler_within_the_first_import_of_safetensors_is_told(tmp_path, monkeypatch):
+def test_a_handler_within_the_first_import_of_safetensors_is_reported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     process = run_python(IMPORTED_TWICE)
     assert process.returncode == 0, process.stderr
@@ -347,7 +347,7 @@ def test_other_models_and_paths_are_refused(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["pipe"]
 
 
-def test_a_missing_safetensors_is_told(tmp_path, monkeypatch):
+def test_a_missing_safetensors_is_reported(tmp_path, monkeypatch):
     net = trained()
     net.save(tmp_path / "m")
     for name in ("safetensors", "safetensors.numpy"):
@@ -654,7 +654,7 @@ print(*sorted(events))
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize("kind", ["Network", "DropoutMLPClassifier"])
 def test_a_load_opens_the_file_and_runs_and_asks_nothing(kind, tmp_path):
-    """No pickle, eval, import, process or socket: Python tells of each."""
+    """No pickle, eval, import, process or socket: Python reports each."""
     model, x, y = trained(), *problem([6, 3])
     if kind != "Network":
         pytest.importorskip("sklearn")

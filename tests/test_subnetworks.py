@@ -1,4 +1,4 @@
-"""Thinned networks that stay: their masks, their mean, and each as a network of its own."""
+"""Thinned networks that stay: their masks, their mean, and each as its own network."""
 
 import copy
 import pickle
@@ -31,16 +31,16 @@ def outputs(net, x):
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("number", range(len(DESIGNS)))
-def test_what_they_tell_is_what_the_twin_says(number, loss, dtype, simd):
+def test_their_results_are_those_of_the_twin(number, loss, dtype, simd):
     net, x = case(number, loss, dtype)
     subs = net.subnetworks(6)
     params = net.coefs_, net.intercepts_
     twin = reference.uncertainty(params, x, spec_of(net), 6, masks=subs.masks)
-    told = subs.predict_uncertainty(x)
+    result = subs.predict_uncertainty(x)
     for name, expected in twin.items():
-        assert_close(getattr(told, name), expected, "product")
+        assert_close(getattr(result, name), expected, "product")
     mean = subs.predict(x) if loss == "squared_error" else subs.predict_proba(x)
-    assert mean.tobytes() == told.mean.tobytes()
+    assert mean.tobytes() == result.mean.tobytes()
 
 
 @pytest.mark.parametrize("loss", LOSSES)

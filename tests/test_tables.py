@@ -15,7 +15,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import pytest
-from comparisons import small_dataset, write_idx_folder
+from comparisons import small_dataset, write_idx_directory
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -855,7 +855,10 @@ def test_small_subsets_are_in_the_large_ones():
     ("name", "expected"),
     [
         ("drawn digits (not MNIST)", "drawn digits, 20 training images (not MNIST)"),
-        ("a (b) (IDX folder, not MNIST)", "a (b), 20 training images (IDX folder, not MNIST)"),
+        (
+            "a (b) (IDX directory, not MNIST)",
+            "a (b), 20 training images (IDX directory, not MNIST)",
+        ),
         ("a (1).npz", "a (1).npz, 20 training images"),
     ],
 )
@@ -898,7 +901,7 @@ def test_load_calls_the_loader_of_each_source(tmp_path, monkeypatch):
 
 
 def test_load_reads_idx_files(tmp_path):
-    assert load(write_idx_folder(tmp_path)).X_train.shape == (400, 28, 28)
+    assert load(write_idx_directory(tmp_path)).X_train.shape == (400, 28, 28)
 
 
 @pytest.mark.parametrize("name", ["none.npz", "none.csv", "none", "none.xlsx", "MNIST"])

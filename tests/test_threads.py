@@ -1,4 +1,4 @@
-"""Threads and SIMD paths: what chooses them, and training beside fork, other threads and libraries."""
+"""Threads and SIMD paths: what chooses them, and training with forks, other threads and libraries."""
 
 import os
 import subprocess
@@ -179,7 +179,7 @@ os.waitpid(child, 0)
 
 
 def forked(code):
-    # From Python 3.12 a fork beside threads warns, which is what is tested here.
+    # From Python 3.12 a fork while threads run warns, which is what is tested here.
     process = run_python(FORK + code, flags=("-W", "error", "-W", "ignore::DeprecationWarning"))
     assert process.returncode == 0, process.stderr
     assert process.stdout == "done\n"
@@ -224,7 +224,7 @@ print("done")
 
 
 @pytest.mark.posix
-def test_a_child_goes_on_with_its_parents_network():
+def test_a_child_continues_with_its_parents_network():
     forked("""
 net, whole = (Network([70, 65, 10], dropout=0.5, threads=3) for _ in range(2))
 net.fit(x, y, batch_size=128, iterations=10)
@@ -240,7 +240,7 @@ print("done")
 
 
 @pytest.mark.posix
-def test_a_child_is_told_when_the_fork_fell_into_a_call_on_its_network():
+def test_a_child_is_reported_when_the_fork_fell_into_a_call_on_its_network():
     """Nobody there would ever end the call, and the weights may be half updated."""
     forked("""
 net, running = Network([70, 300, 10], dropout=0.5, threads=2), True
@@ -259,16 +259,16 @@ def answer(queue, depth=0):
             call()
         except RuntimeError as error:
             assert "half updated" in str(error)
-            said[name] = "told"
+            said[name] = "raised"
     queue.put(said)
 worker = threading.Thread(target=busy)
 worker.start()
 try:
-    told = [fork() for _ in range(30)]
+    results = [fork() for _ in range(30)]
 finally:
     running = False
     worker.join()
-assert dict.fromkeys(calls, "told") in told, told
+assert dict.fromkeys(calls, "raised") in results, results
 net.train_step(x, y)
 assert fork() == {}
 print("done")
@@ -324,7 +324,7 @@ def train_alone(seed, threads=2, iterations=40):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_that_train_networks_of_their_own(threads):
+def test_threads_that_train_separate_networks(threads):
     expected = [train_alone(seed) for seed in range(6)]
     functions = [lambda seed=seed: train_alone(seed, threads) for seed in range(6)]
     for _ in range(3):

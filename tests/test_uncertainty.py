@@ -1,6 +1,6 @@
 """Predictions under many masks: against the twin, by hand, in the limit; the same bytes everywhere.
 
-``python tests/test_uncertainty.py`` records tests/data/uncertainty.json anew: only where a change
+``python tests/test_uncertainty.py`` records tests/data/uncertainty.json again: only where a change
 of the arithmetic or of the masks is meant, which is one for the changelog.
 """
 
@@ -46,13 +46,13 @@ DESIGNS = [
 ]
 
 
-def arrays(told):
-    found = {field.name: getattr(told, field.name) for field in fields(told)}
+def arrays(result):
+    found = {field.name: getattr(result, field.name) for field in fields(result)}
     return {name: array for name, array in found.items() if array is not None}
 
 
-def bytes_of(told):
-    return b"".join(array.tobytes() for array in arrays(told).values())
+def bytes_of(result):
+    return b"".join(array.tobytes() for array in arrays(result).values())
 
 
 def case(number, loss, dtype, rows=150):
@@ -67,19 +67,19 @@ def case(number, loss, dtype, rows=150):
 @pytest.mark.parametrize("number", range(len(DESIGNS)))
 def test_it_is_what_the_twin_says(number, loss, dtype, simd):
     net, x = case(number, loss, dtype)
-    told = net.predict_uncertainty(x, 6, seed=11)
+    result = net.predict_uncertainty(x, 6, seed=11)
     kind = RegressionUncertainty if loss == "squared_error" else ClassificationUncertainty
-    assert type(told) is kind
+    assert type(result) is kind
     twin = reference.uncertainty((net.coefs_, net.intercepts_), x, spec_of(net), 6, seed=11)
-    assert arrays(told).keys() == twin.keys()
+    assert arrays(result).keys() == twin.keys()
     for name, expected in twin.items():
-        assert_close(getattr(told, name), expected, "product")
+        assert_close(getattr(result, name), expected, "product")
     if loss != "squared_error":
-        assert net.predict_proba(x, 6, seed=11).tobytes() == told.mean.tobytes()
+        assert net.predict_proba(x, 6, seed=11).tobytes() == result.mean.tobytes()
 
 
 def test_it_is_what_plain_numpy_says():
-    """Nothing of the twin: masks from the kernel, the layers and the entropies written out."""
+    """Nothing of the twin: masks from the kernel, the layers and the entropies in NumPy."""
     net = with_biases(Network([6, 5, 4, 3], dropout=[0.5, 0.25], seed=3, dtype="float64"))
     x = problem(net.units, rows=200, dtype="float64")[0]
     (w0, w1, w2), (b0, b1, b2) = net.coefs_, net.intercepts_
@@ -94,13 +94,13 @@ def test_it_is_what_plain_numpy_says():
         each.append(z / z.sum(axis=1, keepdims=True))
     mean = np.mean(each, axis=0)
     entropies = [-(p * np.log(p)).sum(axis=-1) for p in (mean, np.array(each))]
-    told = net.predict_uncertainty(x, 4, seed=8)
+    result = net.predict_uncertainty(x, 4, seed=8)
     close = {"rtol": 0, "atol": 1e-14}
-    np.testing.assert_allclose(told.mean, mean, **close)
-    np.testing.assert_allclose(told.predictive_entropy, entropies[0], **close)
-    np.testing.assert_allclose(told.expected_entropy, entropies[1].mean(axis=0), **close)
+    np.testing.assert_allclose(result.mean, mean, **close)
+    np.testing.assert_allclose(result.predictive_entropy, entropies[0], **close)
+    np.testing.assert_allclose(result.expected_entropy, entropies[1].mean(axis=0), **close)
     np.testing.assert_allclose(
-        told.mutual_information, entropies[0] - entropies[1].mean(axis=0), **close
+        result.mutual_information, entropies[0] - entropies[1].mean(axis=0), **close
     )
 
 
@@ -142,30 +142,30 @@ def test_means_come_to_the_exact_expectation(loss, scaling):
         error = np.sqrt(expected((values - expected(values)) ** 2) / n)
         assert (np.abs(found - expected(values)) < 5 * error).all()
 
-    told = net.predict_uncertainty(x, n)
-    within(told.mean, p)
+    result = net.predict_uncertainty(x, n)
+    within(result.mean, p)
     if entropy is None:
         spread = np.sqrt(expected((p - expected(p)) ** 2))
-        np.testing.assert_allclose(told.std, spread, rtol=0.03)
+        np.testing.assert_allclose(result.std, spread, rtol=0.03)
     else:
-        within(told.expected_entropy, entropy)
+        within(result.expected_entropy, entropy)
         mean = expected(p)
         terms = -mean * np.log(mean)
         labels = loss == "sigmoid_cross_entropy"
         exact = terms - (1 - mean) * np.log(1 - mean) if labels else terms.sum(axis=-1)
-        np.testing.assert_allclose(told.predictive_entropy, exact, rtol=0.02)
-        np.testing.assert_allclose(told.mutual_information, exact - expected(entropy), rtol=0.05)
+        np.testing.assert_allclose(result.predictive_entropy, exact, rtol=0.02)
+        np.testing.assert_allclose(result.mutual_information, exact - expected(entropy), rtol=0.05)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_one_mask_disagrees_with_none(loss, dtype):
     net, x = case(1, loss, dtype)
-    told = net.predict_uncertainty(x, 1)
+    result = net.predict_uncertainty(x, 1)
     if loss == "squared_error":
-        assert not told.std.any()
+        assert not result.std.any()
     else:
-        assert told.mutual_information.max() < 1e-15
-        assert told.expected_entropy.min() > 0
+        assert result.mutual_information.max() < 1e-15
+        assert result.expected_entropy.min() > 0
 
 
 @pytest.mark.parametrize("loss", LOSSES[:2])
@@ -174,10 +174,10 @@ def test_information_is_never_negative(loss, dtype):
     net = Network([20, 30, 4], dropout=0.5, loss=loss, dtype=dtype)
     weight, bias = net._engine.get(1, 0)
     net._engine.set(1, 0, weight * 1e-9, bias)
-    told = net.predict_uncertainty(problem(net.units, rows=500)[0], 7)
-    assert (told.mutual_information >= 0).all()
-    assert not np.signbit(told.mutual_information).any()
-    assert told.mutual_information.max() < 1e-14
+    result = net.predict_uncertainty(problem(net.units, rows=500)[0], 7)
+    assert (result.mutual_information >= 0).all()
+    assert not np.signbit(result.mutual_information).any()
+    assert result.mutual_information.max() < 1e-14
 
 
 def test_the_std_of_far_outputs_keeps_its_digits(dtype):
@@ -196,11 +196,11 @@ def test_large_logits_are_certain_and_finite(loss, size):
     net = Network([20, 30, 4], dropout=0.5, loss=loss)
     weight, bias = net._engine.get(1, 0)
     net._engine.set(1, 0, weight * size, bias)
-    told = net.predict_uncertainty(problem(net.units, rows=50)[0], 5)
-    for array in arrays(told).values():
+    result = net.predict_uncertainty(problem(net.units, rows=50)[0], 5)
+    for array in arrays(result).values():
         assert np.isfinite(array).all()
-    assert told.mutual_information.max() > 0.1  # masks that are certain of different labels
-    assert np.median(told.expected_entropy) < 0.05
+    assert result.mutual_information.max() > 0.1  # masks that are certain of different labels
+    assert np.median(result.expected_entropy) < 0.05
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -229,12 +229,12 @@ DROPPING = [name for name, (net, _) in RUNS.items() if net.get("dropout") or "in
 
 
 def hash_of(name, dtype, **settings):
-    """Of what a trained network and its subnetworks tell of its rows."""
+    """Hash of the uncertainty of a trained network and its subnetworks."""
     net = trained(name, dtype, **settings)
     x = data(name, dtype)[0]
-    told = [net.predict_uncertainty(x, 9, seed=1), net.subnetworks(7).predict_uncertainty(x)]
+    result = [net.predict_uncertainty(x, 9, seed=1), net.subnetworks(7).predict_uncertainty(x)]
     sha = hashlib.sha256()
-    for array in itertools.chain.from_iterable(arrays(each).values() for each in told):
+    for array in itertools.chain.from_iterable(arrays(each).values() for each in result):
         sha.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return sha.hexdigest()
 
@@ -314,23 +314,23 @@ def test_any_width_gives_the_same_bytes(dtype, on_each_path):
 def test_the_seed_is_the_network_s_unless_another_is_given():
     net, x = case(0, LOSSES[0], "float32")
     seeds = (None, net.seed, net.seed + 1)
-    told = [bytes_of(net.predict_uncertainty(x, 5, seed=seed)) for seed in seeds]
-    assert told[0] == told[1] != told[2]
-    assert bytes_of(net.predict_uncertainty(x, 5)) == told[0]
+    result = [bytes_of(net.predict_uncertainty(x, 5, seed=seed)) for seed in seeds]
+    assert result[0] == result[1] != result[2]
+    assert bytes_of(net.predict_uncertainty(x, 5)) == result[0]
 
 
 def test_masks_of_predictions_are_not_those_of_training():
     """Pass t of a prediction against the forward pass of step t in training."""
     net, x = case(2, LOSSES[2], "float64")
     params, spec = (net.coefs_, net.intercepts_), spec_of(net)
-    told = net.predict_uncertainty(x, 1).mean
+    result = net.predict_uncertainty(x, 1).mean
     for purpose, same in ((0, False), (SAMPLES, True)):
         masks = reference.keyed_masks(spec, len(x), 0, purpose=purpose)
         outputs = reference.forward(params, x, spec, masks=masks)[-1]
-        assert np.allclose(told, outputs) == same
+        assert np.allclose(result, outputs) == same
 
 
-def test_telling_changes_nothing():
+def test_predicting_changes_nothing():
     x, y = problem([20, 3], rows=300)
     quiet, asked = (Network([20, 17, 3], dropout=0.5) for _ in range(2))
     for net in (quiet, asked):
@@ -395,10 +395,10 @@ def test_squared_error_has_no_probabilities():
         net.predict_proba(np.ones((2, 5)), 3)
 
 
-def test_what_is_told_is_frozen():
-    told = Network([5, 4, 3], dropout=0.5).predict_uncertainty(np.ones((2, 5)))
+def test_what_is_reported_is_frozen():
+    result = Network([5, 4, 3], dropout=0.5).predict_uncertainty(np.ones((2, 5)))
     with pytest.raises(FrozenInstanceError):
-        told.mean = None
+        result.mean = None
 
 
 def test_probabilities_without_samples_are_as_ever():
@@ -421,7 +421,7 @@ def test_rotated_digits_are_less_certain_than_clean_ones():
 
 
 def main():
-    about = "sha256 of what trained networks tell; python tests/test_uncertainty.py"
+    about = "sha256 of the uncertainty of trained networks; python tests/test_uncertainty.py"
     RECORD.write_text(json.dumps({"about": about, "sha256": hashes()}, indent=1) + "\n")
 
 

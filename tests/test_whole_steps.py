@@ -446,7 +446,7 @@ assert digest(net) == digest(quiet) and net.history.epoch_loss == quiet.history.
         "net.fit(X[:8], y[:8], batch_size=8, epochs=1, validation=(X, y), interrupt='raise')",
     ],
 )
-def test_ctrl_c_is_heard_within_long_calls(call):
+def test_ctrl_c_is_handled_within_long_calls(call):
     assert interrupted(f"""
 net = Network([2, 2000, 2000, 2], dropout=0.5)
 X = np.tile(np.linspace(0, 1, 1000, dtype="f4")[:, None], (1000, 2))

@@ -33,7 +33,7 @@ def compiler() -> list[str]:
 
 
 def machine() -> str:
-    """Return what counts depend on besides the text: the processor's kind, the compiler and its version."""
+    """Return what counts depend on in addition to the text: the processor's kind, the compiler and its version."""
     # gcc's -dumpversion is the first number only, and clang does not know -dumpfullversion.
     command = [*compiler(), "-E", "-P", "-"]
     text = subprocess.run(
@@ -41,7 +41,7 @@ def machine() -> str:
     ).stdout
     version = re.search(r"\d+(\.\d+)+", text)
     if version is None:
-        raise SystemExit(f"{shlex.join(command)} tells no version: {text.strip()!r}")
+        raise SystemExit(f"{shlex.join(command)} prints no version: {text.strip()!r}")
     return f"{platform.machine()}, {Path(compiler()[0]).name} {version[0]}"
 
 
@@ -55,9 +55,9 @@ def build(program: Path) -> None:
     subprocess.run([*command, *map(str, library), "-lm", "-o", str(program)], check=True)
 
 
-def count(program: Path, path: str, folder: Path) -> Counts:
+def count(program: Path, path: str, directory: Path) -> Counts:
     """Run the workloads on one SIMD path; callgrind writes a file each time that `measured` returns."""
-    out = folder / path
+    out = directory / path
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
     command += ["--toggle-collect=measured", "--dump-after=measured", str(program), path]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -76,7 +76,7 @@ def total(profile: Path) -> int:
 
 
 def compare(counts: Counts, record: Counts, path: str) -> list[str]:
-    """Print each count beside that on record; return what is too slow, or not on record."""
+    """Print each count next to that on record; return what is too slow, or not on record."""
     faults = []
     for name in sorted(counts.keys() | record.keys()):
         now, then = counts.get(name), record.get(name)
@@ -113,10 +113,10 @@ def main(arguments: list[str] | None = None) -> int:
             f"no counts on record for {here} (only for {known}). Choose another CC, or record "
             "them at a commit that is known to be fast: make guard ARGS=--record"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "kernels"
+    with tempfile.TemporaryDirectory() as directory:
+        program = Path(directory) / "kernels"
         build(program)
-        counts = {path: count(program, path, Path(folder)) for path in PATHS}
+        counts = {path: count(program, path, Path(directory)) for path in PATHS}
     if options.record:
         records[here] = counts
         RECORD.write_text(json.dumps(records, indent=1) + "\n")

@@ -69,7 +69,7 @@ def _table(times: Sequence[StepTime]) -> str:
             pairs = zip(times, shares, strict=True)
             lines.append(_line(name, [f"{t.median * 1e6 * s:.1f} {s:6.1%}" for t, s in pairs]))
     fits = [f"{median(t.fit_seconds) * 1e6:.0f}" for t in times]
-    lines += ["", _line("once a fit, besides its steps", fits), "", *_ratios(times)]
+    lines += ["", _line("once a fit, in addition to its steps", fits), "", *_ratios(times)]
     return "\n".join(lines)
 
 

@@ -131,7 +131,7 @@ def _settings(args: argparse.Namespace, data: Dataset | Table) -> Settings:
 
     if args.optimizer == "adamw" and (args.l2 is None or args.l2[0] != 0):
         raise CommandError(
-            "--optimizer adamw has a weight decay of its own; expected --l2 0 with it", REFUSED
+            "--optimizer adamw has its own weight decay; expected --l2 0 with it", REFUSED
         )
     for name in ("hidden", "l2"):
         if getattr(args, name) is not None and len(getattr(args, name)) > 1:
@@ -193,7 +193,7 @@ def _sizes(args: argparse.Namespace, data: Table) -> dict[str, Any]:
     for name in ("splits", "test_share"):
         if data.test is not None and getattr(args, name) is not None:
             raise CommandError(
-                f"--{name.replace('_', '-')}: {data.name} has test rows of its own; expected --repeats N "
+                f"--{name.replace('_', '-')}: {data.name} has its own test rows; expected --repeats N "
                 "instead, or data without them",
                 REFUSED,
             )
@@ -205,7 +205,7 @@ def _subset(args: argparse.Namespace, data: Dataset) -> Dataset:
     """Draw training rows, if asked for."""
     if args.test_share is not None:
         raise CommandError(
-            f"--test-share: {data.name} has test rows of its own; expected it with --protocol tuned --splits N",
+            f"--test-share: {data.name} has its own test rows; expected it with --protocol tuned --splits N",
             REFUSED,
         )
     try:
@@ -215,7 +215,7 @@ def _subset(args: argparse.Namespace, data: Dataset) -> Dataset:
 
 
 def _jobs(args: argparse.Namespace, runs: int, left: int) -> int:
-    """Return how many of the runs left take place at a time: one per core, if it is worth it for so many runs."""
+    """Return how many of the runs left take place at a time: one per core, if there are enough of them."""
     from cdrop.experiments.machine import package_version
 
     there = package_version("joblib") is not None

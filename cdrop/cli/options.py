@@ -12,7 +12,7 @@ from cdrop.cli.common import REFUSED, complain, say
 
 __all__ = ["build_parser"]
 
-KINDS = ("bernoulli", "gaussian", "uniform", "shared")
+KINDS = ("bernoulli", "gaussian", "uniform", "shared", "concrete", "masksembles")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 
 COMPARE_TEXT = """\
@@ -20,7 +20,7 @@ Does dropout help? Train networks with and without it in pairs that share data,
 initial weights and minibatches, many times; report the differences with their
 intervals, and a verdict.
 
-On a table of your own, each repeat splits the rows, both arms stop early, and
+On your own table, each repeat splits the rows, both arms stop early, and
 dropout rate and L2 are chosen on validation rows inside the split. On MNIST the
 article's experiment is repeated."""
 
@@ -113,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     compare = commands.add_parser(
         "compare",
-        help="does dropout help? on a table of your own, or the article's experiment",
+        help="does dropout help? on your own table, or the article's experiment",
         usage="cdrop compare [--data FILE --label COLUMN] [options]",
         description=COMPARE_TEXT,
         epilog=COMPARE_EXAMPLES,
@@ -301,14 +301,15 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
     add(
         "--kind",
         choices=KINDS,
-        help="what dropout does: drop single units, multiply them by gaussian or uniform noise, or drop the same units "
-        "in all rows of a minibatch (default: bernoulli)",
+        help="what dropout does: drop single units, multiply them by gaussian or uniform noise, drop the same units in "
+        "all rows of a minibatch (shared), learn the rate of each layer (concrete), or choose among 8 fixed masks "
+        "(masksembles) (default: bernoulli)",
     )
     add(
         "--sweep",
         type=_list(_number(0, 1)),
         metavar="P,...",
-        help="article: more probabilities of dropping, each with an arm of its own",
+        help="article: more probabilities of dropping, each with its own arm",
     )
     add("--iterations", type=_whole(1), metavar="N", help="article: minibatches (default: 1000)")
     add("--batch-size", type=_whole(1), metavar="N", help="article: rows per minibatch (256)")

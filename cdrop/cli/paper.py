@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _images(args: argparse.Namespace, validation: int) -> tuple[Dataset, str | None]:
-    """Return images and labels with a split of their own."""
+    """Return images and labels with their own split."""
     from cdrop.datasets import Dataset
 
     if args.data not in (None, "mnist", "digits") and not Path(args.data).is_dir():

@@ -1,4 +1,4 @@
-"""Data: MNIST and other IDX files, drawn digits, and tables of your own."""
+"""Data: MNIST and other IDX files, drawn digits, and your own tables."""
 
 from cdrop.datasets.dataset import DataError, DataNotFoundError, Dataset, Features, split_rows
 from cdrop.datasets.digits import drawn_digits, make_digits

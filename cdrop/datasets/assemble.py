@@ -424,9 +424,9 @@ def _target_notes(
     """Return warnings about classes, about the task that was found, and about features that give the answer."""
     notes = []
     folded = Counter(" ".join(name.lower().split()) for name in classes)
-    alike = [name for name in classes if folded[" ".join(name.lower().split())] > 1]
-    if alike:
-        notes.append(f"classes: {listed(alike)} differ only in case or spaces, and are distinct")
+    similar = [name for name in classes if folded[" ".join(name.lower().split())] > 1]
+    if similar:
+        notes.append(f"classes: {listed(similar)} differ only in case or spaces, and are distinct")
     counts = np.bincount(y, minlength=len(classes)) if classes else np.zeros(0, int)
     few = [f"{name} {count}" for name, count in zip(classes, counts, strict=True) if count < _LEAST]
     if few:

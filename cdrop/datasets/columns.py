@@ -212,7 +212,7 @@ def number_reasons(X: NDArray[Any], names: Sequence[str]) -> tuple[list[str], ND
 
 
 def _numbers_rows(X: NDArray[Any], i: int, name: str, low: float, high: float) -> bool:
-    """Return whether a column without gaps counts rows, in any order, or has a number of its own for each."""
+    """Return whether a column without gaps counts rows, in any order, or has its own number for each."""
     rows = len(X)
     named = bool(_ROW_NAMES.fullmatch(name))
     counts = low in (0, 1) and high - low == rows - 1 and rows >= _FEWEST_ROWS

@@ -34,7 +34,7 @@ __all__ = [
 
 MOST_BYTES = 1 << 30  # of one unpacked file: EMNIST by class, MNIST's largest relative, has 0.55 GB
 MOST_RATIO = 1032  # deflate's limit: 258 bytes from 2 bits (zlib's technical notes)
-MOST_ROWS = 16 << 20  # each takes some memory of its own, however few bytes it has in the file
+MOST_ROWS = 16 << 20  # each takes some memory, however few bytes it has in the file
 MOST_COLUMNS = (
     1 << 17
 )  # of a text file: each takes up to 5 KiB, however few bytes it has in the file
@@ -61,7 +61,7 @@ class Features:
     y_train, y_val, y_test : ndarray of int64, shape (n,)
         Labels, shared with the `Dataset`.
     mean : float or ndarray of float64, shape (features,)
-        What was taken off: for images one scalar, the mean of pixel / 255 over every pixel of the training images;
+        What was subtracted: for images one scalar, the mean of pixel / 255 over every pixel of the training images;
         for a table the mean of each column over the training rows.
     std : ndarray of float64, shape (features,), or None
         Standard deviation of each column of a table over the training rows, infinite where a column is constant,
@@ -157,10 +157,10 @@ class Dataset:
     def to_features(self, dtype: DTypeLike = "float32") -> Features:
         """Prepare the rows for a network: images as the article does, a table by standardizing its columns.
 
-        Images are flattened, divided by 255, and one scalar is taken off: the mean over all pixels of
+        Images are flattened, divided by 255, and one scalar is subtracted: the mean over all pixels of
         the images in `X_train` (for MNIST the last 55,000 training images: neither the 5,000 for
         validation nor the test images), one number for every pixel. It is computed from an exact sum
-        of integers. Of a table, each column has the mean of the training rows taken off and is divided
+        of integers. Of a table, each column has the mean of the training rows subtracted and is divided
         by their standard deviation (divisor n), computed in float64; one that is constant there becomes 0.
 
         Parameters
@@ -178,7 +178,7 @@ class Dataset:
         TypeError, ValueError
             If `dtype` is neither float32 nor float64.
         DataError
-            If a column of a table cannot be standardised, because its numbers are too large.
+            If a column of a table cannot be standardized, because its numbers are too large.
 
         Examples
         --------
@@ -251,7 +251,7 @@ class Dataset:
         Raises
         ------
         TypeError, ValueError
-            If an argument is no whole number, or out of range.
+            If an argument is not an integer, or out of range.
 
         Examples
         --------

@@ -5,7 +5,7 @@ Design
 A digit is a pen path: a template (`_TEMPLATES`, a few per class) names the knots that the pen
 passes through, and for every image the knots are shaken, the path is bent, slanted, scaled and
 turned, and ink is laid down along it. Distorting the path and not the picture makes the distortion
-nearly free (96 points instead of 784 pixels), and gives every image a skeleton of its own.
+nearly free (96 points instead of 784 pixels), and gives every image its own skeleton.
 
 The same bytes everywhere: random numbers are raw Philox words, a stream that NumPy guarantees (it
 does not guarantee the distributions of `Generator`); places come from + - * / and sqrt alone, which
@@ -49,7 +49,7 @@ _WIDTH, _HEIGHT, _SIZE = 6.8, 9.0, 0.24  # half width and half height in pixels,
 _SHIFT = 2.0  # pixels
 _PRESSURE = 0.6  # change of ink along the path
 _THIN, _THICK = 1.2, 4.0  # width of the pen is first + second * u^2
-_NOISE, _FLOOR = 50.0, 30.0  # grey levels: strongest noise, and what is cut off below
+_NOISE, _FLOOR = 50.0, 30.0  # gray levels: strongest noise, and what is cut off below
 
 # The pen path of each variant, "x,y" in a box 100 wide and 100 high, y downwards; "/" begins a new
 # smooth stroke: from the same knot (equal coordinates) it makes a corner, else it lifts the pen.
@@ -167,7 +167,7 @@ def _share_points(knots: list[tuple[int, ...]], strokes: list[list[int]]) -> lis
 def _spline(stroke: list[int], points: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return knot numbers and weights, both (points, 4), of a Catmull-Rom spline through a stroke.
 
-    An end knot's missing neighbour is its other neighbour mirrored, 2 a - b.
+    An end knot's missing neighbor is its other neighbor mirrored, 2 a - b.
     """
     position = np.arange(points) * (len(stroke) - 1) / (points - 1)
     segment = np.minimum(position.astype(np.intp), len(stroke) - 2)
@@ -226,7 +226,7 @@ def _pen_path(draws: _Draws, template: NDArray[np.intp], careless: _F32) -> tupl
 def _bend(draws: _Draws, x: _F32, y: _F32, careless: _F32) -> tuple[_F32, _F32]:
     """Move every point by a smooth random field: quadratic and cubic terms with random weights.
 
-    The constants taken off keep a term's mean near zero, so that a digit bends rather than moves.
+    The constants subtracted keep a term's mean near zero, so that a digit bends rather than moves.
     """
     xx, xy, yy = x * x, x * y, y * y
     terms = (xx - np.float32(0.5), xy, yy - np.float32(0.5), xx * y, xy * y, yy * y - y)
@@ -289,19 +289,19 @@ def _blur(ink: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _expose(draws: _Draws, ink: NDArray[np.int32], noise: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """Turn blurred ink into grey levels; gain widens the stroke, because white is cut at 255."""
+    """Turn blurred ink into gray levels; gain widens the stroke, because white is cut at 255."""
     u, loud = draws.uniform(), draws.uniform()
     gain = u * u * np.float32(_THICK) + np.float32(_THIN)
     # A straight line of flow 1 peaks near 0.45 * 16 * 256 after the blur: gain 1 makes that white.
-    grey = ink.reshape(-1, _PIXELS).astype(np.float32) * (
+    gray = ink.reshape(-1, _PIXELS).astype(np.float32) * (
         gain * np.float32(255 / (0.45 * 16 * 256))
     )
     specks = noise.astype("<u8").view(np.uint8).astype(np.float32)
     specks -= np.float32(127.5)
     specks *= loud * loud * np.float32(_NOISE / 127.5)
-    grey += specks
-    grey -= np.float32(_FLOOR)
-    return np.clip(grey, 0, 255).astype(np.uint8).reshape(-1, _SIDE, _SIDE)
+    gray += specks
+    gray -= np.float32(_FLOOR)
+    return np.clip(gray, 0, 255).astype(np.uint8).reshape(-1, _SIDE, _SIDE)
 
 
 def _draw(labels: NDArray[np.int64], words: NDArray[np.uint64]) -> NDArray[np.uint8]:
@@ -348,7 +348,7 @@ def make_digits(n: int = 70_000, seed: int = 0) -> tuple[NDArray[np.uint8], NDAr
     Returns
     -------
     images : ndarray of uint8, shape (n, 28, 28)
-        Grey levels, white (255) ink on black (0), as in MNIST.
+        Gray levels, white (255) ink on black (0), as in MNIST.
     labels : ndarray of int64, shape (n,)
         The digits drawn, in random order; each ten in a row (images 0 to 9, 10 to 19, ...) hold
         every digit once.
@@ -356,7 +356,7 @@ def make_digits(n: int = 70_000, seed: int = 0) -> tuple[NDArray[np.uint8], NDAr
     Raises
     ------
     TypeError
-        If `n` or `seed` is no whole number.
+        If `n` or `seed` is not an integer.
     ValueError
         If `n` or `seed` is out of range.
 
@@ -397,7 +397,7 @@ def drawn_digits(seed: int = 0, *, validation: int = 5000) -> Dataset:
     seed : int, default 0
         The seed of `make_digits`.
     validation : int, default 5000
-        How many of the first 60,000 are set apart for validation.
+        How many of the first 60,000 are held out for validation.
 
     Returns
     -------
@@ -407,7 +407,7 @@ def drawn_digits(seed: int = 0, *, validation: int = 5000) -> Dataset:
     Raises
     ------
     TypeError, ValueError
-        If `seed` is no whole number from 0 to 2**64 - 1, or `validation` none from 0 to 59,999.
+        If `seed` is not an integer from 0 to 2**64 - 1, or `validation` none from 0 to 59,999.
 
     See Also
     --------

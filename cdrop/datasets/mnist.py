@@ -1,4 +1,4 @@
-"""MNIST and its kin: IDX files, checksums, the cache folder and the mirrors.
+"""MNIST and its kin: IDX files, checksums, the cache directory and the mirrors.
 
 Design
 ------
@@ -8,7 +8,7 @@ MNIST's bytes are hashed after unpacking, on every load, because mirrors compres
 
 A download is bounded as a whole. Time-outs of sockets are not enough: they bound one read each, so
 a server that sends a byte now and then holds a reader for hours, and looking up a name has no
-time-out at all. So the download runs in a thread of its own into memory, and the caller waits only
+time-out at all. So the download runs in a separate thread into memory, and the caller waits only
 as long as its `_Patience` lasts.
 """
 
@@ -101,7 +101,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     Parameters
     ----------
     path : str or path-like
-        The file; its first bytes, not its name, tell whether it is compressed.
+        The file; its first bytes, not its name, decide whether it is compressed.
 
     Returns
     -------
@@ -154,7 +154,7 @@ def _read_stream(stream: BinaryIO, size: int, where: str, ndim: int | None) -> _
 def _read_plain(
     stream: Any, where: str, ndim: int | None, fits: Callable[[int], bool], found: str
 ) -> _Idx:
-    """Read unpacked IDX: `fits` tells if the file can hold so many bytes, `found` what it is."""
+    """Read unpacked IDX: `fits` returns whether the file can hold a number of bytes, `found` what it is."""
     header, shape = _read_header(stream, where, ndim)
     count = math.prod(shape)
     need = len(header) + count
@@ -198,38 +198,40 @@ def _read_header(stream: Any, where: str, ndim: int | None) -> tuple[bytes, tupl
     return magic + sizes, tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
 
 
-# --- folders ---
+# --- directories ---
 
 
 def is_idx_name(name: str) -> bool:
-    """Return whether a folder of IDX files may have a file of this name."""
+    """Return whether a directory of IDX files may have a file of this name."""
     return name.lower().removesuffix(".gz") in _FILES
 
 
-def _find(folder: Path, stem: str) -> Path | None:
-    """Return the plain or compressed file of that name, if the folder has one."""
-    both = (folder / stem, folder / f"{stem}.gz")
+def _find(directory: Path, stem: str) -> Path | None:
+    """Return the plain or compressed file of that name, if the directory has one."""
+    both = (directory / stem, directory / f"{stem}.gz")
     # os.path.isfile, unlike Path.is_file, also says no where it may not look.
     return next((path for path in both if os.path.isfile(path)), None)
 
 
-def _has_any(folder: Path) -> bool:
-    """Tell whether any of the four files is there."""
-    return any(_find(folder, stem) for stem in _FILES)
+def _has_any(directory: Path) -> bool:
+    """Return whether any of the four files is there."""
+    return any(_find(directory, stem) for stem in _FILES)
 
 
-def _read_four(folder: Path) -> dict[str, _Idx]:
-    """Read all four files of a folder."""
-    if not _has_any(folder):
+def _read_four(directory: Path) -> dict[str, _Idx]:
+    """Read all four files of a directory."""
+    if not _has_any(directory):
         raise DataNotFoundError(
-            f"{folder}: expected the files {', '.join(_FILES)} (each plain or .gz), "
+            f"{directory}: expected the files {', '.join(_FILES)} (each plain or .gz), "
             "found none of them"
         )
     parts = {}
     for stem, known in _FILES.items():
-        path = _find(folder, stem)
+        path = _find(directory, stem)
         if path is None:
-            raise DataError(f"{folder}: expected the file {stem} or {stem}.gz too, found neither")
+            raise DataError(
+                f"{directory}: expected the file {stem} or {stem}.gz too, found neither"
+            )
         parts[stem] = _read_file(path, known.ndim)
     return parts
 
@@ -253,7 +255,7 @@ def _assemble(name: str, source: str, parts: Mapping[str, _Idx], validation: int
 def load_folder(
     folder: str | os.PathLike[str], *, name: str | None = None, validation: int = 5000
 ) -> Dataset:
-    """Load any data set in MNIST's four files (Fashion-MNIST, KMNIST, a variant of your own).
+    """Load any data set in MNIST's four files (Fashion-MNIST, KMNIST, your own variant).
 
     Headers, sizes and labels are checked; checksums are not.
 
@@ -263,9 +265,9 @@ def load_folder(
         Holds ``train-images-idx3-ubyte``, ``train-labels-idx1-ubyte``, ``t10k-images-idx3-ubyte``
         and ``t10k-labels-idx1-ubyte``, each plain or with ``.gz``.
     name : str, optional
-        Name of the result; by default made from the folder's.
+        Name of the result; by default made from the directory's.
     validation : int, default 5000
-        How many of the first training images are set apart for validation.
+        How many of the first training images are held out for validation.
 
     Returns
     -------
@@ -275,11 +277,11 @@ def load_folder(
     Raises
     ------
     DataNotFoundError
-        If the folder has none of the files.
+        If the directory has none of the files.
     DataError
         If some are missing or damaged, or the four do not fit together.
     TypeError, ValueError
-        If `validation` is no whole number, or out of range; if `name` is no string, or "MNIST".
+        If `validation` is not an integer, or out of range; if `name` is not a string, or is "MNIST".
     """
     place = Path(folder)
     whole_number("validation", validation, 0, 2**62)
@@ -289,24 +291,24 @@ def load_folder(
         raise ValueError("name must not be 'MNIST', which only checksums give: see load_mnist")
     parts = _read_four(place)
     if name is None:
-        name = f"{place.resolve().name or place} (IDX folder, not MNIST)"
-    return _assemble(name, f"the folder {place}", parts, validation)
+        name = f"{place.resolve().name or place} (IDX directory, not MNIST)"
+    return _assemble(name, f"the directory {place}", parts, validation)
 
 
-def _load_named(folder: Path, validation: int) -> Dataset:
-    """Load the folder that the user named: MNIST if its images are, else whatever it holds.
+def _load_named(directory: Path, validation: int) -> Dataset:
+    """Load the directory that the user named: MNIST if its images are, else whatever it holds.
 
     If one of the image files is MNIST's, the other files must be too. A damaged MNIST is therefore
     noticed, not taken for another data set; only sets with MNIST's own images and other labels are
     refused, and `load_folder` takes those.
     """
-    inner = folder / "mnist"
-    place = inner if _has_any(inner) and not _has_any(folder) else folder
+    inner = directory / "mnist"
+    place = inner if _has_any(inner) and not _has_any(directory) else directory
     parts = _read_four(place)
     images = (_TRAIN_IMAGES, _TEST_IMAGES)
     if not any(parts[stem].sha256 == _FILES[stem].sha256 for stem in images):
-        name = f"{place.resolve().name} (IDX folder, not MNIST)"
-        return _assemble(name, f"the folder {place}", parts, validation)
+        name = f"{place.resolve().name} (IDX directory, not MNIST)"
+        return _assemble(name, f"the directory {place}", parts, validation)
     return _load_verified(place, parts, validation)
 
 
@@ -316,25 +318,25 @@ def _load_verified(
     """Return MNIST from the four files of a directory; raise DataError if they are not MNIST."""
     for stem, idx in parts.items():
         _verify(idx, stem, str(_find(place, stem)))
-    return _assemble("MNIST", f"the folder {place}{how}", parts, validation)
+    return _assemble("MNIST", f"the directory {place}{how}", parts, validation)
 
 
 # --- the cache ---
 
 
 def cache_folder() -> Path:
-    """Return the folder where downloads are kept (it need not exist yet).
+    """Return the directory where downloads are kept (it need not exist yet).
 
     Returns
     -------
     pathlib.Path
         ``CDROP_CACHE`` if that is set; else ``cdrop`` in ``XDG_CACHE_HOME`` (if that is an absolute
-        path) or in the platform's folder: ``~/Library/Caches``, ``%LOCALAPPDATA%``, ``~/.cache``.
+        path) or in the platform's directory: ``~/Library/Caches``, ``%LOCALAPPDATA%``, ``~/.cache``.
 
     Raises
     ------
     DataNotFoundError
-        If none of these is set and the user has no home folder.
+        If none of these is set and the user has no home directory.
 
     References
     ----------
@@ -352,11 +354,11 @@ def cache_folder() -> Path:
     try:
         home = Path.home()
     except RuntimeError as error:
-        raise DataNotFoundError("no home folder to keep data in: set CDROP_CACHE") from error
+        raise DataNotFoundError("no home directory to keep data in: set CDROP_CACHE") from error
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "cdrop"
 
 
-def _keep(folder: Path, stem: str, content: bytes) -> None:
+def _keep(directory: Path, stem: str, content: bytes) -> None:
     """Put a verified download into the cache, in place of what was there.
 
     A cache that cannot be written (full, read-only) costs the next run a download, not this one its
@@ -364,12 +366,12 @@ def _keep(folder: Path, stem: str, content: bytes) -> None:
     """
     packed = content[:2] == b"\x1f\x8b"
     with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         write_atomically(
-            folder / (f"{stem}.gz" if packed else stem), lambda stream: stream.write(content)
+            directory / (f"{stem}.gz" if packed else stem), lambda stream: stream.write(content)
         )
         if packed:  # `_find` prefers the plain file: a damaged one must not hide the new one
-            (folder / stem).unlink(missing_ok=True)
+            (directory / stem).unlink(missing_ok=True)
 
 
 # --- the mirrors ---
@@ -455,7 +457,7 @@ def _download(url: str, patience: _Patience, pooch: Any, progress: bool) -> byte
     """Download one file into memory, or raise what went wrong; TimeoutError when patience ends."""
     patience.start()
     sink = _Sink(patience)
-    # Where the download's own time-out and ours race, ours shall win and name the cause.
+    # Where the download's own time-out and ours race, ours must win and name the cause.
     thread, errors = _start_download(url, sink, patience.left() + 0.1, pooch, progress)
     while thread.is_alive() and (left := patience.left()) > 0:
         thread.join(left)
@@ -486,7 +488,7 @@ def _fetch_all(
     progress: bool,
     tried: list[str],
 ) -> tuple[dict[str, _Idx], str]:
-    """Download files into the cache, going on to the next mirror where one fails.
+    """Download files into the cache, continuing with the next mirror where one fails.
 
     Silent mirrors together take `timeout` seconds: each gets its share of what is left. Returns the
     files and the mirrors that gave them; appends to `tried` why others did not.
@@ -531,8 +533,8 @@ def _give_up(tried: Sequence[str], cache: Path) -> NoReturn:
     files = ", ".join(f"{stem}.gz" for stem in _FILES)
     raise DataNotFoundError(
         f"MNIST was not found. Tried:{lines}\n"
-        f"Put its files ({files}) into {cache}, or into a folder mnist/ and set CDROP_DATA to the "
-        "folder around that, or pass their folder; or let cdrop download them "
+        f"Put its files ({files}) into {cache}, or into a directory mnist/ and set CDROP_DATA to the "
+        "directory around that, or pass it as `folder`; or let cdrop download them "
         "(pip install 'cdrop[data]', and a network)."
     )
 
@@ -558,7 +560,7 @@ def _check_mirrors(mirrors: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _from_environment(validation: int, tried: list[str]) -> Dataset | None:
-    """Load from the folder mnist/ in CDROP_DATA, if that has any of the files."""
+    """Load from the directory mnist/ in CDROP_DATA, if that has any of the files."""
     named = os.environ.get("CDROP_DATA")
     if not named:
         tried.append("CDROP_DATA: not set")
@@ -602,19 +604,19 @@ def load_mnist(
 ) -> Dataset:
     """Load MNIST, from this machine if it is there, else from a mirror.
 
-    Asked in this order: `folder`, and nothing else if it is given; the folder ``mnist`` in the
-    folder that the environment variable ``CDROP_DATA`` names; the cache (see `cache_folder`); the
+    Asked in this order: `folder`, and nothing else if it is given; the directory ``mnist`` in the
+    directory that the environment variable ``CDROP_DATA`` names; the cache (see `cache_folder`); the
     mirrors, from which the files go into the cache. Every load verifies the SHA-256 of the unpacked
-    bytes; a damaged file in the cache is downloaded anew.
+    bytes; a damaged file in the cache is downloaded again.
 
     Parameters
     ----------
     folder : str or path-like, optional
-        A folder with the four files, plain or ``.gz``, or with such a folder ``mnist`` in it. It
+        A directory with the four files, plain or ``.gz``, or with such a directory ``mnist`` in it. It
         may hold another data set in the same files (Fashion-MNIST, KMNIST): that is checked like
         `load_folder` does, and `Dataset.name` says that it is not MNIST.
     validation : int, default 5000
-        How many of the first training images are set apart for validation; the rest, the last
+        How many of the first training images are held out for validation; the rest, the last
         55,000, are for training.
     download : bool, default True
         Whether the mirrors may be asked. Needs pooch: ``pip install 'cdrop[data]'``.
@@ -624,7 +626,7 @@ def load_mnist(
     progress : bool, default False
         Whether to show a progress bar, where tqdm is installed and stderr is a terminal.
     mirrors : str or sequence of str, optional
-        Addresses of the folders to download from, in order.
+        Addresses of the directories to download from, in order.
 
     Returns
     -------
@@ -663,7 +665,7 @@ def load_mnist(
         return data
     cache = cache_folder() / "mnist"
     parts, damage = _from_cache(cache, tried)
-    source = f"the cache folder {cache}"
+    source = f"the cache directory {cache}"
     missing = [stem for stem in _FILES if stem not in parts]
     if missing and not download:
         if damage is not None:

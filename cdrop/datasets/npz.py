@@ -96,9 +96,7 @@ def load_npz(
     parts = _read_parts(place)
     if other is not None:
         if "test" in parts:
-            raise ValueError(
-                f"test is {str(test)!r}; expected None: {place} has test rows of its own"
-            )
+            raise ValueError(f"test is {str(test)!r}; expected None: {place} has its own test rows")
         parts["test"] = _joined(_read_parts(other), other)
         _check_alike(parts, other)
     held_out = parts.pop("test", None)
@@ -162,7 +160,7 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> dict[str, Rows]:
 def _read_array(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, where: str, most: int
 ) -> NDArray[Any]:
-    """Read an array of at most so many bytes, once its header is known to promise what the file can hold."""
+    """Read an array of at most this many bytes, once its header is known to promise what the file can hold."""
     ratios = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: MOST_RATIO}
     if info.compress_type not in ratios:  # NumPy writes no other
         raise DataError(

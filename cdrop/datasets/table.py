@@ -78,7 +78,7 @@ class Table:
     times : ndarray of float64, shape (n,), or None
         When each row was observed, in any unit.
     test : tuple of (X, y), or None
-        Rows for testing only, from a file of their own.
+        Rows for testing only, from their own file.
     notes : tuple of str
         What was left out or changed, a line each, which begins with its heading and ": ".
     columns : tuple of Column
@@ -302,7 +302,7 @@ def encode_labels(
 
 
 def _check_count(classes: int) -> None:
-    """Raise ValueError if there are so many classes that their names would take the memory."""
+    """Raise ValueError if the names of the classes would take the memory."""
     if classes > MOST_CLASSES:
         raise ValueError(
             f"y has {classes:,} distinct labels; expected at most {MOST_CLASSES:,} classes, or numbers with "

@@ -188,7 +188,7 @@ def _below_header(path: Path, look: _Look, *, as_bytes: bool = False) -> Iterato
 
 @dataclass(frozen=True)
 class _Look:
-    """What the first lines tell."""
+    """What the first lines show."""
 
     encoding: str
     sep: str

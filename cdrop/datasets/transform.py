@@ -183,7 +183,7 @@ class TableEncoder:
     that marks them. Text and booleans become a column of 0 and 1 for each value (one column where
     there are two values); values in fewer
     than 5 training rows share one, and so do those beyond the 64 most frequent. An unknown value
-    counts as rare, a missing one is a value of its own. Dates become days, and the parts (year,
+    counts as rare, a missing one is its own value. Dates become days, and the parts (year,
     month, day, day of the week, hour) that vary over the training rows. Needs the extra ``table``.
 
     Parameters

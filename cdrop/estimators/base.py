@@ -111,6 +111,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         "sort_quantiles": False,
         "dropout_kind": "bernoulli",
         "input_dropout_kind": "bernoulli",
+        "members": 8,
         "mask_samples": 1,
         "consistency": 0.0,
     }
@@ -118,6 +119,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     scoring: Scoring = None
     dropout_kind: str | Iterable[str] = "bernoulli"
     input_dropout_kind = "bernoulli"
+    members = 8
     mask_samples = 1
     consistency = 0.0  # a parameter of the classifier alone
     _doc_link_module = "cdrop"
@@ -134,6 +136,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         input_dropout: float | Rate = 0.0,
         dropout_kind: str | Iterable[str] = "bernoulli",
         input_dropout_kind: str = "bernoulli",
+        members: int = 8,
         solver: str = "adam",
         alpha: float | Rate = 0.0001,
         max_norm: float | None = None,
@@ -166,6 +169,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.input_dropout = input_dropout
         self.dropout_kind = dropout_kind
         self.input_dropout_kind = input_dropout_kind
+        self.members = members
         self.solver = solver
         self.alpha = alpha
         self.max_norm = max_norm
@@ -348,7 +352,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         X : {array_like, sparse matrix}, shape (n_samples, n_features)
-            Float32 is trained on as float32, all else as float64. CSR matrices are not written out.
+            Float32 is trained on as float32, all else as float64. CSR matrices are not densified.
         y : array_like, shape (n_samples,) or (n_samples, n_outputs)
             Class labels, or targets.
         sample_weight : array_like, shape (n_samples,), optional
@@ -358,7 +362,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight_val : array_like, optional
             Their weights.
         checkpoint : path, optional
-            A file to keep the fit in: after a crash the same call goes on from it, to the same bytes; see
+            Checkpoint file: after a crash the same call resumes from it, to the same bytes; see
             `cdrop.Network.fit`. Needs the extra ``io``, and a `random_state`.
         checkpoint_every : int, optional
             Steps from one checkpoint to the next; 1,000 by default.
@@ -399,7 +403,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError("X_val, y_val: expected both or none, and sample_weight_val with them")
         if checkpoint is not None and self.random_state is None:
             raise ValueError(
-                "random_state is None; expected, beside checkpoint, a seed: a fit goes on from the same beginning"
+                "random_state is None; expected a seed, with checkpoint: a fit resumes from the same beginning"
             )
         watch = _Watch(self, options)
         with self._unchanged_if_refused(watch, fresh) as new:
@@ -517,7 +521,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         partial: bool = False,
         classes: NDArray[Any] | None = None,
     ) -> _Data:
-        """Check the rows and encode their targets, anew if `fresh`."""
+        """Check the rows and encode their targets, as those of a first fit if `fresh`."""
         _check_kind("X", X)
         check_unmasked("y", y)
         x, y = validate_data(
@@ -567,7 +571,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         held_out: tuple[Any, ...] | None,
         partial: bool = False,
     ) -> dict[str, Any]:
-        """Make or check the network, begin the fit, and return what the training needs besides."""
+        """Make or check the network, begin the fit, and return what else the training needs."""
         options, width, kind = watch.options, self._width(data.targets), data.x.dtype.name
         settings = design(self, data.x.shape[1], width, self._loss_settings(width), kind)
         rows = None if data.weight is None else _rows_with_weight(data.weight)
@@ -679,7 +683,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             fitted, now = getattr(old, name), settings[name]
             if fitted != now:
                 raise ValueError(
-                    f"the network was made with {name} {fitted}; it would now be {now}, and can only be trained anew "
+                    f"the network was made with {name} {fitted}; it would now be {now}, which takes a new fit "
                     "(fit with warm_start=False)"
                 )
         now = {
@@ -687,6 +691,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             "input_dropout": dropping("input_dropout", settings["input_dropout"]),
             "dropout_kind": settings["dropout_kind"],
             "input_dropout_kind": settings["input_dropout_kind"],
+            "members": settings["members"],
             **{name: settings[name] for name in old._loss_settings},
         }
         if any(getattr(old, name) != value for name, value in now.items()):
@@ -910,7 +915,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     # ---- Files ---------------------------------------------------------------------------------------------------
 
     def save(self, path: storage.File) -> None:
-        """Write everything to one file, whole or not at all, from which `cdrop.load` goes on bit for bit.
+        """Write everything to one file, whole or not at all, from which `cdrop.load` restores it bit for bit.
 
         Parameters
         ----------
@@ -995,7 +1000,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         return pair[0], pair[1]
 
     def _check_remembered(self) -> None:
-        """Doubt what a file says was remembered."""
+        """Validate what a file says was remembered."""
         whole_number("n_features_in_", self.n_features_in_, 1, 2**32)
         for name in ("n_iter_", "t_", "_no_improvement_count"):
             whole_number(name, getattr(self, name), 0, 2**62)
@@ -1018,7 +1023,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class _Watch(Callback):
-    """Tells an estimator of its epochs, and knows by which rule they count."""
+    """Notifies an estimator of its epochs, and knows by which rule they count."""
 
     def __init__(self, estimator: BaseDropoutMLP, options: Options) -> None:
         self.estimator = estimator

@@ -54,14 +54,17 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     activation : {"relu", "logistic", "tanh", "identity", "leaky_relu"}, default "relu"
         Of the hidden layers.
     dropout : float or cdrop.rates.Rate, or a sequence of them, default 0.0
-        Probability of dropping a hidden unit in training, 0 to below 1, for all hidden layers or for each.
+        Probability of dropping a hidden unit in training, at least 0 and below 1, for all hidden layers or for each.
     input_dropout : float or Rate, default 0.0
         The same for the input.
     dropout_kind : str or sequence of str, default "bernoulli"
-        "bernoulli", "gaussian", "uniform" or "shared", for all hidden layers or for each: what dropout does, see
-        `cdrop.Network`.
+        "bernoulli", "gaussian", "uniform", "shared", "concrete" or "masksembles", for all hidden layers or for each:
+        what dropout does, see `cdrop.Network`. With "concrete" the rates are learned, from `dropout` on;
+        ``network_.dropout_`` has them.
     input_dropout_kind : str, default "bernoulli"
-        The same for the input.
+        The same for the input, without "concrete".
+    members : int, default 8
+        Number of masks of "masksembles".
     solver : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"}, default "adam"
         Update rule. "sgd" has `momentum`, Nesterov's unless `nesterovs_momentum` is False, and none where `momentum` is
         0, all as in MLPClassifier; "momentum" and "nesterov" say which whatever `nesterovs_momentum` is. There is no
@@ -152,9 +155,9 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         then after each epoch. NaN and infinity are never progress. An error in a later epoch ends the fit and leaves
         the estimator trained so far. A file (`save`) holds names, not callables.
     beta_1 : float, default 0.9
-        Decay of the first moment, of solvers "adam" and "adamw"; above 0 to below 1.
+        Decay of the first moment, of solvers "adam" and "adamw"; above 0 and below 1.
     beta_2 : float, default 0.999
-        Decay of the second moment, of solvers "adam" and "adamw"; above 0 to below 1.
+        Decay of the second moment, of solvers "adam" and "adamw"; above 0 and below 1.
     epsilon : float, default 1e-8
         Added to the root of the second moment; of solvers "adagrad", "rmsprop", "adam" and "adamw".
     n_iter_no_change : int, default 10
@@ -275,6 +278,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         input_dropout: float | Rate = 0.0,
         dropout_kind: str | Iterable[str] = "bernoulli",
         input_dropout_kind: str = "bernoulli",
+        members: int = 8,
         solver: str = "adam",
         alpha: float | Rate = 0.0001,
         max_norm: float | None = None,
@@ -312,6 +316,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
             input_dropout=input_dropout,
             dropout_kind=dropout_kind,
             input_dropout_kind=input_dropout_kind,
+            members=members,
             solver=solver,
             alpha=alpha,
             max_norm=max_norm,
@@ -352,7 +357,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         *,
         callbacks: Sequence[Any] = (),
     ) -> Self:
-        """Make one pass over the rows, going on from where the last call ended.
+        """Make one pass over the rows, from where the last call ended.
 
         Parameters
         ----------
@@ -511,7 +516,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     def predict_uncertainty(
         self, X: Any, mc_samples: int = 50, *, seed: int | None = None, samples: bool = False
     ) -> ClassificationUncertainty:
-        """Predict under many masks of dropout, and tell how far the predictions agree.
+        """Predict under many masks of dropout, and measure how far the predictions agree.
 
         Parameters
         ----------
@@ -547,7 +552,7 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
         if not self._multilabel and len(self.classes_) <= 2:
             parts = {name: array[:, 1] for name, array in parts.items()}
             parts["mean"] = self._by_class(result.mean)
-        if not self._multilabel and len(self.classes_) == 1:  # there is nothing to doubt
+        if not self._multilabel and len(self.classes_) == 1:  # nothing is uncertain
             parts |= {name: np.zeros_like(parts[name]) for name in names if name != "mean"}
         drawn = None if result.samples is None else self._by_class(result.samples)
         return ClassificationUncertainty(**parts, samples=drawn)
@@ -781,7 +786,7 @@ def _weights_by_class(
 ) -> NDArray[np.float64]:
     """Return the weight of each row's class: 1 where a class has none.
 
-    Names that are no class are an error, unless all classes have a weight: then `y` may be a part of a larger set.
+    Names that are not classes are an error, unless all classes have a weight: then `y` may be a part of a larger set.
     """
     by_class = np.ones(len(classes))
     if weights:

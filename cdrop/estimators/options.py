@@ -22,7 +22,7 @@ from cdrop._checks import (
     truth_value,
     whole_number,
 )
-from cdrop._kernels import KINDS, MAX_THREADS
+from cdrop._kernels import INPUT_KINDS, KINDS, MAX_THREADS
 from cdrop._threads import available_cpus
 from cdrop._training import MOST_SAMPLES
 from cdrop.estimators.scoring import Scoring, checked_scoring
@@ -81,7 +81,7 @@ def checked_options(estimator: Any) -> Options:
     fraction = finite_number("validation_fraction", estimator.validation_fraction)
     if not fraction < 1:
         raise ValueError(
-            f"validation_fraction is {fraction!r}; expected a number from 0 to below 1"
+            f"validation_fraction is {fraction!r}; expected a number of at least 0 and below 1"
         )
     patience = estimator.n_iter_no_change
     if not (isinstance(patience, float) and patience == math.inf):
@@ -196,7 +196,10 @@ def design(
         "dropout": (rates,) * len(widths) if as_array("dropout", rates).ndim == 0 else tuple(rates),
         "input_dropout": dropping("input_dropout", estimator.input_dropout),
         "dropout_kind": choice_by_layer("dropout_kind", estimator.dropout_kind, KINDS, len(widths)),
-        "input_dropout_kind": choice("input_dropout_kind", estimator.input_dropout_kind, KINDS),
+        "input_dropout_kind": choice(
+            "input_dropout_kind", estimator.input_dropout_kind, INPUT_KINDS
+        ),
+        "members": whole_number("members", estimator.members, 1, 2**16 + 1),
         "activation": _ACTIVATIONS[activation],
         **loss,
         "initializer": "glorot",  # of the spread that MLPClassifier's has

@@ -56,14 +56,17 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         Whether `predict` and `score` sort the quantiles of a row, so that none lies below one of a lower level
         (Chernozhukov, Fernandez-Val and Galichon 2010). Networks are trained, validated and sampled without sorting.
     dropout : float or cdrop.rates.Rate, or a sequence of them, default 0.0
-        Probability of dropping a hidden unit in training, 0 to below 1, for all hidden layers or for each.
+        Probability of dropping a hidden unit in training, at least 0 and below 1, for all hidden layers or for each.
     input_dropout : float or Rate, default 0.0
         The same for the input.
     dropout_kind : str or sequence of str, default "bernoulli"
-        "bernoulli", "gaussian", "uniform" or "shared", for all hidden layers or for each: what dropout does, see
-        `cdrop.Network`.
+        "bernoulli", "gaussian", "uniform", "shared", "concrete" or "masksembles", for all hidden layers or for each:
+        what dropout does, see `cdrop.Network`. With "concrete" the rates are learned, from `dropout` on;
+        ``network_.dropout_`` has them.
     input_dropout_kind : str, default "bernoulli"
-        The same for the input.
+        The same for the input, without "concrete".
+    members : int, default 8
+        Number of masks of "masksembles".
     solver : {"sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"}, default "adam"
         Update rule. "sgd" has `momentum`, Nesterov's unless `nesterovs_momentum` is False, and none where `momentum` is
         0, all as in MLPRegressor; "momentum" and "nesterov" say which whatever `nesterovs_momentum` is. There is no
@@ -136,9 +139,9 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         then after each epoch. NaN and infinity are never progress. An error in a later epoch ends the fit and leaves
         the estimator trained so far. A file (`save`) holds names, not callables.
     beta_1 : float, default 0.9
-        Decay of the first moment, of solvers "adam" and "adamw"; above 0 to below 1.
+        Decay of the first moment, of solvers "adam" and "adamw"; above 0 and below 1.
     beta_2 : float, default 0.999
-        Decay of the second moment, of solvers "adam" and "adamw"; above 0 to below 1.
+        Decay of the second moment, of solvers "adam" and "adamw"; above 0 and below 1.
     epsilon : float, default 1e-8
         Added to the root of the second moment; of solvers "adagrad", "rmsprop", "adam" and "adamw".
     n_iter_no_change : int, default 10
@@ -238,6 +241,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         input_dropout: float | Rate = 0.0,
         dropout_kind: str | Iterable[str] = "bernoulli",
         input_dropout_kind: str = "bernoulli",
+        members: int = 8,
         solver: str = "adam",
         alpha: float | Rate = 0.0001,
         max_norm: float | None = None,
@@ -271,6 +275,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
             input_dropout=input_dropout,
             dropout_kind=dropout_kind,
             input_dropout_kind=input_dropout_kind,
+            members=members,
             solver=solver,
             alpha=alpha,
             max_norm=max_norm,
@@ -310,7 +315,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
         *,
         callbacks: Sequence[Any] = (),
     ) -> Self:
-        """Make one pass over the rows, going on from where the last call ended.
+        """Make one pass over the rows, from where the last call ended.
 
         Parameters
         ----------
@@ -368,7 +373,7 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
     def predict_uncertainty(
         self, X: Any, mc_samples: int = 50, *, seed: int | None = None, samples: bool = False
     ) -> RegressionUncertainty:
-        """Predict under many masks of dropout, and tell how far the predictions agree.
+        """Predict under many masks of dropout, and measure how far the predictions agree.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Paired experiments: any arms, any data, and presets for the article, the paper and tables of one's own."""
+"""Paired experiments: any arms, any data, and presets for the article, the paper and your own tables."""
 
 from cdrop.experiments.advice import arms_for, does_dropout_help
 from cdrop.experiments.article import Settings, compare

@@ -1,4 +1,4 @@
-"""Does dropout help on a table of one's own? A preset: both arms at their best, chosen inside each split."""
+"""Does dropout help on your own table? A preset: both arms at their best, chosen inside each split."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Settings:
     threads : int or None
         Threads of each run, as in `Network`.
     sweep : tuple of float
-        More probabilities of dropping, each with an arm of its own.
+        More probabilities of dropping, each with its own arm.
     margin : float
         The largest difference of accuracy that does not matter.
 
@@ -110,7 +110,7 @@ class Settings:
         rates = {"dropout": self.dropout, **{f"sweep[{i}]": r for i, r in enumerate(self.sweep)}}
         for name, rate in rates.items():
             if not 0 <= finite_number(name, rate) < 1:
-                raise ValueError(f"{name} is {rate!r}; expected a number from 0 to below 1")
+                raise ValueError(f"{name} is {rate!r}; expected a number of at least 0 and below 1")
         from_text(self.schedule, self.dropout)
         choice("kind", self.kind, KINDS)
 
@@ -225,7 +225,7 @@ def rows_are_classes(data: Dataset | Table) -> bool:
 
 
 def not_mnist(data: Dataset | Table) -> tuple[str, ...]:
-    """Return a warning if these are images or rows with a split of their own, and not MNIST's."""
+    """Return a warning if these are images or rows with their own split, and not MNIST's."""
     if isinstance(data, Table) or data.is_mnist:  # of a table nobody expects it
         return ()
     short = data.name.removesuffix(" (not MNIST)")

@@ -270,7 +270,7 @@ class Problem:
 
     @property
     def tests_on_splits(self) -> bool:
-        """Whether every repeat holds out test rows of its own."""
+        """Whether every repeat holds out its own test rows."""
         return self.y_test is None
 
     def sizes(self, repeat: int, seed: int) -> tuple[int, int]:

@@ -28,7 +28,7 @@ __all__ = ["Ledger", "OtherExperimentError", "is_kept_name", "open_ledger"]
 
 _FILE = "experiment.jsonl"
 _NAMES = re.compile(r"experiment\.jsonl|repeat-[0-9]+-.*\.cdrop", re.IGNORECASE)
-_LONG = 1000  # iterations from which a run is worth checkpoints of its own
+_LONG = 1000  # iterations from which a run is worth its own checkpoints
 _MOST_BYTES = 1 << 30  # of a line: the values of 200 million test rows
 
 

@@ -31,7 +31,7 @@ WIDTH = 4.4  # inches: on a phone, where a figure is as wide as the screen, a po
 INK = "#1a1a1a"  # of text and axes; black itself is not written into an SVG, and could not be replaced
 # Colors of the figures as names that the page has a light and a dark value for.
 NAMES = {
-    **{color.lower(): f"var(--arm{i})" for i, color in enumerate(plotting.COLOURS)},
+    **{color.lower(): f"var(--arm{i})" for i, color in enumerate(plotting.COLORS)},
     INK: "currentColor",
     **dict.fromkeys(("#595959", "#8c8c8c"), "var(--muted)"),
     **dict.fromkeys(("#e6e6e6", "#d9d9d9"), "var(--grid)"),
@@ -40,7 +40,7 @@ NAMES = {
 STYLE = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
     **dict.fromkeys(("xtick.color", "ytick.color"), INK),
-    "axes.prop_cycle": f"cycler(color=['{INK}'])",  # for whatever has no color of its own
+    "axes.prop_cycle": f"cycler(color=['{INK}'])",  # for whatever has no color
     "svg.fonttype": "none",
     "svg.hashsalt": "cdrop",
 }
@@ -186,7 +186,7 @@ def _every_repeat(result: ExperimentResult) -> Table:
 def _picture(
     name: str, draw: Callable[[Axes], None], height: float, table: Table, caption: str
 ) -> Picture:
-    """Draw a figure as SVG that is a part of the page: in its colors and font, with ids of its own."""
+    """Draw a figure as SVG that is a part of the page: in its colors and font, with its own ids."""
     import matplotlib
     from matplotlib.figure import Figure
 

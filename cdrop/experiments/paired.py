@@ -422,7 +422,7 @@ class _Work:
         return self._here(left) if self.jobs == 1 else self._elsewhere(left)
 
     def _here(self, left: Iterable[tuple[int, str]]) -> Iterator[Trial]:
-        """Make runs one after the other; a long one has a checkpoint of its own."""
+        """Make runs one after the other; a long one has its own checkpoint."""
         for which in left:
             options = self.options
             if self.ledger is not None:
@@ -483,7 +483,7 @@ def _end_with(process: int) -> None:
 
 
 def _jobs(n_jobs: int | None, runs: int) -> int:
-    """Return how many of so many runs take place at a time, as joblib and what surrounds the call have it."""
+    """Return how many of a number of runs take place at a time, as joblib and what surrounds the call have it."""
     if n_jobs is not None:
         n_jobs = whole_number("n_jobs", n_jobs, -(2**31), 2**31)
         if n_jobs == 0:

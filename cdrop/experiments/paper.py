@@ -202,7 +202,7 @@ class Planned:
         }
 
     def work(self, dataset: Dataset) -> int:
-        """Return about how much the training is, to tell the time that is left: passes of images over weights."""
+        """Return about how much work the run is, to estimate the time that is left: passes of images over weights."""
         row = self.row
         units = (dataset.X_train[0].size, *row.hidden, dataset.n_classes)
         weights: int = sum(a * b for a, b in itertools.pairwise(units))
@@ -223,7 +223,7 @@ class Outcome:
     errors : list of float
         In percent, one for each finished training.
     seconds : float
-        Mean time of a training; NaN without any.
+        Mean time of a run; NaN without any.
     """
 
     name: str
@@ -261,7 +261,7 @@ def plan(
     Raises
     ------
     TypeError, ValueError
-        If a row is none, or the epochs are no whole number above 0.
+        If a row is none, or the epochs are not an integer above 0.
     """
     if rows is None:
         rows = [name for name, row in ROWS.items() if not row.on_request]
@@ -352,7 +352,7 @@ def outcomes(result: ExperimentResult, plan: Mapping[str, Planned]) -> list[Outc
 def inputs(dataset: Dataset) -> list[NDArray[np.float32]]:
     """Return the rows for training, for validation and for testing.
 
-    Of images no mean is taken off, as `Dataset.to_features` does: dropped pixels then look like background, and most
+    No mean is subtracted, as `Dataset.to_features` does: dropped pixels then look like background, and most
     pixels are 0, which the kernels pass over.
     """
     if not dataset.has_images:

@@ -84,7 +84,7 @@ def make_problem(
 
 
 def _check_no_classifier(arms: Mapping[str, Sequence[Candidate]]) -> None:
-    """Raise if an arm would take each number for a class of its own."""
+    """Raise if an arm would take each number for its own class."""
     for name, several in arms.items():
         if any(isinstance(c, Estimator) and c.classifies for c in several):
             raise ValueError(

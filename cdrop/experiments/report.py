@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 WIDTH = 100  # columns at most
-LONGEST_NAME = 28  # in the first column; a longer name has a line of its own
+LONGEST_NAME = 28  # in the first column; a longer name has its own line
 MOST_POINTS, MOST_CURVES = 12, 4  # rows and arms of the table of learning curves in text
 MOST_SENTENCES = 3  # contrasts that are concluded one by one; more are sorted by verdict
 MOST_CHOICES = 4  # candidates that are named

@@ -231,7 +231,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset (the article, the paper, a table of one's own) hands to the views, as data.
+    """What a preset (the article, the paper, your own table) hands to the views, as data.
 
     Attributes
     ----------

@@ -376,14 +376,14 @@ def probability_better(
         return replace(unknown, reason=NEEDS_SCIPY)
     quantile = float(special.stdtrit(n - 1, (1 + level) / 2))
     shrink = 1 + quantile**2 * square
-    centre = (share + quantile**2 * square / 2) / shrink
+    center = (share + quantile**2 * square / 2) / shrink
     half = quantile / shrink * math.sqrt(error**2 + (quantile * square / 2) ** 2)
     evidence = replace(
         unknown,
         # Exact at the ends, where rounding would leave 1e-17 of a bound that is 0.
         interval=(
-            max(0.0, centre - half) if share > 0 else 0.0,
-            min(1.0, centre + half) if share < 1 else 1.0,
+            max(0.0, center - half) if share > 0 else 0.0,
+            min(1.0, center + half) if share < 1 else 1.0,
         ),
         p_value=_two_sided(special, n - 1, abs(share - 0.5) * 2 / math.sqrt(square)),
     )
@@ -657,7 +657,7 @@ class _Parts:
 
     def df(self, n: int) -> float:
         """Return Satterthwaite's degrees of freedom of that variance."""
-        # Of 2 repeats the variance is too uncertain to tell which part prevails: with Satterthwaite's
+        # Of 2 repeats the variance is too uncertain to show which part prevails: with Satterthwaite's
         # degrees a nominal 5 % would be up to 10 %; from 3 repeats it is 4 to 6 %.
         if self.shared_df is None or n == 2:
             return n - 1.0

@@ -1,4 +1,4 @@
-"""Uncertainty by MC dropout, by last-layer MC dropout and by deep ensembles, compared on the same fits.
+"""Uncertainty by MC dropout, last-layer MC dropout, Masksembles and deep ensembles, compared on the same splits.
 
 Each repeat splits the rows with its own seed and trains networks with dropout, whose rate is the best of some on
 validation rows. Every method predicts with these networks:
@@ -11,6 +11,8 @@ MC dropout
     The plain network, averaged over dropout masks (Gal and Ghahramani 2016).
 last-layer MC
     The same with masks on the last hidden layer alone.
+masksembles
+    A network trained with eight fixed masks, averaged over them (Durasov et al. 2021); its rate is chosen likewise.
 ensemble
     Networks trained from several seeds, the first of which is the plain one (Lakshminarayanan et al. 2017).
 
@@ -45,7 +47,8 @@ from cdrop.uncertainty import RegressionUncertainty
 
 __all__ = ["METHODS", "SCALED", "UncertaintyResult", "compare_uncertainty"]
 
-METHODS = ("no dropout", "plain", "MC dropout", "last-layer MC", "ensemble")
+METHODS = ("no dropout", "plain", "MC dropout", "last-layer MC", "masksembles", "ensemble")
+MASKS = 8  # of masksembles
 SCALED = ", scaled"  # added to the name of a method that is recalibrated
 # Whether greater is better; None where the value has no direction.
 _METRICS = {
@@ -268,7 +271,8 @@ def compare_uncertainty(
     ----------
     Gal and Ghahramani, "Dropout as a Bayesian approximation", ICML 2016. Lakshminarayanan, Pritzel and Blundell,
     "Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017. Hendrycks and Gimpel,
-    "A baseline for detecting misclassified and out-of-distribution examples in neural networks", ICLR 2017.
+    "A baseline for detecting misclassified and out-of-distribution examples in neural networks", ICLR 2017. Durasov et
+    al., "Masksembles for uncertainty estimation", CVPR 2021.
 
     Examples
     --------
@@ -372,13 +376,19 @@ class _Repeat:
     def _loss(self, net: Network) -> float:
         return net.evaluate(self.rows["validation"], self.y["validation"]).loss
 
+    def _best(self, candidates: list[dict[str, Any]]) -> tuple[Network, dict[str, Any]]:
+        """Train candidates; return the best on validation rows, with its settings."""
+        fits = [self._fit(settings, self.seed) for settings in candidates]
+        best = min(range(len(fits)), key=lambda i: self._loss(fits[i]))
+        return fits[best], candidates[best]
+
     def _methods(self) -> tuple[float, dict[str, Callable[[Any], _Predictive]]]:
         """Train the networks; return the dropout rate, and what predicts with each method."""
         plan, seed = self.plan, self.seed
         without = self._fit(plan.without, seed)
-        fits = [self._fit(settings, seed) for settings in plan.candidates]
-        best = min(range(len(fits)), key=lambda i: self._loss(fits[i]))
-        plain, settings = fits[best], plan.candidates[best]
+        plain, settings = self._best(plan.candidates)
+        fixed = {"dropout_kind": "masksembles", "members": MASKS}
+        masked, _ = self._best([{**settings, **fixed} for settings in plan.candidates])
         states = [np.random.SeedSequence((seed, k)) for k in range(1, plan.members)]
         seeds = [int(state.generate_state(1, np.uint64)[0]) for state in states]
         nets = [plain, *(self._fit(settings, seed) for seed in seeds)]
@@ -388,6 +398,7 @@ class _Repeat:
             "plain": lambda X: _of_networks([plain], X),
             "MC dropout": lambda X: _of_masks(plain, X, plan.mc_samples),
             "last-layer MC": lambda X: _of_masks(last, X, plan.mc_samples),
+            "masksembles": lambda X: _of_masks(masked, X, MASKS),
             "ensemble": lambda X: _of_networks(nets, X),
         }
 
@@ -491,10 +502,10 @@ def _measure_classes(y: dict[str, NDArray[Any]], of: dict[str, _Predictive]) -> 
     test, foreign = of["test"], of["foreign"]
     temperature = cal.fit_temperature(y["validation"], of["validation"].mean)
     wrong = test.mean.argmax(axis=1) != y["test"]
-    doubt = 1 - test.mean.max(axis=1)
+    uncertain = 1 - test.mean.max(axis=1)
     scores = {
         **_calibration(y["test"], test.mean),
-        "auroc of errors": cal.auroc(doubt[~wrong], doubt[wrong]),
+        "auroc of errors": cal.auroc(uncertain[~wrong], uncertain[wrong]),
         "auroc of foreign rows": cal.auroc(_entropy(test.mean), _entropy(foreign.mean)),
         "auroc of foreign rows by disagreement": cal.auroc(test.spread, foreign.spread),
     }

@@ -173,12 +173,12 @@ function drawDigits() {
   const c = canvas.getContext("2d");
   for (let i = 0; i < columns * rows; i++) {
     const picture = c.createImageData(28, 28);
-    bytesAt(library.image(i), 784).forEach((grey, p) => picture.data.set([grey, grey, grey, 255], 4 * p));
+    bytesAt(library.image(i), 784).forEach((gray, p) => picture.data.set([gray, gray, gray, 255], 4 * p));
     c.putImageData(picture, (i % columns) * 28, Math.floor(i / columns) * 28);
   }
 }
 
-// ---- A digit of one's own ----
+// ---- Your own digit ----
 
 const pad = $("pad");
 const ink = pad.getContext("2d", { willReadFrequently: true });

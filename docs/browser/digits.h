@@ -208,8 +208,8 @@ static void expose(draws *d, const int32_t ink[PIXELS], const uint64_t *noise, u
     const float gain = (u * u * THICK + THIN) * EXPOSURE, louder = loud * loud * LOUDNESS;
     for (int i = 0; i < PIXELS; i++) {
         const float specks = ((float)(noise[i / 8] >> 8 * (i % 8) & 255) - 127.5f) * louder;
-        const float grey = ((float)ink[i] * gain + specks) - DARKEST;
-        image[i] = (unsigned char)(grey < 0 ? 0 : grey > 255 ? 255 : grey);
+        const float gray = ((float)ink[i] * gain + specks) - DARKEST;
+        image[i] = (unsigned char)(gray < 0 ? 0 : gray > 255 ? 255 : gray);
     }
 }
 

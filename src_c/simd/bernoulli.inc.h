@@ -2,7 +2,7 @@
  *
  * A unit is kept when its uniform bits, read from the top, are below keep. One draw gives the next bit of 512 units,
  * and a group of 512 stops as soon as every unit of it is decided (about 10 draws of 32), or keep has no more bits set.
- * Whether to go on is asked of the whole group, never of a vector, so every path consumes the same words. */
+ * Whether to continue is asked of the whole group, never of a vector, so every path consumes the same words. */
 #include <string.h>
 
 typedef struct {

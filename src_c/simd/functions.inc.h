@@ -111,7 +111,7 @@ static inline VEC KERNEL(activation)(VEC z, cdrop_activation activation)
     return z;
 }
 
-/* delta times the derivative, told from the activation's output a. */
+/* delta times the derivative, found from the activation's output a. */
 static inline VEC KERNEL(derivative)(VEC delta, VEC a, cdrop_activation activation)
 {
     const VEC zero = V(vset)(0), one = V(vset)(1);

@@ -58,6 +58,7 @@ static const cdrop_kernels KERNEL(kernels) = {
     .copy_columns = KERNEL(copy_columns),
     .activate = KERNEL(activate),
     .gate = KERNEL(gate),
+    .rate_slopes = KERNEL(rate_slopes),
     .column_sums = KERNEL(column_sums),
     .sum_squares = KERNEL(sum_squares),
     .column_squares = KERNEL(column_squares),

@@ -1,5 +1,5 @@
 /* From the rows of a layer's input to what the products run on: lists of live entries, by row and by column, or where
- * most entries are live the same values written out densely. */
+ * most entries are live the same values as a dense array. */
 
 /* Bits of L lanes from bit `at` of a word. */
 #define LANE_BITS(word, at) ((unsigned)((word) >> (at)) & ((1u << L) - 1))

@@ -293,6 +293,38 @@ static double KERNEL(sum_squares)(const void *in_, size_t pitch, size_t columns,
     return KERNEL(tree)(partial);
 }
 
+/* z = 1 - keep * noise is the smooth step of concrete dropout, and the derivative of the noise by logit(1 - keep) is the noise
+ * times (1 - keep) - z / 0.1. No division by the noise, which may be 0. */
+static inline double KERNEL(rate_slope)(const REAL *delta, const REAL *a, const REAL *noise, size_t columns,
+                                        const uint64_t *live, double keep)
+{
+    const VEC zero = V(vset)(0), factor = V(vset)((REAL)(10 * keep)), constant = V(vset)((REAL)(-9 - keep));
+    VEC partial[PARTIALS], d[PARTIALS], x[PARTIALS], f[PARTIALS];
+    for (size_t v = 0; v < PARTIALS; v++)
+        partial[v] = zero;
+    for (size_t i = 0; i < columns; i += CDROP_LANES) {
+        const uint64_t bits = live[i / CDROP_BLOCK] >> (i % CDROP_BLOCK);
+        KERNEL(load_group)(d, delta + i, columns - i, zero);
+        KERNEL(load_group)(x, a + i, columns - i, zero);
+        KERNEL(load_group)(f, noise + i, columns - i, zero);
+        for (size_t v = 0; v < PARTIALS; v++) {
+            const VEC noisy = V(vmul)(d[v], V(vmul)(x[v], f[v]));
+            const VEC term = V(vmul)(noisy, V(vfma)(f[v], factor, constant));
+            partial[v] = V(vadd)(partial[v], V(vselect)((unsigned)(bits >> v * L) & ((1u << L) - 1), term, zero));
+        }
+    }
+    return KERNEL(tree)(partial);
+}
+
+static void KERNEL(rate_slopes)(double *out, const void *delta_, size_t pitch, const void *a_, size_t a_pitch,
+                                size_t columns, size_t lines, const cdrop_gate *g, double keep)
+{
+    const REAL *delta = delta_, *a = a_, *noise = g->noise;
+    for (size_t i = 0; i < lines; i++)
+        out[i] = KERNEL(rate_slope)(delta + i * pitch, a + i * a_pitch, noise + i * g->noise_pitch, columns,
+                                    g->live + i * g->words, keep);
+}
+
 static void KERNEL(column_sums)(void *out_, const void *in_, size_t pitch, size_t width, size_t lines)
 {
     REAL *out = out_;

@@ -1,4 +1,4 @@
-/* Multiplicative noise of mean 1 for dropout that scales units in place of dropping them: normal or uniform.
+/* Multiplicative noise of mean 1 for dropout that scales units in place of dropping them: normal, uniform or concrete.
  *
  * A draw of the generator gives eight words for 16 units. Each half of a word, read as a signed integer k, is the uniform
  * number (k + 1/2) 2^-31 in (-1, 1): v from the upper half, w from the lower. Uniform noise uses both as they are. Normal
@@ -8,7 +8,11 @@
  *
  * As in functions.inc.h, polynomials are ours. With s = (m - 1) / (m + 1) and m in [sqrt(1/2), sqrt(2)), log m is
  * 2 (s + s^3 H(s^2)); sin x = x + x^3 S(x^2); cos x = 1 + x^2 C(x^2). H, S and C are Chebyshev interpolants, computed with
- * mpmath at 40 digits: absolute errors 1e-7, 7e-9 and 4e-10 (float), 2e-16, 4e-19 and 1e-20 (double). */
+ * mpmath at 40 digits: absolute errors 1e-7, 7e-9 and 4e-10 (float), 2e-16, 4e-19 and 1e-20 (double).
+ *
+ * Concrete noise (1 - z) / keep has z = sigmoid(10 (logit(1 - keep) + logit(u))) with u = (1 + v) / 2. With the odds
+ * (1 - keep) / keep that is (1 + odds) / (1 + (odds (1 + v) / (1 - v))^10): multiplications, and no function. v may round to
+ * 1 or -1; then the noise is 0 or 1 / keep, as it should be. */
 #if REAL_BYTES == 4
 typedef uint32_t KERNEL(bits);
 typedef int32_t KERNEL(signed_bits);
@@ -106,14 +110,33 @@ static inline void KERNEL(make_normal)(KERNEL(uniforms) * u)
     }
 }
 
-/* Of 16 units the first eight have their draw's v, the others its w. */
-static inline void KERNEL(put_noise)(REAL *out, KERNEL(uniforms) * u, size_t draws, VEC spread)
+static inline void KERNEL(spread_out)(REAL *x, VEC spread)
 {
-    const VEC one = V(vset)(1);
+    for (size_t i = 0; i < KERNEL(NOISE_PAIRS); i += L)
+        V(vstore)(x + i, V(vfma)(spread, V(vload)(x + i), V(vset)(1)));
+}
+
+static inline void KERNEL(make_concrete)(REAL *x, VEC odds)
+{
+    const VEC one = V(vset)(1), top = V(vadd)(one, odds);
     for (size_t i = 0; i < KERNEL(NOISE_PAIRS); i += L) {
-        V(vstore)(u->v + i, V(vfma)(spread, V(vload)(u->v + i), one));
-        V(vstore)(u->w + i, V(vfma)(spread, V(vload)(u->w + i), one));
+        const VEC v = V(vload)(x + i), r = V(vmul)(odds, V(vdiv)(V(vadd)(one, v), V(vsub)(one, v)));
+        const VEC r2 = V(vmul)(r, r), r4 = V(vmul)(r2, r2), r8 = V(vmul)(r4, r4);
+        V(vstore)(x + i, V(vdiv)(top, V(vfma)(r8, r2, one)));
     }
+}
+
+static inline void KERNEL(shape)(REAL *x, cdrop_kind kind, VEC spread)
+{
+    if (kind == CDROP_CONCRETE)
+        KERNEL(make_concrete)(x, spread);
+    else
+        KERNEL(spread_out)(x, spread);
+}
+
+/* Of 16 units the first eight have their draw's v, the others its w. */
+static inline void KERNEL(put_noise)(REAL *out, const KERNEL(uniforms) * u, size_t draws)
+{
     for (size_t d = 0; d < draws; d++) {
         memcpy(out + 16 * d, u->v + 8 * d, 8 * sizeof(REAL));
         memcpy(out + 16 * d + 8, u->w + 8 * d, 8 * sizeof(REAL));
@@ -132,7 +155,9 @@ static void KERNEL(noise_block)(void *out_, size_t pitch, size_t units, size_t r
             KERNEL(draw_uniforms)(&u, &g, draws);
             if (kind == CDROP_GAUSSIAN)
                 KERNEL(make_normal)(&u);
-            KERNEL(put_noise)((REAL *)out_ + row * pitch + 16 * done, &u, draws, V(vset)((REAL)spread));
+            KERNEL(shape)(u.v, kind, V(vset)((REAL)spread));
+            KERNEL(shape)(u.w, kind, V(vset)((REAL)spread));
+            KERNEL(put_noise)((REAL *)out_ + row * pitch + 16 * done, &u, draws);
         }
 }
 

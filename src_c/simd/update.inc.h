@@ -97,7 +97,7 @@ static void KERNEL(update)(void *w, const void *g, void *s1, void *s2, size_t n,
 }
 
 /* Plain text: the vocabulary does not widen. A product of two floats is exact in double, and none is contracted, so a
- * compiler may vectorise over the columns as it likes. */
+ * compiler may vectorize over the columns as it likes. */
 static void KERNEL(column_squares)(double *out, const void *in, size_t pitch, size_t width, size_t lines)
 {
     for (size_t c = 0; c < width; c++)

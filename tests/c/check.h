@@ -1,5 +1,5 @@
 /* The harness of the C tests: counted checks, buffers between pages that trap, elements of either type, and every SIMD
- * path of this machine. Each test_*.c is a program of its own. */
+ * path of this machine. Each test_*.c is its own program. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -44,7 +44,7 @@ extern atomic_int check_taken, check_refused;
 void *check_malloc(size_t bytes);
 void *check_calloc(size_t n, size_t bytes);
 
-/* A sequence of its own, not the library's. */
+/* Its own sequence, not the library's. */
 uint64_t random_bits(void);
 double random_between(double low, double high);
 size_t random_below(size_t n);
@@ -69,7 +69,7 @@ static inline void put(cdrop_dtype t, void *p, size_t i, double value)
         ((float *)p)[i] = (float)value;
 }
 
-/* What the type makes of a double, and of a fused multiply-add of its own numbers: by the CPU's instruction where it has
+/* What the type makes of a double, and of a fused multiply-add of its numbers: by the CPU's instruction where it has
  * one, because not all C libraries are exact. */
 static inline double rounded(cdrop_dtype t, double value) { return t == CDROP_FLOAT64 ? value : (double)(float)value; }
 double fused(cdrop_dtype t, double a, double b, double c);
@@ -81,7 +81,7 @@ double fused_instruction_f64(double a, double b, double c);
 /* The first of n elements whose bits differ, or n. All NaNs are one. */
 size_t first_difference(cdrop_dtype t, const void *a, const void *b, size_t n);
 
-/* FNV-1a (Fowler, Noll and Vo) of elements, or of whole numbers as 64-bit elements: the same on machines of either byte
+/* FNV-1a (Fowler, Noll and Vo) of elements, or of integers as 64-bit elements: the same on machines of either byte
  * order. A hash begins as HASH_OF_NOTHING. */
 #define HASH_OF_NOTHING UINT64_C(0xcbf29ce484222325)
 uint64_t hash_elements(uint64_t hash, cdrop_dtype t, const void *p, size_t n);
@@ -105,7 +105,7 @@ static inline int bit_at(const uint64_t *bits, size_t i) { return (int)(bits[i /
 
 enum { MOST_PATHS = 5 };
 
-/* All paths of this machine, the reference (scalar) first; besides those of cdrop_simd_usable, the portable scalar path
+/* All paths of this machine, the reference (scalar) first; in addition to those of cdrop_simd_usable, the portable scalar path
  * where the CPU has a better one. */
 size_t all_paths(const cdrop_path *paths[MOST_PATHS]);
 

@@ -216,7 +216,7 @@ static cdrop_status run_keep(call *c)
     const cdrop_batch all = {.x = c->x, .rows = c->numbers, .n = ROWS};
     cdrop_kept *kept;
     const cdrop_status status = cdrop_keep_batches(&kept, c->n, &all, 50, 1, 1);
-    CHECK(status == CDROP_OK || !kept, "lists beside a failure");
+    CHECK(status == CDROP_OK || !kept, "lists after a failure");
     const int none = !kept;
     cdrop_kept_free(kept);
     return none ? CDROP_NO_MEMORY : status;

@@ -45,7 +45,7 @@ static void test_guards(void)
 {
     check_case("guards");
     CHECK(noticed(none) == 0, "what is allowed is found");
-    CHECK(noticed(write_behind) == 100 && noticed(write_in_front) == 100, "a write beside a buffer is not found");
+    CHECK(noticed(write_behind) == 100 && noticed(write_in_front) == 100, "a write outside a buffer is not found");
     CHECK(noticed(read_behind) >= 50, "%d of 100 reads behind a buffer are found", noticed(read_behind));
     CHECK(noticed(read_in_front) >= 10, "%d of 100 reads in front of one are found", noticed(read_in_front));
 }

@@ -1,4 +1,4 @@
-/* Every other entry of the dispatch table, on every path: the scalar path's bits, and not a byte beside the arrays. */
+/* Every other entry of the dispatch table, on every path: the scalar path's bits, and not a byte outside the arrays. */
 #include <stdio.h>
 #include <string.h>
 

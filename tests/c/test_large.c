@@ -285,7 +285,7 @@ static void test_late_rows(void)
     }
 }
 
-/* A step and a prediction on rows of a table of 2^32 and more rows, labels and weights beside it. */
+/* A step and a prediction on rows of a table of 2^32 and more rows, labels and weights next to it. */
 static void test_step(cdrop_dtype t)
 {
     enum { N = 70, IN = 5, OUT = 3 };

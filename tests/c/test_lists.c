@@ -76,7 +76,7 @@ static size_t all_listed(const cdrop_lists *l)
     return n;
 }
 
-/* The same entries written out: the lists say which, and how many. */
+/* The same entries, dense: the lists say which, and how many. */
 static void check_densify(const cdrop_kernels *k, cdrop_dtype t, const cdrop_lists *l, const cdrop_source *s)
 {
     const size_t pitch = cdrop_pad(s->columns), lines = l->lines;
@@ -122,7 +122,7 @@ static void test_compress_rows(const cdrop_path *path, cdrop_dtype t, size_t col
         };
         cdrop_lists l = make_lists(t, lines, columns, 1);
         const size_t listed = kernels_of(path, t)->compress(&l, &s, 0, l.blocks, 0, lines);
-        CHECK(listed == all_listed(&l), "%zu entries listed, %zu told", all_listed(&l), listed);
+        CHECK(listed == all_listed(&l), "%zu entries listed, %zu reported", all_listed(&l), listed);
         check_lists(t, &l, &s, 0, l.blocks, 0, lines);
         check_densify(kernels_of(path, t), t, &l, &s);
     }
@@ -173,7 +173,7 @@ static void test_compress_sparse(const cdrop_path *path, cdrop_dtype t, size_t c
             check_list(t, &l, &s, i % lines, i / lines);
             listed -= cdrop_listed(&l, i);
         }
-        CHECK(listed == 0, "%zu entries listed more than told", listed);
+        CHECK(listed == 0, "%zu entries listed more than reported", listed);
     }
     guarded_release();
 }

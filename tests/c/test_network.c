@@ -192,7 +192,7 @@ static cdrop_status train_step(cdrop_network *network, const run *r, cdrop_dtype
     return cdrop_network_step(network, &batch, &optimizer, (uint64_t)step, threads, loss);
 }
 
-/* Of all weights, biases and optimiser states. */
+/* Of all weights, biases and optimizer states. */
 static uint64_t hash_network(const cdrop_network *network, const run *r, cdrop_dtype t)
 {
     double *weight = malloc(MOST_WEIGHTS * sizeof *weight), bias[MOST_UNITS];
@@ -330,7 +330,7 @@ static void test_interruptions(const run *r, cdrop_dtype t)
         CHECK(train_step(plain, r, t, step, 1, &loss) == CDROP_OK, "step %d", step);
         CHECK(train_step(disturbed, r, t, step, 1 + step % 4, &other_loss) == CDROP_OK, "step %d", step);
         CHECK(loss == other_loss, "step %d: loss %a and %a", step, loss, other_loss);
-        if (step % 3 == 0) /* later on more rows than the batch: memory is taken anew */
+        if (step % 3 == 0) /* later on more rows than the batch: memory is taken again */
             cdrop_network_predict(disturbed, outputs, &some, CDROP_OUTPUTS, step % 5);
     }
     CHECK(hash_network(plain, r, t) == hash_network(disturbed, r, t), "other weights");

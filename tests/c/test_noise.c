@@ -18,6 +18,10 @@ static double defined_noise(cdrop_kind kind, double spread, const uint64_t *word
     const int second = unit % 16 >= 8;
     if (kind == CDROP_UNIFORM)
         return 1 + spread * (second ? w : v);
+    if (kind == CDROP_CONCRETE) {
+        const double x = second ? w : v, logit = log(spread) + log1p(x) - log1p(-x);
+        return (1 + spread) / (1 + exp(10 * logit));
+    }
     const double angle = w * acos(0), radius = copysign(sqrt(-2 * log(fabs(v))), v);
     return 1 + spread * radius * (second ? sin(angle) : cos(angle));
 }
@@ -26,7 +30,8 @@ static void test_noise_of(const cdrop_path *path, cdrop_dtype t, cdrop_kind kind
 {
     enum { ROWS = 3, KEEP_SHIFT = 31 };
     const size_t pitch = cdrop_pad(units) + 16 * random_below(2), n = (ROWS - 1) * pitch + cdrop_pad(units);
-    const double spread = kind == CDROP_UNIFORM ? sqrt(3) : 1, limit = t == CDROP_FLOAT32 ? 6e-6 : 4e-15;
+    const double spread = kind == CDROP_UNIFORM ? sqrt(3) : 1, rounding = t == CDROP_FLOAT32 ? 6e-6 : 4e-15;
+    const double limit = kind == CDROP_CONCRETE ? 10 * rounding : rounding; /* a tenth power */
     uint64_t state[32], *words = guarded(ROWS * cdrop_pad(units) / 2 * sizeof *words);
     void *out = guarded(n * size_of(t)), *wanted = guarded(n * size_of(t));
     double worst = 0;
@@ -44,6 +49,54 @@ static void test_noise_of(const cdrop_path *path, cdrop_dtype t, cdrop_kind kind
               row);
     }
     CHECK(worst < limit, "differs by %g", worst);
+    guarded_release();
+}
+
+/* With v = 1, -1 or a number next to them in place of drawn ones there is no NaN, and it is what the limit is. */
+static void test_ends_of_concrete_noise(cdrop_dtype t)
+{
+    enum { ROWS = 64, UNITS = 320 };
+    void *all = guarded(ROWS * UNITS * size_of(t));
+    check_case("concrete noise of all or no units, %s", DTYPE_NAME(t));
+    for (int i = 0; i < 2; i++) {
+        const uint64_t keep = i ? CDROP_KEEP_ALL - 1 : 1;
+        const double most = (double)CDROP_KEEP_ALL / (double)keep;
+        cdrop_noise(t, all, UNITS, 0, ROWS, UNITS, CDROP_CONCRETE, keep, 1, 2, 3, 4);
+        for (size_t j = 0; j < ROWS * UNITS; j++) {
+            const double share = get(t, all, j) / most;
+            CHECK(i ? share > 0.999 && share < 1.001 : share >= 0 && share < 1e-3, "entry %zu: %g", j, share);
+        }
+    }
+    guarded_release();
+}
+
+/* ---- The gradient by a learned rate ---------------------------------------------------------------------------- */
+
+/* Only the live columns count, and not a byte next to the others is read. */
+static void test_rate_slopes(const cdrop_path *path, cdrop_dtype t, size_t columns)
+{
+    enum { LINES = 5 };
+    const double keep = 0.7;
+    const size_t pitch = columns + random_below(3), n = (LINES - 1) * pitch + columns;
+    const void *delta = random_array(t, n, 1, 1), *a = random_array(t, n, 1, 1), *noise = random_array(t, n, 1, 1);
+    const uint64_t *live = random_mask(LINES, columns, 0.5);
+    const cdrop_gate gate = {.live = live, .words = cdrop_words(columns), .noise = noise, .noise_pitch = pitch};
+    double found[LINES], first[LINES];
+    check_case("slopes of a rate, %zu columns, %s %s", columns, path->name, DTYPE_NAME(t));
+    kernels_of(path, t)->rate_slopes(found, delta, pitch, a, pitch, columns, LINES, &gate, keep);
+    kernels_of(paths[0], t)->rate_slopes(first, delta, pitch, a, pitch, columns, LINES, &gate, keep);
+    for (size_t line = 0; line < LINES; line++) {
+        double sum = 0, size = 0;
+        for (size_t i = line * pitch; i < line * pitch + columns; i++) {
+            const double f = get(t, noise, i), term = get(t, delta, i) * get(t, a, i) * f;
+            const double slope = 1 - keep - 10 * (1 - keep * f);
+            if (bit_at(live + line * gate.words, i - line * pitch))
+                sum += term * slope, size += fabs(term * slope);
+        }
+        CHECK(fabs(found[line] - sum) <= size * (t == CDROP_FLOAT32 ? 1e-5 : 1e-14), "line %zu: %g, not %g", line,
+              found[line], sum);
+        CHECK(found[line] == first[line], "line %zu: other bits", line);
+    }
     guarded_release();
 }
 
@@ -130,7 +183,9 @@ static void *trained(cdrop_dtype t, cdrop_kind kind, uint64_t keep, const void *
 {
     static const int64_t labels[BATCH];
     const uint64_t keeps[LAYERS] = {CDROP_KEEP_ALL, keep, keep};
-    const cdrop_kind kinds[LAYERS] = {kind, kind, kind};
+    const cdrop_kind kinds[LAYERS] = {kind == CDROP_CONCRETE ? CDROP_GAUSSIAN : kind, kind, kind};
+    cdrop_learned_rate rates[LAYERS] = {
+        {.power1 = 1, .power2 = 1}, {.power1 = 1, .power2 = 1}, {.power1 = 1, .power2 = 1}};
     const cdrop_design design = {.dtype = t,
                                  .layers = LAYERS,
                                  .units = units,
@@ -139,8 +194,14 @@ static void *trained(cdrop_dtype t, cdrop_kind kind, uint64_t keep, const void *
                                  .scale_in_training = 1,
                                  .activation = CDROP_RELU,
                                  .seed = 3};
-    const cdrop_optimizer optimizer = {
-        .rule = CDROP_RMSPROP, .learning_rate = 0.01, .l2 = 1e-3, .a = 0.9, .epsilon = 1e-8, .max_norm = max_norm};
+    const cdrop_optimizer optimizer = {.rule = CDROP_RMSPROP,
+                                       .learning_rate = 0.01,
+                                       .l2 = 1e-3,
+                                       .a = 0.9,
+                                       .epsilon = 1e-8,
+                                       .max_norm = max_norm,
+                                       .learned = kind == CDROP_CONCRETE ? rates : NULL,
+                                       .entropy = 0.01};
     const cdrop_batch batch = {.x = x, .n = rows, .truth.labels = labels};
     void *weight = guarded(FIRST * SECOND * size_of(t)), *bias = guarded(SECOND * size_of(t));
     cdrop_network *network;
@@ -173,6 +234,8 @@ static void test_shared(cdrop_dtype t, double max_norm)
         CHECK(cdrop_all_finite(t, many, FIRST * SECOND), "keep 2^-%d: not finite", i);
     }
     trained(t, CDROP_GAUSSIAN, CDROP_KEEP_ALL / 2, x, BATCH, max_norm);
+    CHECK(cdrop_all_finite(t, trained(t, CDROP_CONCRETE, CDROP_KEEP_ALL / 2, x, BATCH, max_norm), FIRST * SECOND),
+          "concrete: not finite");
     guarded_release();
 }
 
@@ -182,12 +245,15 @@ int main(void)
     n_paths = all_paths(paths);
     for (cdrop_dtype t = 0; t < DTYPES; t++) {
         test_rows(t);
+        test_ends_of_concrete_noise(t);
         test_shared(t, 0);
         test_shared(t, 1);
         for (size_t p = 0; p < n_paths; p++)
             for (size_t i = 0; i < COUNT(edges); i++) {
                 test_noise_of(paths[p], t, CDROP_GAUSSIAN, edges[i]);
                 test_noise_of(paths[p], t, CDROP_UNIFORM, edges[i]);
+                test_noise_of(paths[p], t, CDROP_CONCRETE, edges[i]);
+                test_rate_slopes(paths[p], t, edges[i]);
                 for (size_t lines = 1; lines <= 64; lines += 21) {
                     test_kept(paths[p], t, lines, edges[i], 0.5);
                     test_kept(paths[p], t, lines, edges[i], lines % 2 ? 1 : 0.05);

@@ -94,10 +94,10 @@ static void test_labels_of(cdrop_dtype t, const cdrop_kernels *k, const void *ro
     CHECK(k->largest(row, n) == first, "the largest is %zu, not %zu", k->largest(row, n), first);
     k->positive(above, row, n);
     for (size_t i = 0; i < n; i++)
-        CHECK(above[i] == (get(t, row, i) > 0), "%g is told to be %d", get(t, row, i), (int)above[i]);
+        CHECK(above[i] == (get(t, row, i) > 0), "%g is reported as %d", get(t, row, i), (int)above[i]);
 }
 
-/* Of small whole numbers many are equal: the first counts, and a NaN before any number. */
+/* Of small integers many are equal: the first counts, and a NaN before any number. */
 static void test_labels(const cdrop_path *path, cdrop_dtype t)
 {
     for (size_t n = 1; n <= 40; n++) {

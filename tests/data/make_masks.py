@@ -3,7 +3,7 @@
 Nothing of cdrop or NumPy is used: the generator is typed in from the published algorithms
 (xoshiro256++ by Blackman and Vigna 2018, https://prng.di.unimi.it/xoshiro256plusplus.c; SplitMix64
 by Steele, Lea and Flood 2014), the mask bit by bit from its definition, so the file checks the
-kernels and the NumPy twin alike. Run ``python tests/data/make_masks.py``; tests import it too.
+both the kernels and the NumPy twin. Run ``python tests/data/make_masks.py``; tests import it too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write torch_steps.npz: what PyTorch's autograd and optimisers make of the small cases.
+"""Write torch_steps.npz: what PyTorch's autograd and optimizers make of the small cases.
 
 Run ``python tests/data/make_torch_steps.py`` where PyTorch (CPU) is installed. Float64; masks,
 initial weights and batches come from torch_cases.py, nothing of cdrop is used here. Our

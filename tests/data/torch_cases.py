@@ -102,7 +102,7 @@ ARTICLE = Case("784-256-256-10", sizes=(784, 256, 256, 10), learning_rate=1e-3)
 
 
 def initial_weights(case: Case) -> tuple[list[Array], list[Array]]:
-    """Return weights and biases in float64, from the initialiser's definition."""
+    """Return weights and biases in float64, from the initializer's definition."""
     weights = []
     for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(case.sizes)):
         sd = math.sqrt(2 / (fan_in if case.initializer == "he" else fan_in + fan_out))

@@ -1,4 +1,4 @@
-"""Long campaigns, each telling its figures of docs/reliability.md, a line each.
+"""Long campaigns, each reporting its figures of docs/reliability.md, a line each.
 
 Fails if a figure falls short, if a tool is missing, or at the first wrong result.
 """
@@ -56,7 +56,7 @@ def run_one(name: str, options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Run the campaigns named, or all, each in a process of its own; the exit code says whether every figure holds."""
+    """Run the campaigns named, or all, each in a separate process; the exit code says whether every figure holds."""
     options = parse()
     if len(options.campaign) == 1:
         return bool(run_one(options.campaign[0], options))

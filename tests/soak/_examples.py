@@ -1,4 +1,4 @@
-"""Examples of a page of the docs, run with other packages in an environment of their own."""
+"""Examples of a page of the docs, run with other packages in a separate environment."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""One fuzzing run, which fuzzing.py starts in a process of its own: libFuzzer ends its process when it is done.
+"""One fuzzing run, which fuzzing.py starts in a separate process: libFuzzer ends its process when it is done.
 
 ``python _fuzzed.py TARGET PLANT DIRECTORY FLAG...``: the corpus lies in DIRECTORY/corpus, and DIRECTORY/counts gets the
 results. PLANT names a fault that the run must find, or is "none"; the flags are libFuzzer's.
@@ -144,7 +144,7 @@ def reads_model(content):
     try:
         works(model)
     except (TypeError, ValueError, FloatingPointError):
-        return "loaded, and what it cannot do is told"  # weights that are not finite, say
+        return "loaded, and what it cannot do is an error"  # weights that are not finite, say
     if TARGET == "unsigned" and content not in CORPUS:
         return "loaded with a right digest, which libFuzzer took from where it is compared"
     return "loaded"
@@ -432,7 +432,7 @@ def test_one(content):
 
 
 def end():
-    """Tell what came of the inputs."""
+    """Report what came of the inputs."""
     signal.setitimer(signal.ITIMER_REAL, 0)  # libFuzzer's, which nobody catches from now on
     (Path(DIRECTORY) / "counts").write_text(json.dumps(COUNTS))
 

@@ -1,4 +1,4 @@
-"""One run of the campaign `handlers`, in a process of its own, because it may hang.
+"""One run of the campaign `handlers`, in a separate process, because it may hang.
 
 ``python _handled.py KIND PLANT TRIALS SEED`` prints what came of the trials, as JSON. PLANT names a fault that the run
 must find, or is "none".
@@ -158,7 +158,7 @@ def handlers(trials, draw):
             try:
                 STEPS[kind](net)
             except RuntimeError:
-                COUNTS["told that the network is in a fit"] += 1
+                COUNTS["refused because the network is in a fit"] += 1
         signal.setitimer(signal.ITIMER_REAL, 0.002)  # not before: another signal would end a hang
 
     net = network()
@@ -250,7 +250,7 @@ def calls(trials, draw):
                 try:
                     CALLS[name][1](net)
                 except RuntimeError:
-                    COUNTS["told that the network is in a fit"] += 1
+                    COUNTS["refused because the network is in a fit"] += 1
                 COUNTS["calls"] += 1
                 if len(net.history.loss) > 2000:  # so that copies stay small
                     net.load_state_dict(network().state_dict())

@@ -1,4 +1,4 @@
-"""What all campaigns share: how one is registered, how it tells a figure, and what it says when a tool is missing."""
+"""What all campaigns share: how one is registered, how it reports a figure, and what it says when a tool is missing."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Run:
         return max(1, round(whole * self.share))
 
     def figure(self, row: int, text: str, holds: bool = True) -> None:
-        """Tell one figure of a row of docs/reliability.md, and whether it holds its target."""
+        """Report one figure of a row of docs/reliability.md, and whether it holds its target."""
         self.failures += not holds
         print(f"row {row}: {'holds' if holds else 'FALLS SHORT'}: {text}", flush=True)
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """A function that tells figures of some rows of docs/reliability.md."""
+    """A function that reports figures of some rows of docs/reliability.md."""
 
     rows: tuple[int, ...]
     run: Callable[[Run], None]
@@ -62,8 +62,8 @@ def campaign(*rows: int) -> Callable[[Callable[[Run], None]], Callable[[Run], No
 
 def need(command: str, *, debian: str = "", pip: str = "") -> str:
     """Return a command's path; stop, and say how to install it, where there is none."""
-    beside = os.path.dirname(sys.executable)  # where pip puts them
-    path = shutil.which(command, path=os.pathsep.join([beside, os.environ["PATH"]]))
+    here = os.path.dirname(sys.executable)  # where pip puts them
+    path = shutil.which(command, path=os.pathsep.join([here, os.environ["PATH"]]))
     if path is None:
         how = f"Debian: apt install {debian}" if debian else f"pip install {pip}"
         raise SystemExit(f"cdrop: this campaign needs {command}, which is not here. {how}")

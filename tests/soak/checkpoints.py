@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from campaign import Run, campaign
-from comparisons import timeless, write_idx_folder
+from comparisons import timeless, write_idx_directory
 from conftest import problem
 from killed_fits import (
     Fit,
@@ -26,8 +26,8 @@ from killed_fits import (
 from cdrop import Network
 
 
-def tell(run: Run, what, kill, kills, torn, seconds, expected, victims):
-    """Run the control, and tell both figures."""
+def report(run: Run, what, kill, kills, torn, seconds, expected, victims):
+    """Run the control, and report both figures."""
     trials = run.trials(25)
     lost = careless_losses(victims, run.directory, kill, expected, trials, run.seed)
     for row in (18, 21):
@@ -51,7 +51,7 @@ def fit_kills(run: Run):
             more = kill_fit(victims, run.directory, draw, kind, expected[kind])
             kills, torn = kills + more[0], torn + more[1]
         seconds, kill = time.monotonic() - start, functools.partial(kill_fit, kind="epochs")
-        tell(run, "fits", kill, kills, torn, seconds, expected["epochs"], victims)
+        report(run, "fits", kill, kills, torn, seconds, expected["epochs"], victims)
 
 
 @campaign(18, 21)
@@ -64,11 +64,11 @@ def compare_kills(run: Run):
             more = kill_comparison(victims, run.directory, draw, expected)
             kills, torn = kills + more[0], torn + more[1]
         seconds = time.monotonic() - start
-        tell(run, "comparisons", kill_comparison, kills, torn, seconds, expected, victims)
+        report(run, "comparisons", kill_comparison, kills, torn, seconds, expected, victims)
 
 
 def command(data, *arguments):
-    """`cdrop compare`, in a process of its own."""
+    """`cdrop compare`, in a separate process."""
     sizes = "--repeats 3 --iterations 2500 --hidden 16 --batch-size 64"
     whole = [sys.executable, "-m", "cdrop", "compare", "--data", data, *sizes.split(), *arguments]
     return subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -89,7 +89,7 @@ def command_kills(run: Run):
     )
     data = run.directory / "data"
     data.mkdir()
-    write_idx_folder(data)
+    write_idx_directory(data)
     start = time.monotonic()
     assert command(data, "--json", out).wait() == 0
     once, expected = time.monotonic() - start, result(out)
@@ -117,7 +117,7 @@ def command_kills(run: Run):
 
 @campaign(21)
 def checkpoint_time(run: Run):
-    """Time checkpoints of the article's network, beside its training steps."""
+    """Time checkpoints of the article's network against its training steps."""
     x, y = problem([784, 10], rows=5000)
     net, rounds = Network([784, 256, 256, 10], dropout=0.5), run.trials(11)
 
@@ -136,6 +136,6 @@ def checkpoint_time(run: Run):
     begin, end = (statistics.median(times) for times in (plain, kept))
     run.figure(
         21,
-        f"784-256-256-10: a checkpoint of {size:.1f} MiB takes {(end - begin) / 12 * 1e3:.0f} ms, beside "
+        f"784-256-256-10: a checkpoint of {size:.1f} MiB takes {(end - begin) / 12 * 1e3:.0f} ms, against "
         f"{begin:.3f} s for 1,000 steps (medians of {rounds})",
     )

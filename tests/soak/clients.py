@@ -40,7 +40,7 @@ def version(python, package):
 
 @campaign(ROW)
 def clients(run: Run):
-    """The examples of the page "With other tools", each with the newest releases."""
+    """The examples of docs/with-other-tools.md, each with the newest releases."""
     scripts = examples(PAGE)
     if scripts.keys() != PACKAGES.keys():
         raise SystemExit(f"cdrop: sections {sorted(scripts)}; expected {sorted(PACKAGES)}")

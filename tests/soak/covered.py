@@ -10,8 +10,8 @@ from campaign import ROOT, Run, binding, campaign, need
 TARGET = 95  # percent
 
 
-def tell(run, what, covered, total, of_files):
-    """Tell the share of branches that were taken, and of which files not all were."""
+def report(run, what, covered, total, of_files):
+    """Report the share of branches that were taken, and of which files not all were."""
     for name, taken, branches in sorted(of_files):
         if taken < branches:
             print(f"  {name}: {taken} of {branches} branches")
@@ -72,9 +72,9 @@ def c_coverage(run: Run):
     options = ["--merge-lines", "--gcov-suspicious-hits-threshold", "0", "--filter", "src_c/"]
     options += ["--root", ROOT, "--json-summary", out]
     subprocess.run([gcovr, *options, build], cwd=ROOT, check=True)
-    told = json.loads(out.read_text())
-    files = [(f["filename"], f["branch_covered"], f["branch_total"]) for f in told["files"]]
-    tell(run, "C", told["branch_covered"], told["branch_total"], files)
+    result = json.loads(out.read_text())
+    files = [(f["filename"], f["branch_covered"], f["branch_total"]) for f in result["files"]]
+    report(run, "C", result["branch_covered"], result["branch_total"], files)
 
 
 @campaign(23)
@@ -84,9 +84,11 @@ def python_coverage(run: Run):
     env = {**os.environ, "COVERAGE_FILE": str(run.directory / "data")}
     subprocess.run([coverage, "run", "-m", "pytest", "-q"], cwd=ROOT, env=env, check=True)
     subprocess.run([coverage, "json", "-q", "-o", out], cwd=ROOT, env=env, check=True)
-    told = json.loads(out.read_text())
+    result = json.loads(out.read_text())
     files = [
         (name, file["summary"]["covered_branches"], file["summary"]["num_branches"])
-        for name, file in told["files"].items()
+        for name, file in result["files"].items()
     ]
-    tell(run, "Python", told["totals"]["covered_branches"], told["totals"]["num_branches"], files)
+    report(
+        run, "Python", result["totals"]["covered_branches"], result["totals"]["num_branches"], files
+    )

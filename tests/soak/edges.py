@@ -115,7 +115,7 @@ def update_ratios(program):
 
 @campaign(7)
 def denormals(run: Run):
-    """Steps on denormal inputs, weights, activations and optimiser states beside steps on ordinary numbers."""
+    """Steps on denormal inputs, weights, activations and optimizer states against steps on ordinary numbers."""
     for path, (name, case) in itertools.product(kernels.simd_paths(), CASES.items()):
         _kernels._select_simd(path)
         slower = ratio(case, run.trials(200))
@@ -202,7 +202,7 @@ def check_update():
 
 
 def check_training():
-    """A fit draws its rows from all of a long array, and tells the one number that is not finite."""
+    """A fit draws its rows from all of a long array, and reports the one number that is not finite."""
     x, y = long_rows(260, 0.5), np.arange(LONG) % 5
     settings = {"dropout": 0.5, "seed": 1}
     fitted, stepped = (Network([260, 40, 5], **settings) for _ in range(2))
@@ -216,10 +216,10 @@ def check_training():
     x[-1, -1] = np.nan
     try:
         fitted.predict(x)
-        told = "nothing"
+        message = "nothing"
     except ValueError as error:
-        told = str(error)
-    return x.nbytes, digest(fitted) == digest(stepped) and f"X[{LONG - 1}, 259]" in told
+        message = str(error)
+    return x.nbytes, digest(fitted) == digest(stepped) and f"X[{LONG - 1}, 259]" in message
 
 
 @campaign(2)

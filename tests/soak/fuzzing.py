@@ -16,7 +16,7 @@ KEPT = Path("build/fuzz")  # where an input that was read wrongly stays
 
 
 def fuzzed(run: Run, target: str, runs: int, plant: str = "none"):
-    """Fuzz in a process of its own; return its exit code, what it said, what came of the inputs, its directory."""
+    """Fuzz in a separate process; return its exit code, what it said, what came of the inputs, its directory."""
     directory = run.directory / f"{target} {plant}"
     (directory / "corpus").mkdir(parents=True)
     flags = {
@@ -37,7 +37,7 @@ def fuzzed(run: Run, target: str, runs: int, plant: str = "none"):
             *(f"-{k}={v}" for k, v in flags.items()),
         ],
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,  # atheris tells an exception in one, libFuzzer the rest in the other
+        stderr=subprocess.STDOUT,  # atheris prints an exception to one, libFuzzer the rest to the other
         text=True,
         errors="replace",
         check=False,
@@ -48,7 +48,7 @@ def fuzzed(run: Run, target: str, runs: int, plant: str = "none"):
 
 
 def tell_fuzzed(run: Run, row: int, target: str):
-    """Fuzz with a million inputs, and tell what came of them."""
+    """Fuzz with a million inputs, and report what came of them."""
     need_module("atheris")
     runs = run.trials(10**6)
     code, said, totals, directory = fuzzed(run, target, runs)
@@ -69,7 +69,7 @@ def tell_fuzzed(run: Run, row: int, target: str):
 
 
 def tell_planted(run: Run, row: int, target: str, plants: dict[str, str]):
-    """Plant faults, and tell whether each is found as what it is."""
+    """Plant faults, and report whether each is found as what it is."""
     for plant, sign in plants.items():
         code, said, totals, _ = fuzzed(run, target, 20_000, plant)
         found = code != 0 and sign in said

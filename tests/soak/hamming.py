@@ -93,10 +93,10 @@ def hamming(run: Run):
     found = side_by_side(twice, [{**settings, "seed": run.seed} for settings in cases])
     names = {order: name for name, order in ORDERS.items()}
     for settings, results in zip(cases, found, strict=True):
-        told = ", on a fresh seed ".join(f"p {p:.2g} ({where})" for _, p, where in results)
+        figures = ", on a fresh seed ".join(f"p {p:.2g} ({where})" for _, p, where in results)
         run.figure(
             6,
             f"keep {settings['keep']:.6g}, successive {names[settings['order']]}, "
-            f"2^{np.log2(results[0][0]) + 6:.1f} bits: {told}",
+            f"2^{np.log2(results[0][0]) + 6:.1f} bits: {figures}",
             results[-1][1] >= 0.001,
         )

@@ -30,8 +30,8 @@ def tried(kind, trials, seed, plant="none", limit=600):
     return json.loads(process.stdout)
 
 
-def tell(run, kind, trials, what):
-    """Tell what came of trials."""
+def report(run, kind, trials, what):
+    """Report what came of trials."""
     found = tried(kind, run.trials(trials), run.seed)
     good = isinstance(found, dict)
     counts = ", ".join(f"{count} {name}" for name, count in found.items()) if good else found
@@ -39,7 +39,7 @@ def tell(run, kind, trials, what):
 
 
 def tell_planted(run, kind, plant, trials, sign):
-    """Plant a fault, and tell whether it is found as what it is."""
+    """Plant a fault, and report whether it is found as what it is."""
     found = tried(kind, trials, run.seed, plant, limit=20 if sign == "hung" else 120)
     seen = isinstance(found, str) and sign in found
     run.figure(ROW, f"control, {plant}, {kind}: {found if seen else f'NOT FOUND, {found}'}", seen)
@@ -48,9 +48,9 @@ def tell_planted(run, kind, plant, trials, sign):
 @campaign(ROW)
 def handlers(run: Run):
     """Signal handlers, asynchronous exceptions and calls of 6 threads within fits: no hang, no torn state."""
-    tell(run, "handlers", 1000, "signal handlers that save, copy, raise and train within fits")
-    tell(run, "exceptions", 1000, "asynchronous exceptions within fits")
-    tell(run, "calls", 10**5, "mixed calls of 6 threads, switched every microsecond")
+    report(run, "handlers", 1000, "signal handlers that save, copy, raise and train within fits")
+    report(run, "exceptions", 1000, "asynchronous exceptions within fits")
+    report(run, "calls", 10**5, "mixed calls of 6 threads, switched every microsecond")
     tell_planted(run, "handlers", "late counters", 300, "Torn")
     tell_planted(run, "exceptions", "late counters", 300, "Torn")
     tell_planted(run, "handlers", "lock", 300, "hung")

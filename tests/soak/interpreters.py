@@ -1,4 +1,4 @@
-"""Python 3.11, 3.12 and 3.13: the package is built and tested under each, in an environment of its own."""
+"""Python 3.11, 3.12 and 3.13: the package is built and tested under each, in a separate environment."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ def interpreter(version):
 
 
 def copied(directory):
-    """Copy what git knows of: `make` keeps its environment and its objects beside it."""
+    """Copy what git knows of: `make` keeps its environment and its objects next to it."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

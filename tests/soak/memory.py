@@ -141,7 +141,7 @@ def limited(_):
     return weight
 
 
-# Each makes something anew, which a call that fails must leave as it is.
+# Each makes something new, which a call that fails must leave as it is.
 CASES = {
     "create": (lambda: None, lambda _: untrained()),
     "fit": (untrained, lambda net: net.fit(X, Y, **FIT)),
@@ -160,33 +160,33 @@ CASES = {
 }
 
 
-def told(result):
+def state_of(result):
     """Return what a result says, as something to compare."""
     if isinstance(result, Network):
         return digest(result), repr(result), result.history.iterations
     if isinstance(result, np.ndarray):
         return result.tobytes()
     if isinstance(result, (tuple, list)):
-        return [told(part) for part in result]
-    return told(list(vars(result).values())) if hasattr(result, "__dict__") else result
+        return [state_of(part) for part in result]
+    return state_of(list(vars(result).values())) if hasattr(result, "__dict__") else result
 
 
 def fail_each(memory, make, call):
     """Refuse a call its first allocation, its second and so on, until it needs no more; return how many, and faults."""
     faults, nth, expected_thing = [], 0, make()
-    expected, held = (told(call(expected_thing)), told(expected_thing)), None
+    expected, held = (state_of(call(expected_thing)), state_of(expected_thing)), None
     while True:
         nth += 1
         thing = make()
-        before = told(thing)
+        before = state_of(thing)
         memory.forget_spare()
         result, refused = memory.failing(nth, call, thing)
         if isinstance(result, MemoryError):
-            if told(thing) != before:
+            if state_of(thing) != before:
                 faults.append(f"{nth}: changed")
             del result
             result = call(thing)
-        if (told(result), told(thing)) != expected:
+        if (state_of(result), state_of(thing)) != expected:
             faults.append(f"{nth}: another result")
         if not refused:
             return nth - 1, faults

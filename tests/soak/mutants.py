@@ -157,7 +157,7 @@ class Sandbox:
         )
 
     def control(self):
-        """Run all tests with nothing changed, which also tells how long each takes."""
+        """Run all tests with nothing changed, which also shows how long each takes."""
         return self.run_all({})
 
     def readers(self, file):
@@ -210,7 +210,7 @@ WITHOUT_EFFECT = [
     (r"CDROP_UNROLL", "the loop is the same, unrolled or not"),
     (r"; (\w+)\+\+\).* -> .*; \1 != .*; \1\+\+\)", "counts to the same end"),
     (r"cdrop_useful_threads", "the number of threads changes no bit"),
-    (r"product.inc.h:\d+: continue;", "the loop goes on there anyway"),
+    (r"product.inc.h:\d+: continue;", "the loop continues there anyway"),
 ]
 
 
@@ -226,8 +226,8 @@ def interval(hits, n):
     return (middle - half) / (n + z * z), (middle + half) / (n + z * z)
 
 
-def tell(run, files, counts, survivors):
-    """Tell the score, what was left out, and each survivor."""
+def report(run, files, counts, survivors):
+    """Report the score, what was left out, and each survivor."""
     for mutant in survivors:
         print(f"  survived: {mutant}: {reason(mutant) or 'NO TEST FINDS IT'}")
     left_out = {name: counts.pop(name, 0) for name in ("not C", "same code")}
@@ -278,7 +278,7 @@ def try_mutants(run, kernel):
         pool.shutdown(cancel_futures=True)
     control += map(Sandbox.control, all_boxes)
     run.figure(22, f"nothing changed: fails {control}", not any(control))
-    tell(run, kernel.files, counts, survivors)
+    report(run, kernel.files, counts, survivors)
 
 
 @campaign(22)
@@ -316,14 +316,17 @@ def update_mutants(run: Run):
 
 @campaign(22)
 def noise_mutants(run: Run):
-    """Mutate the noise and the steps on thinned networks: the tests must find it."""
-    files = ("noise.c", "simd/noise.inc.h", "thinned.c")
-    try_mutants(run, Kernel(files, ("test_noise",), ("tests/test_kinds.py",)))
+    """Mutate the noise, learned rates and the steps on thinned networks: the tests must find it."""
+    files = ("noise.c", "simd/noise.inc.h", "learned.c", "thinned.c")
+    tests = ("kinds", "concrete", "masksembles")
+    try_mutants(
+        run, Kernel(files, ("test_noise",), tuple(f"tests/test_{name}.py" for name in tests))
+    )
 
 
 @campaign(22)
 def loss_mutants(run: Run):
     """Mutate the losses: the tests must find it."""
     files = ("losses.c", "simd/losses.inc.h")
-    programs = ("test_special_values", "test_kernels")
+    programs = ("test_special_values", "test_kernels", "test_noise")
     try_mutants(run, Kernel(files, programs, ("tests/test_losses.py",)))

@@ -1,5 +1,5 @@
 /* Sums over the noise of dropout: powers of it, and products with later numbers.
- * Arguments: kind=1 (Gaussian) or 2 (uniform), seed=N, steps=N (of BATCH rows of WIDTH units each); and a fault: shift=N or
+ * Arguments: kind=1 (Gaussian), 2 (uniform) or 4 (concrete), seed=N, steps=N (of BATCH rows of WIDTH units each); and a fault: shift=N or
  * scale=N (in units of 1e-5), or copied=N (in every N-th step, each odd unit is the one before it).
  * Writes POWERS + 2 PAIRS sums and the number of units, as double, as they lie in memory. */
 #include <math.h>
@@ -16,7 +16,8 @@ enum { BATCH = 128, WIDTH = 512, UNITS = BATCH * WIDTH, POWERS = 4, PAIRS = 5, L
 static const size_t distance[PAIRS] = {1, 8, WIDTH, 64 * WIDTH, UNITS};
 
 static float drawn[UNITS];
-static double z[2 * UNITS], fourth; /* of this step and the next; the mean of z^4 */
+static double z[2 * UNITS];      /* of this step and the next */
+static double deviation, fourth; /* of the noise; the mean of z^4 */
 
 static uint64_t argument(char **argv, const char *name)
 {
@@ -34,7 +35,7 @@ static void standardize(char **argv, uint64_t step, cdrop_kind kind, double *out
     cdrop_noise(CDROP_FLOAT32, drawn, WIDTH, 0, BATCH, WIDTH, kind, CDROP_KEEP_ALL / 2, argument(argv, "seed"), step,
                 CDROP_FOR_MASKS, 1);
     for (size_t i = 0; i < UNITS; i++)
-        out[i] = ((double)drawn[i] - 1) * scale + shift;
+        out[i] = ((double)drawn[i] - 1) / deviation * scale + shift;
     for (size_t i = 1; copied && step % copied == 0 && i < UNITS; i += 2)
         out[i] = out[i - 1];
 }
@@ -64,7 +65,9 @@ int main(int argc, char **argv)
     const uint64_t steps = argument(argv, "steps");
     double total[SUMS + 1] = {0};
     cdrop_select_simd(NULL);
-    fourth = kind == CDROP_GAUSSIAN ? 3 : 1.8;
+    /* At keep 1/2 concrete noise is 1 - tanh(5 x), x logistic: by quadrature, as in noise.py. */
+    deviation = kind == CDROP_CONCRETE ? 0.949107111091474 : 1;
+    fourth = kind == CDROP_GAUSSIAN ? 3 : kind == CDROP_UNIFORM ? 1.8 : 1.0697685062222924;
     standardize(argv, 0, kind, z + UNITS);
     for (uint64_t step = 1; step <= steps; step++) {
         double sums[SUMS][LANES] = {{0}};

@@ -11,6 +11,7 @@ SUMS += [f"{what}, {pair}" for what in ("product", "product of squares") for pai
 MOMENTS = {
     "gaussian": [1, 3, 15, 105],
     "uniform": [1, 9 / 5, 27 / 7, 9],
+    "concrete": [1, 1.0697685062222924, 1.1608690195550618, 1.2676357689505536],
 }  # second, fourth, sixth, eighth
 
 
@@ -25,7 +26,7 @@ def deviates(content: bytes, kind: str) -> tuple[float, dict[str, float]]:
 
 @campaign(4)
 def noise(run: Run):
-    """Sum powers and products of Gaussian and uniform noise; controls: mean or scale off by 1e-4, copied numbers."""
+    """Sum powers and products of all kinds of noise; controls: mean or scale off by 1e-4, copied numbers."""
     path, limit = program("noise"), bound(2 * len(SUMS))
     steps, fewer = run.trials(2**34 // STEP), run.trials(2**31 // STEP)
     faults = {
@@ -35,7 +36,7 @@ def noise(run: Run):
     }
     cases = [
         {"kind": number, "seed": run.seed, "steps": fewer if fault else steps, **fault}
-        for number in (1, 2)
+        for number in (1, 2, 4)
         for fault in ({}, *faults.values())
     ]
     found = iter(outputs(path, cases))

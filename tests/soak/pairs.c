@@ -18,10 +18,10 @@ static void compare(const uint64_t *steps)
     for (int i = 0; i < ROWS; i++)
         for (int j = 0; j < i; j++) {
             const uint64_t *a = row(steps, i), *b = row(steps, j);
-            uint64_t alike = 0;
+            uint64_t equal = 0;
             for (int k = 0; k < ROW; k++)
-                alike += (uint64_t)__builtin_popcountll(~(a[k] ^ b[k]));
-            counts[i][j] += alike;
+                equal += (uint64_t)__builtin_popcountll(~(a[k] ^ b[k]));
+            counts[i][j] += equal;
         }
 }
 

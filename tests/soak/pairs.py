@@ -10,15 +10,15 @@ from cdrop.kernels import drawn_keep
 def largest_of_pairs(content: bytes, keep: float) -> tuple[int, int, float]:
     """Return the number of units of a row, the number of pairs, and their largest deviate."""
     units = int.from_bytes(content[-8:], "little")
-    alike = np.frombuffer(content[:-8], np.uint64)
-    rows = int(np.sqrt(len(alike)))
-    alike, p = alike.reshape(rows, rows)[np.tril_indices(rows, -1)], keep**2 + (1 - keep) ** 2
-    return units, len(alike), np.max(np.abs(alike - units * p)) / np.sqrt(units * p * (1 - p))
+    equal = np.frombuffer(content[:-8], np.uint64)
+    rows = int(np.sqrt(len(equal)))
+    equal, p = equal.reshape(rows, rows)[np.tril_indices(rows, -1)], keep**2 + (1 - keep) ** 2
+    return units, len(equal), np.max(np.abs(equal - units * p)) / np.sqrt(units * p * (1 - p))
 
 
 @campaign(5)
 def pairs(run: Run):
-    """Count what any two rows of two steps have alike, across blocks and layers; control: correlated rows."""
+    """Count the equal bits of any two rows of two steps, across blocks and layers; control: correlated rows."""
     path, keeps = program("pairs"), (0.5, 0.8, 0.1)
     whole = [{"pieces": run.trials(5000)}, {"pieces": 200, "twins": 64}]
     cases = [{"seed": run.seed, "keep": keep, **case} for keep in keeps for case in whole]

@@ -23,7 +23,7 @@ __attribute__((visibility("default"))) int planted_overflow(void)
     return most + 1;
 }
 
-static int planted_uninitialised(void)
+static int planted_uninitialized(void)
 {
     void *(*volatile take)(size_t) = malloc; /* else the compiler finds the fault itself */
     int *numbers = take(NUMBERS * sizeof *numbers);
@@ -64,7 +64,7 @@ static const struct {
 } faults[] = {
     {"read", planted_read},
     {"overflow", planted_overflow},
-    {"uninitialised", planted_uninitialised},
+    {"uninitialized", planted_uninitialized},
     {"race", planted_race},
 };
 

@@ -7,7 +7,7 @@ from campaign import Run, campaign, need_module
 from conftest import run_python
 from test_threads import FORK, HANGING_CHILD
 
-# From Python 3.12 a fork beside threads warns, which is what is tried here; PyTorch and scikit-learn warn of their own.
+# From Python 3.12 a fork while threads run warns, which is what is tried here; PyTorch and scikit-learn warn, too.
 FLAGS = ("-W", "error", "-W", "ignore::DeprecationWarning")
 
 
@@ -27,8 +27,8 @@ def outcomes(code, trials, limit, **environment):
     return hung, slowest
 
 
-def tell(run, what, code, *, limit=60):
-    """Tell how often 50 processes hung."""
+def report(run, what, code, *, limit=60):
+    """Report how often 50 processes hung."""
     trials = run.trials(50)
     hung, slowest = outcomes(code, trials, limit)
     run.figure(
@@ -37,7 +37,7 @@ def tell(run, what, code, *, limit=60):
 
 
 def tell_control(run, what, code, trials):
-    """Tell whether code that must hang is seen to."""
+    """Report whether code that must hang is seen to."""
     hung, _ = outcomes(code, run.trials(trials), 10)
     run.figure(
         15,
@@ -56,7 +56,7 @@ assert train() == expected
 print("done")
 """
 
-BESIDE_A_THREAD = """
+NEXT_TO_A_THREAD = """
 running = True
 def busy():
     while running:
@@ -74,7 +74,7 @@ finally:
 print("done")
 """
 
-# A child whose fork fell into a call on the network is told; all others must answer.
+# A child whose fork fell into a call on the network gets an error; all others must answer.
 WITHIN_A_STEP = """
 net, running = Network([70, 300, 10], dropout=0.5, threads=1 + trial % 3), True
 def busy():
@@ -86,7 +86,7 @@ def answer(queue, depth=0):
         queue.put("trained")
     except RuntimeError as error:
         assert "half updated" in str(error)
-        queue.put("told")
+        queue.put("raised")
 worker = threading.Thread(target=busy)
 worker.start()
 try:
@@ -94,7 +94,7 @@ try:
 finally:
     running = False
     worker.join()
-assert "told" in said, said
+assert "raised" in said, said
 print("done")
 """
 
@@ -129,18 +129,18 @@ print("done")
 
 @campaign(15)
 def processes(run: Run):
-    """Forks after and beside threads, spawned processes, threads of Python in one network and in many."""
-    tell(run, "3 forks after threads, of children of children too", FORK + AFTER_THREADS)
-    tell(run, "4 forks beside 1 to 3 threads that train", FORK + BESIDE_A_THREAD)
-    tell(run, "10 forks within steps of the child's network", FORK + WITHIN_A_STEP)
-    tell(run, "4 trainings in spawned processes", SPAWN)
-    tell(run, "4 threads in one network, then in four", THREADS)
+    """Forks after and next to threads, spawned processes, threads of Python in one network and in many."""
+    report(run, "3 forks after threads, of children of children too", FORK + AFTER_THREADS)
+    report(run, "4 forks next to 1 to 3 threads that train", FORK + NEXT_TO_A_THREAD)
+    report(run, "10 forks within steps of the child's network", FORK + WITHIN_A_STEP)
+    report(run, "4 runs in spawned processes", SPAWN)
+    report(run, "4 threads in one network, then in four", THREADS)
     tell_control(run, "a fork while a thread holds a lock", HANGING_CHILD, 2)
 
 
-# ---- Beside other libraries --------------------------------------------------------------------
+# ---- Next to other libraries --------------------------------------------------------------------
 
-BESIDE = """
+TOGETHER = """
 import warnings
 import torch
 warnings.simplefilter("ignore")  # scikit-learn's, of fits that have not converged
@@ -195,14 +195,14 @@ print("done")
 
 
 @campaign(15)
-def beside(run: Run):
-    """Training beside PyTorch and scikit-learn in one process: in turn, at once from threads, in forked children."""
+def together(run: Run):
+    """Training next to PyTorch and scikit-learn in one process: in turn, at once from threads, in forked children."""
     need_module("torch", pip="torch==2.13.0")
     need_module("sklearn", pip="scikit-learn")
-    tell(
+    report(
         run,
-        "in turn, at once in 4 threads, 3 forks, beside PyTorch and scikit-learn",
-        FORK + BESIDE + IN_TURN_AND_AT_ONCE,
+        "in turn, at once in 4 threads, 3 forks, next to PyTorch and scikit-learn",
+        FORK + TOGETHER + IN_TURN_AND_AT_ONCE,
         limit=120,
     )
     tell_control(run, "PyTorch in a child of a fork after its threads", TORCH_IN_THE_CHILD, 4)

@@ -44,12 +44,12 @@ def rate(run: Run):
         (n, z), (_, off), (_, stuck) = (
             rate_deviates(next(found), drawn_keep(keep), width) for _ in whole
         )
-        told = ", ".join(f"{name} {value:.2f}" for name, value in z.items())
+        figures = ", ".join(f"{name} {value:.2f}" for name, value in z.items())
         overall = z.pop("all")
         caught = off["all"] > 4 and stuck["a bit of a lane"] > limit
         run.figure(
             4,
-            f"keep {keep:.6g}, width {width}, 2^{np.log2(n):.1f} units: largest |z| of {told}; "
+            f"keep {keep:.6g}, width {width}, 2^{np.log2(n):.1f} units: largest |z| of {figures}; "
             f"bounds 4 and {limit:.2f}; controls {off['all']:.0f} and {stuck['a bit of a lane']:.0f}",
             overall < 4 and max(z.values()) < limit and caught,
         )

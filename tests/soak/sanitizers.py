@@ -32,13 +32,13 @@ def make(config, target, **variables):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def told(process):
+def output_of(process):
     """Return all that a process said."""
     return process.stdout + process.stderr
 
 
 def c_tests(run: Run, row, config, programs=(), **variables):
-    """Run C tests in a configuration, all of them or some; tell how many checks passed."""
+    """Run C tests in a configuration, all of them or some; report how many checks passed."""
     names = programs or sorted(path.stem[5:] for path in ROOT.glob("tests/c/test_*.c"))
     some = {"C_PROGRAMS": " ".join(f"test_{name}" for name in names[: run.trials(len(names))])}
     start = time.monotonic()
@@ -50,7 +50,7 @@ def c_tests(run: Run, row, config, programs=(), **variables):
         f"{config}: {some['C_PROGRAMS']}: {passed} checks passed"
         + (f", on {paths[1]}" if paths else "")
         + f"; {time.monotonic() - start:.0f} s"
-        + ("" if process.returncode == 0 else f"\n{told(process)[-4000:]}"),
+        + ("" if process.returncode == 0 else f"\n{output_of(process)[-4000:]}"),
         process.returncode == 0 and passed > 0,
     )
 
@@ -58,7 +58,7 @@ def c_tests(run: Run, row, config, programs=(), **variables):
 def control(run: Run, row, config, fault, report):
     """A program with a fault, made and run by the same command, must fail with a report of it."""
     process = make(config, "run-planted", FAULT=fault)
-    found = process.returncode != 0 and report in told(process)
+    found = process.returncode != 0 and report in output_of(process)
     run.figure(row, f"{config}: a planted fault ({fault}): {'found' if found else 'MISSED'}", found)
 
 
@@ -123,7 +123,7 @@ def python_controls(run: Run, directory):
         ("overflow", "signed integer overflow"),
     ):
         process = pytest(directory, str(tests), "-s", "-k", fault)
-        found = process.returncode != 0 and report in told(process)
+        found = process.returncode != 0 and report in output_of(process)
         run.figure(
             12, f"Python: a planted fault ({fault}): {'found' if found else 'MISSED'}", found
         )
@@ -131,7 +131,7 @@ def python_controls(run: Run, directory):
 
 @campaign(12)
 def address(run: Run):
-    """The C tests and the kernels' Python tests under the address and undefined behaviour sanitizers."""
+    """The C tests and the kernels' Python tests under the address and undefined behavior sanitizers."""
     need("gcc", debian="gcc")
     control(run, 12, "sanitize", "read", "heap-buffer-overflow")
     control(run, 12, "sanitize", "overflow", "signed integer overflow")
@@ -143,7 +143,7 @@ def address(run: Run):
     run.figure(
         12,
         f"Python: {' '.join(files)}: {process.stdout.splitlines()[-1]}"
-        + ("" if process.returncode == 0 else f"\n{told(process)[-4000:]}"),
+        + ("" if process.returncode == 0 else f"\n{output_of(process)[-4000:]}"),
         process.returncode == 0,
     )
 
@@ -160,6 +160,6 @@ def races(run: Run):
 def valgrind(run: Run):
     """C tests under valgrind, which hides AVX-512's foundation and reports its extensions: no error, no leak."""
     need("valgrind", debian="valgrind")
-    control(run, 14, "valgrind", "uninitialised", "depends on uninitialised value")
+    control(run, 14, "valgrind", "uninitialized", "depends on uninitialised value")
     control(run, 14, "valgrind", "read", "Invalid read of size 4")
     c_tests(run, 14, "valgrind", SMALL)

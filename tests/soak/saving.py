@@ -71,7 +71,7 @@ def traced_save(path, *options):
 
 @campaign(19)
 def faults(run: Run):
-    """Kill, EIO and ENOSPC at each file system call of a save, each in a process of its own."""
+    """Kill, EIO and ENOSPC at each file system call of a save, each in a separate process."""
     need("strace", debian="strace")
     directory = run.directory
     path, results = directory / "m", collections.Counter()
@@ -97,8 +97,8 @@ def faults(run: Run):
         19,
         f"{sum(results.values())} saves, each of {len(points)} calls ({' '.join(calls)}): "
         + "; ".join(
-            f"{how}: {file} file, {'' if told else 'not '}acknowledged: {count}"
-            for (how, file, told), count in sorted(results.items())
+            f"{how}: {file} file, {'' if acknowledged else 'not '}acknowledged: {count}"
+            for (how, file, acknowledged), count in sorted(results.items())
         ),
     )
 

@@ -28,7 +28,7 @@ BASE = 48 * MIB  # what small files take: code that runs for the first time, nam
 
 
 def of_file(factor: float) -> Callable[[Path], float]:
-    """Return the promise of so many times the file."""
+    """Return the promise of a multiple of the file."""
     return lambda path: factor * path.stat().st_size
 
 
@@ -53,7 +53,7 @@ def unpacked(path: Path) -> int:
 
 
 def of_text(factor: float) -> Callable[[Path], float]:
-    """Return the promise of so many times what a text file unpacks to."""
+    """Return the promise of a multiple of what a text file unpacks to."""
     return lambda path: factor * unpacked(path)
 
 

@@ -249,8 +249,10 @@ def without_check(kind):
 def fuzz_states(run: Run):
     """Change states of networks and checkpoints and sign them; what loads trains, predicts, saves and ends."""
     counts, wrong = fuzzed(run, run.trials(10**5))
-    told = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    run.figure(ROW, f"rightly signed, changed states: {told}; {wrong or '0 wrong'}", wrong is None)
+    figures = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    run.figure(
+        ROW, f"rightly signed, changed states: {figures}; {wrong or '0 wrong'}", wrong is None
+    )
     for kind in ("schedules not checked", "counters not checked"):
         restore = without_check(kind)
         try:

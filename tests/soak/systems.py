@@ -151,7 +151,7 @@ HANDLE CreateThread(void *, size_t, LPTHREAD_START_ROUTINE, void *, DWORD, DWORD
 """,
 }
 FUSED = re.compile(r"^\s+(?:vfn?m(?:add|sub)\w*|fn?m(?:add|sub|la|ls))\b", re.MULTILINE)
-# Files without a fused multiply-add of their own.
+# Files without a written fused multiply-add.
 PLAIN = ("numbers", "network", "forward", "sample", "bernoulli", "train", "fma")
 
 

@@ -232,8 +232,8 @@ def install(directory: Path) -> Path:
     return site
 
 
-def tell(run: Run, what: str, each, site: Path):
-    """Do something with each table of the list, and tell the rate."""
+def report(run: Run, what: str, each, site: Path):
+    """Do something with each table of the list, and report the rate."""
     results = {}
     for entry in entries():
         with warnings.catch_warnings():
@@ -260,5 +260,5 @@ def tables(run: Run):
     need_module("pandas")
     site = install(run.directory)
     sys.path.append(str(site))
-    tell(run, "read as pandas reads them", read, site)
-    tell(run, "compared from the command line", compared, site)
+    report(run, "read as pandas reads them", read, site)
+    report(run, "compared from the command line", compared, site)

@@ -36,7 +36,7 @@ CHECKS = {  # what an example must have left
 
 @campaign()
 def trackers(run: Run) -> None:
-    """Run the examples of docs/callbacks.md in an environment of their own; needs the network."""
+    """Run the examples of docs/callbacks.md in a separate environment; needs the network."""
     scripts = examples(PAGE)
     if scripts.keys() != CHECKS.keys():
         raise SystemExit(f"cdrop: sections {sorted(scripts)}; expected {sorted(CHECKS)}")

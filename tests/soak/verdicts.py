@@ -101,7 +101,7 @@ def true_accuracies(arms, data, seed):
 
 
 def on_a_fresh_table(entropy):
-    """Return the accuracies of networks trained on a split of a table of its own."""
+    """Return the accuracies of networks trained on a split of a separate table."""
     X, y = draw(np.random.default_rng(entropy), ROWS, known=True)
     train, _, _ = split_rows(y, entropy[-1], TESTING, 0, stratify=True)
     return true_accuracies(KNOWN, (X[train], y[train]), entropy[-1])
