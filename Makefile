@@ -138,8 +138,9 @@ WITH_PIP := sh -c "$$INSTALL" -
 HAS_LOCK := $(PY) -c "import sys, sysconfig; sys.exit(bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
 NO_WHEELS := for free-threaded Python; the tests that need it are skipped
 
-# A dependency group of pyproject.toml, which pip reads since 25.1.
+# A dependency group of pyproject.toml, which pip reads since 25.1: an environment may have an older one.
 define INSTALL_GROUP
+$(PY) -m pip install --help | grep -q -e --group || $(PIP) --upgrade 'pip>=25.1' || exit
 if [ "$$1" != test ] || $(HAS_LOCK); then
   $(WITH_PIP) --group "$$1"
   exit
