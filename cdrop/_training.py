@@ -261,7 +261,7 @@ def check_masks(net: Network, hyper: Hyper) -> None:
     if "shared" in used:
         raise ValueError(
             f"mask_samples is {samples}, and a kind of dropout is 'shared', by which all rows of a minibatch have one "
-            "mask; expected 'bernoulli', 'gaussian' or 'uniform', or mask_samples=1"
+            "mask; expected another kind, such as 'bernoulli', or mask_samples=1"
         )
 
 
