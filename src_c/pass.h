@@ -248,8 +248,9 @@ void cdrop_note_bias_gradient(const pass *s, size_t p);
 /* The update of the whole layer i from gradients that all threads have noted, this thread's part. */
 void cdrop_update_thinned(pass *s, size_t i, cdrop_team team);
 
-/* To be called after a step: whether the next one may use what this one has copied. */
-void cdrop_end_thinned(const pass *s, int updated);
+/* To be called after a step: whether the next one may use what this one has copied. A step that was refused is made again under
+ * its number, which differs from the one noted here. */
+void cdrop_end_thinned(const pass *s);
 
 /* ---- learned.c ---- */
 

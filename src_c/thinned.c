@@ -334,12 +334,12 @@ void cdrop_update_thinned(pass *s, size_t i, cdrop_team team)
         update_block(s, item, &next_weight, gradient, packed);
 }
 
-void cdrop_end_thinned(const pass *s, int updated)
+void cdrop_end_thinned(const pass *s)
 {
     cdrop_network *n = s->n;
     if (s->layer == n->layer)
         return;
-    n->thinned_step = updated && copies_for_next(s) ? s->step + 1 : 0;
+    n->thinned_step = copies_for_next(s) ? s->step + 1 : 0;
     for (size_t i = 0; i < n->layers; i++)
         n->thinned_keep[i] = n->layer[i].keep;
 }

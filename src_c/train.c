@@ -419,7 +419,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     cdrop_parallel(step_job, &s, threads);
     cdrop_lap(n->watches, CDROP_TIME_WAIT_END, 0);
     cdrop_measure_density(&s);
-    cdrop_end_thinned(&s, status == CDROP_OK);
+    cdrop_end_thinned(&s);
     if (optimizer->learned && status == CDROP_OK)
         cdrop_learn_rates(&s, optimizer->learned);
     /* The loss is that of the weights before the update, so it cannot show what the update did. */

@@ -138,6 +138,41 @@ def test_steps_equal_those_of_the_reference(kinds, activation, dropout):
         np.testing.assert_allclose(getattr(result, name), expected, atol=1e-10)
 
 
+@pytest.mark.parametrize("units", [(20, 30, 40, 3), (3, 1, 2, 1)], ids=str)
+def test_steps_of_small_networks_equal_those_of_the_reference(units):
+    """Whose layers are one block of 64 units, or less."""
+    X, y = data(20, units[0], units[-1])
+    kinds = ("bernoulli", "shared", "shared")
+    net = network(kinds, units, input_dropout=0.0)
+    spec = reference.NetworkSpec(units, [0.5, 0.3], seed=4, kinds=kinds)
+    _check_steps(net, [spec] * 3, X, y)
+
+
+@pytest.mark.parametrize("input_dropout", [0.0, 0.2])
+def test_a_layer_that_is_dropped_as_a_whole_after_steps_that_kept_units(input_dropout):
+    X, y = data(30)
+    kinds, last = ("bernoulli", "shared", "shared"), 1 - 2**-31
+    falling = Linear(0.5, last, steps=1)
+    net = network(kinds, dropout=(falling, falling), input_dropout=input_dropout)
+    specs = [
+        reference.NetworkSpec(net.units, [rate] * 2, input_dropout, seed=4, kinds=kinds)
+        for rate in (0.5, last, last)
+    ]
+    _check_steps(net, specs, X, y)
+
+
+def _check_steps(net, specs, X, y):
+    """Compare steps of Adam with those of the reference, each by its spec."""
+    params = reference.initial_weights(net.units, seed=4, dtype="float64")
+    state = reference.initial_state(params, "adam")
+    for step, spec in enumerate(specs, start=1):
+        rule = {"learning_rate": 0.01, "l2": 1e-3}
+        expected = reference.train_step(params, state, X, y, spec, step=step, **rule)
+        assert net.train_step(X, y, optimizer="adam", **rule) == pytest.approx(expected, 1e-10)
+    for ours, theirs in zip((*net.coefs_, *net.intercepts_), itertools.chain(*params), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-10)
+
+
 @pytest.mark.parametrize("kind", NOISES)
 def test_gradients_under_fixed_noise_are_finite_differences(kind):
     """Of the step itself: plain SGD changes each weight by the learning rate times its gradient."""

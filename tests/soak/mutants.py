@@ -189,6 +189,12 @@ class Sandbox:
 # What survives here changes no result: patterns of Mutant.__str__, and why. Each was read before it was listed.
 COMMUTES = r"(w(xor|or|and|add)|V\(v(add|mul|fma)\))"
 WITHOUT_EFFECT = [
+    (r": cdrop_lap\(", "only for which part of a step time is counted"),
+    (r"thinned_step >= step", "weights that a later step has copied are copied again"),
+    (r"thinned.c:\d+: for .*i > n->layers", "weights are copied again in each step"),
+    (r"deltas\.blocks = kept", "no product runs on the lists of no units"),
+    (r"learned.c:\d+: continue;$", "at the end of a loop"),
+    (r"double weights = l2 == ", "0 times a finite number"),
     (rf"-> .*{COMMUTES} \( ?[^()]+,", "the operation is commutative"),
     (r"-> if \(keep (<|==) .*CDROP_KEEP_ALL\)", "keep 0 gives zeros on the general way, too"),
     (r": if \(~valid\)", "where all bits are valid, the words are what they were"),
