@@ -16,8 +16,9 @@
  * keys, those of the next step are known: its weights are copied while the update has their block in the cache.
  *
  * Barriers order this. The one before the first product (in cdrop_forward) follows the copies of cdrop_thin. Those
- * of backward stand between the gradients that threads note and the blocks of cdrop_update_thinned that read them: a block's kept lines may have been noted by several threads. And the thinned weights of the next step go
- * over those of this one only when a barrier has passed since the last product that reads them. */
+ * of backward stand between the gradients that threads note and the blocks of cdrop_update_thinned that read them: a
+ * block's kept lines may have been noted by several threads. And the thinned weights of the next step go over those
+ * of this one only when a barrier has passed since the last product that reads them. */
 #include <string.h>
 
 #include "pass.h"

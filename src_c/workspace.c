@@ -28,6 +28,8 @@ struct cdrop_allocation {
     struct cdrop_allocation *next;
 };
 
+/* `data` begins at the first cache line boundary behind this header, in the same allocation. `room` does not count
+ * what is skipped before it. */
 struct cdrop_arena {
     size_t room;
     char *data;
@@ -151,8 +153,10 @@ cdrop_lists cdrop_take_lists(cdrop_workspace *w, const cdrop_kernels *k, size_t 
     l.values = cdrop_take(w, room, k->size);
     l.live = cdrop_take(w, product(lines, blocks), sizeof *l.live);
     l.start = cdrop_take(w, product(lines, blocks), sizeof *l.start);
+    /* From here on nothing can overflow: products of the same sizes were taken. */
     if (w->failed || w->measuring)
         return l;
+    /* In an arena the words are what an earlier call left: a list that is never filled must be empty. */
     memset(l.live, 0, lines * blocks * sizeof *l.live);
     for (size_t b = 0; b < blocks; b++)
         for (size_t line = 0; line < lines; line++)
@@ -210,6 +214,8 @@ static cdrop_panels shape(const cdrop_kernels *k, size_t columns)
 cdrop_panels cdrop_take_panels(cdrop_workspace *w, const cdrop_kernels *k, size_t lines, size_t columns)
 {
     cdrop_panels m = shape(k, columns);
+    /* Panel after panel: each but the last is k->panel columns wide, so the last one's narrower lines move nobody's
+     * place. */
     m.step = product(k->panel, cdrop_pad(lines)); /* whole tiles can be transposed */
     m.tail_pitch = m.tail_width;
     m.data = cdrop_take(w, product(cdrop_pad(lines), cdrop_pad(columns)), k->size);
@@ -252,6 +258,7 @@ cdrop_panels cdrop_view_rows(const cdrop_kernels *k, const void *rows, size_t co
     return m;
 }
 
+/* Which way copy_lines moves: one loop, so that both directions agree on the layout. */
 typedef enum { INTO_PANELS, OUT_OF_PANELS } direction;
 
 /* Real columns only: padding is neither read from rows, which have none, nor written in panels. */

@@ -48,8 +48,11 @@ static inline VEC KERNEL(exp_reduced)(VEC x, VEC *n)
      * gives the integer as a number. A compiler that reassociates would cancel both; none does without being asked
      * to. */
     const VEC whole = V(vsub)(*n, rounder);
+    /* First the exact part, then the small correction. */
     VEC r = V(vfma)(whole, V(vset)(-LN2_HIGH), x);
     r = V(vfma)(whole, V(vset)(-LN2_LOW), r);
+    /* P from the highest power of r down; the last term is the 1 / 2 of r^2 / 2. r itself is added last, in one
+     * operation with r^2 P: the large term meets the small ones once, so the error of P hardly shows. */
     VEC p = V(vset)(KERNEL(exp_terms)[0]);
     for (size_t i = 1; i < sizeof KERNEL(exp_terms) / sizeof(REAL); i++)
         p = V(vfma)(p, r, V(vset)(KERNEL(exp_terms)[i]));
@@ -87,6 +90,7 @@ static inline VEC KERNEL(expm1)(VEC x)
     const VEC one = V(vset)(1);
     VEC n;
     const VEC q = KERNEL(exp_reduced)(V(vmax)(V(vset)(EXP_LOWEST), x), &n);
+    /* power - 1 is exact or rounded once, and power * q is added to it with one rounding. */
     const VEC power = V(vscale2)(one, n);
     return V(vfma)(power, q, V(vsub)(power, one));
 }
@@ -160,6 +164,7 @@ static inline CDROP_INLINE void KERNEL(activate_with)(REAL *a_, size_t pitch, si
         size_t i = 0;
         for (; i + L <= columns; i += L)
             V(vstore)(a + i, KERNEL(activation)(V(vload)(a + i), activation));
+        /* The missing lanes are loaded as zeros, where every activation is finite, and are not stored. */
         if (i < columns)
             V(vstore_first)(a + i, KERNEL(activation)(V(vload_first)(a + i, columns - i), activation), columns - i);
     }
@@ -237,6 +242,7 @@ static void KERNEL(gate)(void *delta, size_t pitch, const void *a, size_t a_pitc
 {
     if (!a)
         activation = CDROP_IDENTITY;
+/* Ten copies of the loop: five activations, with and without noise. */
 #define GATE(f)                                                                                                        \
     case f:                                                                                                            \
         if (g->noise)                                                                                                  \

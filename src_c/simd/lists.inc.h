@@ -227,6 +227,7 @@ static inline CDROP_INLINE size_t KERNEL(densify_lines)(REAL *out_, size_t pitch
             uint64_t live = 0;
             for (size_t i = 0; i < k.n; i += L) {
                 const VEC v = KERNEL(block_vector)(&k, i, k.n);
+                /* `kept` has no bits beyond the last column, so the lanes behind it become zeros. */
                 const unsigned bits = LANE_BITS(k.kept, i) & KERNEL(live_bits)(v, s->rule);
                 const VEC factor = KERNEL(block_factor)(&k, i, k.n, scale, noisy);
                 V(vstore)(out + i, V(vselect)(bits, V(vmul)(v, factor), zero));
@@ -263,6 +264,7 @@ static void KERNEL(scatter)(cdrop_lists *out, const cdrop_lists *lists, size_t b
     const size_t first = rows * CDROP_BLOCK, last = cdrop_min(first + CDROP_BLOCK, l1);
     for (size_t b = b0; b < b1; b++) {
         const size_t line0 = b * CDROP_BLOCK, column = rows * out->lines + line0;
+        /* The last block of columns may have fewer than 64 units; their bits beyond are 0 in every row's word. */
         const size_t units = cdrop_min(CDROP_BLOCK, out->lines - line0);
         uint64_t *out_live = out->live + column;
         size_t end[CDROP_BLOCK];
@@ -318,6 +320,7 @@ static void KERNEL(unpack_kept)(void *out_, size_t pitch, size_t columns, size_t
             continue;
         }
         for (size_t i = 0; i < columns; i += L) {
+            /* vexpand takes packed values for the set bits in ascending order: the inverse of vcompress. */
             const unsigned bits = LANE_BITS(kept[i / CDROP_BLOCK], i % CDROP_BLOCK);
             V(vstore)(out + i, V(vexpand)(values, bits));
             values += __builtin_popcount(bits);

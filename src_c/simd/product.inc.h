@@ -64,8 +64,8 @@ static inline CDROP_INLINE void KERNEL(product_pass)(const size_t groups, REAL *
             for (size_t v = 0; v < groups * CDROP_LANES / L; v++)
                 sum[v] = from ? V(vload)(from + v * L) : V(vset)(0);
             /* Bits ascend, and values are stored in the order of the bits: so the sum ascends, and no index is
-             * loaded. Clearing the lowest bit is one instruction, and the address of the panel line does not depend
-             * on the value that is multiplied: the processor runs several entries ahead of the chains. */
+             * loaded. The address of the panel line does not depend on the value that is multiplied: the processor
+             * runs several entries ahead of the chains. */
             for (uint64_t live = lists->live[list]; live; live &= live - 1) {
                 const REAL *w = block + (size_t)__builtin_ctzll(live) * pitch;
                 const VEC x = V(vset)(*values++);

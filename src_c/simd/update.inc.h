@@ -59,6 +59,7 @@ static inline CDROP_INLINE void KERNEL(update_with)(REAL *w, const REAL *g, REAL
                                                     const KERNEL(constants) * c, cdrop_rule rule)
 {
     for (size_t i = 0; i < n; i += L) {
+        /* A state is read before it is written, in the same iteration: in place without a copy. */
         const size_t rest = cdrop_min(L, n - i);
         VEC a = V(vset)(0), b = V(vset)(0), weight, gradient;
         if (rest == L) {
@@ -147,6 +148,7 @@ static size_t KERNEL(limit_factors)(void *factors, const double *squares, size_t
             sum[c] += squares[b * pitch + c];
     for (size_t c = 0; c < columns; c++) {
         const double norm = sqrt(sum[c]);
+        /* NaN is not greater, and infinity is left out: such weights stay as they are. */
         const int over = norm > limit && norm < CDROP_INFINITY;
         ((REAL *)factors)[c] = over ? (REAL)(limit / norm) : 1;
         above += (size_t)over;
