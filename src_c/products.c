@@ -1,10 +1,14 @@
 /* The machinery of the masked products: which thread computes which part, and in which order blocks pass through the
  * caches.
  *
- * It is apart from masked_gemm.c and masked_grad.c because the training step runs the same products on memory of its
- * own: one implementation, so both give the same bits. The order of work is free to follow the caches: each output
- * element is one ascending chain of fused multiply-adds, stored after a block and resumed from there, so no block
- * size and no division among threads changes a bit. */
+ * It is apart from masked_gemm.c and masked_grad.c because the training step runs the same products on its own
+ * memory: one implementation, so both give the same bits. The order of work is free to follow the caches: each
+ * output element is one ascending chain of fused multiply-adds, stored after a block and resumed from there, so no
+ * block size and no division among threads changes a bit.
+ *
+ * Two rules make that hold. All blocks of an output element run on one thread, in ascending order. And two threads
+ * never write the same line of the same panel, so there is nothing to lock; the caller's barrier publishes the
+ * result. */
 #include "products.h"
 
 enum {
@@ -13,13 +17,15 @@ enum {
     FEW_LINES = 16,
     /* Groups of 64 rows and blocks of 64 summed entries. A panel line is 512 bytes at most (8 registers of 16
      * floats), so the sums of 4 x 64 rows are 128 KiB and the weights of 16 x 64 entries 512 KiB: together they fit
-     * a second-level cache of 1 MiB. The entries of the left side stay in the third-level cache from panel to panel. */
+     * a second-level cache of 1 MiB. The entries of the left side stay in the third-level cache from panel to panel.
+     * Within that, one block of one panel (32 KiB) is what a kernel call keeps in L1 while 256 rows run over it. */
     MANY_GROUPS = 4,
     MANY_BLOCKS = 16,
     CLAIMS = 4, /* of a thread in a product, at least, where there are rows enough */
 };
 
-/* What all blocks of one panel's product have in common. */
+/* What all blocks of one panel's product have in common. `with_background` is a row of sums that stands in for
+ * `start`; `start` may point into the same struct, so a copy of it would point into the original. */
 typedef struct {
     const cdrop_kernels *k;
     const cdrop_left *left;
@@ -50,8 +56,10 @@ static panel_product product_of(const cdrop_kernels *k, const void *start, const
                            .start = start ? (const char *)start + first * k->size : NULL};
 }
 
-/* The background row reads all lines of the panel: just before the rows do, so that memory is read once. Threads that
- * share a panel repeat it instead of waiting for each other. */
+/* The background row reads all lines of the panel: just before the rows do, so that memory is read once. Threads
+ * that share a panel repeat it instead of waiting for each other. They get the same bits, because the row is one
+ * ascending chain per column like any other. Each row's chain then continues from it, so the background comes first
+ * in every sum. */
 static void add_background_row(panel_product *q)
 {
     const cdrop_lists *row = q->left->background;
@@ -63,7 +71,11 @@ static void add_background_row(panel_product *q)
     q->start = q->with_background;
 }
 
-/* The block of the transpose comes from lines of the matrix, of which the panel may be two blocks wide. */
+/* The block of the transpose comes from lines of the matrix, of which the panel may be two blocks wide. Line j of
+ * the result is entry b * CDROP_BLOCK + j, a column of the matrix; its columns are lines of the matrix. The scratch
+ * has 64 lines of a panel, 32 KiB at most: what is transposed is used at once, from the caches next to the core, and
+ * is transposed again for the next 256 rows. Whole vector tiles are read and written: matrices in panels have lines
+ * and columns padded to CDROP_LANES, and what the padding leaves in scratch reaches only the padding of the outputs. */
 static void transpose_block(const panel_product *q, size_t b)
 {
     const cdrop_kernels *k = q->k;
@@ -75,8 +87,11 @@ static void transpose_block(const panel_product *q, size_t b)
     }
 }
 
-/* The memory of block b, fetched while the one before it is in use. A partial one would be read beyond the end of the
- * panel: it is left out. So is the second block of lines that hold two, because it comes with the first. */
+/* The memory of block b, fetched while the one before it is in use. A partial one would be read beyond the end of
+ * the panel: it is left out. So is the second block of lines that hold two, because it comes with the first.
+ *
+ * Lines of a panel follow each other without gaps, so the memory of a block is one piece. For a transpose it is the
+ * lines of the matrix that the panel's columns are, in the panel of the matrix that holds entries of block b. */
 static cdrop_ahead memory_of(const panel_product *q, size_t b)
 {
     const cdrop_kernels *k = q->k;
@@ -91,6 +106,8 @@ static cdrop_ahead memory_of(const panel_product *q, size_t b)
                          .bytes = CDROP_BLOCK * cdrop_panel_pitch(m, q->p) * k->size};
 }
 
+/* Where the lines of block b are: in the panel itself, or in scratch after a transpose. Scratch holds one block at a
+ * time, so a block is used up before the next one begins. */
 static panel_block begin_block(const panel_product *q, size_t b)
 {
     const cdrop_panels *m = q->right->panels;
@@ -104,7 +121,8 @@ static panel_block begin_block(const panel_product *q, size_t b)
     return block;
 }
 
-/* The block's part of the sums of lines [l0, l1); `out` is line l0. */
+/* The block's part of the sums of lines [l0, l1); `out` is line l0. Only the first block (b = 0) begins the chains;
+ * all others resume them from `out`, where the block before has left them. */
 static void run_block(const panel_product *q, const panel_block *block, void *out, size_t out_pitch, size_t l0,
                       size_t l1)
 {
@@ -136,6 +154,7 @@ typedef struct {
  * epilogue its rows. */
 static size_t sum_blocks(const cdrop_left *left) { return left->entries ? cdrop_blocks(left->entries) : 1; }
 
+/* Turns of MANY_BLOCKS blocks. Between two turns the unfinished sums are in `out`. */
 static int next_blocks(work *w)
 {
     w->b0 = w->b1;
@@ -144,7 +163,9 @@ static int next_blocks(work *w)
 }
 
 /* Row groups [g0, g1) of the panel. Where the sums end, their last block runs group by group, so that the epilogue
- * finds its rows in the cache; all others run over all these rows, so that a block is read once. */
+ * finds its rows in the cache (64 lines, 32 KiB at most); all others run over all these rows, so that a block is
+ * read once. The epilogue gets whole groups, beginning at a multiple of 64: masks, live bits and lists by unit have
+ * one word for 64 rows or units, and so each word is written by one thread. */
 static void run_few_groups(const panel_product *q, const work *w, size_t g0, size_t g1)
 {
     const size_t pitch = cdrop_panel_pitch(w->out, q->p);
@@ -162,14 +183,16 @@ static void run_few_groups(const panel_product *q, const work *w, size_t g0, siz
     }
 }
 
+/* MANY_GROUPS at a time: their sums and this turn's weights fit L2 together. */
 static void run_groups(const panel_product *q, const work *w, size_t g0, size_t g1)
 {
     for (size_t g = g0; g < g1; g += MANY_GROUPS)
         run_few_groups(q, w, g, cdrop_min(g + MANY_GROUPS, g1));
 }
 
-/* Groups that are claimed together: each thread should find a few times to claim, and a read of a block serve as many
- * rows as it can. */
+/* Groups that are claimed together: each thread should find a few times to claim, and a read of a block serve as
+ * many rows as it can. More than MANY_GROUPS would not be run in one piece anyway. The choice depends on the number
+ * of threads, but no bit of a result does, because rows do not mix. */
 static size_t groups_at_once(size_t panels, size_t groups, int threads)
 {
     const size_t share = panels * groups / (CLAIMS * (size_t)threads);
@@ -184,13 +207,16 @@ void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const v
     const size_t runs = (groups + at_once - 1) / at_once; /* of a panel */
     work w = {.out = out, .rows = rows, .blocks = sum_blocks(left), .epilogue = epilogue, .context = context};
     /* Items are numbered panel by panel, so this thread's run of them shares few panels. The blocks are the outer
-     * loop: all rows use MANY_BLOCKS blocks of the left side before the next ones are read. A thread that has begun a
-     * sum must then end it. */
+     * loop: all rows use MANY_BLOCKS blocks of the left side before the next ones are read. A thread that has begun
+     * a sum must then end it: threads do not meet between turns, so another one might resume a sum before it is
+     * stored. That is why there are claims only where all blocks fit one turn. Fixed parts are the same in every
+     * turn. */
     while (next_blocks(&w)) {
         cdrop_loop loop = cdrop_divide(team, w.blocks <= MANY_BLOCKS ? claims : NULL, out->panels * runs);
         for (size_t item; cdrop_next(&loop, &item);) {
             const size_t g = item % runs * at_once;
             panel_product q = product_of(k, start, right, left, item / runs);
+            /* Later turns resume from `out` and do not look at `start`. */
             if (w.b0 == 0)
                 add_background_row(&q);
             run_groups(&q, &w, g, cdrop_min(g + at_once, groups));
@@ -198,6 +224,9 @@ void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const v
     }
 }
 
+/* One thread's own rows, so there is nothing to divide, and MANY_GROUPS at a time share the reads of a block. The
+ * background is not added here: this serves sampling, from the first masked layer on, and a network with dropout on
+ * its input has no background (network.py sets none). */
 void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_right *right,
                           const cdrop_left *left, size_t from, size_t to, cdrop_epilogue epilogue, void *context)
 {
@@ -209,8 +238,8 @@ void cdrop_product_groups(const cdrop_kernels *k, const cdrop_panels *out, const
         }
 }
 
-/* A list covers whole rows, but dense entries go into panels, one call for each: the source's blocks are split at panel
- * boundaries. */
+/* A list covers whole rows, but dense entries go into panels, one call for each: the source's blocks are split at
+ * panel boundaries. Either way a line is written by the thread that has its row. */
 size_t cdrop_list_rows(const cdrop_kernels *k, const cdrop_left *left, cdrop_lists *lists, const cdrop_panels *dense,
                        const cdrop_source *source, size_t l0, size_t l1)
 {
@@ -247,7 +276,11 @@ typedef struct {
 } unit_product;
 
 /* Unit u of the group is line u of the product, and its entry r is in row r: the dense rows are read down their
- * columns, with a line step of 1 and an index step of a row. That saves a transposed copy of the inputs. */
+ * columns, with a line step of 1 and an index step of a row. That saves a transposed copy of the inputs. The 64
+ * units lie in one panel, because panels are whole blocks wide.
+ *
+ * The right side is delta itself: its rows are the summed entries. Blocks of rows ascend, so each sum is one
+ * ascending chain over the rows of the batch. */
 static void run_units_dense(const unit_product *q, size_t u0, size_t u1)
 {
     const cdrop_kernels *k = q->k;
@@ -260,7 +293,8 @@ static void run_units_dense(const unit_product *q, size_t u0, size_t u1)
 }
 
 /* What the sink reads next (weights, and up to two states of the optimizer), fetched while the product computes: the
- * update is bound by memory and the product by arithmetic, so the fetch costs nothing. */
+ * update is bound by memory and the product by arithmetic, so the fetch costs nothing. A place has 64 lines of a
+ * panel: 32 KiB at most for each matrix, so all three, the sums and the block of delta stay within L2. */
 static cdrop_ahead touched(const cdrop_kernels *k, const cdrop_gradient_sink *sink, size_t p, size_t u0, size_t u1)
 {
     cdrop_ahead ahead = {.bytes = 0};
@@ -276,7 +310,10 @@ void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const c
                          cdrop_claims *claims, const cdrop_gradient_sink *sink)
 {
     /* Without rows the gradient is zero, not missing: the sink still runs, because L2 and momentum change weights
-     * too. */
+     * too.
+     *
+     * An item is 64 units in one panel. It is computed from the first row to the last by the thread that claims it,
+     * and its sink runs there once. So updates need no lock, and any thread may claim any item. */
     const size_t groups = cdrop_blocks(units), blocks = rows ? cdrop_blocks(rows) : 1;
     cdrop_loop loop = cdrop_divide(team, claims, delta->panels * groups);
     for (size_t item; cdrop_next(&loop, &item);) {
@@ -294,13 +331,14 @@ void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const c
         const cdrop_ahead ahead = touched(k, sink, p, u0, u1);
         const void *sums = sink->begin ? sink->begin(sink->context, p, u0) : NULL;
         /* All blocks of rows in one call: the sums (64 lines, 32 KiB at most) stay in the first-level cache
-         * meanwhile. */
+         * meanwhile, or in the second where the first has no more than that. Blocks of delta stream past them, each
+         * read once an item. */
         if (left->dense)
             run_units_dense(&q, u0, u1);
         else
             k->product(q.out, q.out_pitch, NULL, q.panel, q.pitch, q.width, left->lists, 0, blocks, u0, u1, 0, &ahead);
         /* The chain continues from the sums in scratch: the background is one more row, whose delta is the column
-         * sums. */
+         * sums. It comes after all rows, in every sum, on every path. */
         if (background)
             k->product(q.out, q.out_pitch, NULL, sums, q.width, q.width, background, 0, 1, u0, u1, 1, NULL);
         sink->take(sink->context, p, u0, u1, q.out);

@@ -1,21 +1,30 @@
 /* A step under masks that all its rows share.
  *
- * The dropped units of a hidden layer then do nothing in the step: no row needs them, and their weights have no gradient. So
- * the step runs on the thinned network (Srivastava et al. 2014, section 2), whose layers have the kept units alone: their
- * weights are copied into smaller matrices, and all products become shorter, in both directions. The results are, to the
- * bit, those of a mask for each row that is the same in all rows, because every sum skips the same zeros.
+ * The dropped units of a hidden layer then do nothing in the step: no row needs them, and their weights have no
+ * gradient. So the step runs on the thinned network (Srivastava et al. 2014, section 2), whose layers have the kept
+ * units alone: their weights are copied into smaller matrices, and all products become shorter, in both directions.
+ * The results are, to the bit, those of a mask for each row that is the same in all rows, because every sum skips
+ * the same zeros. Kept units stay in ascending order, so each chain adds what is left in the same order; that blocks
+ * end elsewhere changes nothing, because a chain is stored and resumed without rounding.
  *
- * Whole layers remain for the update: L2, momentum and the averages of the rules change weights without a gradient, too.
- * The input keeps its width, because its rows are listed from the caller's memory: there a shared mask is a mask like
- * others.
+ * Whole layers remain for the update: L2, momentum and the averages of the rules change weights without a gradient,
+ * too. The input keeps its width, because its rows are listed from the caller's memory: there a shared mask is a
+ * mask like others.
  *
- * Weights are copied, and gradients brought back, in blocks of 64 lines of a panel. A block's kept lines follow each other
- * in the thinned matrix, too; its kept columns may lie in two panels of it. As masks are functions of their keys, those of
- * the next step are known: its weights are copied while the update has their block in the cache. */
+ * Weights are copied, and gradients brought back, in blocks of 64 lines of a panel. A block's kept lines follow each
+ * other in the thinned matrix, too; its kept columns may lie in two panels of it. As masks are functions of their
+ * keys, those of the next step are known: its weights are copied while the update has their block in the cache.
+ *
+ * Barriers order this. The one before the first product (in cdrop_forward) follows the copies of cdrop_thin. Those
+ * of backward stand between the gradients that threads note and the blocks of cdrop_update_thinned that read them: a
+ * block's kept lines may have been noted by several threads. And the thinned weights of the next step go over those
+ * of this one only when a barrier has passed since the last product that reads them. */
 #include <string.h>
 
 #include "pass.h"
 
+/* Whether units of layer i's input may be left out in some step: memory is taken for it once, whatever the rate is.
+ * The data (i = 0) and the outputs (i = layers) are never thinned. */
 static int may_share(const cdrop_network *n, size_t i)
 {
     const layer *l = &n->layer[i];
@@ -30,12 +39,19 @@ static int leaves_out(const cdrop_network *n, size_t i)
 
 /* ---- Memory ---- */
 
+/* `before` has one entry more than there are blocks: the last one is the number of kept units. */
 static kept_units take_units(cdrop_workspace *w, size_t units)
 {
     return (kept_units){.kept = cdrop_take(w, cdrop_blocks(units), sizeof(uint64_t)),
                         .before = cdrop_take(w, cdrop_blocks(units) + 1, sizeof(size_t))};
 }
 
+/* A layer is thinned on the side of its inputs, of its units, or both. Its memory has room for the whole layer,
+ * since a mask may keep everything; each step lays a smaller matrix into it (cdrop_narrowed). Biases have
+ * CDROP_SPARE elements more, because packing and unpacking move whole vectors.
+ *
+ * The gradient is row-major, not in panels: a line of kept columns is then one piece, from which a block of the
+ * whole layer takes its part, wherever panels of the thinned layer begin. */
 static void take_part(cdrop_network *n, size_t i)
 {
     cdrop_workspace *w = &n->training;
@@ -51,6 +67,8 @@ static void take_part(cdrop_network *n, size_t i)
     part->bias_gradient = cdrop_take(w, cdrop_pad(l->n_out) + CDROP_SPARE, n->k->size);
 }
 
+/* Where no layer may share masks, n->thinned is NULL and steps run on the layers themselves. thinned_step = 0:
+ * nothing has been copied into the new memory. */
 void cdrop_take_thinned(cdrop_network *n)
 {
     int any = 0;
@@ -66,7 +84,9 @@ void cdrop_take_thinned(cdrop_network *n)
 
 /* ---- The thinned layers of a step ---- */
 
-/* Which units are kept by a mask, NULL for all. */
+/* Which units are kept by a mask, NULL for all. `before` counts the kept units in front of each block: that is the
+ * place in the thinned matrix of the first one kept in the block, so that blocks are copied independently of each
+ * other. */
 static void note_units(kept_units *u, const uint64_t *mask, size_t units)
 {
     u->before[0] = 0;
@@ -76,7 +96,8 @@ static void note_units(kept_units *u, const uint64_t *mask, size_t units)
     }
 }
 
-/* A mask has two rows: of this step, and of the next. */
+/* A mask has two rows: of this step, and of the next. The units of layer i are the inputs of layer i + 1, whose mask
+ * they share. */
 static void note_kept(const cdrop_network *n, kept_part *part, size_t i, size_t row)
 {
     const layer *l = &n->layer[i];
@@ -86,7 +107,8 @@ static void note_kept(const cdrop_network *n, kept_part *part, size_t i, size_t 
     note_units(&part->outputs, outputs, l->n_out);
 }
 
-/* Lists in slots of fixed size start at multiples of it, so that the lists of fewer lines fit the same memory. */
+/* Lists in slots of fixed size start at multiples of it, so that the lists of fewer lines fit the same memory: list
+ * number b * lines + line has the slot of that number, whatever `lines` is. */
 static void narrow_inputs(const cdrop_network *n, layer *t, size_t kept)
 {
     t->n_in = kept;
@@ -111,7 +133,9 @@ static cdrop_panels narrowed_weight(const cdrop_network *n, size_t i, const kept
     return cdrop_narrowed(&n->thinned[i].weight, n->k, part->outputs.before[cdrop_blocks(n->layer[i].n_out)]);
 }
 
-/* Everything but what the thinned layer has for itself is the layer's own. */
+/* Everything but what the thinned layer has for itself is the layer's own: a copy of the struct, so both point to
+ * the same lists, activations and gradients, with the smaller shape in the copy. The density is the thinned layer's
+ * own too. It is measured on kept units alone, which are live more often. */
 static void thin_layer(cdrop_network *n, size_t i)
 {
     const layer *l = &n->layer[i];
@@ -131,7 +155,8 @@ static void thin_layer(cdrop_network *n, size_t i)
         narrow_units(n, t, part->now.outputs.before[cdrop_blocks(l->n_out)]);
 }
 
-/* Whether the step before has copied the weights that this one needs. */
+/* Whether the step before has copied the weights that this one needs: it must have been the step before, and the
+ * masks it knew must be those of now, so the rates must be the same. */
 static int copied(const cdrop_network *n, uint64_t step)
 {
     int same = n->thinned_step == step;
@@ -140,6 +165,8 @@ static int copied(const cdrop_network *n, uint64_t step)
     return same;
 }
 
+/* What was next becomes now, which is what the weights were copied by. The struct that is free takes the masks of
+ * the step after; the two are swapped, not copied, since each has its own memory. */
 static void choose_part(cdrop_network *n, size_t i, int is_copied)
 {
     thinned_part *part = &n->parts[i];
@@ -155,6 +182,9 @@ static void choose_part(cdrop_network *n, size_t i, int is_copied)
     note_kept(n, &part->next, i, 1);
 }
 
+/* Runs on one thread, before the job: all threads then work with the same layers. Both rows of each shared mask are
+ * drawn here, that of the input included, for this step and for the next. A mask depends on its key alone, so
+ * drawing the next one early gives the same bits as drawing it in time. */
 layer *cdrop_choose_layers(cdrop_network *n, uint64_t step)
 {
     int thinned = 0;
@@ -189,6 +219,9 @@ typedef struct {
     size_t words, width;    /* of those: blocks, and columns with padding */
 } block;
 
+/* Items go through the panels of one block of lines, then to the next block: consecutive items of a thread write the
+ * same lines of the thinned matrix. first, count, column and columns are differences of the counts `before`, so each
+ * item knows its place without the others. */
 static block block_of(const pass *s, size_t i, size_t item, const kept_part *part)
 {
     const cdrop_kernels *k = s->n->k;
@@ -212,7 +245,9 @@ static block block_of(const pass *s, size_t i, size_t item, const kept_part *par
 
 static size_t items_of(const layer *l) { return l->weight.panels * cdrop_blocks(l->n_in); }
 
-/* The block's kept entries, packed a panel's width apart, into the thinned matrix: one panel of it after the other. */
+/* The block's kept entries, packed a panel's width apart, into the thinned matrix: one panel of it after the other.
+ * Its columns begin wherever the block before ends, which may be in the middle of a cache line that another thread
+ * writes as well. So exactly these columns are written (copy_columns), and nothing around them. */
 static void put_block(const cdrop_kernels *k, const cdrop_panels *m, const char *packed, const block *q)
 {
     for (size_t done = 0, some; done < q->columns; done += some) {
@@ -223,7 +258,8 @@ static void put_block(const cdrop_kernels *k, const cdrop_panels *m, const char 
     }
 }
 
-/* `packed` is room for the block. */
+/* `packed` is room for the block: a thread's own, because packing writes whole vectors beyond the kept columns,
+ * which must not happen in the shared matrix. */
 static void copy_weights(const pass *s, size_t i, const block *q, const cdrop_panels *thinned, char *packed)
 {
     const cdrop_kernels *k = s->n->k;
@@ -233,6 +269,9 @@ static void copy_weights(const pass *s, size_t i, const block *q, const cdrop_pa
     put_block(k, thinned, packed, q);
 }
 
+/* Weights only if the step before has not copied them (the first one, or after a change of rates or a limit of
+ * norms), biases always: they are short, and one thread copies them. No barrier ends this: that before the first
+ * product, which every forward pass has, also covers these copies. */
 void cdrop_thin(const pass *s, cdrop_team team)
 {
     const cdrop_network *n = s->n;
@@ -256,6 +295,8 @@ void cdrop_thin(const pass *s, cdrop_team team)
 
 /* ---- The update of the whole layers ---- */
 
+/* The gradient's place is its final one: lines of 64 units in a panel's columns, no other item's. Noted gradients
+ * are read by other threads only after a barrier. */
 void *cdrop_gradient_place(void *context, size_t p, size_t u0, size_t *pitch)
 {
     const pass *s = context;
@@ -271,6 +312,7 @@ void cdrop_note_gradient(void *context, size_t p, size_t u0, size_t u1, const vo
     cdrop_lap(s->watch, CDROP_TIME_WEIGHT_GRADIENT, s->index);
 }
 
+/* Called once a panel, by the thread that has its first units; the panels are those of the thinned layer. */
 void cdrop_note_bias_gradient(const pass *s, size_t p)
 {
     const cdrop_kernels *k = s->n->k;
@@ -278,7 +320,8 @@ void cdrop_note_bias_gradient(const pass *s, size_t p)
            cdrop_panel_width(&s->layer[s->index].delta, p, k->panel) * k->size);
 }
 
-/* A layer without inputs has had no product to note its biases' gradient with. */
+/* A layer without inputs has had no product to note its biases' gradient with. That happens when a mask drops every
+ * unit below. */
 static void sum_biases(const pass *s)
 {
     const cdrop_kernels *k = s->n->k;
@@ -288,6 +331,8 @@ static void sum_biases(const pass *s)
                             s->batch->n);
 }
 
+/* From the kept units' gradient to a panel of whole biases, zeros where units were dropped: momentum moves those as
+ * well. s->sums is this thread's own and free here. */
 static void update_biases(pass *s, const block *q)
 {
     const cdrop_kernels *k = s->n->k;
@@ -296,9 +341,16 @@ static void update_biases(pass *s, const block *q)
     cdrop_update_bias(s, q->p, s->sums);
 }
 
-/* A limit of the norms changes weights after their update. */
+/* A limit of the norms changes weights after their update: copies made here would be those before it. */
 static int copies_for_next(const pass *s) { return s->max_norm == 0; }
 
+/* One block of the whole layer by one thread: its gradient is spread to full width with zeros, its weights and
+ * states are updated as in a step without thinning, and while they are in the cache they are packed for the next
+ * step. The first item of each panel (b = 0) also updates the panel's biases, so that happens once.
+ *
+ * The thinned weights are overwritten while whole weights of other blocks are still to be updated. That is safe
+ * because the products of this step that read the thinned weights of this layer are over, behind a barrier (see
+ * backward in train.c). */
 static void update_block(pass *s, size_t item, const cdrop_panels *next_weight, char *gradient, char *packed)
 {
     const cdrop_kernels *k = s->n->k;
@@ -316,6 +368,8 @@ static void update_block(pass *s, size_t item, const cdrop_panels *next_weight, 
     cdrop_lap(s->watch, CDROP_TIME_THINNING, 0);
 }
 
+/* Called when a barrier has passed since the gradients of layer i were noted. The scratch has two blocks: the dense
+ * gradient of a block, and its packed weights. */
 void cdrop_update_thinned(pass *s, size_t i, cdrop_team team)
 {
     const cdrop_kernels *k = s->n->k;
@@ -328,6 +382,7 @@ void cdrop_update_thinned(pass *s, size_t i, cdrop_team team)
             sum_biases(s);
         cdrop_barrier(team);
     }
+    /* The next step's matrix lies in the same memory in another shape: its panels have other pitches. */
     const cdrop_panels next_weight = narrowed_weight(s->n, i, &s->n->parts[i].next);
     cdrop_loop loop = cdrop_divide(team, NULL, items_of(&s->n->layer[i]));
     for (size_t item; cdrop_next(&loop, &item);)

@@ -1,5 +1,12 @@
 /* The thread pool: workers that spin, then yield, then sleep while they wait. See threads.h for what a job may rely
- * on. OpenMP would be shorter, but two of its runtimes in one process, or one after a fork, can hang. */
+ * on. OpenMP would be shorter, but two of its runtimes in one process, or one after a fork, can hang.
+ *
+ * There is one pool and at most one job in it. A thread waits for a word to change its value: a worker for the
+ * counter of its mailbox, the team for the phase of the barrier, the caller for the number of unfinished workers.
+ * Words that others wait for are read and written with sequential consistency, for two reasons. Acquire and release
+ * alone would publish what was written before the change; but a thread that is about to sleep and one that is about
+ * to wake it each write one word and read the other's (see wake), and only a single order of all four accesses keeps
+ * both from missing the other. Everything that only guides a choice (CPUs, claims) is relaxed. */
 #include "os_threads.h"
 
 #include <stdatomic.h>
@@ -14,19 +21,24 @@ enum {
     WORTH_A_THREAD = 2000000, /* multiply-adds: with fewer, two cores are hardly faster than one (measured) */
 };
 
-/* Where threads sleep that have waited long for the same thing. */
+/* Where threads sleep that have waited long for the same thing. `sleepers` changes under the lock `sleep`; it is
+ * atomic because wake() looks at it without the lock, so that a change nobody sleeps on costs no system call. */
 typedef struct {
     cdrop_condition wake;
     atomic_int sleepers;
 } bed;
 
 typedef struct {
+    /* `team` is written before `job` changes and read after the change was seen. It is not written again until this
+     * worker has finished. Only differences of the counter matter, so it may wrap around. */
     atomic_uint job; /* counts the jobs handed to this worker */
     cdrop_team team;
     bed bed;
 } mailbox;
 
 static struct {
+    /* Everything but the beds and the atomics is written under `busy`, before a job is handed out, and is constant
+     * while one runs. */
     cdrop_mutex busy;  /* held while a job runs */
     cdrop_mutex sleep; /* of all beds */
     int workers;
@@ -62,7 +74,8 @@ static atomic_int cpus = 1;
 void cdrop_set_cpus(int n) { atomic_store(&cpus, n); }
 
 /* Whether another of the team seems to need the CPU that this thread is on: a worker that has slept is often woken
- * there, and stays for milliseconds. */
+ * there, and stays for milliseconds. A guess from where each thread began the job: stale entries cost time, not
+ * results. */
 static int crowded(int team)
 {
     const int here = cdrop_this_cpu();
@@ -72,8 +85,9 @@ static int crowded(int team)
     return together > 1;
 }
 
-/* One turn of a waiting loop: spin first, then let others run; false when it is time to sleep. A team larger than the
- * machine never spins. */
+/* One turn of a waiting loop: spin first, then let others run; false when it is time to sleep. A team larger than
+ * the machine never spins: the thread it waits for may need this CPU. For the same reason a crowded thread skips the
+ * rest of its spins after SPINS_BEFORE_LOOK turns. */
 static int wait_a_little(int *turns, int team)
 {
     if (++*turns == SPINS_BEFORE_LOOK && crowded(team))
@@ -88,12 +102,15 @@ static int wait_a_little(int *turns, int team)
 }
 
 /* Waits while *word is `value`. A thread that waits long sleeps: on a busy machine the one it waits for needs its
- * CPU. */
+ * CPU. The load that sees the change orders what follows after all that the changing thread wrote before it. */
 static void wait_while(atomic_uint *word, unsigned value, int team, bed *b)
 {
     for (int turns = 0; wait_a_little(&turns, team);)
         if (atomic_load(word) != value)
             return;
+    /* The last look comes after `sleepers` is raised, and the lock is held from there until the thread sleeps: a
+     * thread that changes the word later sees the sleeper, and cannot wake the bed before it is in it. The loop also
+     * covers spurious wakeups, and those meant for another word of the same bed. */
     cdrop_lock(&pool.sleep);
     atomic_fetch_add(&b->sleepers, 1);
     while (atomic_load(word) == value)
@@ -102,7 +119,10 @@ static void wait_while(atomic_uint *word, unsigned value, int team, bed *b)
     cdrop_unlock(&pool.sleep);
 }
 
-/* After a change of a word that others may sleep on: the lock orders this after their last look at it. */
+/* After a change of a word that others may sleep on: the lock orders this after their last look at it. The changer
+ * writes the word, then reads `sleepers`; the sleeper raises `sleepers`, then reads the word. In any order of these
+ * four at least one sees the other: the changer takes the lock and wakes, or the sleeper finds the new value and
+ * does not sleep. */
 static void wake(bed *b)
 {
     if (!atomic_load(&b->sleepers))
@@ -112,6 +132,12 @@ static void wake(bed *b)
     cdrop_unlock(&pool.sleep);
 }
 
+/* A counter of arrivals and a phase. A thread reads the phase before it arrives: until it has, the phase cannot
+ * change.
+ *
+ * What it protects: every write of a thread before the barrier is visible to all after it. Each arrival is a
+ * read-modify-write of one counter, so the last one to arrive has seen the writes of all others; it then writes the
+ * phase, and a thread that reads the new phase sees everything that the last one saw. */
 void cdrop_barrier(cdrop_team team)
 {
     if (team.size == 1)
@@ -121,11 +147,15 @@ void cdrop_barrier(cdrop_team team)
         wait_while(&pool.phase, phase, team.size, &pool.bed);
         return;
     }
+    /* In this order: a thread that sees the new phase may arrive at the next barrier at once, and must count from 0.
+     * The others wait for the phase, so none of them counts in between. */
     atomic_store(&pool.arrived, 0);
     atomic_store(&pool.phase, phase + 1);
     wake(&pool.bed);
 }
 
+/* Contiguous parts that differ by at most one item, the longer ones first. They depend on nothing but the sizes, so
+ * each thread computes those of others as well (see claim). */
 void cdrop_share(cdrop_team team, size_t items, size_t *from, size_t *to)
 {
     const size_t size = (size_t)team.size, index = (size_t)team.index;
@@ -133,6 +163,7 @@ void cdrop_share(cdrop_team team, size_t items, size_t *from, size_t *to)
     *to = *from + items / size + (index < items % size);
 }
 
+/* Alone, a thread has nobody to share with: then the parts are fixed, and claims are not touched. */
 cdrop_loop cdrop_divide(cdrop_team team, cdrop_claims *claims, size_t items)
 {
     cdrop_loop loop = {.team = team, .claims = team.size > 1 ? claims : NULL, .items = items, .whose = team.index};
@@ -140,8 +171,14 @@ cdrop_loop cdrop_divide(cdrop_team team, cdrop_claims *claims, size_t items)
     return loop;
 }
 
-/* From the part of thread `whose`: its own thread takes from the front, others from the back, so that both stay within
- * few panels. */
+/* From the part of thread `whose`: its own thread takes from the front, others from the back, so that both stay
+ * within few panels.
+ *
+ * Both counts are in one word, the front in the low half and the back in the high half: one compare-and-swap sees
+ * both, so front and back cannot pass each other and no item is claimed twice. Relaxed is enough. A claim only says
+ * who computes an item; what the item reads was published by the barrier before the loop, and what it writes by the
+ * barrier after it. The counters were zeroed before the job was handed out. Parts are far smaller than 2^32 items,
+ * so neither half overflows. */
 static int claim(cdrop_loop *loop, size_t *item)
 {
     atomic_uint_least64_t *claimed = &loop->claims[loop->whose].claimed;
@@ -167,6 +204,8 @@ int cdrop_next(cdrop_loop *loop, size_t *item)
         *item = loop->next++;
         return *item < loop->end;
     }
+    /* A part only shrinks, so one that is used up is not visited again: after a full round nothing is left. Items
+     * that others have claimed may still be running then. The barrier after the loop waits for them. */
     while (!claim(loop, item)) {
         loop->whose = (loop->whose + 1) % loop->team.size;
         if (loop->whose == loop->team.index)
@@ -175,6 +214,8 @@ int cdrop_next(cdrop_loop *loop, size_t *item)
     return 1;
 }
 
+/* The mode of denormals belongs to a thread, and the caller's is the user's: it is restored. All threads of a team,
+ * and also a caller that runs alone, must flush identically, or results would depend on who computed what. */
 static void run_job(cdrop_job job, void *argument, cdrop_team team)
 {
     const cdrop_fp_mode mode = cdrop_flush_denormals();
@@ -183,6 +224,9 @@ static void run_job(cdrop_job job, void *argument, cdrop_team team)
     cdrop_restore_fp_mode(mode);
 }
 
+/* A worker's life. `seen` is the number of jobs it has done; hand_out raises the counter by one a job, and the next
+ * job is handed out only when all workers have finished, so a worker cannot fall behind by two. It waits in the
+ * manner of the last team that it was in. It never ends: the process's exit ends it. */
 static CDROP_THREAD work(void *argument)
 {
     mailbox *mail = argument;
@@ -191,6 +235,8 @@ static CDROP_THREAD work(void *argument)
         wait_while(&mail->job, seen, team.size, &mail->bed);
         team = mail->team;
         run_job(pool.job, pool.argument, team);
+        /* The subtraction publishes what this worker wrote. Only the last one wakes the caller: it has nothing to do
+         * before. */
         if (atomic_fetch_sub(&pool.unfinished, 1) == 1)
             wake(&pool.bed);
     }
@@ -203,7 +249,9 @@ static void make_bed(bed *b)
     atomic_store(&b->sleepers, 0);
 }
 
-/* The child of a fork has only the thread that forked: it begins with an empty, free pool. */
+/* The child of a fork has only the thread that forked: it begins with an empty, free pool. Another thread of the
+ * parent may have held a lock, or have been in a job, at the moment of the fork: locks, beds and counts are made
+ * again. The phase may keep its value, because only its changes count; mailboxes are reset when their workers start. */
 static void forget_workers(void)
 {
     pool.workers = 0;
@@ -213,7 +261,9 @@ static void forget_workers(void)
     atomic_store(&pool.arrived, 0);
 }
 
-/* Adds workers until `wanted` are there; fewer, where the system gives no more, is fine. The caller holds pool.busy. */
+/* Adds workers until `wanted` are there; fewer, where the system gives no more, is fine. The caller holds pool.busy.
+ * A mailbox is reset before its thread exists, so the thread begins to count at 0 as `work` does. Workers are never
+ * stopped: a smaller team leaves the last of them asleep. */
 static int start_workers(int wanted)
 {
     static int watching;
@@ -231,6 +281,7 @@ static int start_workers(int wanted)
     return pool.workers < wanted ? pool.workers : wanted;
 }
 
+/* The increment publishes the team, the job and its argument to the worker. */
 static void hand_out(int workers)
 {
     for (int i = 0; i < workers; i++) {
@@ -240,6 +291,8 @@ static void hand_out(int workers)
     }
 }
 
+/* try_lock instead of lock: a job that waited for another one would hold up its Python thread, while alone it can
+ * begin at once. It also lets a job call this function, which then runs on its caller alone. */
 void cdrop_parallel(cdrop_job job, void *argument, int threads)
 {
     if (threads <= 1 || !cdrop_try_lock(&pool.busy)) {
@@ -249,9 +302,12 @@ void cdrop_parallel(cdrop_job job, void *argument, int threads)
     const int workers = start_workers((threads < CDROP_MAX_THREADS ? threads : CDROP_MAX_THREADS) - 1);
     pool.job = job;
     pool.argument = argument;
+    /* Before the first worker can finish. */
     atomic_store(&pool.unfinished, (unsigned)workers);
     hand_out(workers);
     run_job(job, argument, (cdrop_team){0, workers + 1});
+    /* Any change of the count ends a wait, so it is a loop. Zero orders all writes of the workers before the return.
+     * Only then may `busy` be given back: the next job overwrites what the workers read. */
     for (unsigned left; (left = atomic_load(&pool.unfinished)) > 0;)
         wait_while(&pool.unfinished, left, workers + 1, &pool.bed);
     cdrop_unlock(&pool.busy);

@@ -254,6 +254,10 @@ class Outside(Exception):
     """Raised from outside."""
 
 
+# An exception may reach the thread when its function has returned, within Python's own code.
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in thread:pytest.PytestUnraisableExceptionWarning"
+)
 def test_asynchronous_exceptions_leave_a_step_that_was_made():
     fit = {**FIT, "epochs": 30, "learning_rate": Step(0.01, every=3), "validation": DATA}
     seen, draw, hit = states_of(network(), **fit), random.Random(0), 0

@@ -1,11 +1,24 @@
-/* The update rules on flat arrays, the limit of column norms, and the transpose that keeps the second copy of a weight
- * matrix in step. */
+/* The update rules on flat arrays, the limit of column norms, and the transpose of a block of weights, which
+ * gradients by input run on.
+ *
+ * An element's update depends on that element alone, so it does not matter how an array is divided. The order of
+ * operations inside a rule is fixed and spelled in the vocabulary's operations, each correctly rounded on every
+ * path, division and square root included: any other association would give other bits, and other golden files. */
 
+/* Broadcast once a call. Differences to 1 are taken in double and rounded once: in float, 1 - 0.999 has four correct
+ * digits. */
 typedef struct {
     VEC rate, l2, keep, a, b, one_a, one_b, epsilon, second;
 } KERNEL(constants);
 
-/* w and its states, one vector. `rule` is a constant at every call. The gradient already holds the L2 term. */
+/* w and its states, one vector. `rule` is a constant at every call. The gradient already holds the L2 term.
+ *
+ * SGD: w -= rate g. Momentum: s1 = a s1 - rate g is the step itself. Nesterov takes the same s1, and steps by a s1 -
+ * rate g with the new one: the weights that are stored are those looked ahead to. Adagrad sums g^2 in s1, RMSprop
+ * averages it. Adam averages g in s1 and g^2 in s2.
+ *
+ * The three rules that divide by a root end in the same expression, with `top` above and `square` under the root;
+ * the other three return early. A state that a rule does not have is a zero vector that is never stored. */
 static inline CDROP_INLINE VEC KERNEL(apply)(VEC w, VEC g, VEC *s1, VEC *s2, const KERNEL(constants) * c,
                                              cdrop_rule rule)
 {
@@ -27,6 +40,8 @@ static inline CDROP_INLINE VEC KERNEL(apply)(VEC w, VEC g, VEC *s1, VEC *s2, con
         square = *s1 = V(vfma)(V(vmul)(c->one_a, g), g, V(vmul)(c->a, *s1));
         break;
     case CDROP_ADAM:
+        /* Decoupled decay comes before the step, and does not enter the averages. The rate already has the first
+         * bias correction, `second` is the second (see cdrop_update_of). */
         w = V(vmul)(w, c->keep);
         *s1 = V(vfma)(c->one_a, g, V(vmul)(c->a, *s1));
         *s2 = V(vfma)(V(vmul)(c->one_b, g), g, V(vmul)(c->b, *s2));
@@ -37,10 +52,14 @@ static inline CDROP_INLINE VEC KERNEL(apply)(VEC w, VEC g, VEC *s1, VEC *s2, con
     return V(vsub)(w, V(vdiv)(top, V(vadd)(V(vsqrt)(square), c->epsilon)));
 }
 
+/* One sweep: weights, gradients and up to two states are read once and written once, which is all that an update
+ * costs. None of the four arrays may overlap another. In a training step n is a multiple of CDROP_LANES, so the tail
+ * is only for arrays of a caller; it computes the same lanes, and touches nothing behind the end. */
 static inline CDROP_INLINE void KERNEL(update_with)(REAL *w, const REAL *g, REAL *s1, REAL *s2, size_t n,
                                                     const KERNEL(constants) * c, cdrop_rule rule)
 {
     for (size_t i = 0; i < n; i += L) {
+        /* A state is read before it is written, in the same iteration: in place without a copy. */
         const size_t rest = cdrop_min(L, n - i);
         VEC a = V(vset)(0), b = V(vset)(0), weight, gradient;
         if (rest == L) {
@@ -50,6 +69,7 @@ static inline CDROP_INLINE void KERNEL(update_with)(REAL *w, const REAL *g, REAL
             weight = V(vload_first)(w + i, rest), gradient = V(vload_first)(g + i, rest);
             a = s1 ? V(vload_first)(s1 + i, rest) : a, b = s2 ? V(vload_first)(s2 + i, rest) : b;
         }
+        /* The L2 term is of the weight before decay and step. Without L2 it adds 0. */
         gradient = V(vfma)(c->l2, weight, gradient);
         weight = KERNEL(apply)(weight, gradient, &a, &b, c, rule);
         if (rest == L) {
@@ -81,6 +101,8 @@ static void KERNEL(update)(void *w, const void *g, void *s1, void *s2, size_t n,
         .epsilon = V(vset)((REAL)u->epsilon),
         .second = V(vset)((REAL)u->second),
     };
+/* One copy of the sweep for each rule. The states that a rule lacks are NULL constants there, so their loads and
+ * stores vanish. */
 #define RULE(rule, first, second)                                                                                      \
     case rule:                                                                                                         \
         KERNEL(update_with)(w, g, first, second, n, &c, rule);                                                         \
@@ -96,8 +118,10 @@ static void KERNEL(update)(void *w, const void *g, void *s1, void *s2, size_t n,
 #undef RULE
 }
 
-/* Plain text: the vocabulary does not widen. A product of two floats is exact in double, and none is contracted, so a
- * compiler may vectorize over the columns as it likes. */
+/* Plain text: the vocabulary does not widen. A product of two floats is exact in double, and none is contracted, so
+ * a compiler may vectorize over the columns as it likes. Lines are the outer loop and ascend: each column is one
+ * chain. The block is in the cache from its update (64 lines of 64 columns, 16 or 32 KiB). `out` has 512 bytes and
+ * stays in L1. */
 static void KERNEL(column_squares)(double *out, const void *in, size_t pitch, size_t width, size_t lines)
 {
     for (size_t c = 0; c < width; c++)
@@ -109,6 +133,11 @@ static void KERNEL(column_squares)(double *out, const void *in, size_t pitch, si
     }
 }
 
+/* Line blocks were squared by different threads, each into its own line of `squares`. They are added here in
+ * ascending order, no matter which thread made them, so a norm has the same bits at any thread count. Threads that
+ * share a column block repeat this sum.
+ *
+ * Padding columns have squares of 0, so their factor is 1. In double throughout: only the factor is rounded. */
 static size_t KERNEL(limit_factors)(void *factors, const double *squares, size_t pitch, size_t columns, size_t blocks,
                                     double limit)
 {
@@ -119,6 +148,7 @@ static size_t KERNEL(limit_factors)(void *factors, const double *squares, size_t
             sum[c] += squares[b * pitch + c];
     for (size_t c = 0; c < columns; c++) {
         const double norm = sqrt(sum[c]);
+        /* NaN is not greater, and infinity is left out: such weights stay as they are. */
         const int over = norm > limit && norm < CDROP_INFINITY;
         ((REAL *)factors)[c] = over ? (REAL)(limit / norm) : 1;
         above += (size_t)over;
@@ -126,6 +156,7 @@ static size_t KERNEL(limit_factors)(void *factors, const double *squares, size_t
     return above;
 }
 
+/* In place, whole vectors: the padding is multiplied as well. */
 static void KERNEL(scale_columns)(void *in, size_t pitch, const void *factors, size_t width, size_t lines)
 {
     for (size_t line = 0; line < lines; line++) {
@@ -135,6 +166,9 @@ static void KERNEL(scale_columns)(void *in, size_t pitch, const void *factors, s
     }
 }
 
+/* Values are moved, not computed. Whole L x L tiles: where the block is smaller, tiles read the padding of its lines
+ * and columns and write it behind the last columns and lines of `out`. Both sides must have room for that, and must
+ * not overlap. */
 static void KERNEL(transpose)(void *out_, size_t out_pitch, const void *in_, size_t in_pitch, size_t lines,
                               size_t columns)
 {
