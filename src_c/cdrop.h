@@ -125,8 +125,9 @@ void cdrop_bernoulli_mask(uint64_t *mask, size_t first_row, size_t rows, size_t 
                           uint64_t step, uint32_t purpose, uint32_t layer);
 
 /* Noise for rows [first_row, first_row + rows) of a call, first_row a multiple of 64, keep not 0: normal, uniform or
- * concrete. With u uniform in (0, 1), the last is (1 - z) / keep, z = sigmoid((logit(1 - keep) + logit(u)) / 0.1). noise:
- * rows of `pitch` numbers each, a multiple of 16 and at least units; the padding is written, too. A function of (seed, step, purpose, layer, row, unit, units, kind, keep) and nothing else. */
+ * concrete. With u uniform in (0, 1), the last is (1 - z) / keep, z = sigmoid((logit(1 - keep) + logit(u)) / 0.1).
+ * noise: rows of `pitch` numbers each, a multiple of 16 and at least units; the padding is written, too. A function of
+ * (seed, step, purpose, layer, row, unit, units, kind, keep) and nothing else. */
 void cdrop_noise(cdrop_dtype dtype, void *noise, size_t pitch, size_t first_row, size_t rows, size_t units,
                  cdrop_kind kind, uint64_t keep, uint64_t seed, uint64_t step, uint32_t purpose, uint32_t layer);
 
@@ -153,10 +154,10 @@ cdrop_status cdrop_masked_gradients(cdrop_dtype dtype, void *dinput, void *dweig
 
 /* ---- Losses (losses.c) ---- */
 
-/* What the losses of a batch are measured by: rows `rows[0..n)` of the arrays, or their first n rows where rows is NULL.
- * Softmax takes labels, or without them targets: probabilities of the classes. The others take targets. A row of targets
- * has one number for each output; with CDROP_QUANTILE and `one_target` a single one, for all outputs. weights may be NULL
- * for 1; the sum of the batch's must be positive. */
+/* What the losses of a batch are measured by: rows `rows[0..n)` of the arrays, or their first n rows where rows is
+ * NULL. Softmax takes labels, or without them targets: probabilities of the classes. The others take targets. A row of
+ * targets has one number for each output; with CDROP_QUANTILE and `one_target` a single one, for all outputs. weights
+ * may be NULL for 1; the sum of the batch's must be positive. */
 typedef struct {
     const int64_t *labels;
     const void *targets;
@@ -164,8 +165,8 @@ typedef struct {
     const double *weights;
 } cdrop_truth;
 
-/* The weighted mean over rows of the loss of each row, and its gradient by the outputs (rows x n). A row's loss is a sum
- * over its outputs z, with targets t:
+/* The weighted mean over rows of the loss of each row, and its gradient by the outputs (rows x n). A row's loss is a
+ * sum over its outputs z, with targets t:
  *
  *                                 the loss of z                          parameters
  *   CDROP_SOFTMAX_CROSS_ENTROPY   -t log softmax(z)                      [s], or NULL for 0
@@ -178,27 +179,28 @@ typedef struct {
  *   CDROP_QUANTILE                (1 - q) (z - t) where z > t,           [q of each output], in (0, 1)
  *                                 else q (t - z)
  *
- * s is label smoothing (Szegedy et al. 2016, section 7), in [0, 1): t stands for (1 - s) t + s / n in the softmax, and for
- * (1 - s) t + s / 2 in the sigmoid. Huber 1964; Koenker and Bassett 1978. Where z = t the gradients of the absolute error
- * and of the quantile loss are 0. The cross-entropies are finite for logits of any size. */
+ * s is label smoothing (Szegedy et al. 2016, section 7), in [0, 1): t stands for (1 - s) t + s / n in the softmax, and
+ * for (1 - s) t + s / 2 in the sigmoid. Huber 1964; Koenker and Bassett 1978. Where z = t the gradients of the
+ * absolute error and of the quantile loss are 0. The cross-entropies are finite for logits of any size. */
 double cdrop_loss_and_gradient(cdrop_dtype dtype, cdrop_loss loss, const double *parameters, void *doutputs,
                                const void *outputs, const cdrop_truth *truth, size_t rows, size_t n);
 
-/* x[i] = exp(x[i]): the means that outputs stand for with CDROP_POISSON. Infinite from 88 (float) or 709 (double) on. */
+/* x[i] = exp(x[i]): the means that outputs stand for with CDROP_POISSON. Infinite from 88 (float) or 709 (double)
+ * on. */
 void cdrop_exponential(cdrop_dtype dtype, void *x, size_t n);
 
 /* ---- Update rules (optimizers.c) ---- */
 
-/* A rate that is learned, that of CDROP_CONCRETE dropout: logit(1 - keep), and the state of its Adam, all of whose means are
- * 0 and powers 1 at first. `learned` of cdrop_optimizer has one for each layer, of which only those of such layers count;
- * a step updates them after the weights, and the caller sets the keep of the next step. What they minimize is the loss of the
- * step, plus for each such layer
+/* A rate that is learned, that of CDROP_CONCRETE dropout: logit(1 - keep), and the state of its Adam, all of whose
+ * means are 0 and powers 1 at first. `learned` of cdrop_optimizer has one for each layer, of which only those of such
+ * layers count; a step updates them after the weights, and the caller sets the keep of the next step. What they
+ * minimize is the loss of the step, plus for each such layer
  *
  *   l2 / (2 keep) times the sum of squares of its weights, in place of l2 / 2 times that sum
  *   - entropy times its inputs times H, the entropy of keep in nats
  *
- * by Adam with learning rate 0.01, betas 0.9 and 0.999, epsilon 1e-8, and the logit stays within [-12, 12] (Gal, Hron and
- * Kendall 2017, equations 3 and 4, with l2 for their length scale). */
+ * by Adam with learning rate 0.01, betas 0.9 and 0.999, epsilon 1e-8, and the logit stays within [-12, 12] (Gal, Hron
+ * and Kendall 2017, equations 3 and 4, with l2 for their length scale). */
 typedef struct {
     double logit, mean, square, power1, power2; /* the last: beta^t */
 } cdrop_learned_rate;
@@ -223,9 +225,9 @@ int cdrop_rule_states(cdrop_rule rule);
 void cdrop_update_weights(cdrop_dtype dtype, void *weight, const void *gradient, void *state1, void *state2, size_t n,
                           const cdrop_optimizer *optimizer);
 
-/* Max-norm (Srivastava et al. 2014, section 5.1), in place: a column of weight (n_in x n_out) whose Euclidean norm is above
- * max_norm is multiplied by max_norm / norm; the others do not change in a bit. Norm and quotient are computed in double,
- * from sums of squares of 64 lines each. A column whose sum of squares is NaN or infinite is left as it is.
+/* Max-norm (Srivastava et al. 2014, section 5.1), in place: a column of weight (n_in x n_out) whose Euclidean norm is
+ * above max_norm is multiplied by max_norm / norm; the others do not change in a bit. Norm and quotient are computed
+ * in double, from sums of squares of 64 lines each. A column whose sum of squares is NaN or infinite is left as it is.
  * Sums below the smallest normal double count as 0, so max_norm must be well above its root, 1.5e-154. */
 cdrop_status cdrop_limit_norms(cdrop_dtype dtype, void *weight, size_t n_in, size_t n_out, double max_norm);
 
@@ -253,9 +255,9 @@ typedef struct cdrop_kept cdrop_kept;
 typedef enum { CDROP_WEIGHT, CDROP_STATE1, CDROP_STATE2 } cdrop_part;
 
 /* A batch: rows `rows[0..n)` of the arrays, or their first n rows where rows is NULL. The input is dense, or with
- * `indptr` sparse (CSR): row r has the entries x[indptr[r]] to below x[indptr[r + 1]], in the columns that `indices` has
- * there, ascending and below units[0]. Both train to the same bits where the network has no background; sparse input
- * takes none. */
+ * `indptr` sparse (CSR): row r has the entries x[indptr[r]] to below x[indptr[r + 1]], in the columns that `indices`
+ * has there, ascending and below units[0]. Both train to the same bits where the network has no background; sparse
+ * input takes none. */
 typedef struct {
     const void *x;         /* row-major, units[0] columns; or the stored entries */
     const int64_t *indptr; /* or NULL */
@@ -276,12 +278,13 @@ void cdrop_network_free(cdrop_network *network);
 void cdrop_network_set(cdrop_network *network, size_t layer, cdrop_part part, const void *weight, const void *bias);
 void cdrop_network_get(const cdrop_network *network, size_t layer, cdrop_part part, void *weight, void *bias);
 
-/* Sets what the input mostly is: units[0] values, of which those that are 0 mean nothing. Products with the input then run
- * on its difference from the background, which is mostly zero, and the background's own products are added once a step.
- * Only for networks without input dropout. Changes results by rounding. */
+/* Sets what the input mostly is: units[0] values, of which those that are 0 mean nothing. Products with the input then
+ * run on its difference from the background, which is mostly zero, and the background's own products are added once a
+ * step. Only for networks without input dropout. Changes results by rounding. */
 void cdrop_network_set_background(cdrop_network *network, const void *background);
 
-/* Keep probabilities of later steps and samples: layers values, none 0. Only those that vary may differ from the design. */
+/* Keep probabilities of later steps and samples: layers values, none 0. Only those that vary may differ from the
+ * design. */
 void cdrop_network_set_keep(cdrop_network *network, const uint64_t *keep);
 
 /* Takes the memory of steps on up to `rows` rows with up to `samples` masks each, so that those find it there.
@@ -290,23 +293,23 @@ cdrop_status cdrop_network_reserve(cdrop_network *network, size_t rows, size_t s
 
 /* The lists of minibatches that come again: the i-th has rows [i * size, (i + 1) * size) of the batch `all`, of which
  * only the input counts. *kept stays NULL where they cannot help, would take more memory than those rows themselves or
- * than there is, or the input is sparse. `by_unit` as well as by row, for steps; predictions need the lists by row alone.
- * Several networks may read them at once; one whose number of inputs, type, input dropout or background differs ignores
- * them. Results do not depend on them. */
+ * than there is, or the input is sparse. `by_unit` as well as by row, for steps; predictions need the lists by row
+ * alone. Several networks may read them at once; one whose number of inputs, type, input dropout or background differs
+ * ignores them. Results do not depend on them. */
 cdrop_status cdrop_keep_batches(cdrop_kept **kept, cdrop_network *network, const cdrop_batch *all, size_t size,
                                 int by_unit, int threads);
 void cdrop_kept_free(cdrop_kept *kept);
 
-/* One training step: masks or noise of `step`, forward, loss, backward, update in place, and then cdrop_limit_norms of each hidden
- * layer's weights where the optimizer has a max_norm. *loss is the batch's mean loss plus
- * l2 / 2 times the sum of squares of the weights before the update. CDROP_NOT_FINITE leaves everything as it was;
+/* One training step: masks or noise of `step`, forward, loss, backward, update in place, and then cdrop_limit_norms of
+ * each hidden layer's weights where the optimizer has a max_norm. *loss is the batch's mean loss plus l2 / 2 times the
+ * sum of squares of the weights before the update. CDROP_NOT_FINITE leaves everything as it was;
  * CDROP_DIVERGED reports an update that was made.
  *
- * With `samples` M of the batch above 1, each row is trained under M masks, and the loss is the mean over them (multi-sample
- * dropout: Inoue 2019): a step on M copies of each row, of which copy m of row r has the mask of row r M + m. What lies
- * below the first layer that is dropped out runs once for all copies. No layer may be CDROP_SHARED. Where M is 2, and p and
- * q are what a row's copies predict, the loss of the row has one more term (R-Drop: Liang et al. 2021; by the authors'
- * code, whose weight of it is half of that in their paper's equation 4):
+ * With `samples` M of the batch above 1, each row is trained under M masks, and the loss is the mean over them
+ * (multi-sample dropout: Inoue 2019): a step on M copies of each row, of which copy m of row r has the mask of row r M
+ * + m. What lies below the first layer that is dropped out runs once for all copies. No layer may be CDROP_SHARED.
+ * Where M is 2, and p and q are what a row's copies predict, the loss of the row has one more term (R-Drop: Liang et
+ * al. 2021; by the authors' code, whose weight of it is half of that in their paper's equation 4):
  *
  *   consistency (KL(p | q) + KL(q | p)) / 2
  *
@@ -316,15 +319,16 @@ void cdrop_kept_free(cdrop_kept *kept);
 cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
                                 uint64_t step, int threads, double *loss);
 
-/* After one of these two: the first layer, from the input on, that is not finite, or the number of layers where only the
- * loss is. It is looked for in the weights and biases, then *in_weights is 1, and in the layer's outputs for the `rows`
- * rows of the last step; with 0 rows in weights and biases alone. */
+/* After one of these two: the first layer, from the input on, that is not finite, or the number of layers where only
+ * the loss is. It is looked for in the weights and biases, then *in_weights is 1, and in the layer's outputs for the
+ * `rows` rows of the last step; with 0 rows in weights and biases alone. */
 size_t cdrop_network_fault(const cdrop_network *network, size_t rows, int *in_weights);
 
-/* What the threads of steps spend their time on, in the order of a step: once a step, or for each layer. Lists stand for
- * dense copies as well, where a layer's products run without lists. Waiting is named by the work that the barrier is
- * behind; "start" is the time until a thread has begun its part, and "end" that until the call is over. Hidden lists belong
- * to the layer whose outputs they are, and gradients by input, with what follows them, to the layer whose input it is. */
+/* What the threads of steps spend their time on, in the order of a step: once a step, or for each layer. Lists stand
+ * for dense copies as well, where a layer's products run without lists. Waiting is named by the work that the barrier
+ * is behind; "start" is the time until a thread has begun its part, and "end" that until the call is over. Hidden
+ * lists belong to the layer whose outputs they are, and gradients by input, with what follows them, to the layer whose
+ * input it is. */
 /* clang-format off */
 #define CDROP_TIME_PARTS(once, each) \
     once(MASKS, "masks"), \
@@ -381,7 +385,8 @@ cdrop_status cdrop_network_times(cdrop_network *network, int on, double *seconds
 typedef enum { CDROP_OUTPUTS, CDROP_PROBABILITIES, CDROP_LABELS } cdrop_answer;
 
 /* Predicts without dropout for the inputs of the batch; it needs no more than those. out: n x units[layers], but n for
- * the labels of a softmax. Works in chunks of fixed size, or minibatch by minibatch where the lists of all rows are kept. */
+ * the labels of a softmax. Works in chunks of fixed size, or minibatch by minibatch where the lists of all rows are
+ * kept. */
 cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdrop_batch *batch, cdrop_answer answer,
                                    int threads);
 
@@ -396,8 +401,8 @@ cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdro
  *   mutual_information   their difference, of output and weights; at least 0   likewise
  *   samples              p_t, each pass `stride` rows after the one before     passes x stride x units[layers]
  *
- * Arrays have the network's type; one that is NULL is not wanted, and the loss must have those that are. Sums are in double,
- * over passes in ascending order. */
+ * Arrays have the network's type; one that is NULL is not wanted, and the loss must have those that are. Sums are in
+ * double, over passes in ascending order. */
 typedef struct {
     void *mean, *deviation, *predictive_entropy, *expected_entropy, *mutual_information;
     void *samples;
@@ -405,18 +410,18 @@ typedef struct {
 } cdrop_uncertainty;
 
 /* The masks of layer l in pass t are those of cdrop_bernoulli_mask for (seed, t, CDROP_FOR_SAMPLES, l), whose row is
- * first_row + i for row i of the batch, or row 0 for all rows where they share their mask, or with CDROP_MEMBERS for all rows
- * the mask of member t mod `members`; likewise the noise is that of
- * cdrop_noise. So a call may be cut into several, at multiples of 64. Or masks are given, and nothing else: masks[l]
- * has `passes` rows of cdrop_words(units[l]) words, of which row t is the mask of all rows in pass t, or is NULL where
- * nothing is dropped. Neither may leave all layers without dropout. */
+ * first_row + i for row i of the batch, or row 0 for all rows where they share their mask, or with CDROP_MEMBERS for
+ * all rows the mask of member t mod `members`; likewise the noise is that of cdrop_noise. So a call may be cut into
+ * several, at multiples of 64. Or masks are given, and nothing else: masks[l] has `passes` rows of
+ * cdrop_words(units[l]) words, of which row t is the mask of all rows in pass t, or is NULL where nothing is dropped.
+ * Neither may leave all layers without dropout. */
 typedef struct {
     size_t passes; /* at least 1 */
     uint64_t seed;
     size_t first_row;             /* a multiple of 64 */
     const uint64_t *const *masks; /* NULL, or one for each layer's input */
-    /* The passes may be made in several calls on the same rows, in order, each those from `done` to below `until`; the last
-     * one has the results. NULL: this call makes them all. */
+    /* The passes may be made in several calls on the same rows, in order, each those from `done` to below `until`; the
+     * last one has the results. NULL: this call makes them all. */
     double *sums; /* n * 2 * units[layers] numbers, which the first call sets */
     size_t done, until;
 } cdrop_sampling;

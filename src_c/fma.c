@@ -1,4 +1,5 @@
-/* See fma.h. Floats are computed in double, rounded to odd (Boldo and Melquiond 2008); doubles in integers of 128 bits. */
+/* See fma.h. Floats are computed in double, rounded to odd (Boldo and Melquiond 2008); doubles in integers of 128
+ * bits. */
 #include "fma.h"
 
 #include <float.h>

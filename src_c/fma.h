@@ -1,5 +1,6 @@
 /* Fused multiply-adds in software, for CPUs without the instruction: a b + c, rounded once, in either mode of denormals
- * with the bits of x86's instruction. C libraries have their own, and not all are exact (musl's and MinGW's are not). */
+ * with the bits of x86's instruction. C libraries have their own, and not all are exact (musl's and MinGW's are
+ * not). */
 #ifndef CDROP_FMA_H
 #define CDROP_FMA_H
 

@@ -120,8 +120,8 @@ static cdrop_source input_source(const pass *s, size_t i, const void *data, size
     };
 }
 
-/* Whether a layer's input is what the layer below has left, all of it and unscaled. A ReLU's zeros are not made in place,
- * because its lists need none. */
+/* Whether a layer's input is what the layer below has left, all of it and unscaled. A ReLU's zeros are not made in
+ * place, because its lists need none. */
 static int needs_no_copy(const pass *s, size_t i)
 {
     const cdrop_source source = input_source(s, i, NULL, 0);

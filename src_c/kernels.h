@@ -32,9 +32,9 @@ enum {
 };
 
 /* Lists of live entries. Bit j of live[block * lines + line] says that entry j of the block is in the list of (block,
- * line); its values stand from start[block * lines + line] on, in the order of the bits. (A kernel finds the next set bit
- * faster than it reads an index.) Rows of the user's input are packed (a line's blocks follow each other); lists that
- * several threads fill at once have fixed slots. */
+ * line); its values stand from start[block * lines + line] on, in the order of the bits. (A kernel finds the next set
+ * bit faster than it reads an index.) Rows of the user's input are packed (a line's blocks follow each other); lists
+ * that several threads fill at once have fixed slots. */
 typedef struct {
     void *values; /* element type, the entry times its dropout scale */
     uint64_t *live;
@@ -115,8 +115,8 @@ typedef struct {
     double listing;     /* columns of dense products that take as long as making an entry's lists, by row and by unit */
 
     /* out[line - l0][0..width) = start[0..width) + sum over blocks b0..b1 of values * panel lines, for lines l0..l1.
-     * The panel begins at the lines of block b0. With `resume` the chains continue from out instead of start; start may be
-     * NULL for zeros, and ahead for nothing. */
+     * The panel begins at the lines of block b0. With `resume` the chains continue from out instead of start; start
+     * may be NULL for zeros, and ahead for nothing. */
     void (*product)(void *out, size_t out_pitch, const void *start, const void *panel, size_t pitch, size_t width,
                     const cdrop_lists *lists, size_t b0, size_t b1, size_t l0, size_t l1, int resume,
                     const cdrop_ahead *ahead);
@@ -126,20 +126,21 @@ typedef struct {
                           const void *x, size_t line_step, size_t index_step, size_t count, size_t lines, int resume);
     /* Lists blocks b0..b1 of lines l0..l1 of the source; returns the number of live entries. */
     size_t (*compress)(cdrop_lists *lists, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);
-    /* Lists the nonzero entries of lines l0..l1 of a sparse source, all blocks; returns their number. An empty list keeps
-     * the start it had. */
+    /* Lists the nonzero entries of lines l0..l1 of a sparse source, all blocks; returns their number. An empty list
+     * keeps the start it had. */
     size_t (*compress_sparse)(cdrop_lists *lists, const cdrop_source *source, size_t l0, size_t l1);
-    /* The same entries in a dense array, zeros where not live; out begins at (l0, b0), columns padded to CDROP_LANES. */
+    /* The same entries in a dense array, zeros where not live; out begins at (l0, b0), columns padded to
+     * CDROP_LANES. */
     size_t (*densify)(void *out, size_t pitch, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);
     /* Lists the same entries by column: block `rows` (64 lines) of `lists` becomes block `rows` of lines
      * 64 b0 .. 64 b1 of `out`. */
     void (*scatter)(cdrop_lists *out, const cdrop_lists *lists, size_t b0, size_t b1, size_t rows, size_t l1);
-    /* Of up to CDROP_BLOCK lines those with a bit in `lines`, and of their columns those with a bit in `kept`, packed into
-     * the first lines and columns of out. Reads and writes whole vectors: out needs CDROP_SPARE more elements. */
+    /* Of up to CDROP_BLOCK lines those with a bit in `lines`, and of their columns those with a bit in `kept`, packed
+     * into the first lines and columns of out. Reads and writes whole vectors: out needs CDROP_SPARE more elements. */
     void (*pack_kept)(void *out, size_t out_pitch, const void *in, size_t pitch, uint64_t lines, const uint64_t *kept,
                       size_t words);
-    /* The inverse for `count` lines and `columns` columns, a multiple of CDROP_LANES: zeros where there is no bit. Reads
-     * whole vectors: in needs CDROP_SPARE more elements. */
+    /* The inverse for `count` lines and `columns` columns, a multiple of CDROP_LANES: zeros where there is no bit.
+     * Reads whole vectors: in needs CDROP_SPARE more elements. */
     void (*unpack_kept)(void *out, size_t pitch, size_t columns, size_t count, const void *in, size_t in_pitch,
                         uint64_t lines, const uint64_t *kept);
     void (*copy_columns)(void *out, size_t out_pitch, const void *in, size_t in_pitch, size_t columns, size_t lines);
@@ -148,15 +149,17 @@ typedef struct {
     /* delta = live ? delta * factor * activation'(a) : 0, in place; a NULL stands for the identity. */
     void (*gate)(void *delta, size_t pitch, const void *a, size_t a_pitch, size_t columns, size_t lines,
                  const cdrop_gate *gate, cdrop_activation activation);
-    /* out[line] = sum over the live columns of delta * a * noise * (1 - keep - 10 (1 - keep * noise)), through CDROP_LANES
-     * fixed partial sums: with the gradient delta by the inputs that concrete noise has multiplied, that by logit(1 - keep). */
+    /* out[line] = sum over the live columns of delta * a * noise * (1 - keep - 10 (1 - keep * noise)), through
+     * CDROP_LANES fixed partial sums: with the gradient delta by the inputs that concrete noise has multiplied, that
+     * by logit(1 - keep). */
     void (*rate_slopes)(double *out, const void *delta, size_t pitch, const void *a, size_t a_pitch, size_t columns,
                         size_t lines, const cdrop_gate *gate, double keep);
     /* out[column] = sum over lines, each column one ascending chain. width is a multiple of CDROP_LANES. */
     void (*column_sums)(void *out, const void *in, size_t pitch, size_t width, size_t lines);
     /* Sum of squares of a block of at most 64 columns through CDROP_LANES fixed partial sums. */
     double (*sum_squares)(const void *in, size_t pitch, size_t columns, size_t lines);
-    /* out[column] = sum over lines of squares, in double, each column one ascending chain. in and out do not overlap. */
+    /* out[column] = sum over lines of squares, in double, each column one ascending chain. in and out do not
+     * overlap. */
     void (*column_squares)(double *out, const void *in, size_t pitch, size_t width, size_t lines);
     /* factors[column] = limit / norm where a column's norm is above the limit, else 1, for at most CDROP_BLOCK columns;
      * returns how many are above. A norm^2 is the sum of `blocks` lines of `squares`, ascending. One that is NaN or
@@ -184,7 +187,8 @@ typedef struct {
     double (*pinball_row)(void *doutputs, const void *outputs, const void *targets, size_t step, size_t n,
                           double factor, const double *quantiles);
     /* (KL(p | q) + KL(q | p)) / 2 of the probabilities p and q of two rows with the logits a and b; `factor` times its
-     * gradients are added to da and db. `apart`: each output is a distribution, with the sigmoid, and the result their sum. */
+     * gradients are added to da and db. `apart`: each output is a distribution, with the sigmoid, and the result their
+     * sum. */
     double (*divergence)(void *da, void *db, const void *a, const void *b, const void *p, const void *q, size_t n,
                          double factor, int apart);
     /* Probabilities of one row; may be in place. */
@@ -196,7 +200,8 @@ typedef struct {
     /* out[i] = row[i] > 0. */
     void (*positive)(int64_t *out, const void *row, size_t n);
     /* Noise of the first rows of one generator block, `pitch` apart: 1 + spread z with z standard normal, or uniform in
-     * (-1, 1); or concrete noise, whose odds (1 - keep) / keep are `spread`. Rows are drawn, and written, up to the next multiple of CDROP_LANES units. */
+     * (-1, 1); or concrete noise, whose odds (1 - keep) / keep are `spread`. Rows are drawn, and written, up to the
+     * next multiple of CDROP_LANES units. */
     void (*noise_block)(void *out, size_t pitch, size_t units, size_t rows, cdrop_kind kind, double spread,
                         const uint64_t state[32]);
 } cdrop_kernels;

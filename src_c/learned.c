@@ -1,8 +1,9 @@
 /* Concrete dropout (Gal, Hron and Kendall 2017): dropout rates that training learns.
  *
- * A unit of a layer with such a rate is multiplied by (1 - z) / keep, where z is a smooth step from 0 to 1 (noise.inc.h). So the
- * loss has a derivative by logit(1 - keep), which is summed while the gradient by the noisy units is at hand: row by row in
- * each panel, and after the step over these in a fixed order, so that it has the same bits with any number of threads. */
+ * A unit of a layer with such a rate is multiplied by (1 - z) / keep, where z is a smooth step from 0 to 1
+ * (noise.inc.h). So the loss has a derivative by logit(1 - keep), which is summed while the gradient by the noisy
+ * units is at hand: row by row in each panel, and after the step over these in a fixed order, so that it has the same
+ * bits with any number of threads. */
 #include <math.h>
 
 #include "cpu.h"
@@ -10,8 +11,8 @@
 
 static double keep_of(const layer *l) { return (double)l->keep / (double)CDROP_KEEP_ALL; }
 
-/* Of layer i with learned rate: the L2 term's l2 / (2 keep) times the squares of the weights has the derivative (1 - keep) times
- * itself by the logit; the entropy's has that of keep (1 - keep) logit. */
+/* Of layer i with learned rate: the L2 term's l2 / (2 keep) times the squares of the weights has the derivative (1 -
+ * keep) times itself by the logit; the entropy's has that of keep (1 - keep) logit. */
 static double prior_gradient(const pass *s, const layer *l, double entropy)
 {
     const double keep = keep_of(l), logit = cdrop_log((1 - keep) / keep), l2 = cdrop_l2_of(s, l);

@@ -280,8 +280,8 @@ cdrop_status cdrop_network_times(cdrop_network *n, int on, double *seconds)
 
 double cdrop_begin_watches(const cdrop_network *n) { return n->watches ? cdrop_now() : 0; }
 
-/* A thread's time begins when the call does, not when the thread does: how late it is shows as waiting. Then the times of
- * all threads together are their number times that of the call. */
+/* A thread's time begins when the call does, not when the thread does: how late it is shows as waiting. Then the times
+ * of all threads together are their number times that of the call. */
 void cdrop_take_watch(pass *s, cdrop_team team)
 {
     s->watch = s->n->watches ? &s->n->watches[team.index] : NULL;

@@ -1,5 +1,5 @@
-/* Keyed multiplicative noise. Like a mask it is a function of its key, so it needs no memory between steps, and any thread
- * can draw any block of rows. */
+/* Keyed multiplicative noise. Like a mask it is a function of its key, so it needs no memory between steps, and any
+ * thread can draw any block of rows. */
 #include <math.h>
 
 #include "cpu.h"

@@ -23,7 +23,8 @@ static double atanh_small(double s)
 
 double cdrop_log1p(double x) { return 2 * atanh_small(x / (2 + x)); }
 
-/* x = m 2^k with m in [1/2, 1), from the bits of x; the C library's frexp takes as long as the rest of the logarithm. */
+/* x = m 2^k with m in [1/2, 1), from the bits of x; the C library's frexp takes as long as the rest of the
+ * logarithm. */
 static double mantissa(double x, int *k)
 {
     uint64_t bits;

@@ -1,6 +1,6 @@
 /* What the files of a network share: its memory, and one pass through it, which training, prediction and sampling run
- * identically. The files are network.c (memory and state), forward.c, train.c, thinned.c, learned.c, kept.c, predict.c and
- * sample.c. */
+ * identically. The files are network.c (memory and state), forward.c, train.c, thinned.c, learned.c, kept.c, predict.c
+ * and sample.c. */
 #ifndef CDROP_PASS_H
 #define CDROP_PASS_H
 
@@ -248,8 +248,8 @@ void cdrop_note_bias_gradient(const pass *s, size_t p);
 /* The update of the whole layer i from gradients that all threads have noted, this thread's part. */
 void cdrop_update_thinned(pass *s, size_t i, cdrop_team team);
 
-/* To be called after a step: whether the next one may use what this one has copied. A step that was refused is made again under
- * its number, which differs from the one noted here. */
+/* To be called after a step: whether the next one may use what this one has copied. A step that was refused is made
+ * again under its number, which differs from the one noted here. */
 void cdrop_end_thinned(const pass *s);
 
 /* ---- learned.c ---- */
@@ -261,9 +261,9 @@ static inline double cdrop_l2_of(const pass *s, const layer *l)
     return l->kind == CDROP_CONCRETE ? l2 * (double)CDROP_KEEP_ALL / (double)l->keep : l2;
 }
 
-/* What a step adds to the gradients by learned rates: first what depends on the weights alone, before they change; then while
- * the gradient by the noisy input of layer s->index is in the cache, that of lines [l0, l1) of panel p; and after a step that
- * has updated the weights, the update of the rates. */
+/* What a step adds to the gradients by learned rates: first what depends on the weights alone, before they change;
+ * then while the gradient by the noisy input of layer s->index is in the cache, that of lines [l0, l1) of panel p; and
+ * after a step that has updated the weights, the update of the rates. */
 void cdrop_begin_learning(const pass *s, double entropy);
 void cdrop_note_slopes(const pass *s, size_t p, size_t l0, size_t l1);
 void cdrop_learn_rates(const pass *s, cdrop_learned_rate *learned);
@@ -279,8 +279,8 @@ const row_copies *cdrop_repeat_rows(cdrop_network *n, const cdrop_batch *batch);
 /* Whether layer i's input are copies of the rows below, so that the gradient by it must be added up. */
 static inline int cdrop_is_copied(const pass *s, size_t i) { return i && s->copies && i == s->copies->from; }
 
-/* Where that gradient goes, copy by copy; what follows it, block by block; and when all threads have got there, the sums:
- * the gradient by the pre-activations of the layer below, this thread's part. */
+/* Where that gradient goes, copy by copy; what follows it, block by block; and when all threads have got there, the
+ * sums: the gradient by the pre-activations of the layer below, this thread's part. */
 cdrop_panels cdrop_copied_delta(const pass *s);
 void cdrop_gate_copies(void *context, size_t p, size_t l0, size_t l1);
 void cdrop_sum_copies(const pass *s, cdrop_team team);
@@ -294,7 +294,8 @@ void cdrop_add_divergences(const pass *s, size_t from, size_t to);
 /* How the gradient by the input of layer s->index is gated, from line l0 of panel p on. */
 cdrop_gate cdrop_gate_of(const pass *s, size_t p, size_t l0);
 
-/* The update of units [u0, u1) in panel p of the whole layer s->index, and of its biases in that panel by their gradient. */
+/* The update of units [u0, u1) in panel p of the whole layer s->index, and of its biases in that panel by their
+ * gradient. */
 void cdrop_update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient);
 void cdrop_update_bias(const pass *s, size_t p, const void *gradient);
 

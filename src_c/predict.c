@@ -54,7 +54,8 @@ static void predict_job(void *argument, cdrop_team team)
         answer_row(s, i, cdrop_panel_at(&last->out, s->n->k, 0, i), last->n_out);
 }
 
-/* Hidden layers are chosen by the last chunk's count. Input varies more, and a few of its rows cost little to look at. */
+/* Hidden layers are chosen by the last chunk's count. Input varies more, and a few of its rows cost little to look
+ * at. */
 static void choose_products(pass *s)
 {
     cdrop_network *n = s->n;

@@ -27,8 +27,8 @@ typedef struct {
     char *scratch; /* this thread's room for CDROP_BLOCK lines of a panel, or NULL */
 } cdrop_right;
 
-/* out = start + background x right + left x right, this thread's part: whole panels first, so that a thread's weights stay
- * in its cache, then row groups of 64. start: padded row of all columns, or NULL. claims: see cdrop_loop. */
+/* out = start + background x right + left x right, this thread's part: whole panels first, so that a thread's weights
+ * stay in its cache, then row groups of 64. start: padded row of all columns, or NULL. claims: see cdrop_loop. */
 void cdrop_product_rows(const cdrop_kernels *k, const cdrop_panels *out, const void *start, const cdrop_right *right,
                         const cdrop_left *left, size_t rows, cdrop_team team, cdrop_claims *claims,
                         cdrop_epilogue epilogue, void *context);
@@ -47,12 +47,14 @@ static inline int cdrop_as_it_stands(const cdrop_source *s)
 size_t cdrop_list_rows(const cdrop_kernels *k, const cdrop_left *left, cdrop_lists *lists, const cdrop_panels *dense,
                        const cdrop_source *source, size_t l0, size_t l1);
 
-/* Share of live entries in a few rows spread over all, found in the lists' memory: enough to choose the faster product. */
+/* Share of live entries in a few rows spread over all, found in the lists' memory: enough to choose the faster
+ * product. */
 double cdrop_sampled_density(const cdrop_kernels *k, const cdrop_source *source, cdrop_lists *lists, size_t rows);
 
 /* What is done with gradient = columns x panels for units [u0, u1) of panel p. */
 typedef struct {
-    /* Before it is computed: the column sums of delta in this panel, a padded row; or NULL where there is no background. */
+    /* Before it is computed: the column sums of delta in this panel, a padded row; or NULL where there is no
+     * background. */
     const void *(*begin)(void *context, size_t p, size_t u0);
     /* Where it is computed, with the elements from unit to unit; NULL: in scratch, one padded line a unit. */
     void *(*place)(void *context, size_t p, size_t u0, size_t *pitch);
@@ -63,8 +65,8 @@ typedef struct {
 } cdrop_gradient_sink;
 
 /* The gradient by weight, this thread's part, 64 units of a panel at a time. left->lists has each unit's live rows;
- * left->dense the rows of all units, as for the forward product. With `background`, lists of each unit's background as an
- * entry of row 0, a unit's sum ends with its background times the column sums of delta. `scratch` has room for
+ * left->dense the rows of all units, as for the forward product. With `background`, lists of each unit's background as
+ * an entry of row 0, a unit's sum ends with its background times the column sums of delta. `scratch` has room for
  * CDROP_BLOCK lines of a panel. */
 void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_lists *background,
                          const cdrop_panels *delta, size_t units, size_t rows, void *scratch, cdrop_team team,

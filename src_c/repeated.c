@@ -1,9 +1,10 @@
 /* A step in which each row is trained under several masks: multi-sample dropout, and R-Drop.
  *
- * It is a step on copies of the rows. Copies of a row follow each other, so whole blocks of rows have whole blocks of copies,
- * and masks are drawn for copies as for any rows. Nothing differs between a row's copies below the first layer whose input
- * is dropped out: what lies below runs on the rows themselves. Going up, the input of that layer is listed from each row's
- * activations as often as it has copies; going down, the gradients by it are added up, copy by copy. */
+ * It is a step on copies of the rows. Copies of a row follow each other, so whole blocks of rows have whole blocks of
+ * copies, and masks are drawn for copies as for any rows. Nothing differs between a row's copies below the first layer
+ * whose input is dropped out: what lies below runs on the rows themselves. Going up, the input of that layer is listed
+ * from each row's activations as often as it has copies; going down, the gradients by it are added up, copy by
+ * copy. */
 #include <string.h>
 
 #include "pass.h"
@@ -103,8 +104,8 @@ cdrop_panels cdrop_copied_delta(const pass *s)
     return cdrop_narrowed(&s->copies->delta, s->n->k, s->layer[s->index].n_in);
 }
 
-/* Masks, noise and scale differ between copies; the derivative of the activation does not, and waits for the sum, except
- * for the ReLU's, which is in the live bits. */
+/* Masks, noise and scale differ between copies; the derivative of the activation does not, and waits for the sum,
+ * except for the ReLU's, which is in the live bits. */
 void cdrop_gate_copies(void *context, size_t p, size_t l0, size_t l1)
 {
     const pass *s = context;

@@ -1,8 +1,8 @@
 /* Predictions under many masks, their mean and spread (Monte Carlo dropout).
  *
- * Rows come in chunks of fixed size; of a chunk only sums over the passes are kept, so memory grows neither with the rows
- * nor with the passes. What lies below the first dropped-out layer is computed once a chunk, by all threads together. Then
- * each thread takes whole blocks of rows through all passes, without waiting for the others:
+ * Rows come in chunks of fixed size; of a chunk only sums over the passes are kept, so memory grows neither with the
+ * rows nor with the passes. What lies below the first dropped-out layer is computed once a chunk, by all threads
+ * together. Then each thread takes whole blocks of rows through all passes, without waiting for the others:
  *
  *   masks of all layers; the first of them applied: lists of what is left
  *   forward from there, layer by layer
@@ -50,8 +50,8 @@ static void put_real(const cdrop_network *n, void *out, size_t i, double value)
 
 /* ---- One pass of one row ---- */
 
-/* Adds softmax(z) to mean and returns its entropy, log(sum exp(z_i - z_max)) - sum p_i (z_i - z_max): one logarithm, and
- * the largest probability is 1 / sum. */
+/* Adds softmax(z) to mean and returns its entropy, log(sum exp(z_i - z_max)) - sum p_i (z_i - z_max): one logarithm,
+ * and the largest probability is 1 / sum. */
 static double add_softmax(double *mean, double *p, const double *z, size_t n)
 {
     const cdrop_kernels *k = cdrop_kernels_of(CDROP_FLOAT64);
@@ -205,8 +205,8 @@ static void sample_job(void *argument, cdrop_team team)
 
 /* ---- All rows ---- */
 
-/* Of each layer's input: those given, which nothing writes to; or room to draw a chunk's, or where all rows share one, a
- * row for each pass. */
+/* Of each layer's input: those given, which nothing writes to; or room to draw a chunk's, or where all rows share one,
+ * a row for each pass. */
 static uint64_t **take_masks(cdrop_workspace *space, const cdrop_network *n, const cdrop_sampling *how, size_t rows)
 {
     uint64_t **masks = cdrop_take(space, n->layers, sizeof *masks);

@@ -23,8 +23,8 @@ typedef void (*cdrop_job)(void *argument, cdrop_team team);
 /* Runs `job` on up to `threads` threads, the caller among them, with denormals flushed; returns when all have ended. */
 void cdrop_parallel(cdrop_job job, void *argument, int threads);
 
-/* The threads asked for; for 0, of those that there are, as many as pay where the products between barriers are together
- * that many dense multiply-adds. */
+/* The threads asked for; for 0, of those that there are, as many as pay where the products between barriers are
+ * together that many dense multiply-adds. */
 int cdrop_useful_threads(int asked, double work);
 
 /* Waits until every thread of the team has come here; what they wrote before is visible after. */

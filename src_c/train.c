@@ -39,7 +39,8 @@ static void row_losses(const pass *s, size_t from, size_t to)
     cdrop_lap(s->watch, CDROP_TIME_LOSS, 0);
 }
 
-/* Outputs of one panel are complete row by row: their losses follow while they are in the cache, and without a barrier. */
+/* Outputs of one panel are complete row by row: their losses follow while they are in the cache, and without a
+ * barrier. */
 static void finish_with_losses(void *context, size_t p, size_t l0, size_t l1)
 {
     const pass *s = context;
@@ -180,8 +181,9 @@ void cdrop_update_bias(const pass *s, size_t p, const void *gradient)
                  cdrop_panel_width(&l->delta, p, n->k->panel), &s->bias_update);
 }
 
-/* The gradient by the bias, each column one ascending chain on one thread, is due when a panel's first weights are. The first layer's background needs the column sums for all
- * weights: each thread computes those of the panels that it meets, which costs less than waiting for another's. */
+/* The gradient by the bias, each column one ascending chain on one thread, is due when a panel's first weights are.
+ * The first layer's background needs the column sums for all weights: each thread computes those of the panels that it
+ * meets, which costs less than waiting for another's. */
 static const void *begin_update(void *context, size_t p, size_t u0)
 {
     pass *s = context;
@@ -328,8 +330,8 @@ static int panels_finite(const cdrop_network *n, const cdrop_panels *m, size_t l
 }
 
 /* The squares of all weights are known, block by block, so one sum over them usually answers: NaN and infinity
- * spread into it. It can also overflow when no weight is infinite, and only then the weights themselves are read, unless
- * their norms were to be `limited`: a norm that overflows is not. */
+ * spread into it. It can also overflow when no weight is infinite, and only then the weights themselves are read,
+ * unless their norms were to be `limited`: a norm that overflows is not. */
 static int parameters_finite(const cdrop_network *n, const layer *l, int limited)
 {
     double sum = 0;
@@ -351,8 +353,8 @@ size_t cdrop_network_fault(const cdrop_network *n, size_t rows, int *in_weights)
     return n->layers;
 }
 
-/* A layer that may drop units may keep all of them in this step: then it has no mask, as if it had no dropout. Nor has a
- * hidden layer whose rows share one: its dropped units are not there. */
+/* A layer that may drop units may keep all of them in this step: then it has no mask, as if it had no dropout. Nor has
+ * a hidden layer whose rows share one: its dropped units are not there. */
 static void choose_masks(const cdrop_network *n)
 {
     for (size_t i = 0; i < n->layers; i++) {

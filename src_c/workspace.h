@@ -1,5 +1,5 @@
-/* All memory of the library comes from here, aligned to cache lines, sizes checked for overflow. What a network keeps is
- * zeroed. What a single call needs comes in one block, which is not, and which is kept for the next call, as BLAS
+/* All memory of the library comes from here, aligned to cache lines, sizes checked for overflow. What a network keeps
+ * is zeroed. What a single call needs comes in one block, which is not, and which is kept for the next call, as BLAS
  * libraries do: memory fresh from the system costs a page fault every 4 kB, more than many a product. */
 #ifndef CDROP_WORKSPACE_H
 #define CDROP_WORKSPACE_H

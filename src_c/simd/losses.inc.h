@@ -105,8 +105,8 @@ static double KERNEL(softmax_row)(void *dlogits_, const void *logits_, size_t n,
     return cdrop_log((double)sum) - ((double)of_label - (double)max);
 }
 
-/* Targets are probabilities t, or without them those of the label, smoothed. With T their sum, which is 1 to rounding, and
- * m the largest logit: T log sum exp(z - m) - sum t (z - m). */
+/* Targets are probabilities t, or without them those of the label, smoothed. With T their sum, which is 1 to rounding,
+ * and m the largest logit: T log sum exp(z - m) - sum t (z - m). */
 static double KERNEL(softmax_to_row)(void *dlogits_, const void *logits_, const void *targets_, size_t n, int64_t label,
                                      double factor, double smoothing)
 {
@@ -293,8 +293,8 @@ static double KERNEL(sum_squares)(const void *in_, size_t pitch, size_t columns,
     return KERNEL(tree)(partial);
 }
 
-/* z = 1 - keep * noise is the smooth step of concrete dropout, and the derivative of the noise by logit(1 - keep) is the noise
- * times (1 - keep) - z / 0.1. No division by the noise, which may be 0. */
+/* z = 1 - keep * noise is the smooth step of concrete dropout, and the derivative of the noise by logit(1 - keep) is
+ * the noise times (1 - keep) - z / 0.1. No division by the noise, which may be 0. */
 static inline double KERNEL(rate_slope)(const REAL *delta, const REAL *a, const REAL *noise, size_t columns,
                                         const uint64_t *live, double keep)
 {

@@ -1,18 +1,18 @@
 /* Multiplicative noise of mean 1 for dropout that scales units in place of dropping them: normal, uniform or concrete.
  *
- * A draw of the generator gives eight words for 16 units. Each half of a word, read as a signed integer k, is the uniform
- * number (k + 1/2) 2^-31 in (-1, 1): v from the upper half, w from the lower. Uniform noise uses both as they are. Normal
- * noise makes two numbers of them (Box and Muller 1958): radius sqrt(-2 log |v|) with the sign of v, angle w pi / 2. The
- * sign turns the half circle of the angles into the whole one, so that sine and cosine need no reduction. The largest
- * possible radius is 6.66, which a normal number exceeds once in 4 10^10 draws.
+ * A draw of the generator gives eight words for 16 units. Each half of a word, read as a signed integer k, is the
+ * uniform number (k + 1/2) 2^-31 in (-1, 1): v from the upper half, w from the lower. Uniform noise uses both as they
+ * are. Normal noise makes two numbers of them (Box and Muller 1958): radius sqrt(-2 log |v|) with the sign of v, angle
+ * w pi / 2. The sign turns the half circle of the angles into the whole one, so that sine and cosine need no
+ * reduction. The largest possible radius is 6.66, which a normal number exceeds once in 4 10^10 draws.
  *
  * As in functions.inc.h, polynomials are ours. With s = (m - 1) / (m + 1) and m in [sqrt(1/2), sqrt(2)), log m is
- * 2 (s + s^3 H(s^2)); sin x = x + x^3 S(x^2); cos x = 1 + x^2 C(x^2). H, S and C are Chebyshev interpolants, computed with
- * mpmath at 40 digits: absolute errors 1e-7, 7e-9 and 4e-10 (float), 2e-16, 4e-19 and 1e-20 (double).
+ * 2 (s + s^3 H(s^2)); sin x = x + x^3 S(x^2); cos x = 1 + x^2 C(x^2). H, S and C are Chebyshev interpolants, computed
+ * with mpmath at 40 digits: absolute errors 1e-7, 7e-9 and 4e-10 (float), 2e-16, 4e-19 and 1e-20 (double).
  *
  * Concrete noise (1 - z) / keep has z = sigmoid(10 (logit(1 - keep) + logit(u))) with u = (1 + v) / 2. With the odds
- * (1 - keep) / keep that is (1 + odds) / (1 + (odds (1 + v) / (1 - v))^10): multiplications, and no function. v may round to
- * 1 or -1; then the noise is 0 or 1 / keep, as it should be. */
+ * (1 - keep) / keep that is (1 + odds) / (1 + (odds (1 + v) / (1 - v))^10): multiplications, and no function. v may
+ * round to 1 or -1; then the noise is 0 or 1 / keep, as it should be. */
 #if REAL_BYTES == 4
 typedef uint32_t KERNEL(bits);
 typedef int32_t KERNEL(signed_bits);

@@ -105,8 +105,8 @@ static inline int bit_at(const uint64_t *bits, size_t i) { return (int)(bits[i /
 
 enum { MOST_PATHS = 5 };
 
-/* All paths of this machine, the reference (scalar) first; in addition to those of cdrop_simd_usable, the portable scalar path
- * where the CPU has a better one. */
+/* All paths of this machine, the reference (scalar) first; in addition to those of cdrop_simd_usable, the portable
+ * scalar path where the CPU has a better one. */
 size_t all_paths(const cdrop_path *paths[MOST_PATHS]);
 
 static inline const cdrop_kernels *kernels_of(const cdrop_path *path, cdrop_dtype t)

@@ -103,7 +103,8 @@ static const function functions[] = {
     {"log1p", our_log1p, log1pl, CDROP_FLOAT64, 0, 1, 2.1},
 };
 
-/* Some C libraries compute in double what they return as long double (musl on RISC-V), and in others the types are one. */
+/* Some C libraries compute in double what they return as long double (musl on RISC-V), and in others the types are
+ * one. */
 static double error_of_truth(cdrop_dtype t)
 {
     const volatile long double x = 1;

@@ -1,5 +1,5 @@
-/* A step takes memory once: the first of its shape does, or what reserves it, and no later one; so does a prediction under
- * many masks, for any number of rows and of masks. And any allocation may fail. Every allocation of the library
+/* A step takes memory once: the first of its shape does, or what reserves it, and no later one; so does a prediction
+ * under many masks, for any number of rows and of masks. And any allocation may fail. Every allocation of the library
  * is counted by check.c. */
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
-/* The fused multiply-adds in software against the CPU's instruction, where there is one, in both modes of denormals; and
- * everywhere against the hash of what the instruction gives. An argument is the number of random operands of each kind
- * and type (40,000). */
+/* The fused multiply-adds in software against the CPU's instruction, where there is one, in both modes of denormals;
+ * and everywhere against the hash of what the instruction gives. An argument is the number of random operands of each
+ * kind and type (40,000). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,8 +73,8 @@ static void compare(comparison *c, operands o)
 
 /* ---- Kinds of operands --------------------------------------------------------------------------------------- */
 
-/* All triples of numbers where rules change: zeros, the ends of the denormal and of the normal numbers, the surroundings
- * of 1, powers whose products end there, infinities, NaN. */
+/* All triples of numbers where rules change: zeros, the ends of the denormal and of the normal numbers, the
+ * surroundings of 1, powers whose products end there, infinities, NaN. */
 static void compare_special(comparison *c)
 {
     const int bias = infinity[c->t] / 2, half = bias / 2, last = infinity[c->t] - 1;
@@ -114,8 +114,8 @@ static uint64_t any_fraction(cdrop_dtype t)
 
 static int between(int exponent, int low, int high) { return exponent < low ? low : exponent > high ? high : exponent; }
 
-/* A product of any size, or one near the ends of the range, and an addend so near to it that the sum depends on both, or
- * any. */
+/* A product of any size, or one near the ends of the range, and an addend so near to it that the sum depends on both,
+ * or any. */
 static operands near_operands(cdrop_dtype t)
 {
     const int bias = infinity[t] / 2, last = infinity[t] - 1, reach = 5 * fraction_bits[t];
@@ -141,7 +141,8 @@ static operands cancelling_operands(cdrop_dtype t)
     return o;
 }
 
-/* A product just beyond a power of two: (1 + x)(1 - x + x^2) = 1 + x^3, where x^3 is far below the product's last bit. */
+/* A product just beyond a power of two: (1 + x)(1 - x + x^2) = 1 + x^3, where x^3 is far below the product's last
+ * bit. */
 static operands power_operands(cdrop_dtype t)
 {
     const int half = fraction_bits[t] / 2;
@@ -152,8 +153,8 @@ static operands power_operands(cdrop_dtype t)
     return o;
 }
 
-/* A product in the middle between two numbers, (1 + 2^-i)(1 + 2^-j) with i + j one more than a fraction has bits, and an
- * addend that decides. */
+/* A product in the middle between two numbers, (1 + 2^-i)(1 + 2^-j) with i + j one more than a fraction has bits, and
+ * an addend that decides. */
 static operands halfway_operands(cdrop_dtype t)
 {
     const size_t bits = (size_t)fraction_bits[t], i = 1 + random_below(bits);

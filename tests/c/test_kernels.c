@@ -501,7 +501,8 @@ static void test_updates(cdrop_dtype t)
         }
 }
 
-/* One element by its rule's formula, each operation rounded to the type; state[0] and state[1] where there are states. */
+/* One element by its rule's formula, each operation rounded to the type; state[0] and state[1] where there are
+ * states. */
 static double updated(cdrop_dtype t, double w, double g, double state[2], const cdrop_update *u)
 {
     const double a = rounded(t, u->a), b = rounded(t, u->b), one_a = rounded(t, 1 - u->a), one_b = rounded(t, 1 - u->b);

@@ -469,7 +469,8 @@ static void copy_network(cdrop_network *to, const cdrop_network *from, const run
     free(weight);
 }
 
-/* Each step is that of a network which was made with the probabilities of this step, and so is a prediction after it. */
+/* Each step is that of a network which was made with the probabilities of this step, and so is a prediction after
+ * it. */
 static void test_changing_keep(const run *r, cdrop_dtype t)
 {
     static const uint64_t keeps[][3] = {{CDROP_KEEP_ALL, HALF, CDROP_KEEP_ALL},

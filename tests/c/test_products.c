@@ -230,8 +230,8 @@ static void test_threads(cdrop_dtype t)
         }
 }
 
-/* More rows, and more summed entries, than a product takes at once; dense, as the rows stand (variants 0 and 21) or under
- * a mask, and as lists. */
+/* More rows, and more summed entries, than a product takes at once; dense, as the rows stand (variants 0 and 21) or
+ * under a mask, and as lists. */
 static void test_large(cdrop_dtype t)
 {
     const int variants[] = {0, 21, 4, 8};

@@ -260,8 +260,8 @@ static void test_every_thread_flushes(void)
     }
 }
 
-/* A product that rounds up to the smallest normal number: ARM calls it tiny before it rounds, and x86-64 after. It is one
- * of the two exceptions in docs/reproducibility.md. */
+/* A product that rounds up to the smallest normal number: ARM calls it tiny before it rounds, and x86-64 after. It is
+ * one of the two exceptions in docs/reproducibility.md. */
 static void test_product_at_the_edge(cdrop_dtype t)
 {
 #if defined(__aarch64__)
