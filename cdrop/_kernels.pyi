@@ -188,7 +188,7 @@ class Engine:
         number: int = 0,
         keep: NDArray[np.uint64] | None = None,
         learned: NDArray[np.float64] | None = None,
-        entropy: float = 0,
+        entropy: float = 0.0,
         samples: int = 1,
         consistency: float = 0.0,
     ) -> float | None: ...
