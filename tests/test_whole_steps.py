@@ -254,8 +254,8 @@ class Outside(Exception):
     """Raised from outside."""
 
 
-# An exception from outside may come within Python's own code, as when a thread's function has returned, or within a callback
-# of the garbage collector, such as hypothesis installs: there it is reported and lost.
+# An exception from outside may come within Python's own code, as when a thread's function has returned, or within a
+# callback of the garbage collector, such as hypothesis installs: there it is reported and lost.
 MAY_BE_LOST = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
