@@ -294,6 +294,10 @@ void cdrop_add_divergences(const pass *s, size_t from, size_t to);
 /* How the gradient by the input of layer s->index is gated, from line l0 of panel p on. */
 cdrop_gate cdrop_gate_of(const pass *s, size_t p, size_t l0);
 
+/* Lists by row of the gradient by the pre-activations below layer s->index, of lines [l0, l1) in panel p: the entries
+ * with a bit in `live`, which has whole rows, where products of the layer below run on lists. */
+void cdrop_list_delta(const pass *s, size_t p, size_t l0, size_t l1, const uint64_t *live);
+
 /* The update of units [u0, u1) in panel p of the whole layer s->index, and of its biases in that panel by their
  * gradient. */
 void cdrop_update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient);

@@ -160,17 +160,7 @@ static void finish_sums(const pass *s, size_t p, size_t l0, size_t l1)
                 cdrop_panel_pitch(&below->out, p), cdrop_min(k->panel, l->n_in - p * k->panel), l1 - l0, &gate,
                 s->n->activation);
     cdrop_lap(s->watch, CDROP_TIME_DERIVATIVE, s->index);
-    const cdrop_source source = {.data = cdrop_panel_at(&below->delta, k, p, 0),
-                                 .pitch = pitch,
-                                 .columns = l->n_in,
-                                 .first_block = b0,
-                                 .mask = s->copies->live,
-                                 .words = l->words,
-                                 .scale = 1,
-                                 .rule = CDROP_LIVE_KEPT};
-    if (s->index > 1 && !l->dense)
-        k->compress(&below->deltas, &source, b0, b1, l0, l1);
-    cdrop_lap(s->watch, CDROP_TIME_LIST_GRADIENT, s->index);
+    cdrop_list_delta(s, p, l0, l1, s->copies->live);
 }
 
 void cdrop_sum_copies(const pass *s, cdrop_team team)

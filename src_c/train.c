@@ -83,6 +83,27 @@ cdrop_gate cdrop_gate_of(const pass *s, size_t p, size_t l0)
                         .noise_pitch = noise_pitch};
 }
 
+void cdrop_list_delta(const pass *s, size_t p, size_t l0, size_t l1, const uint64_t *live)
+{
+    const cdrop_kernels *k = s->n->k;
+    const layer *l = &s->layer[s->index];
+    layer *below = &s->layer[s->index - 1];
+    const size_t b0 = p * k->panel / CDROP_BLOCK;
+    const size_t b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_in));
+    const cdrop_source source = {.data = cdrop_panel_at(&below->delta, k, p, 0),
+                                 .pitch = cdrop_panel_pitch(&below->delta, p),
+                                 .columns = l->n_in,
+                                 .first_block = b0,
+                                 .mask = live,
+                                 .words = l->words,
+                                 .scale = 1,
+                                 .rule = CDROP_LIVE_KEPT};
+    /* Layer 0 passes no gradient on to the data, so its own is never a left side by row. */
+    if (s->index > 1 && !l->dense)
+        k->compress(&below->deltas, &source, b0, b1, l0, l1);
+    cdrop_lap(s->watch, CDROP_TIME_LIST_GRADIENT, s->index);
+}
+
 /* The gradient by a hidden layer's activations is complete in one panel. Where the units were live it becomes the
  * gradient by the pre-activations of the layer below, as panels and as lists. The positions of the lists are the
  * live bits themselves (CDROP_LIVE_KEPT): a gradient that happens to be zero stays in the list, and no value is
@@ -93,8 +114,7 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
     const cdrop_kernels *k = s->n->k;
     const layer *l = &s->layer[s->index];
     layer *below = &s->layer[s->index - 1];
-    const size_t pitch = cdrop_panel_pitch(&below->delta, p), b0 = p * k->panel / CDROP_BLOCK;
-    const size_t b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_in));
+    const size_t pitch = cdrop_panel_pitch(&below->delta, p);
     const int from_live = s->n->activation == CDROP_RELU; /* its derivative is in the live bits */
     cdrop_lap(s->watch, CDROP_TIME_INPUT_GRADIENT, s->index);
     const cdrop_gate gate = cdrop_gate_of(s, p, l0);
@@ -104,18 +124,7 @@ static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
             cdrop_panel_pitch(&below->out, p), cdrop_min(k->panel, l->n_in - p * k->panel), l1 - l0, &gate,
             s->n->activation);
     cdrop_lap(s->watch, CDROP_TIME_DERIVATIVE, s->index);
-    const cdrop_source source = {.data = cdrop_panel_at(&below->delta, k, p, 0),
-                                 .pitch = pitch,
-                                 .columns = l->n_in,
-                                 .first_block = b0,
-                                 .mask = l->live,
-                                 .words = l->words,
-                                 .scale = 1,
-                                 .rule = CDROP_LIVE_KEPT};
-    /* Layer 0 passes no gradient on to the data, so its own is never a left side by row. */
-    if (s->index > 1 && !l->dense)
-        k->compress(&below->deltas, &source, b0, b1, l0, l1);
-    cdrop_lap(s->watch, CDROP_TIME_LIST_GRADIENT, s->index);
+    cdrop_list_delta(s, p, l0, l1, l->live);
 }
 
 /* Max-norm limits hidden units, so the last layer has none (Srivastava et al. 2014, section 5.1). */
