@@ -24,11 +24,16 @@
 #include "cdrop.h"
 
 enum {
-    CDROP_BLOCK = 64,        /* entries of a list block, rows of a generator block: one mask word */
-    CDROP_LANES = 16,        /* columns are padded to this; reductions use this many partial sums on every path */
-    CDROP_SPARE = 16,        /* a compress stores whole vectors: room behind whole blocks */
+    CDROP_BLOCK = 64, /* entries of a list block, rows of a generator block: one mask word */
+    CDROP_LANES = 16, /* columns are padded to this; reductions use this many partial sums on every path */
+    /* Elements of room behind packed entries, which are read and stored in whole vectors: the last one may end up to 15
+     * elements behind the last entry. */
+    CDROP_SPARE = 16,
     CDROP_MOST_PANEL = 1024, /* bytes of a line of a panel, at most */
-    CDROP_SLOT = 64 + 16, /* room of one list: an odd number of cache lines, so that lists spread over the cache sets */
+    /* Elements from one list to the next where lists have fixed slots. A list has 64 at most. The sets of a cache are
+     * a power of two: with 16 more, slots of floats are 5 cache lines apart and begin in all of the sets, those of
+     * doubles 10 and in half of them. With 64 it would be a quarter and an eighth. */
+    CDROP_SLOT = 64 + 16,
 };
 
 /* Lists of live entries. Bit j of live[block * lines + line] says that entry j of the block is in the list of (block,
@@ -129,8 +134,8 @@ typedef struct {
     /* Lists the nonzero entries of lines l0..l1 of a sparse source, all blocks; returns their number. An empty list
      * keeps the start it had. */
     size_t (*compress_sparse)(cdrop_lists *lists, const cdrop_source *source, size_t l0, size_t l1);
-    /* The same entries in a dense array, zeros where not live; out begins at (l0, b0), columns padded to
-     * CDROP_LANES. */
+    /* The same entries in a dense array, zeros where not live; out begins at (l0, b0). Its lines have room for columns
+     * padded to CDROP_LANES. How many of the padding are set to zero depends on the path: nothing may read them. */
     size_t (*densify)(void *out, size_t pitch, const cdrop_source *source, size_t b0, size_t b1, size_t l0, size_t l1);
     /* Lists the same entries by column: block `rows` (64 lines) of `lists` becomes block `rows` of lines
      * 64 b0 .. 64 b1 of `out`. */
