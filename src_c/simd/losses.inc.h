@@ -1,10 +1,21 @@
-/* Losses and their gradients, row by row. A sum over a row goes through CDROP_LANES partial sums, element i into
- * partial i % CDROP_LANES, and those through one fixed tree: the same additions on every path. Row losses are kept in
- * double. */
+/* Losses and their gradients, row by row; the softmax and what answers need; and the sums that are not products: by
+ * column, of squares, and the slopes of learned rates.
+ *
+ * There are three kinds of sums, each with the same additions in the same order on every path. One that goes across
+ * lanes has CDROP_LANES partial sums, element i in partial i % CDROP_LANES, which then go through one fixed tree; it is
+ * of the element type. One by column is a chain in each lane. And a row's loss is summed in double, output by output in
+ * ascending order, in plain C.
+ *
+ * Rows may be a caller's, which end where the next one begins, or where the memory ends: nothing behind their last
+ * element is read or written. A gradient may be written over the outputs that it is of, so each function reads an
+ * output for the last time before it writes that place. */
 
+/* Vectors of a group of CDROP_LANES elements: from 1 (float on AVX-512) to 16 (the scalar path). */
 #define PARTIALS (CDROP_LANES / L)
 
-/* One group of CDROP_LANES elements, of which n are there; the others are `other`. */
+/* One group of CDROP_LANES elements, of which n are there; the others are `other`, which is chosen to change nothing in
+ * what follows: 0 for a sum, an element of the row for a maximum, minus infinity under exp. So the last group of a row
+ * takes the same steps as a whole one. */
 static inline void KERNEL(load_group)(VEC group[], const REAL *p, size_t n, VEC other)
 {
     for (size_t v = 0; v < PARTIALS; v++) {
@@ -29,7 +40,9 @@ static inline void KERNEL(store_group)(REAL *p, const VEC group[], size_t n)
     }
 }
 
-/* The tree's first additions are those of whole vectors. */
+/* Partials 8 apart are added, then those 4, 2 and 1 apart. Lane j of vector v is partial v L + j, so the first
+ * additions are those of whole vectors and the others those of lanes. The width of a vector decides how many of each
+ * there are, but not which numbers meet. */
 static inline double KERNEL(tree)(VEC partial[])
 {
     REAL lane[V(VEC_LANES)];
@@ -43,10 +56,13 @@ static inline double KERNEL(tree)(VEC partial[])
     return (double)lane[0];
 }
 
-/* Vectors of a group of which n elements are there. */
+/* Vectors of a group of which n elements are there. The others are left out where a vector costs an exponential: they
+ * would add exp of minus infinity, which is 0. */
 static inline size_t KERNEL(vectors_of)(size_t n) { return cdrop_min((n + L - 1) / L, PARTIALS); }
 
-/* Of a NaN in row[0], NaN; others are ignored, and show in the sum of the exponentials. */
+/* Of a NaN in row[0], NaN; others are ignored, and show in the sum of the exponentials. Nothing is rounded here, so any
+ * order of lanes finds the same number. (Or a zero of the other sign, which makes no difference under exp, nor to the
+ * loss.) */
 static inline REAL KERNEL(row_max)(const REAL *row, size_t n)
 {
     VEC group[PARTIALS];
@@ -65,7 +81,8 @@ static inline REAL KERNEL(row_max)(const REAL *row, size_t n)
     return lane[0];
 }
 
-/* out = exp(logits - max), and its sum. */
+/* out = exp(logits - max), and its sum. No argument is above 0, so nothing overflows, and the largest term is exactly
+ * 1: the sum is at least that, and its logarithm finite. A group is loaded before it is stored: out may be logits. */
 static inline REAL KERNEL(exponentials)(REAL *out, const REAL *logits, size_t n, REAL max)
 {
     VEC partial[PARTIALS], group[PARTIALS];
@@ -94,11 +111,15 @@ static inline void KERNEL(scale_row)(REAL *row, size_t n, REAL factor)
     }
 }
 
+/* loss = log sum exp(z - m) - (z_label - m), m the largest logit. The label's probability may underflow to 0, and its
+ * logarithm would be infinite; this difference is finite for logits of any size. The gradient is factor (p - 1 of the
+ * label): factor and the division by the sum are one number, found in double, so that an output costs one
+ * multiplication. */
 static double KERNEL(softmax_row)(void *dlogits_, const void *logits_, size_t n, int64_t label, double factor)
 {
     const REAL *logits = logits_;
     REAL *dlogits = dlogits_;
-    const REAL max = KERNEL(row_max)(logits, n), of_label = logits[label];
+    const REAL max = KERNEL(row_max)(logits, n), of_label = logits[label]; /* before dlogits may overwrite it */
     const REAL sum = KERNEL(exponentials)(dlogits, logits, n, max);
     KERNEL(scale_row)(dlogits, n, (REAL)(factor / (double)sum));
     dlogits[label] -= (REAL)factor;
@@ -106,7 +127,11 @@ static double KERNEL(softmax_row)(void *dlogits_, const void *logits_, size_t n,
 }
 
 /* Targets are probabilities t, or without them those of the label, smoothed. With T their sum, which is 1 to rounding,
- * and m the largest logit: T log sum exp(z - m) - sum t (z - m). */
+ * and m the largest logit: T log sum exp(z - m) - sum t (z - m). Its gradient is T p - t, with the T of these targets:
+ * if they were rounded, loss and gradient still agree.
+ *
+ * Both sums are chains in double. A smoothed target is computed where it is needed, twice with the same operations: no
+ * row of them is stored. */
 static double KERNEL(softmax_to_row)(void *dlogits_, const void *logits_, const void *targets_, size_t n, int64_t label,
                                      double factor, double smoothing)
 {
@@ -128,12 +153,17 @@ static double KERNEL(softmax_to_row)(void *dlogits_, const void *logits_, const 
 }
 
 /* The sum over outputs of (p - q) (a - b) / 2: log(p / q) is a - b plus what is the same for all outputs, and the
- * differences p - q add up to 0. With the sigmoid log(p / q) - log((1 - p) / (1 - q)) is a - b. */
+ * differences p - q add up to 0. With the sigmoid log(p / q) - log((1 - p) / (1 - q)) is a - b. So no logarithm is
+ * taken, and a probability that has underflowed to 0 does no harm.
+ *
+ * The gradient by a has two terms: p - q, because a - b changes; and, because p does, the derivative of p times a - b.
+ * In the softmax that of p_i by a_j is p_i (1 if i = j, else 0) - p_i p_j, which leaves p_j times the distance of a_j -
+ * b_j from its mean under p: hence the first loop. In the sigmoid it is p (1 - p). */
 static double KERNEL(divergence)(void *da_, void *db_, const void *a_, const void *b_, const void *p_, const void *q_,
                                  size_t n, double factor, int apart)
 {
     const REAL *a = a_, *b = b_, *p = p_, *q = q_;
-    REAL *da = da_, *db = db_;
+    REAL *da = da_, *db = db_;                /* they hold the gradients of the rows' own losses */
     double total = 0, mean_p = 0, mean_q = 0; /* of a - b */
     for (size_t i = 0; i < n; i++) {
         const double pi = (double)p[i], qi = (double)q[i], apart_by = (double)a[i] - (double)b[i];
@@ -157,6 +187,7 @@ static void KERNEL(softmax)(void *out, const void *logits, size_t n)
     KERNEL(scale_row)(out, n, (REAL)(1 / (double)sum));
 }
 
+/* A NaN compares false, so it becomes the best at once, and ends the loop: the comparison of `best` with itself. */
 static size_t KERNEL(largest)(const void *row_, size_t n)
 {
     const REAL *row = row_;
@@ -174,8 +205,12 @@ static void KERNEL(positive)(int64_t *out, const void *row_, size_t n)
         out[i] = row[i] > 0;
 }
 
-/* max(x, 0) - x t + log(1 + exp(-|x|)), which is -t log s - (1 - t) log(1 - s) with s = sigmoid(x), for x of any size.
- */
+/* max(x, 0) - x t + log(1 + exp(-|x|)), which is -t log s - (1 - t) log(1 - s) with s = sigmoid(x), for x of any size:
+ * exp has no argument above 0, and the logarithm is one of numbers from 1 to 2.
+ *
+ * Exponentials are taken a group at a time in vectors. The losses follow one by one in double, because the logarithm
+ * has no vector form: the lanes come through memory, with the targets as smoothed. The gradient s - t is stored last,
+ * over logits that have been read. */
 static double KERNEL(sigmoid_row)(void *dlogits_, const void *logits_, const void *targets_, size_t n, double factor,
                                   double smoothing)
 {
@@ -216,7 +251,8 @@ static double KERNEL(squared_row)(void *doutputs_, const void *outputs_, const v
     return loss;
 }
 
-/* Slopes are chosen so that NaN stays NaN, and equal numbers have a gradient of 0. */
+/* Slopes are chosen so that NaN stays NaN, and equal numbers have a gradient of 0: an error that compares false both
+ * times is the slope itself. */
 static double KERNEL(huber_row)(void *doutputs_, const void *outputs_, const void *targets_, size_t n, double factor,
                                 double delta)
 {
@@ -232,6 +268,8 @@ static double KERNEL(huber_row)(void *doutputs_, const void *outputs_, const voi
     return loss;
 }
 
+/* As in huber_row, the slope of an error that is 0 or NaN is that error. The loss is slope times error, which is never
+ * negative. A step of 0 gives all outputs the same target. */
 static double KERNEL(pinball_row)(void *doutputs_, const void *outputs_, const void *targets_, size_t step, size_t n,
                                   double factor, const double *quantiles)
 {
@@ -248,6 +286,7 @@ static double KERNEL(pinball_row)(void *doutputs_, const void *outputs_, const v
     return loss;
 }
 
+/* Whole vectors, and at the end lanes of zeros whose results are not stored. */
 static void KERNEL(exponential)(void *x_, size_t n)
 {
     REAL *x = x_;
@@ -258,7 +297,10 @@ static void KERNEL(exponential)(void *x_, size_t n)
         V(vstore_first)(x + i, KERNEL(exp_any)(V(vload_first)(x + i, n - i)), n - i);
 }
 
-/* Half the deviance: exp(z) - t z + t log t - t, where t log t is 0 of t = 0. */
+/* Half the deviance: exp(z) - t z + t log t - t, where t log t is 0 of t = 0. The last two terms are the same for all
+ * outputs z: with them the least loss is 0. Means of one group at a time, so that no memory is needed for a row of
+ * them, and outputs are read before the gradient may overwrite them. A mean that overflows is infinite, which leaves no
+ * finite loss. */
 static double KERNEL(poisson_row)(void *doutputs_, const void *outputs_, const void *targets_, size_t n, double factor)
 {
     const REAL *outputs = outputs_, *targets = targets_;
@@ -278,6 +320,8 @@ static double KERNEL(poisson_row)(void *doutputs_, const void *outputs_, const v
     return loss;
 }
 
+/* Line by line, group by group: partial j is a chain of fused multiply-adds over columns j, j + 16, ... of each line.
+ * The padding of lines is not read, for it is not weights. */
 static double KERNEL(sum_squares)(const void *in_, size_t pitch, size_t columns, size_t lines)
 {
     const REAL *in = in_;
@@ -294,7 +338,11 @@ static double KERNEL(sum_squares)(const void *in_, size_t pitch, size_t columns,
 }
 
 /* z = 1 - keep * noise is the smooth step of concrete dropout, and the derivative of the noise by logit(1 - keep) is
- * the noise times (1 - keep) - z / 0.1. No division by the noise, which may be 0. */
+ * the noise times (1 - keep) - z / 0.1. No division by the noise, which may be 0. With z put in, the factor is
+ * 10 keep noise - 9 - keep: one fused multiply-add of two constants of the call.
+ *
+ * `delta` is the gradient by the noisy inputs, not gated, and `a` may hold what the ReLU's lists left out, so entries
+ * that are not live are selected to be 0; multiplied by 0, an infinite one would be NaN. */
 static inline double KERNEL(rate_slope)(const REAL *delta, const REAL *a, const REAL *noise, size_t columns,
                                         const uint64_t *live, double keep)
 {
@@ -303,6 +351,7 @@ static inline double KERNEL(rate_slope)(const REAL *delta, const REAL *a, const 
     for (size_t v = 0; v < PARTIALS; v++)
         partial[v] = zero;
     for (size_t i = 0; i < columns; i += CDROP_LANES) {
+        /* A group's bits are in one word, because CDROP_LANES divides CDROP_BLOCK. */
         const uint64_t bits = live[i / CDROP_BLOCK] >> (i % CDROP_BLOCK);
         KERNEL(load_group)(d, delta + i, columns - i, zero);
         KERNEL(load_group)(x, a + i, columns - i, zero);
@@ -316,6 +365,8 @@ static inline double KERNEL(rate_slope)(const REAL *delta, const REAL *a, const 
     return KERNEL(tree)(partial);
 }
 
+/* One number for each line, not one for all: threads have different lines, and their sum must not depend on which. It
+ * is added up after the step, panel by panel and line by line (see learned.c). */
 static void KERNEL(rate_slopes)(double *out, const void *delta_, size_t pitch, const void *a_, size_t a_pitch,
                                 size_t columns, size_t lines, const cdrop_gate *g, double keep)
 {
@@ -325,6 +376,8 @@ static void KERNEL(rate_slopes)(double *out, const void *delta_, size_t pitch, c
                                     g->live + i * g->words, keep);
 }
 
+/* A strip of CDROP_LANES columns from the first line to the last: its sums stay in registers, and each line of it is
+ * one or two whole cache lines. Each chain begins at +0, so a sum of zeros is +0 whatever their signs. */
 static void KERNEL(column_sums)(void *out_, const void *in_, size_t pitch, size_t width, size_t lines)
 {
     REAL *out = out_;
