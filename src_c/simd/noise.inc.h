@@ -13,6 +13,7 @@
  * Concrete noise (1 - z) / keep has z = sigmoid(10 (logit(1 - keep) + logit(u))) with u = (1 + v) / 2. With the odds
  * (1 - keep) / keep that is (1 + odds) / (1 + (odds (1 + v) / (1 - v))^10): multiplications, and no function. v may
  * round to 1 or -1; then the noise is 0 or 1 / keep, as it should be. */
+/* SQRT_HALF is the number sqrt(1/2) as an integer of its bits. Polynomials begin with the highest power. */
 #if REAL_BYTES == 4
 typedef uint32_t KERNEL(bits);
 typedef int32_t KERNEL(signed_bits);
@@ -43,12 +44,16 @@ static const double KERNEL(cos_terms)[] = {
 
 enum { KERNEL(NOISE_DRAWS) = 8, KERNEL(NOISE_PAIRS) = 64 }; /* at once, and the pairs of units that they serve */
 
-/* v and w of up to NOISE_PAIRS pairs; |v| = mantissa 2^exponent. */
+/* v and w of up to NOISE_PAIRS pairs; |v| = mantissa 2^exponent. The arithmetic runs array by array (1 KiB of floats
+ * or 2 of doubles in all), in loops of whole vectors: 64 is a multiple of every L. */
 typedef struct {
     REAL v[KERNEL(NOISE_PAIRS)], w[KERNEL(NOISE_PAIRS)];
     REAL mantissa[KERNEL(NOISE_PAIRS)], exponent[KERNEL(NOISE_PAIRS)];
 } KERNEL(uniforms);
 
+/* The 1/2 makes the numbers symmetric, and none of them is 0: |v| is 2^-32 at least, so it has a finite logarithm and
+ * is a normal number. In float, k and the sum are rounded, which is why v may be 1 or -1. The factor is a power of two,
+ * and exact. */
 static inline void KERNEL(draw_uniforms)(KERNEL(uniforms) * u, generator *g, size_t draws)
 {
     for (size_t d = 0; d < draws; d++) {
@@ -61,7 +66,11 @@ static inline void KERNEL(draw_uniforms)(KERNEL(uniforms) * u, generator *g, siz
     }
 }
 
-/* In integers, which the vector vocabulary lacks; compilers make vectors of this loop. */
+/* In integers, which the vector vocabulary lacks; compilers make vectors of this loop. Without the sign, the bits are
+ * exponent and fraction in one integer. Its difference from that of sqrt(1/2), shifted down to the exponent and so
+ * rounded down, says how many powers of two |v| is away from [sqrt(1/2), sqrt(2)); subtracted from the exponent it
+ * leaves a mantissa in there, exactly. With that range |v| near 1 has the exponent 0, and its logarithm, near 0, is not
+ * a difference of two larger numbers. */
 static inline void KERNEL(split_exponents)(KERNEL(uniforms) * u)
 {
     for (size_t i = 0; i < KERNEL(NOISE_PAIRS); i++) {
@@ -75,7 +84,7 @@ static inline void KERNEL(split_exponents)(KERNEL(uniforms) * u)
     }
 }
 
-/* `terms` is a constant array at every call. */
+/* `terms` is a constant array at every call. Horner's scheme in one lane: the bits do not depend on the width. */
 static inline CDROP_INLINE VEC KERNEL(polynomial)(VEC x, const REAL *terms, size_t count)
 {
     VEC p = V(vset)(terms[0]);
@@ -86,7 +95,8 @@ static inline CDROP_INLINE VEC KERNEL(polynomial)(VEC x, const REAL *terms, size
 
 #define POLYNOMIAL(x, terms) KERNEL(polynomial)((x), (terms), sizeof(terms) / sizeof *(terms))
 
-/* sqrt(-2 log |v|) with the sign of v. */
+/* sqrt(-2 log |v|) with the sign of v. log |v| = 2 half_log + exponent ln 2; the constant is -2 ln 2. Division and
+ * square root are correctly rounded on every path, so that these bits agree as well. */
 static inline VEC KERNEL(radius)(const KERNEL(uniforms) * u, size_t i)
 {
     const VEC one = V(vset)(1), m = V(vload)(u->mantissa + i);
@@ -96,7 +106,7 @@ static inline VEC KERNEL(radius)(const KERNEL(uniforms) * u, size_t i)
     return V(vcopysign)(V(vsqrt)(V(vfma)(V(vset)(-4), half_log, exponent)), V(vload)(u->v + i));
 }
 
-/* v and w become normal numbers. */
+/* v and w become normal numbers: radius times cosine and sine of w pi / 2, an angle between -pi / 2 and pi / 2. */
 static inline void KERNEL(make_normal)(KERNEL(uniforms) * u)
 {
     KERNEL(split_exponents)(u);
@@ -110,12 +120,15 @@ static inline void KERNEL(make_normal)(KERNEL(uniforms) * u)
     }
 }
 
+/* 1 + spread x, rounded once. */
 static inline void KERNEL(spread_out)(REAL *x, VEC spread)
 {
     for (size_t i = 0; i < KERNEL(NOISE_PAIRS); i += L)
         V(vstore)(x + i, V(vfma)(spread, V(vload)(x + i), V(vset)(1)));
 }
 
+/* Infinities are meant: where v is 1 the quotient is infinite, and so is its tenth power, and the noise 0. All powers
+ * are those of one number: while odds is not 0, no product is one of 0 and infinity, and nothing is NaN. */
 static inline void KERNEL(make_concrete)(REAL *x, VEC odds)
 {
     const VEC one = V(vset)(1), top = V(vadd)(one, odds);
@@ -134,7 +147,8 @@ static inline void KERNEL(shape)(REAL *x, cdrop_kind kind, VEC spread)
         KERNEL(spread_out)(x, spread);
 }
 
-/* Of 16 units the first eight have their draw's v, the others its w. */
+/* Of 16 units the first eight have their draw's v, the others its w. Copies of fixed size, up to the padding of the
+ * row: which unit has which half of which word is a contract, as the order of mask words is. */
 static inline void KERNEL(put_noise)(REAL *out, const KERNEL(uniforms) * u, size_t draws)
 {
     for (size_t d = 0; d < draws; d++) {
@@ -143,6 +157,9 @@ static inline void KERNEL(put_noise)(REAL *out, const KERNEL(uniforms) * u, size
     }
 }
 
+/* A row takes the same number of draws whatever they are, cdrop_pad(units) / 16, so the noise of a row does not depend
+ * on how many rows follow. Where fewer than NOISE_DRAWS are left of a row, the arrays' other places hold zeros or
+ * numbers of earlier draws: they are computed like the rest, and not copied. */
 static void KERNEL(noise_block)(void *out_, size_t pitch, size_t units, size_t rows, cdrop_kind kind, double spread,
                                 const uint64_t state[32])
 {
