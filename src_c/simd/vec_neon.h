@@ -1,4 +1,8 @@
-/* The vector vocabulary on NEON (64-bit ARM): 4 floats or 2 doubles. kernels.inc.h says what each name means. */
+/* The vector vocabulary on NEON (64-bit ARM): 4 floats or 2 doubles. kernels.inc.h says what each name means; comments
+ * here are about the choice of instructions.
+ *
+ * As on AVX2 a mask is a vector, and `bits` go from and to it by a few instructions. Quotients and roots are those of
+ * the divider, which round correctly; NEON's estimates (vrecpe, vrsqrte) do not. */
 #ifndef CDROP_VEC_NEON_H
 #define CDROP_VEC_NEON_H
 
@@ -46,7 +50,8 @@ static const uint64_t lane_bit_f64[2] = {1, 2};
 static inline uint32x4_t vmask_f32(unsigned bits) { return vtstq_u32(vdupq_n_u32(bits), vld1q_u32(lane_bit_f32)); }
 static inline uint64x2_t vmask_f64(unsigned bits) { return vtstq_u64(vdupq_n_u64(bits), vld1q_u64(lane_bit_f64)); }
 
-/* And back. */
+/* And back: NEON has no instruction that gathers the sign bits. Each lane keeps one bit, another one in each lane, so
+ * their sum is the word of bits. */
 static inline unsigned vbits_f32(uint32x4_t mask) { return vaddvq_u32(vandq_u32(mask, vld1q_u32(lane_bit_f32))); }
 
 static inline unsigned vbits_f64(uint64x2_t mask)
@@ -57,7 +62,8 @@ static inline unsigned vbits_f64(uint64x2_t mask)
 static inline vec_f32 vload_f32(const float *p) { return vld1q_f32(p); }
 static inline vec_f64 vload_f64(const double *p) { return vld1q_f64(p); }
 
-/* NEON has no masked memory access: the lanes of a short end go one by one, the others are 0. */
+/* NEON has no masked memory access: the lanes of a short end go one by one, the others are 0. n is below the number of
+ * lanes, so of four the last is never among them. */
 static inline vec_f32 vload_first_f32(const float *p, size_t n)
 {
     vec_f32 a = vdupq_n_f32(0);
@@ -107,10 +113,12 @@ static inline vec_f32 vdiv_f32(vec_f32 a, vec_f32 b) { return vdivq_f32(a, b); }
 static inline vec_f64 vdiv_f64(vec_f64 a, vec_f64 b) { return vdivq_f64(a, b); }
 static inline vec_f32 vsqrt_f32(vec_f32 a) { return vsqrtq_f32(a); }
 static inline vec_f64 vsqrt_f64(vec_f64 a) { return vsqrtq_f64(a); }
+/* The accumulator comes first here; c + a b is rounded once. */
 static inline vec_f32 vfma_f32(vec_f32 a, vec_f32 b, vec_f32 c) { return vfmaq_f32(c, a, b); }
 static inline vec_f64 vfma_f64(vec_f64 a, vec_f64 b, vec_f64 c) { return vfmaq_f64(c, a, b); }
 
-/* Compare and select: NEON's own maximum returns NaN for a NaN on either side. */
+/* Compare and select: NEON's own maximum returns NaN for a NaN on either side, and +0 of two zeros of different sign.
+ * The rule here is that of x86: the second operand where the comparison is false. */
 static inline vec_f32 vmax_f32(vec_f32 a, vec_f32 b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 static inline vec_f64 vmax_f64(vec_f64 a, vec_f64 b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
 static inline vec_f32 vmin_f32(vec_f32 a, vec_f32 b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
@@ -120,6 +128,7 @@ static inline vec_f64 vabs_f64(vec_f64 a) { return vabsq_f64(a); }
 static inline vec_f32 vcopysign_f32(vec_f32 a, vec_f32 b) { return vbslq_f32(vdupq_n_u32(UINT32_C(1) << 31), b, a); }
 static inline vec_f64 vcopysign_f64(vec_f64 a, vec_f64 b) { return vbslq_f64(vdupq_n_u64(UINT64_C(1) << 63), b, a); }
 
+/* These comparisons are false for NaN. */
 static inline unsigned vbits_le_f32(vec_f32 a, vec_f32 b) { return vbits_f32(vcleq_f32(a, b)); }
 static inline unsigned vbits_le_f64(vec_f64 a, vec_f64 b) { return vbits_f64(vcleq_f64(a, b)); }
 static inline unsigned vbits_eq_f32(vec_f32 a, vec_f32 b) { return vbits_f32(vceqq_f32(a, b)); }
@@ -127,6 +136,7 @@ static inline unsigned vbits_eq_f64(vec_f64 a, vec_f64 b) { return vbits_f64(vce
 static inline vec_f32 vselect_f32(unsigned bits, vec_f32 a, vec_f32 b) { return vbslq_f32(vmask_f32(bits), a, b); }
 static inline vec_f64 vselect_f64(unsigned bits, vec_f64 a, vec_f64 b) { return vbslq_f64(vmask_f64(bits), a, b); }
 
+/* The shift leaves n's low bits where a number has its sign and exponent; see vec_avx2.h. */
 static inline vec_f32 vscale2_f32(vec_f32 a, vec_f32 n)
 {
     const uint32x4_t shift = vshlq_n_u32(vreinterpretq_u32_f32(n), 23);
@@ -139,7 +149,9 @@ static inline vec_f64 vscale2_f64(vec_f64 a, vec_f64 n)
     return vreinterpretq_f64_u64(vaddq_u64(vreinterpretq_u64_f64(a), shift));
 }
 
-/* Lane n is bytes 4 n to 4 n + 3, which in a word are 0x03020100 + n 0x04040404. */
+/* NEON permutes bytes alone by index (tbl). Lane n is bytes 4 n to 4 n + 3, which in a word are 0x03020100 + n
+ * 0x04040404. Four lanes need the first 16 entries of the table. The whole vector is stored, with garbage behind the
+ * packed lanes. */
 static inline void vcompress_f32(float *values, vec_f32 a, unsigned bits)
 {
     const uint16x4_t lanes = vget_low_u16(vmovl_u8(vcreate_u8(set_bits_order[bits])));
@@ -155,6 +167,7 @@ static inline void vcompress_f64(double *values, vec_f64 a, unsigned bits)
     vst1q_f64(values, vbslq_f64(vdupq_n_u64((uint64_t)skipped - 1), a, vdupq_laneq_f64(a, 1)));
 }
 
+/* The same with the table of ranks. Lanes whose bit is not set are cleared afterwards. */
 static inline vec_f32 vexpand_f32(const float *values, unsigned bits)
 {
     const uint16x4_t lanes = vget_low_u16(vmovl_u8(vcreate_u8(set_bits_rank[bits])));
@@ -171,6 +184,7 @@ static inline vec_f64 vexpand_f64(const double *values, unsigned bits)
     return vbslq_f64(vmask_f64(bits), spread, vdupq_n_f64(0));
 }
 
+/* Two floats move as one double. */
 static inline vec_f32 vtrn1_pairs(vec_f32 a, vec_f32 b)
 {
     return vreinterpretq_f32_f64(vtrn1q_f64(vreinterpretq_f64_f32(a), vreinterpretq_f64_f32(b)));
@@ -212,6 +226,7 @@ typedef struct {
         return (vwords){OP(a.v0, b.v0), OP(a.v1, b.v1), OP(a.v2, b.v2), OP(a.v3, b.v3)};                               \
     }
 
+/* vbicq(x, y) is x & ~y: the other way round than the vocabulary's. */
 static inline uint64x2_t words_andnot(uint64x2_t a, uint64x2_t b) { return vbicq_u64(b, a); }
 
 WORDS_BINARY(wadd, vaddq_u64)
@@ -242,6 +257,7 @@ static inline vwords wshl17(vwords a)
 #define ROTL_PAIR(a, k) vsriq_n_u64(vshlq_n_u64((a), (k)), (a), 64 - (k))
 #define wrotl(a, k) ((vwords){ROTL_PAIR((a).v0, k), ROTL_PAIR((a).v1, k), ROTL_PAIR((a).v2, k), ROTL_PAIR((a).v3, k)})
 
+/* The maximum across lanes exists for 32-bit ones, not for 64: halves of words do as well. */
 static inline int wnone(vwords a)
 {
     const uint64x2_t any = vorrq_u64(vorrq_u64(a.v0, a.v1), vorrq_u64(a.v2, a.v3));
