@@ -2,16 +2,22 @@
  *
  * One job of the thread pool is one step. Its phases, with a barrier between any two:
  *
- *   masks of all layers; lists of the input rows
+ *   masks of all layers
+ *   lists of the input rows
  *   forward, layer by layer: product, bias, then in the cache: activation, mask, lists by row, lists by unit; after the
- *   last layer, loss and its gradient
- *   backward, layer by layer: gradient by input, and in the same phase, for the layer above, gradient by weight with its
- *   update. Before it every thread decides identically whether the loss is finite
- *   where rows share masks of hidden units: the update of what is not thinned (thinned.c)
+ *     last layer, loss and its gradient
+ *   every thread decides identically whether the loss is finite, and then backward, layer by layer: gradient by input,
+ *     and in the same phase, for the layer above, gradient by weight with its update
+ *   where rows share masks of hidden units: the update of the whole layers (thinned.c)
  *   with max-norm: the hidden units whose weights are too long
  *
  * Everything that follows a product happens block by block while the block is in the cache. That is why gradients by
- * weight are never stored as a whole, and why updates are callbacks of products. */
+ * weight are never stored as a whole, and why updates are callbacks of products.
+ *
+ * There are no locks. In a phase each place has one thread that writes it: the loss of a row, 64 rows of a panel of
+ * activations or of a gradient, 64 lines of a panel of weights with their states and squares. What another thread has
+ * written is read behind the next barrier. Sums that several threads contribute to are noted part by part, and added in
+ * a fixed order by each thread that needs them. */
 #include <string.h>
 
 #include "pass.h"
@@ -27,6 +33,8 @@ enum { LOSS_ROWS = 16 };
  * zeros to skip. */
 static int delta_dense(const pass *s, size_t i) { return i + 1 == s->n->layers || s->layer[i + 1].dense; }
 
+/* Loss and gradient of rows [from, to). Each loss goes to its row's place; batch_loss adds them up. Where rows have two
+ * copies, from and to are even: both are multiples of 16, or the end. */
 static void row_losses(const pass *s, size_t from, size_t to)
 {
     const cdrop_network *n = s->n;
@@ -49,9 +57,11 @@ static void finish_with_losses(void *context, size_t p, size_t l0, size_t l1)
     row_losses(s, l0, l1);
 }
 
+/* The last layer's width never changes: outputs are not thinned. */
 static int one_panel_of_outputs(const cdrop_network *n) { return n->layer[n->layers - 1].out.panels == 1; }
 
-/* Otherwise a row's outputs come from several threads. */
+/* Otherwise a row's outputs come from several threads, and its loss has to wait for the barrier that ends the forward
+ * pass. The one in here is for batch_loss. */
 static void losses(const pass *s, cdrop_team team)
 {
     const size_t rows = cdrop_output_rows(s);
@@ -70,6 +80,7 @@ static double batch_loss(const pass *s)
     return sum;
 }
 
+/* Live bits and noise have whole rows; the gate gets those of the panel, which begins at a mask word. */
 cdrop_gate cdrop_gate_of(const pass *s, size_t p, size_t l0)
 {
     const cdrop_kernels *k = s->n->k;
@@ -98,16 +109,20 @@ void cdrop_list_delta(const pass *s, size_t p, size_t l0, size_t l1, const uint6
                                  .words = l->words,
                                  .scale = 1,
                                  .rule = CDROP_LIVE_KEPT};
-    /* Layer 0 passes no gradient on to the data, so its own is never a left side by row. */
+    /* Layer 0 passes no gradient on to the data, so its own is never a left side by row. And where the layer runs
+     * dense, so does the product that would read these lists (see delta_dense). */
     if (s->index > 1 && !l->dense)
         k->compress(&below->deltas, &source, b0, b1, l0, l1);
     cdrop_lap(s->watch, CDROP_TIME_LIST_GRADIENT, s->index);
 }
 
 /* The gradient by a hidden layer's activations is complete in one panel. Where the units were live it becomes the
- * gradient by the pre-activations of the layer below, as panels and as lists. The positions of the lists are the
- * live bits themselves (CDROP_LIVE_KEPT): a gradient that happens to be zero stays in the list, and no value is
- * tested. */
+ * gradient by the pre-activations of the layer below, as panels and as lists. The positions of the lists are the live
+ * bits themselves (CDROP_LIVE_KEPT): a gradient that happens to be zero stays in the list, and no value is tested.
+ *
+ * Panels for the gradient by weight, whose right side it is, as a whole; lists for the gradient by the next input,
+ * whose left side it is. The slopes come first: the gate multiplies by the noise, in place, and they need the gradient
+ * as it was before. */
 static void finish_delta(void *context, size_t p, size_t l0, size_t l1)
 {
     const pass *s = context;
@@ -137,8 +152,12 @@ static cdrop_norms norms_of(const layer *l)
 }
 
 /* The gradient of 64 input units in one panel: update their weights in place and note the new squares, all while the
- * weights are in the cache. The padding of the columns is updated as well, which
- * spares the kernel a tail; lanes are outputs, so nothing mixes it with real columns. */
+ * weights are in the cache. The lines of a panel have no gaps, so they are one flat array for the update rule. The
+ * padding of the columns is updated as well, which spares the kernel a tail; lanes are outputs, so nothing mixes it
+ * with real columns.
+ *
+ * Squares are taken of the weights as they are stored, rounded: the next step's L2 term, the limit of norms and the
+ * check for NaN then are about the same numbers. */
 void cdrop_update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient)
 {
     const pass *s = context;
@@ -181,6 +200,7 @@ static void limit_layers(pass *s, cdrop_team team)
     cdrop_lap(s->watch, CDROP_TIME_MAX_NORM, 0);
 }
 
+/* By one thread for each panel. The gradient is padded like the bias, so the padding is updated with it. */
 void cdrop_update_bias(const pass *s, size_t p, const void *gradient)
 {
     const cdrop_network *n = s->n;
@@ -192,7 +212,8 @@ void cdrop_update_bias(const pass *s, size_t p, const void *gradient)
 
 /* The gradient by the bias, each column one ascending chain on one thread, is due when a panel's first weights are.
  * The first layer's background needs the column sums for all weights: each thread computes those of the panels that it
- * meets, which costs less than waiting for another's. */
+ * meets, which costs less than waiting for another's. All get the same bits. They stay in s->sums as long as the thread
+ * stays in the panel. */
 static const void *begin_update(void *context, size_t p, size_t u0)
 {
     pass *s = context;
@@ -209,7 +230,10 @@ static const void *begin_update(void *context, size_t p, size_t u0)
     return s->sums;
 }
 
-/* The gradient by the input of layer i, and with it the gradient by the pre-activations of the layer below. */
+/* The gradient by the input of layer i, and with it the gradient by the pre-activations of the layer below. It is a
+ * product with the transpose of the weights, which do not change in this phase. Copies of a row have one row below
+ * them: their gradients are added up behind one more barrier, because a row's copies may have been done by several
+ * threads. */
 static void propagate(pass *s, size_t i, cdrop_team team)
 {
     const cdrop_network *n = s->n;
@@ -227,6 +251,8 @@ static void propagate(pass *s, size_t i, cdrop_team team)
     }
 }
 
+/* The gradient by the weights of layer i, 64 units of a panel at a time, and where it is complete the update. `touches`
+ * is what the update will read: the product fetches it meanwhile. A thinned layer's gradient is only noted. */
 static void update_layer(pass *s, size_t i, cdrop_team team)
 {
     const cdrop_network *n = s->n;
@@ -250,9 +276,14 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
                         cdrop_is_thinned(s, i) ? &note : &update);
 }
 
-/* A layer is updated one phase after its gradient was passed down: then no thread reads its weights any
- * more. The update of layer i + 1 and the gradient by the input of layer i share a phase because they touch
- * different layers, which halves the number of barriers. */
+/* A layer is updated one phase after its gradient was passed down: then no thread reads its weights any more. The
+ * update of layer i + 1 and the gradient by the input of layer i share a phase because they touch different layers,
+ * which halves the number of barriers. The phase of layer 1's update is also that of layer 0's: nothing is passed down
+ * from there.
+ *
+ * A thinned layer takes one phase more, because any thread may have noted any part of the gradient that the whole
+ * layer's update spreads out: noted with update_layer, and used behind the barrier after it. For layers 1 and 0
+ * that is the barrier behind all products. */
 static void backward(pass *s, cdrop_team team)
 {
     const size_t layers = s->n->layers;
@@ -274,8 +305,9 @@ static void backward(pass *s, cdrop_team team)
     limit_layers(s, team);
 }
 
-/* l2 / 2 times the sum of squares, block by block in a fixed order. Without L2 the sum is not even looked at: that
- * of large float64 weights may be infinite, and 0 times infinity is NaN. */
+/* l2 / 2 times the sum of squares, block by block in a fixed order: the blocks were noted by whichever thread updated
+ * them. Layers with a learned rate have another factor, l2 / (2 keep), and so another sum. Without L2 the sum is not
+ * even looked at: that of large float64 weights may be infinite, and 0 times infinity is NaN. */
 static double penalty(const pass *s)
 {
     const cdrop_network *n = s->n;
@@ -294,7 +326,9 @@ static double penalty(const pass *s)
     return 0.5 * l2 * (sum + learned);
 }
 
-/* Each thread walks the layers with its own pass: between barriers they are not at the same place. */
+/* Each thread walks the layers with its own pass: between barriers they are not at the same place. The forward pass
+ * ends with a barrier, behind which all row losses are there, or with several panels of outputs behind that of
+ * losses(). */
 static void step_job(void *argument, cdrop_team team)
 {
     pass mine = *(const pass *)argument, *s = &mine;
@@ -350,6 +384,9 @@ static int parameters_finite(const cdrop_network *n, const layer *l, int limited
            (isfinite(sum) || (!limited && panels_finite(n, &l->weight, l->n_in, l->n_out)));
 }
 
+/* From the input on: what is not finite spreads to the layers above, so the first one is where to look. Weights come
+ * before outputs, for outputs that are not finite may come from them. Outputs are those of the layers as the last step
+ * ran them, thinned ones or copies included. */
 size_t cdrop_network_fault(const cdrop_network *n, size_t rows, int *in_weights)
 {
     for (size_t i = 0; i < n->layers; i++) {
@@ -376,6 +413,8 @@ static void choose_masks(const cdrop_network *n)
     }
 }
 
+/* What all threads must agree on is decided here, before the job: memory, masks or not, the layers, lists or dense.
+ * After it there is one thread again, which counts, learns rates and looks for numbers that are not finite. */
 cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
                                 uint64_t step, int threads, double *loss)
 {
@@ -422,9 +461,8 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
                  .n = n->layer[n->layers - 1].n_out,
                  .weight_sum = cdrop_weight_sum(batch->truth.weights, rows, copies ? copies->rows : batch->n)},
     };
-    /* Decided once, before the job: all threads must agree on it. */
     cdrop_choose_products(&s);
-    if (optimizer->learned)
+    if (optimizer->learned) /* from the squares of the weights before the update */
         cdrop_begin_learning(&s, optimizer->entropy);
     memset(n->claims, 0, n->layers * CDROP_LOOPS * (size_t)n->threads * sizeof *n->claims);
     cdrop_parallel(step_job, &s, threads);
