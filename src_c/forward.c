@@ -1,7 +1,12 @@
 /* The forward pass of a network: masks, lists of the input, and layer by layer product, activation and lists.
  *
- * Training, prediction and sampling share it, so that a prediction cannot differ from what was trained. They differ
- * in what the pass holds: masks or none, and whether backward will need to know which units were live. */
+ * Training, prediction and sampling share it, so that a prediction cannot differ from what was trained. They differ in
+ * what the pass holds: masks or none, and whether backward will need to know which units were live.
+ *
+ * Barriers stand where a thread reads what others have written: between masks and the lists of the input (if masks or
+ * noise apply to it), between those lists and the first product, and behind the product of each layer, with which its
+ * activations are listed for the next one. Nothing of it is summed across threads but counts of live entries, which are
+ * integers. */
 #include <string.h>
 
 #include "pass.h"
@@ -41,14 +46,18 @@ cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows)
     return CDROP_OK;
 }
 
-/* Sampling chooses as steps do: units are dropped out in both. */
+/* Sampling chooses as steps do: units are dropped out in both. The two densities are kept apart, so that a prediction
+ * between two steps, as for validation, does not mislead the next step. */
 static double *density_of(const pass *s, layer *l)
 {
     return s->training || s->masks ? &l->density : &l->predicted_density;
 }
 
 /* The density above which a step's products of layer i run dense: the products' own, less what the lists cost, which is
- * spread over all columns that an entry is multiplied with. A block that is not full takes as long as a full one. */
+ * spread over all columns that an entry is multiplied with. Those are n_out in the forward product and again in the
+ * gradient by weight; and the entry's gradient, which is listed where the entry is live, meets the inputs of the layer
+ * below. A block that is not full takes as long as a full one. Where lists cost more than all these columns the layer
+ * runs dense whatever its density. */
 static double dense_above(const pass *s, size_t i)
 {
     const cdrop_network *n = s->n;
@@ -59,6 +68,8 @@ static double dense_above(const pass *s, size_t i)
     return cost < columns ? n->k->dense_above * (1 - cost / columns) : 0;
 }
 
+/* A choice for all rows of the pass, from the density that the last one had: that of this one is known only afterwards.
+ * The counts begin again. */
 void cdrop_choose_products(const pass *s)
 {
     for (size_t i = 0; i < s->n->layers; i++) {
@@ -93,6 +104,7 @@ static const uint64_t *masks_of(const pass *s, size_t i)
     return masks && one_mask(s, i) && !s->training ? masks + s->step * s->layer[i].words : masks;
 }
 
+/* Noise has a row for each row, never one for all. */
 static const void *noise_of(const pass *s, size_t i) { return s->noise ? s->noise[i] : NULL; }
 
 /* How the input of layer i is listed from `data`: dropout, scale and, in training, which units were live. The rule
@@ -121,7 +133,8 @@ static cdrop_source input_source(const pass *s, size_t i, const void *data, size
 }
 
 /* Whether a layer's input is what the layer below has left, all of it and unscaled. A ReLU's zeros are not made in
- * place, because its lists need none. */
+ * place, because its lists need none; so its activations do need a copy. Whether that of layer 0 does is known to who
+ * has the rows: as_it_stands. */
 static int needs_no_copy(const pass *s, size_t i)
 {
     const cdrop_source source = input_source(s, i, NULL, 0);
@@ -159,6 +172,7 @@ cdrop_source cdrop_batch_source(const pass *s)
 
 void cdrop_list_input(const pass *s, size_t from, size_t to)
 {
+    /* Whole rows: blocks of packed lists follow each other, and one thread must fill them all. */
     layer *l = &s->layer[0];
     const cdrop_left left = left_of(s, 0);
     const cdrop_source source = cdrop_batch_source(s);
@@ -188,7 +202,8 @@ void cdrop_draw_members(uint64_t *masks, size_t count, const cdrop_network *n, s
     cdrop_bernoulli_mask(masks, 0, count, l->n_in, l->keep, n->seed, 0, CDROP_FOR_SUBNETWORKS, (uint32_t)i);
 }
 
-/* A row of a fixed minibatch meets another member in each step. */
+/* A row of a fixed minibatch meets another member in each step: the members are counted on from the number of the
+ * step. */
 static void take_turns(const pass *s, size_t i, size_t from, size_t to)
 {
     const layer *l = &s->layer[i];
@@ -197,6 +212,8 @@ static void take_turns(const pass *s, size_t i, size_t from, size_t to)
                l->words * sizeof *l->members);
 }
 
+/* For rows [from, to) of all layers, `from` a multiple of 64. A mask is a function of its key, so it does not matter
+ * which thread draws it, nor that rows of the batch are drawn which other threads will list. */
 static void draw_masks(const pass *s, size_t from, size_t to)
 {
     const cdrop_dtype dtype = s->n->k->size == sizeof(float) ? CDROP_FLOAT32 : CDROP_FLOAT64;
@@ -233,7 +250,8 @@ static void list_hidden(const pass *s, size_t i, size_t p, size_t l0, size_t l1)
     const cdrop_panels *a = &s->layer[i - 1].out;
     layer *l = &s->layer[i];
     /* A panel is whole blocks wide, so each list and each word of live bits is written by the one thread that has
-     * completed the panel's rows. */
+     * completed the panel's rows. The lines are 64 or the last ones, from a multiple of 64: they are one block of the
+     * lists by unit, which then has one writer as well. */
     const size_t b0 = p * k->panel / CDROP_BLOCK, b1 = cdrop_min(b0 + k->panel / CDROP_BLOCK, l->inputs.blocks);
     cdrop_source source = input_source(s, i, cdrop_panel_at(a, k, p, 0), cdrop_panel_pitch(a, p));
     source.first_block = b0;
@@ -247,7 +265,8 @@ static void list_hidden(const pass *s, size_t i, size_t p, size_t l0, size_t l1)
     /* Relaxed: it is read only after the job, whose end orders everything. */
     atomic_fetch_add_explicit(&l->live_count, live, memory_order_relaxed);
     cdrop_lap(s->watch, CDROP_TIME_LIST_HIDDEN, i - 1);
-    /* By unit as well, for the gradient by weight, while the lists by row are in the cache. */
+    /* By unit as well, for the gradient by weight, while the lists by row are in the cache. A dense input needs
+     * neither: it is read down its columns. */
     if (s->training && !l->dense) {
         k->scatter(&l->columns, &l->inputs, b0, b1, l0 / CDROP_BLOCK, l1);
         cdrop_lap(s->watch, CDROP_TIME_LIST_UNITS, i - 1);
@@ -281,7 +300,7 @@ static void finish_hidden(void *context, size_t p, size_t l0, size_t l1)
         list_hidden(s, s->index + 1, p, l0, l1);
 }
 
-/* The outputs stay in place: loss and answers read whole rows. */
+/* The outputs stay in place: loss and answers read whole rows, when all of their panels are there. */
 static void finish_logits(void *context, size_t p, size_t l0, size_t l1)
 {
     const pass *s = context;
@@ -289,7 +308,8 @@ static void finish_logits(void *context, size_t p, size_t l0, size_t l1)
     cdrop_lap(s->watch, CDROP_TIME_FORWARD, s->index);
 }
 
-/* Divided by blocks of units, not by rows: each thread writes the lists of its units, for all rows. */
+/* Divided by blocks of units, not by rows: each thread writes the lists of its units, for all rows. It reads the lists
+ * by row that other threads have made, so a barrier must stand before it. */
 void cdrop_scatter_input(const pass *s, cdrop_team team)
 {
     layer *l = &s->layer[0];
@@ -307,7 +327,8 @@ static cdrop_epilogue epilogue_of(const pass *s)
     return s->finish_outputs ? s->finish_outputs : finish_logits;
 }
 
-/* The first `layers` layers, whose input has been listed. */
+/* The first `layers` layers, whose input has been listed. The barrier behind each product is needed because the next
+ * product's sums run over whole rows, of which other threads have computed and listed other panels. */
 static void run_layers(pass *s, size_t layers, cdrop_team team)
 {
     for (s->index = 0; s->index < layers; s->index++) {
@@ -352,7 +373,8 @@ void cdrop_forward_below(pass *s, cdrop_team team)
     run_layers(s, s->relisted, team);
 }
 
-/* The input of layer `relisted`, from the activations below. */
+/* The input of layer `relisted`, from the activations below, which every pass finds as they were: lists and dense
+ * copies are made next to them. */
 static void list_again(const pass *s, size_t from, size_t to)
 {
     for (size_t p = 0; p < s->layer[s->relisted - 1].out.panels; p++)
@@ -360,7 +382,8 @@ static void list_again(const pass *s, size_t from, size_t to)
 }
 
 /* No barrier from here on: the rows are this thread's own, up to the outputs. That lets each thread run through all
- * passes at its own pace, with its rows' activations in its cache. */
+ * passes at its own pace, with its rows' activations in its cache. Only one pass's masks, lists and outputs exist: the
+ * caller uses the outputs before the next one. */
 void cdrop_forward_above(pass *s, size_t from, size_t to)
 {
     if (!s->given)
