@@ -8,7 +8,8 @@
  *   forward from there, layer by layer
  *   each row's outputs into its sums
  *
- * Sums are in double, whatever the network's type: information is a small difference of entropies. */
+ * Sums are in double, whatever the network's type: information is a small difference of entropies. A row's passes are
+ * added up by one thread, in their order, so the sums do not depend on the number of threads. */
 #include <string.h>
 
 #include "cpu.h"
@@ -27,6 +28,7 @@ typedef struct {
     cdrop_uncertainty out;
 } sampling;
 
+/* The last layer's outputs are whole rows, in one piece: panel 0 has their address. */
 static size_t outputs(const cdrop_network *n) { return n->layer[n->layers - 1].n_out; }
 
 /* Numbers that are not a mean, for each row. */
@@ -51,7 +53,8 @@ static void put_real(const cdrop_network *n, void *out, size_t i, double value)
 /* ---- One pass of one row ---- */
 
 /* Adds softmax(z) to mean and returns its entropy, log(sum exp(z_i - z_max)) - sum p_i (z_i - z_max): one logarithm,
- * and the largest probability is 1 / sum. */
+ * and the largest probability is 1 / sum. All terms are at least 0, so nothing cancels. The kernel of doubles serves
+ * both types: floats have been widened. */
 static double add_softmax(double *mean, double *p, const double *z, size_t n)
 {
     const cdrop_kernels *k = cdrop_kernels_of(CDROP_FLOAT64);
@@ -67,7 +70,8 @@ static double add_softmax(double *mean, double *p, const double *z, size_t n)
 }
 
 /* Each label by itself: with q the smaller of its two probabilities, log(1 + exp(-|z|)) + q |z|, and exp(-|z|) is
- * q / (1 - q). */
+ * q / (1 - q): no second exponential. q is found as sigmoid(-|z|), not as 1 minus the larger one, which would lose its
+ * digits. */
 static void add_sigmoid(double *mean, double *entropy, double *q, const double *z, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -79,7 +83,7 @@ static void add_sigmoid(double *mean, double *entropy, double *q, const double *
     }
 }
 
-/* Welford (1962): no difference of large sums. */
+/* Welford (1962): no difference of large sums. `passes` counts this one. */
 static void add_outputs(double *mean, double *squares, const double *x, size_t n, double passes)
 {
     for (size_t i = 0; i < n; i++) {
@@ -141,7 +145,8 @@ static void put_entropies(const sampling *q, size_t at, double predictive, doubl
     put_real(n, q->out.mutual_information, at, at_least_zero(predictive - expected));
 }
 
-/* `at` is the row's place in the results. */
+/* `at` is the row's place in the results. Of probabilities `mean` is a sum over the passes, of numbers it is the mean
+ * itself. The entropy of a label takes both of its probabilities. */
 static void finish_row(const sampling *q, size_t row, size_t at)
 {
     const cdrop_network *n = q->pass.n;
@@ -178,6 +183,8 @@ static void begin_rows(const sampling *q, size_t from, size_t to)
     memset(q->second + from * apart, 0, (to - from) * apart * sizeof *q->second);
 }
 
+/* cdrop_forward_below ends with a barrier; behind it no thread waits for another, so one that has no rows may leave.
+ * Sums of the caller's (see cdrop_sampling) are those of earlier calls, unless this one makes the first pass. */
 static void sample_job(void *argument, cdrop_team team)
 {
     sampling mine = *(const sampling *)argument;
@@ -206,7 +213,7 @@ static void sample_job(void *argument, cdrop_team team)
 /* ---- All rows ---- */
 
 /* Of each layer's input: those given, which nothing writes to; or room to draw a chunk's, or where all rows share one,
- * a row for each pass. */
+ * a row for each pass. While memory is measured, cdrop_take returns NULL. */
 static uint64_t **take_masks(cdrop_workspace *space, const cdrop_network *n, const cdrop_sampling *how, size_t rows)
 {
     uint64_t **masks = cdrop_take(space, n->layers, sizeof *masks);
@@ -244,7 +251,8 @@ static void draw_shared_by_pass(const pass *s, size_t i, size_t passes)
         cdrop_bernoulli_mask(s->masks[i] + t * l->words, 0, 1, l->n_in, l->keep, s->seed, t, s->purpose, (uint32_t)i);
 }
 
-/* Pass t has the mask of member t, and after the last member again that of the first. */
+/* Pass t has the mask of member t, and after the last member again that of the first: each mask is copied from the one
+ * `members` rows before it. */
 static void draw_members_by_pass(const pass *s, size_t i, size_t passes)
 {
     const size_t words = s->n->layer[i].words, members = cdrop_min(s->n->members, passes);
@@ -275,7 +283,7 @@ static void take_sampling(sampling *q, cdrop_workspace *space, size_t rows, int 
     q->scratch = cdrop_take(space, (size_t)threads * 2 * cdrop_pad(outputs(n)), sizeof *q->scratch);
 }
 
-/* The first layer whose input is dropped out or noisy. */
+/* The first layer whose input is dropped out or noisy. There is one: cdrop_network_sample is not called without. */
 static size_t first_masked(const pass *s)
 {
     size_t i = 0;
@@ -284,7 +292,8 @@ static size_t first_masked(const pass *s)
     return i;
 }
 
-/* Rows at once, whole blocks: THREAD_ROWS for each of the threads that are of use, or as many as there is room for. */
+/* Rows at once, whole blocks: THREAD_ROWS for each of the threads that are of use, or as many as there is room for. So
+ * every chunk begins at a multiple of 64, where streams of masks begin. */
 static size_t chunk_rows(const cdrop_network *n, size_t rows, int *threads)
 {
     *threads = cdrop_threads_for(n, rows, *threads);
