@@ -1,7 +1,10 @@
 /* The public forward kernel: out = activation((x * mask * scale) w + bias), on live units only.
  *
  * The caller's matrices are row-major, the products run on panels: weights are packed before and results copied
- * after, both divided among the threads. All memory is one block, whose size a first, measuring pass adds up. */
+ * after, both divided among the threads. All memory is one block, whose size a first, measuring pass adds up.
+ *
+ * One barrier stands in the job: behind it every thread reads the weights and lists that all have prepared. Results
+ * need none, because a thread copies the rows that it has computed. */
 #include <string.h>
 
 #include "products.h"
@@ -18,7 +21,8 @@ typedef struct {
     cdrop_activation activation;
 } gemm;
 
-/* A panel's rows are complete and still in the cache: activate them and copy them to the caller's rows. */
+/* A panel's rows are complete and still in the cache: activate them and copy them to the caller's rows, without the
+ * padding. Threads may copy different panels of one row: the bytes are not the same. */
 static void finish_rows(void *context, size_t p, size_t l0, size_t l1)
 {
     const gemm *g = context;

@@ -1,5 +1,9 @@
 /* The public gradients of the masked product by weight, bias and input, on live units only. Each of the three may be
- * left out, and then its memory and preparation are, too. */
+ * left out; without dinput or dweight, what only that one needs is neither taken nor prepared.
+ *
+ * They are the products of a training step, on copies of the caller's row-major matrices in panels: the same bits, for
+ * the price of packing. One job does all: pack and list; a barrier; lists by unit; a barrier; the products, which read
+ * what is prepared and each write their own result, so no barrier is needed between them. */
 #include <string.h>
 
 #include "products.h"
@@ -31,7 +35,9 @@ static void copy_dweight(void *context, size_t p, size_t u0, size_t u1, const vo
                n * size);
 }
 
-/* The gradient by the activations becomes the gradient by their input: mask, scale and derivative, in the cache. */
+/* The gradient by the activations becomes the gradient by their input: mask, scale and derivative, in the cache. The
+ * derivative is found from x, what the activation gave. Unlike a step's, the gate takes the mask alone, not which units
+ * were live: with the ReLU, derivative and mask come from different arrays. */
 static void copy_dinput(void *context, size_t p, size_t l0, size_t l1)
 {
     const gradients *g = context;
@@ -45,7 +51,8 @@ static void copy_dinput(void *context, size_t p, size_t l0, size_t l1)
         memcpy((char *)g->dinput + (line * g->n_in + first) * size, rows + (line - l0) * pitch * size, n * size);
 }
 
-/* The inputs by row, then by unit; the gradient by output in panels and in lists; the weights in panels. */
+/* The inputs by row, then by unit; the gradient by output in panels and in lists; the weights in panels. Rows, lines of
+ * weights and blocks of units are divided among the threads, each by itself. */
 static void prepare(gradients *g, cdrop_team team)
 {
     size_t from, to;
@@ -66,6 +73,7 @@ static void prepare(gradients *g, cdrop_team team)
         for (size_t rows = 0; rows < cdrop_blocks(g->rows); rows++)
             g->k->scatter(&g->columns, &g->inputs, from, to, rows, g->rows);
     }
+    /* A product may read the lists of any unit. */
     cdrop_barrier(team);
 }
 
@@ -87,6 +95,8 @@ static void gradients_job(void *argument, cdrop_team team)
         cdrop_product_rows(k, &g->back, NULL, &right, &g->by_row, g->rows, team, NULL, copy_dinput, g);
 }
 
+/* Called twice, to measure and then to take. Lists and dense copies are both taken, as in take_gemm of
+ * masked_gemm.c. */
 static void take_memory(gradients *g, cdrop_workspace *space, size_t threads)
 {
     const cdrop_kernels *k = g->k;
