@@ -27,6 +27,8 @@ const kept_batch *cdrop_kept_lists(const cdrop_network *n, const cdrop_batch *ba
     return &kept->batch[batch->number];
 }
 
+/* The first part of a step, up to where the lists of its input are there: by the same functions, so they are the same
+ * lists. A thread reads the rows of others to list its units, hence the barrier. */
 static void list_batch_job(void *argument, cdrop_team team)
 {
     const pass *s = argument;
@@ -54,6 +56,7 @@ static size_t keep_batch(cdrop_kept *kept, size_t i, cdrop_network *n, const cdr
     return bytes;
 }
 
+/* What decides whether another network may use the lists: see cdrop_kept_lists. */
 static void describe(cdrop_kept *kept, const cdrop_network *n, size_t batches, size_t size, int by_unit)
 {
     kept->size = size;

@@ -11,8 +11,10 @@
 
 static double keep_of(const layer *l) { return (double)l->keep / (double)CDROP_KEEP_ALL; }
 
-/* Of layer i with learned rate: the L2 term's l2 / (2 keep) times the squares of the weights has the derivative (1 -
- * keep) times itself by the logit; the entropy's has that of keep (1 - keep) logit. */
+/* The gradient of what does not depend on the data, by logit = logit(1 - keep). The derivative of keep by it is
+ * -keep (1 - keep). So l2 / (2 keep) times the squares of the weights has the derivative (1 - keep) times itself, and
+ * the entropy of keep, which is subtracted, -keep (1 - keep) logit. With l2 = 0 the squares are not looked at, because
+ * they may be infinite; with keep = 1 the logit is infinite, and the derivative 0. */
 static double prior_gradient(const pass *s, const layer *l, double entropy)
 {
     const double keep = keep_of(l), logit = cdrop_log((1 - keep) / keep), l2 = cdrop_l2_of(s, l);
@@ -20,6 +22,7 @@ static double prior_gradient(const pass *s, const layer *l, double entropy)
     return weights + (keep < 1 ? entropy * (double)l->n_in * keep * (1 - keep) * logit : 0);
 }
 
+/* Before the step changes the weights, whose squares it needs; on one thread. */
 void cdrop_begin_learning(const pass *s, double entropy)
 {
     for (size_t i = 0; i < s->n->layers; i++)
@@ -27,6 +30,7 @@ void cdrop_begin_learning(const pass *s, double entropy)
             s->n->rate_gradients[i] = prior_gradient(s, &s->n->layer[i], entropy);
 }
 
+/* Each line of a panel has a place in l->slopes, which the thread that has the line writes. */
 void cdrop_note_slopes(const pass *s, size_t p, size_t l0, size_t l1)
 {
     const cdrop_kernels *k = s->n->k;
@@ -44,7 +48,8 @@ void cdrop_note_slopes(const pass *s, size_t p, size_t l0, size_t l1)
     }
 }
 
-/* The gradient by the logit of a whole step. */
+/* The gradient by the logit of a whole step, on one thread: panel by panel, line by line. Where all units are kept no
+ * noise was drawn, and only the prior counts. */
 static double rate_gradient(const pass *s, size_t i)
 {
     double sum = s->n->rate_gradients[i];
@@ -54,6 +59,7 @@ static double rate_gradient(const pass *s, size_t i)
     return sum;
 }
 
+/* In double, on one number. Both powers are of the step counted from 1. */
 static void adam(cdrop_learned_rate *r, double gradient)
 {
     enum { FARTHEST = 12 }; /* 1 - keep is then 6e-6 or keep is */

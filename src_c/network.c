@@ -1,8 +1,12 @@
 /* A network between its steps: its weights and optimizer state, in and out, and the memory that steps work in.
  *
  * Memory has three lifetimes, hence three workspaces: `state` lives as long as the network; `batch` grows with the
- * largest batch, which predictions need too; `training` is taken only by networks that are trained. Biases and other
- * vectors are padded like a panel's lines, so that kernels run without a tail. */
+ * largest batch, which predictions need too; `training` is taken only by networks that are trained. (A fourth, for
+ * times, lives while they are measured.) Biases and other vectors are padded like a panel's lines, so that kernels run
+ * without a tail. Memory is zeroed when it is taken: padding begins as zeros, and so does the optimizers' state.
+ *
+ * Nothing in this file runs on more than one thread, except cdrop_note_squares, on blocks of the caller's, and
+ * cdrop_take_watch, on the caller's watch. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +14,8 @@
 
 /* ---- Making a network, its state in and out ---- */
 
+/* Both states are taken for every rule, because a rule is an argument of each step. Only hidden layers have norms to
+ * limit. */
 static void take_state(cdrop_network *n, size_t i)
 {
     layer *l = &n->layer[i];
@@ -25,7 +31,8 @@ static void take_state(cdrop_network *n, size_t i)
         l->column_squares = cdrop_take_squares(&n->state, l->n_in, l->n_out);
 }
 
-/* Scales use the keep probability that masks are drawn with, a multiple of 2^-32, so that expectations are exact. */
+/* Scales use the keep probability that masks are drawn with, a multiple of 2^-32, so that expectations are exact. Noise
+ * has the mean 1 and needs no scale. */
 static void set_keep(layer *l, uint64_t keep, int scale_in_training)
 {
     const double kept = cdrop_drops(l) ? (double)keep * 0x1p-32 : 1;
@@ -50,7 +57,8 @@ static void describe_layer(layer *l, const cdrop_design *d, size_t i)
     l->varies = d->varies && d->varies[i];
     set_keep(l, d->keep[i], d->scale_in_training);
     const double kept = cdrop_drops(l) ? (double)d->keep[i] * 0x1p-32 : 1;
-    /* Until a step has counted: random weights make about half of the pre-activations negative. */
+    /* Until a step has counted: random weights make about half of the pre-activations negative. A prediction drops
+     * nothing, so its share has no factor of keep. A wrong guess costs time, not results. */
     l->density = i && d->activation == CDROP_RELU ? kept / 2 : kept;
     l->predicted_density = l->density / kept;
 }
@@ -137,7 +145,8 @@ void cdrop_note_squares(const cdrop_kernels *k, const layer *l, size_t line_bloc
         tile.data, tile.pitch, cdrop_in_block(l->n_out, column_block), cdrop_in_block(l->n_in, line_block));
 }
 
-/* The bias is copied without its padding, which stays the zeros that it was made with. */
+/* The bias is copied without its padding, which stays the zeros that it was made with. New weights need new squares,
+ * and make copies for thinned steps void. */
 void cdrop_network_set(cdrop_network *n, size_t index, cdrop_part part, const void *weight, const void *bias)
 {
     const layer *l = &n->layer[index];
@@ -160,6 +169,7 @@ void cdrop_network_get(const cdrop_network *n, size_t index, cdrop_part part, vo
     memcpy(bias, bias_part(l, part), l->n_out * n->k->size);
 }
 
+/* Values that are 0 are not listed; a background of zeros alone is none. */
 void cdrop_network_set_background(cdrop_network *n, const void *background)
 {
     const cdrop_kernels *k = n->k;
@@ -173,8 +183,12 @@ void cdrop_network_set_background(cdrop_network *n, const void *background)
 
 /* ---- Memory of a batch ---- */
 
-/* The lists by unit have slots of fixed size: several threads fill them at once. The gradient of the last layer lies
- * in whole rows because the loss works on rows; all others are in panels because products write panels. */
+/* The lists by unit have slots of fixed size: several threads fill them at once. The gradient of the last layer lies in
+ * whole rows because the loss works on rows; all others are in panels because products write panels.
+ *
+ * A shared mask has two rows, of this step and of the next (see thinned.c). Layer 0 has no live bits and its gradient
+ * no lists: they serve the gradient by a layer's input, and that of the data is not asked for. Slopes have a number for
+ * each panel and row (see learned.c). */
 static void take_training(cdrop_network *n, size_t i)
 {
     cdrop_workspace *w = &n->training;
@@ -199,6 +213,8 @@ static void take_training(cdrop_network *n, size_t i)
         i + 1 < n->layers ? cdrop_take_panels(w, n->k, n->rows, l->n_out) : cdrop_take_rows(w, n->k, n->rows, l->n_out);
 }
 
+/* Copies of rows count as rows. Memory is taken for n->rows, which may be more than the rows asked for: predictions may
+ * have needed them. */
 cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, size_t samples, int threads)
 {
     if (samples > 1)
@@ -243,6 +259,7 @@ const char *cdrop_time_name(int part, int *by_layer)
 {
 #define ONCE(part, name) {name, 0}
 #define EACH(part, name) {name, 1}
+    /* In the order of the enumeration, because both come from CDROP_TIME_PARTS. */
     static const struct {
         const char *name;
         int by_layer;
@@ -255,7 +272,7 @@ const char *cdrop_time_name(int part, int *by_layer)
 
 static int take_watches(cdrop_network *n)
 {
-    /* Whole cache lines for each thread. */
+    /* Whole cache lines for each thread: its times are in nobody else's. */
     const size_t times = (n->layers * CDROP_TIMES + 7) / 8 * 8;
     double *seconds = cdrop_take(&n->timing, CDROP_MAX_THREADS * times, sizeof *seconds);
     n->watches = seconds ? cdrop_take(&n->timing, CDROP_MAX_THREADS, sizeof *n->watches) : NULL;

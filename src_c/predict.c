@@ -1,5 +1,7 @@
 /* Prediction without dropout, in chunks of rows of fixed size: memory does not grow with the number of rows. A row's
- * outputs depend on nothing but that row, so the size of the chunks changes no bit. */
+ * outputs depend on nothing but that row, so the size of the chunks changes no bit.
+ *
+ * It is the forward pass of training, with masks and noise NULL, and answers in place of losses. */
 #include <string.h>
 
 #include "pass.h"
@@ -43,6 +45,7 @@ static void answer_row(const pass *s, size_t row, const void *outputs, size_t un
         k->exponential(out, units);
 }
 
+/* The forward pass ends with a barrier, so any thread may answer any row. */
 static void predict_job(void *argument, cdrop_team team)
 {
     pass mine = *(const pass *)argument, *s = &mine;
@@ -55,7 +58,7 @@ static void predict_job(void *argument, cdrop_team team)
 }
 
 /* Hidden layers are chosen by the last chunk's count. Input varies more, and a few of its rows cost little to look
- * at. */
+ * at: they are listed in the memory that the pass will fill. Dense rows that need no change are not even copied. */
 static void choose_products(pass *s)
 {
     cdrop_network *n = s->n;
@@ -69,7 +72,8 @@ static void choose_products(pass *s)
         s->as_it_stands = cdrop_view_rows(n->k, s->batch->x, first->n_in);
 }
 
-/* The offsets of sparse rows count from the first entry of all, so only the pointer to them moves. */
+/* The offsets of sparse rows count from the first entry of all, so only the pointer to them moves. What `rows` says
+ * also counts from the first row of all. */
 cdrop_batch cdrop_part_of(const cdrop_network *net, const cdrop_batch *batch, size_t first, size_t n)
 {
     cdrop_batch part = {.x = batch->x, .indptr = batch->indptr, .indices = batch->indices, .n = n};
@@ -85,6 +89,7 @@ cdrop_batch cdrop_part_of(const cdrop_network *net, const cdrop_batch *batch, si
 cdrop_status cdrop_network_predict(cdrop_network *n, void *out, const cdrop_batch *batch, cdrop_answer answer,
                                    int threads)
 {
+    /* Kept lists are those of whole minibatches, so their size is that of the chunks. */
     const kept_batch *kept = cdrop_kept_lists(n, batch, 0);
     /* The memory of training, where that is larger: it is there, and more rows make better use of the threads. */
     const size_t own = n->rows > CDROP_PREDICT_ROWS ? n->rows : CDROP_PREDICT_ROWS;

@@ -19,9 +19,11 @@ static size_t widest_hidden(const cdrop_network *n)
     return most;
 }
 
-/* Elements of a thread's room for two rows of outputs: whole cache lines. */
+/* Elements of a thread's room for two rows of outputs: whole cache lines, which no other thread writes. */
 static size_t two_rows(const cdrop_network *n) { return 2 * cdrop_pad(outputs(n)); }
 
+/* n->rows counts copies here. Which layer is copied may change with the rates, so there is room for the widest; each
+ * step lays the width of its layer into it (cdrop_copied_delta). */
 void cdrop_take_copies(cdrop_network *n, int threads)
 {
     cdrop_workspace *w = &n->training;
@@ -42,6 +44,8 @@ static size_t first_masked(const cdrop_network *n)
     return i;
 }
 
+/* Copies i M to i M + M - 1 are those of row i. `of` leads to the activations below, which have the rows of the batch;
+ * `data` to the caller's rows, for labels, targets and weights, or where the data itself is dropped out. */
 const row_copies *cdrop_repeat_rows(cdrop_network *n, const cdrop_batch *batch)
 {
     row_copies *c = &n->copies;
@@ -67,6 +71,7 @@ void cdrop_take_two_rows(pass *s, cdrop_team team)
         s->two_rows = s->copies->scratch + (size_t)team.index * two_rows(s->n) * s->n->k->size;
 }
 
+/* As a prediction would give them. The outputs stay logits: the divergence needs both. */
 static void probabilities(const cdrop_network *n, void *p, const void *logits)
 {
     const size_t units = outputs(n);
@@ -78,6 +83,9 @@ static void probabilities(const cdrop_network *n, void *p, const void *logits)
     n->k->activate(p, units, units, 1, CDROP_SIGMOID);
 }
 
+/* Rows come in pairs, and are both this thread's (see row_losses of train.c). The losses of the two copies have been
+ * noted, and their gradients are in place: this adds to both. The divergence is one number for two copies; it is added
+ * to the loss of the first. */
 void cdrop_add_divergences(const pass *s, size_t from, size_t to)
 {
     const cdrop_network *n = s->n;
@@ -120,7 +128,8 @@ void cdrop_gate_copies(void *context, size_t p, size_t l0, size_t l1)
     cdrop_lap(s->watch, CDROP_TIME_DERIVATIVE, s->index);
 }
 
-/* Of lines [l0, l1) of panel p, whose copies' gradients `delta` has. */
+/* Of lines [l0, l1) of panel p, whose copies' gradients `delta` has. Each column is one ascending chain over the
+ * copies, which lie behind each other: the kernel of column sums serves. */
 static void add_copies(const pass *s, const cdrop_panels *delta, size_t p, size_t l0, size_t l1)
 {
     const cdrop_kernels *k = s->n->k;
@@ -131,7 +140,7 @@ static void add_copies(const pass *s, const cdrop_panels *delta, size_t p, size_
                        cdrop_panel_pitch(delta, p), cdrop_panel_width(delta, p, k->panel), samples);
 }
 
-/* A unit that is live in no copy of a row has no gradient there. */
+/* A unit that is live in no copy of a row has no gradient there: in all copies it was gated to 0. */
 static void note_live(const pass *s, size_t b0, size_t b1, size_t l0, size_t l1)
 {
     const layer *l = &s->layer[s->index];
@@ -145,7 +154,8 @@ static void note_live(const pass *s, size_t b0, size_t b1, size_t l0, size_t l1)
         }
 }
 
-/* What finish_delta of train.c does with the gradient by the activations, for the sums. */
+/* What finish_delta of train.c does with the gradient by the activations, for the sums. Mask, noise and scale have been
+ * applied copy by copy, so the scale is 1, and with the ReLU nothing is left to do but lists. */
 static void finish_sums(const pass *s, size_t p, size_t l0, size_t l1)
 {
     const cdrop_kernels *k = s->n->k;
@@ -163,6 +173,8 @@ static void finish_sums(const pass *s, size_t p, size_t l0, size_t l1)
     cdrop_list_delta(s, p, l0, l1, s->copies->live);
 }
 
+/* Behind a barrier: copies of a row may have been done by different threads. 64 rows of a panel have one thread, as
+ * everywhere, so words of live bits and lists have one writer. */
 void cdrop_sum_copies(const pass *s, cdrop_team team)
 {
     const size_t rows = s->batch->n, groups = cdrop_blocks(rows);
