@@ -63,6 +63,13 @@ def test_half_of_a_unit_is_kept_with_the_probability(keep):
 # ---- Training -------------------------------------------------------------------------------
 
 
+def test_concrete_noise_that_keeps_all_is_1_for_every_draw():
+    """One of these draws is rounded to 1 in float32, where 0 times infinity was NaN."""
+    settings = {"kind": "concrete", "seed": 1}
+    rows = kernels.dropout_noise(64, 4096, 1.0, first_row=640, **settings)
+    assert (rows == 1).all()
+
+
 @pytest.mark.parametrize(
     "kinds", [("concrete",) * 2, ("shared", "concrete"), ("concrete", "bernoulli")]
 )

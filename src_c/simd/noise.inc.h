@@ -12,7 +12,7 @@
  *
  * Concrete noise (1 - z) / keep has z = sigmoid(10 (logit(1 - keep) + logit(u))) with u = (1 + v) / 2. With the odds
  * (1 - keep) / keep that is (1 + odds) / (1 + (odds (1 + v) / (1 - v))^10): multiplications, and no function. v may
- * round to 1 or -1; then the noise is 0 or 1 / keep, as it should be. */
+ * round to -1; then the noise is 1 / keep, as it should be. */
 /* SQRT_HALF is the number sqrt(1/2) as an integer of its bits. Polynomials begin with the highest power. */
 #if REAL_BYTES == 4
 typedef uint32_t KERNEL(bits);
@@ -127,13 +127,14 @@ static inline void KERNEL(spread_out)(REAL *x, VEC spread)
         V(vstore)(x + i, V(vfma)(spread, V(vload)(x + i), V(vset)(1)));
 }
 
-/* Infinities are meant: where v is 1 the quotient is infinite, and so is its tenth power, and the noise 0. All powers
- * are those of one number: while odds is not 0, no product is one of 0 and infinity, and nothing is NaN. */
+/* v is at most 1 - 2^-32 and may have been rounded to 1: its distance from 1 is then taken to be 2^-32, not 0, which
+ * would make NaN where odds is 0 (keep 1). The tenth power may overflow: infinity is meant, it makes a noise of 0. */
 static inline void KERNEL(make_concrete)(REAL *x, VEC odds)
 {
     const VEC one = V(vset)(1), top = V(vadd)(one, odds);
     for (size_t i = 0; i < KERNEL(NOISE_PAIRS); i += L) {
-        const VEC v = V(vload)(x + i), r = V(vmul)(odds, V(vdiv)(V(vadd)(one, v), V(vsub)(one, v)));
+        const VEC v = V(vload)(x + i), to_one = V(vmax)(V(vsub)(one, v), V(vset)((REAL)0x1p-32));
+        const VEC r = V(vmul)(odds, V(vdiv)(V(vadd)(one, v), to_one));
         const VEC r2 = V(vmul)(r, r), r4 = V(vmul)(r2, r2), r8 = V(vmul)(r4, r4);
         V(vstore)(x + i, V(vdiv)(top, V(vfma)(r8, r2, one)));
     }
