@@ -179,11 +179,15 @@ typedef struct {
     void (*transpose)(void *out, size_t out_pitch, const void *in, size_t in_pitch, size_t lines, size_t columns);
     /* Losses of one row: the gradient of factor * loss, and the loss itself. dlogits may alias logits. */
     double (*softmax_row)(void *dlogits, const void *logits, size_t n, int64_t label, double factor);
+    /* The same of several rows with 1 <= n <= CDROP_LANES; d_pitch and pitch are in elements. */
+    void (*softmax_rows)(void *dlogits, size_t d_pitch, const void *logits, size_t pitch, size_t n, size_t rows,
+                         const int64_t *labels, const double *factors, double *losses);
     /* With label smoothing; from targets, or where they are NULL from the label. */
     double (*softmax_to_row)(void *dlogits, const void *logits, const void *targets, size_t n, int64_t label,
                              double factor, double smoothing);
-    double (*sigmoid_row)(void *dlogits, const void *logits, const void *targets, size_t n, double factor,
-                          double smoothing);
+    /* Of up to CDROP_LANES rows, each with its targets; d_pitch and pitch are in elements. */
+    void (*sigmoid_rows)(void *dlogits, size_t d_pitch, const void *logits, size_t pitch, const void *const *targets,
+                         size_t n, size_t rows, const double *factors, double smoothing, double *losses);
     double (*squared_row)(void *doutputs, const void *outputs, const void *targets, size_t n, double factor);
     double (*huber_row)(void *doutputs, const void *outputs, const void *targets, size_t n, double factor,
                         double delta);

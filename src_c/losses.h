@@ -18,7 +18,9 @@ double cdrop_weight_sum(const double *weights, const int64_t *rows, size_t n);
 /* What the loss of row i is multiplied by. */
 double cdrop_row_share(const cdrop_loss_rows *l, size_t i);
 
-/* The share of row i in the batch's mean loss; its gradient goes to doutputs. */
-double cdrop_row_loss(const cdrop_kernels *k, const cdrop_loss_rows *l, void *doutputs, const void *outputs, size_t i);
+/* The shares of rows [from, to) in the batch's mean loss go to losses, their gradients to doutputs. doutputs and
+ * outputs are at row `from`; their rows are d_pitch and pitch elements apart. */
+void cdrop_row_losses(const cdrop_kernels *k, const cdrop_loss_rows *l, void *doutputs, size_t d_pitch,
+                      const void *outputs, size_t pitch, size_t from, size_t to, double *losses);
 
 #endif

@@ -39,9 +39,9 @@ static void row_losses(const pass *s, size_t from, size_t to)
 {
     const cdrop_network *n = s->n;
     const layer *l = &s->layer[n->layers - 1];
-    for (size_t i = from; i < to; i++)
-        n->row_loss[i] = cdrop_row_loss(n->k, &s->loss, cdrop_panel_at(&l->delta, n->k, 0, i),
-                                        cdrop_panel_at(&l->out, n->k, 0, i), i);
+    cdrop_row_losses(n->k, &s->loss, cdrop_panel_at(&l->delta, n->k, 0, from), cdrop_panel_pitch(&l->delta, 0),
+                     cdrop_panel_at(&l->out, n->k, 0, from), cdrop_panel_pitch(&l->out, 0), from, to,
+                     n->row_loss + from);
     if (s->consistency > 0)
         cdrop_add_divergences(s, from, to);
     cdrop_lap(s->watch, CDROP_TIME_LOSS, 0);

@@ -132,10 +132,21 @@ static void transpose(bench *b)
     b->k->transpose(b->transposed.data, b->transposed.pitch, b->weight.data, b->weight.pitch, CDROP_BLOCK, CDROP_BLOCK);
 }
 
-static void softmax_rows(bench *b)
+static void softmax_row(bench *b)
 {
     for (size_t line = 0; line < LINES; line++)
         b->k->softmax_row(b->row, cdrop_panel_at(&b->out, b->k, 0, line), CLASSES, 1, 0.5);
+}
+
+static void softmax_rows(bench *b)
+{
+    int64_t labels[LINES];
+    double factors[LINES], losses[LINES];
+    for (size_t line = 0; line < LINES; line++) {
+        labels[line] = 1;
+        factors[line] = 0.5;
+    }
+    b->k->softmax_rows(b->transposed.data, CLASSES, b->out.data, b->out.pitch, CLASSES, LINES, labels, factors, losses);
 }
 
 static void steps(bench *b)
@@ -203,7 +214,8 @@ static void count_kernels(bench *b)
     count("column_squares", column_squares, b);
     count("scale_columns", scale_columns, b);
     count("transpose", transpose, b);
-    count("softmax_row", softmax_rows, b);
+    count("softmax_row", softmax_row, b);
+    count("softmax_rows", softmax_rows, b);
     for (int rule = 0; rule < RULES; rule++) {
         b->update = (cdrop_update){
             .rule = (cdrop_rule)rule, .rate = 1e-3, .l2 = 1e-3, .a = 0.9, .b = 0.999, .epsilon = 1e-8, .second = 1};

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "../kernels.h"
+#include "../logarithm.h"
 
 #define GLUE_(a, b) a##_##b
 #define GLUE(a, b) GLUE_(a, b)
@@ -67,8 +68,9 @@ static const cdrop_kernels KERNEL(kernels) = {
     .update = KERNEL(update),
     .transpose = KERNEL(transpose),
     .softmax_row = KERNEL(softmax_row),
+    .softmax_rows = KERNEL(softmax_rows),
     .softmax_to_row = KERNEL(softmax_to_row),
-    .sigmoid_row = KERNEL(sigmoid_row),
+    .sigmoid_rows = KERNEL(sigmoid_rows),
     .divergence = KERNEL(divergence),
     .squared_row = KERNEL(squared_row),
     .huber_row = KERNEL(huber_row),

@@ -126,6 +126,84 @@ static double KERNEL(softmax_row)(void *dlogits_, const void *logits_, size_t n,
     return cdrop_log((double)sum) - ((double)of_label - (double)max);
 }
 
+/* L rows of n <= CDROP_LANES logits become n vectors, a lane for each row, and back. Lanes beyond the rows are zeros. */
+static inline void KERNEL(rows_to_lanes)(REAL lanes[][V(VEC_LANES)], REAL row[][CDROP_LANES], const REAL *in,
+                                         size_t pitch, size_t n, size_t rows)
+{
+    VEC group[PARTIALS];
+    for (size_t r = 0; r < L; r++) {
+        KERNEL(load_group)(group, in + r * pitch, r < rows ? n : 0, V(vset)(0));
+        KERNEL(store_group)(row[r], group, CDROP_LANES);
+    }
+    size_t i = 0;
+    do /* n is not 0 */
+        V(vtranspose)(lanes[i], L, row[0] + i, CDROP_LANES);
+    while ((i += L) < n);
+}
+
+/* The tree of a row with one element in each partial sum. Of the partial sums only n are not 0, and exponentials are not
+ * negative: an addition of a missing one would change nothing, and is left out. */
+static inline VEC KERNEL(tree_of_lanes)(REAL lanes[][V(VEC_LANES)], size_t n)
+{
+    VEC sum[CDROP_LANES];
+    for (size_t i = 0; i < n; i++)
+        sum[i] = V(vload)(lanes[i]);
+    for (size_t half = CDROP_LANES / 2; half; half /= 2)
+        for (size_t i = half; i < cdrop_min(n, 2 * half); i++)
+            sum[i - half] = V(vadd)(sum[i - half], sum[i]);
+    return sum[0];
+}
+
+/* log of a sum of exponentials, one of which is exp(0): at least 1, or NaN. */
+static inline double KERNEL(log_of_sum)(double sum) { return cdrop_log_normal(sum, 0) + (sum - sum); }
+
+/* softmax_row of L rows or fewer. By itself a row with few classes is a chain of operations on few lanes: largest,
+ * exponential, tree, quotient, logarithm, each waiting for the one before. Here each operation is on all rows; the
+ * compiler vectorizes those in double. A row has the operations of softmax_row in their order, so the same bits. */
+static inline void KERNEL(softmax_lanes)(REAL *dlogits, size_t d_pitch, const REAL *logits, size_t pitch, size_t n,
+                                         size_t rows, const int64_t *labels, const double *factors, double *losses)
+{
+    _Alignas(CDROP_CACHE_LINE) REAL row[V(VEC_LANES)][CDROP_LANES], lanes[CDROP_LANES][V(VEC_LANES)];
+    REAL max[V(VEC_LANES)], sum[V(VEC_LANES)], factor[V(VEC_LANES)], of_label[V(VEC_LANES)] = {0};
+    double share[V(VEC_LANES)] = {0}, loss[V(VEC_LANES)];
+    KERNEL(rows_to_lanes)(lanes, row, logits, pitch, n, rows);
+    VEC most = V(vload)(lanes[0]);
+    for (size_t i = 1; i < n; i++)
+        most = V(vmax)(V(vload)(lanes[i]), most);
+    for (size_t i = 0; i < n; i++)
+        V(vstore)(lanes[i], KERNEL(exp)(V(vsub)(V(vload)(lanes[i]), most)));
+    V(vstore)(max, most);
+    V(vstore)(sum, KERNEL(tree_of_lanes)(lanes, n));
+    for (size_t r = 0; r < rows; r++) {
+        share[r] = factors[r];
+        of_label[r] = row[r][labels[r]];
+    }
+    for (size_t r = 0; r < L; r++)
+        factor[r] = (REAL)(share[r] / (double)sum[r]);
+    for (size_t r = 0; r < L; r++)
+        loss[r] = KERNEL(log_of_sum)((double)sum[r]) - ((double)of_label[r] - (double)max[r]);
+    for (size_t i = 0; i < n; i++)
+        V(vstore)(lanes[i], V(vmul)(V(vload)(lanes[i]), V(vload)(factor)));
+    for (size_t i = 0; i < n; i += L)
+        V(vtranspose)(row[0] + i, CDROP_LANES, lanes[i], L);
+    for (size_t r = 0; r < rows; r++) {
+        VEC group[PARTIALS];
+        KERNEL(load_group)(group, row[r], CDROP_LANES, V(vset)(0));
+        KERNEL(store_group)(dlogits + r * d_pitch, group, n);
+        dlogits[r * d_pitch + (size_t)labels[r]] -= (REAL)factors[r];
+        losses[r] = loss[r];
+    }
+}
+
+static void KERNEL(softmax_rows)(void *dlogits, size_t d_pitch, const void *logits, size_t pitch, size_t n, size_t rows,
+                                 const int64_t *labels, const double *factors, double *losses)
+{
+    for (size_t r = 0; r < rows; r += L)
+        KERNEL(softmax_lanes)
+    ((REAL *)dlogits + r * d_pitch, d_pitch, (const REAL *)logits + r * pitch, pitch, n, cdrop_min(L, rows - r),
+     labels + r, factors + r, losses + r);
+}
+
 /* Targets are probabilities t, or without them those of the label, smoothed. With T their sum, which is 1 to rounding,
  * and m the largest logit: T log sum exp(z - m) - sum t (z - m). Its gradient is T p - t, with the T of these targets:
  * if they were rounded, loss and gradient still agree.
@@ -206,36 +284,51 @@ static void KERNEL(positive)(int64_t *out, const void *row_, size_t n)
 }
 
 /* max(x, 0) - x t + log(1 + exp(-|x|)), which is -t log s - (1 - t) log(1 - s) with s = sigmoid(x), for x of any size:
- * exp has no argument above 0, and the logarithm is one of numbers from 1 to 2.
+ * exp has no argument above 0, and the logarithm is one of numbers from 1 to 2. x becomes the gradient, s - t.
  *
- * Exponentials are taken a group at a time in vectors. The losses follow one by one in double, because the logarithm
- * has no vector form: the lanes come through memory, with the targets as smoothed. The gradient s - t is stored last,
- * over logits that have been read. */
-static double KERNEL(sigmoid_row)(void *dlogits_, const void *logits_, const void *targets_, size_t n, double factor,
-                                  double smoothing)
+ * Exponentials are in vectors; the loop over doubles has no branch, so the compiler vectorizes it. */
+static inline void KERNEL(sigmoid_terms)(double *terms, REAL *x, REAL *t, size_t n, double smoothing)
 {
-    const REAL *logits = logits_, *targets = targets_;
     const VEC sharp = V(vset)((REAL)(1 - smoothing)), even = V(vset)((REAL)(smoothing / 2));
-    REAL *dlogits = dlogits_, e[CDROP_LANES], smooth[CDROP_LANES];
-    VEC x[PARTIALS], t[PARTIALS], part[PARTIALS];
-    double loss = 0;
-    for (size_t i = 0; i < n; i += CDROP_LANES) {
-        KERNEL(load_group)(x, logits + i, n - i, V(vset)(0));
-        KERNEL(load_group)(t, targets + i, n - i, V(vset)(0));
-        for (size_t v = 0; v < PARTIALS; v++) {
-            t[v] = V(vfma)(t[v], sharp, even);
-            V(vstore)(smooth + v * L, t[v]);
-            V(vstore)(e + v * L, KERNEL(exp)(V(vsub)(V(vset)(0), V(vabs)(x[v]))));
-        }
-        for (size_t j = 0; j < CDROP_LANES && i + j < n; j++) {
-            const double z = (double)logits[i + j];
-            loss += (z > 0 ? z : 0) - z * (double)smooth[j] + cdrop_log1p((double)e[j]);
-        }
-        for (size_t v = 0; v < PARTIALS; v++)
-            part[v] = V(vmul)(V(vsub)(KERNEL(sigmoid)(x[v]), t[v]), V(vset)((REAL)factor));
-        KERNEL(store_group)(dlogits + i, part, n - i);
+    REAL e[CDROP_LANES * CDROP_LANES];
+    for (size_t i = 0; i < n; i += L) {
+        V(vstore)(t + i, V(vfma)(V(vload)(t + i), sharp, even));
+        V(vstore)(e + i, KERNEL(exp)(V(vsub)(V(vset)(0), V(vabs)(V(vload)(x + i)))));
     }
-    return loss;
+    for (size_t i = 0; i < n; i++) {
+        const double z = (double)x[i];
+        terms[i] = (z > 0 ? z : 0) - z * (double)t[i] + cdrop_log_1_plus((double)e[i]);
+    }
+    for (size_t i = 0; i < n; i += L)
+        V(vstore)(x + i, V(vsub)(KERNEL(sigmoid)(V(vload)(x + i)), V(vload)(t + i)));
+}
+
+/* Up to CDROP_LANES outputs of each row at a time, one row's behind another's without a gap: with one output, as
+ * networks for two classes have, a vector is of as many rows as it has lanes. The terms of a row are added in the order
+ * of its outputs, as if it were alone. */
+static void KERNEL(sigmoid_rows)(void *dlogits_, size_t d_pitch, const void *logits_, size_t pitch,
+                                 const void *const *targets, size_t n, size_t rows, const double *factors,
+                                 double smoothing, double *losses)
+{
+    const REAL *logits = logits_;
+    REAL *dlogits = dlogits_, x[CDROP_LANES * CDROP_LANES] = {0}, t[CDROP_LANES * CDROP_LANES] = {0};
+    double terms[CDROP_LANES * CDROP_LANES];
+    for (size_t r = 0; r < rows; r++)
+        losses[r] = 0;
+    for (size_t from = 0; from < n; from += CDROP_LANES) {
+        const size_t width = cdrop_min(CDROP_LANES, n - from);
+        for (size_t r = 0; r < rows; r++)
+            for (size_t i = 0; i < width; i++) {
+                x[r * width + i] = logits[r * pitch + from + i];
+                t[r * width + i] = ((const REAL *)targets[r])[from + i];
+            }
+        KERNEL(sigmoid_terms)(terms, x, t, rows * width, smoothing);
+        for (size_t r = 0; r < rows; r++)
+            for (size_t i = 0; i < width; i++) {
+                dlogits[r * d_pitch + from + i] = x[r * width + i] * (REAL)factors[r];
+                losses[r] += terms[r * width + i];
+            }
+    }
 }
 
 static double KERNEL(squared_row)(void *doutputs_, const void *outputs_, const void *targets_, size_t n, double factor)

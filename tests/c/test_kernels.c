@@ -151,10 +151,56 @@ static double run_softmax_row(const cdrop_kernels *k, const void *arguments, voi
     return k->softmax_row(out[0], c->logits ? c->logits : out[0], c->n, c->label, c->factor);
 }
 
-static double run_sigmoid_row(const cdrop_kernels *k, const void *arguments, void *const out[])
+typedef struct {
+    size_t n, rows, d_pitch, pitch;
+    const void *logits; /* or NULL: they are in the output */
+    const int64_t *labels;
+    const void *const *targets;
+    const double *factors;
+    double smoothing;
+} rows_call;
+
+static double run_softmax_rows(const cdrop_kernels *k, const void *arguments, void *const out[])
 {
-    const loss_call *c = arguments;
-    return k->sigmoid_row(out[0], c->logits, c->targets, c->n, c->factor, c->parameter);
+    const rows_call *c = arguments;
+    k->softmax_rows(out[0], c->d_pitch, c->logits ? c->logits : out[0], c->logits ? c->pitch : c->d_pitch, c->n,
+                    c->rows, c->labels, c->factors, out[1]);
+    return 0;
+}
+
+/* The same by softmax_row. */
+static double run_softmax_by_row(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const rows_call *c = arguments;
+    const size_t pitch = c->logits ? c->pitch : c->d_pitch;
+    for (size_t i = 0; i < c->rows; i++)
+        ((double *)out[1])[i] = k->softmax_row((char *)out[0] + i * c->d_pitch * k->size,
+                                               (const char *)(c->logits ? c->logits : out[0]) + i * pitch * k->size,
+                                               c->n, c->labels[i], c->factors[i]);
+    return 0;
+}
+
+static void sigmoids(const cdrop_kernels *k, const rows_call *c, void *const out[], size_t first, size_t rows)
+{
+    const size_t pitch = c->logits ? c->pitch : c->d_pitch;
+    k->sigmoid_rows((char *)out[0] + first * c->d_pitch * k->size, c->d_pitch,
+                    (const char *)(c->logits ? c->logits : out[0]) + first * pitch * k->size, pitch, c->targets + first,
+                    c->n, rows, c->factors + first, c->smoothing, (double *)out[1] + first);
+}
+
+static double run_sigmoid_rows(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const rows_call *c = arguments;
+    sigmoids(k, c, out, 0, c->rows);
+    return 0;
+}
+
+static double run_sigmoid_by_row(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const rows_call *c = arguments;
+    for (size_t i = 0; i < c->rows; i++)
+        sigmoids(k, c, out, i, 1);
+    return 0;
 }
 
 static double run_softmax_to_row(const cdrop_kernels *k, const void *arguments, void *const out[])
@@ -230,6 +276,49 @@ static void test_loss(const char *loss, cdrop_dtype t, call run, size_t n, int i
     compare_paths(name, t, run, &c, (output[MOST_OUTPUTS]){{any_array(t, n), n}});
 }
 
+/* Several rows at a time give every row the bits that it has by itself on the scalar path, and leave what is between
+ * rows. */
+static void test_rows(const char *loss, cdrop_dtype t, call run, call by_row, size_t n, int in_place)
+{
+    char name[100];
+    int64_t labels[CDROP_LANES];
+    const void *targets[CDROP_LANES];
+    double factors[CDROP_LANES];
+    rows_call c = {.n = n,
+                   .rows = 1 + random_below(CDROP_LANES),
+                   .labels = labels,
+                   .targets = targets,
+                   .factors = factors,
+                   .smoothing = random_between(0, 1)};
+    c.d_pitch = n + random_below(5);
+    c.pitch = n + random_below(5);
+    for (size_t i = 0; i < c.rows; i++) {
+        labels[i] = (int64_t)random_below(n);
+        targets[i] = random_array(t, n, 0.5, 1);
+        factors[i] = random_between(0, 1);
+    }
+    const size_t size = (c.rows - 1) * c.d_pitch + n;
+    if (!in_place)
+        c.logits = any_array(t, (c.rows - 1) * c.pitch + n);
+    snprintf(name, sizeof name, "%s of %zu x %zu%s", loss, c.rows, n, in_place ? " in place" : "");
+    const void *before = any_array(t, size), *losses = random_array(CDROP_FLOAT64, c.rows, 1, 1);
+    const cdrop_kernels *k = kernels_of(paths[0], t);
+    for (size_t p = 0; p < n_paths; p++) {
+        void *wanted[] = {guarded_copy(before, size * k->size), guarded_copy(losses, c.rows * sizeof(double))};
+        void *out[] = {guarded_copy(before, size * k->size), guarded_copy(losses, c.rows * sizeof(double))};
+        by_row(k, &c, wanted);
+        run(kernels_of(paths[p], t), &c, out);
+        check_case("%s, %s %s", name, paths[p]->name, DTYPE_NAME(t));
+        const size_t at = first_difference(t, out[0], wanted[0], size);
+        CHECK(at == size, "element %zu: %a, not %a", at, get(t, out[0], at), get(t, wanted[0], at));
+        const size_t row = first_difference(CDROP_FLOAT64, out[1], wanted[1], c.rows);
+        CHECK(row == c.rows, "loss %zu: %a, not %a", row, ((double *)out[1])[row], ((double *)wanted[1])[row]);
+        if (full)
+            check_compared(t, wanted[0], size);
+    }
+    guarded_release();
+}
+
 static void test_divergence(cdrop_dtype t, size_t n, int apart)
 {
     char name[100];
@@ -246,7 +335,6 @@ static void test_losses(cdrop_dtype t)
 {
     for (size_t n = 0; n <= 130; n++)
         for (int time = 0; time < 4; time++) {
-            test_loss("sigmoid_row", t, run_sigmoid_row, n, 0);
             test_loss("squared_row", t, run_squared_row, n, 0);
             test_loss("huber_row", t, run_huber_row, n, 0);
             test_loss("poisson_row", t, run_poisson_row, n, 0);
@@ -255,6 +343,9 @@ static void test_losses(cdrop_dtype t)
             test_divergence(t, n, time & 1);
             if (n) {
                 test_loss("softmax_row", t, run_softmax_row, n, time & 1);
+                if (n <= CDROP_LANES)
+                    test_rows("softmax_rows", t, run_softmax_rows, run_softmax_by_row, n, time & 1);
+                test_rows("sigmoid_rows", t, run_sigmoid_rows, run_sigmoid_by_row, n, time & 1);
                 test_loss("softmax_to_row", t, run_softmax_to_row, n, time & 1);
                 test_loss("softmax", t, run_softmax, n, time & 1);
             }
