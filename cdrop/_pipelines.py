@@ -41,13 +41,20 @@ def convert_pipeline(model: Any, X: Any) -> Any:
         types = [("X", skl2onnx.common.data_types.FloatTensorType([None, features]))]
     elif not hasattr(X, "iloc"):
         X = np.asarray(X)
-    return skl2onnx.to_onnx(
-        model,
-        X,
-        initial_types=types,
-        target_opset=_OPSET,
-        options={DropoutMLPClassifier: {"zipmap": False}},
-    )
+    try:
+        return skl2onnx.to_onnx(
+            model,
+            X,
+            initial_types=types,
+            target_opset=_OPSET,
+            options={DropoutMLPClassifier: {"zipmap": False}},
+        )
+    except RuntimeError as error:
+        if X is None and "column name" in str(error):
+            raise ValueError(
+                "X is None; expected a data frame, because the model selects columns by name: to_onnx(model, X=frame)"
+            ) from error
+        raise
 
 
 def register() -> None:

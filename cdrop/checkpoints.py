@@ -216,7 +216,8 @@ class Keeper:
         if net._under_way != digest(found.run):  # an error has not ended it in this process
             for name, after in left.items():
                 if self._run[name] not in (found.run.get(name), after):
-                    raise self._other(f"that began with {name} in another state")
+                    differs = _differences(found.network, net) if name == "network" else ""
+                    raise self._other(f"that began with {name} in another state{differs}")
         for name in found._remembered:
             if name not in self._callbacks:
                 raise self._other(f"with a callback {name}")
@@ -311,6 +312,14 @@ def _network_digest(net: Network) -> str:
     settings, arrays = net._to_parts()
     del settings["threads"], settings["interrupted"]
     return digest([settings, arrays])
+
+
+def _differences(was: Network, net: Network) -> str:
+    """Return the settings in which two networks differ, in parentheses; empty if only weights or counters differ."""
+    old, new = was._to_parts()[0]["settings"], net._to_parts()[0]["settings"]
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    pairs = [f"{name} {getattr(was, name)!r}, and here {getattr(net, name)!r}" for name in changed]
+    return f" ({'; '.join(pairs)})" if pairs else ""
 
 
 def _named(callbacks: Sequence[Any]) -> dict[str, Any]:

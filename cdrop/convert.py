@@ -64,7 +64,8 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None, *, X: Any = 
     TypeError
         If `model` is of another kind, or its classes are neither integers nor strings.
     ValueError
-        If a weight is not finite in float32, if there is only one class, or if a class is an integer above int64's.
+        If a weight is not finite in float32, if there is only one class, or if a class is an integer above int64's;
+        if `X` is None and the model selects columns by name.
     OSError
         If the file cannot be written; what was there before is still there.
 

@@ -42,6 +42,16 @@ MOST_BANDS = 4  # more arms than that hide each other's
 FEWEST_FOR_INTERVALS, FEWEST_FOR_HISTOGRAM, MOST_LINES, MOST_JOINED = 3, 30, 200, 6
 
 
+def _check_matplotlib() -> None:
+    """Raise an error that names the extra if matplotlib is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "figures need matplotlib: pip install 'cdrop[plot]'", name="matplotlib"
+        ) from error
+
+
 def check_format(path: str | os.PathLike[str]) -> str:
     """Return the picture format that a file name's suffix selects.
 
@@ -59,6 +69,7 @@ def check_format(path: str | os.PathLike[str]) -> str:
     """
     from pathlib import Path
 
+    _check_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     suffix = Path(path).suffix.lower().lstrip(".")
@@ -97,6 +108,7 @@ def plot_result(
     ValueError
         If no repeat is finished.
     """
+    _check_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -135,7 +147,9 @@ def _title(result: ExperimentResult) -> list[str]:
     """Return the lines above all panels: title, data and number of repeats, and what must be known first."""
     done = plural(len(result.repeats), "repeat")
     cut = "" if result.complete else f" of {result.asked:,} (incomplete)"
-    lines = [f"{title(result)}, {done}{cut}", *result.preset.warnings]
+    heading = title(result)
+    between = "" if heading.endswith("?") else ","
+    lines = [f"{heading}{between} {done}{cut}", *result.preset.warnings]
     return [_plain(line) for long in lines for line in textwrap.wrap(long, 90)]
 
 
@@ -537,6 +551,7 @@ class LossCurveDisplay:
 
     def plot(self, *, ax: Axes | None = None) -> LossCurveDisplay:
         """Draw the curves; parameters, result and errors are those of `from_estimator`."""
+        _check_matplotlib()
         from matplotlib.ticker import MaxNLocator
 
         if ax is None:

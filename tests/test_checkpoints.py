@@ -339,9 +339,11 @@ def test_another_network_is_refused(tmp_path):
     fits[3].net.train_step(x, y)
     fits[4].net.set_weights(fits[4].net.coefs_, fits[4].net.intercepts_)
     assert path.read_bytes() == before
+    named = r" \(seed 4, and here 5\);", r" \(dropout \(0.5,\), and here \(0.4,\)\);", *3 * [";"]
     for number, fit in enumerate(fits):
         state = digest(fit.net)
-        with pytest.raises(ValueError, match="began with network in another state"):
+        message = f"began with network in another state{named[number]}"
+        with pytest.raises(ValueError, match=message):
             fit.run(checkpoint=path)
         assert (path.read_bytes(), digest(fit.net)) == (before, state), number
 

@@ -245,7 +245,7 @@ TABLE = "--data numbers.csv --label kind"
         ("--hidden 8,8", "--hidden has several values; expected one with the protocol article"),
         ("--l2 0,1", "--l2 has several values; expected one with the protocol article"),
         # Options that the data have no meaning for.
-        ("--label kind", "--label: label is 'kind'; expected None: it has no meaning for mnist"),
+        ("--label kind", "has no meaning for mnist. A table is named with --data FILE"),
         ("--data digits --group x", "--group: group is 'x'; expected None: it has no meaning"),
         ("--no-header", "--no-header: header is False; expected True: it has no meaning for mnist"),
         ("--data numbers.csv", "--label: label is None; expected the name of the column of num"),
@@ -1189,7 +1189,8 @@ def test_info(capsys, monkeypatch):
     assert f"cdrop     {cdrop.__version__}" in out
     assert f"SIMD      {cdrop.kernels.simd()} is in use" in out
     assert f"threads   {cdrop.get_num_threads()} (" in out
-    for extra in ("stats", "plot", "report", "table", "data", "progress", "io", "parallel"):
+    names = "sklearn table io onnx stats plot report progress parallel data"
+    for extra in names.split():
         assert re.search(rf"^(extras   |         ) {extra} ", out, re.MULTILINE)
     assert max(map(len, out.splitlines())) <= 100
     monkeypatch.setattr("cdrop.experiments.machine.package_version", lambda package: None)

@@ -426,6 +426,13 @@ def test_single_passes_are_those_of_subnetworks():
     np.testing.assert_allclose(mean, passes.predict(X), rtol=1e-5, atol=1e-6)
 
 
+def test_one_rate_for_all_layers_is_named_without_a_number():
+    with pytest.raises(ValueError, match=r"^dropout is 1\.5; expected"):
+        quick(dropout=1.5).fit(X, Y)
+    with pytest.raises(ValueError, match=r"^dropout\[1\] is 1\.5; expected"):
+        quick(dropout=[0.5, 1.5]).fit(X, Y)
+
+
 def test_uncertainty_without_dropout_is_an_error():
     net = quick(dropout=0.0).fit(X, Y)
     number = quick(BOTH[1], dropout=0.0).fit(X, X[:, 0])

@@ -104,6 +104,8 @@ def test_columns_of_text_and_numbers_are_inputs():
     inputs = {name: frame[[name]].to_numpy() for name in ("size", "width")}
     inputs["kind"] = frame[["kind"]].to_numpy().astype(object)
     assert_alike(pipe, run(to_onnx(pipe, X=frame), inputs), frame)
+    with pytest.raises(ValueError, match="X is None; expected a data frame"):
+        to_onnx(pipe)
 
 
 def test_searches_are_converted_and_written(tmp_path):

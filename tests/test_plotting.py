@@ -106,6 +106,21 @@ def test_every_arm_is_named_in_every_panel(arguments, panels):
         )
 
 
+def test_without_matplotlib_an_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for draw in (made_result(repeats=2).plot, LossCurveDisplay([1.0]).plot):
+        with pytest.raises(
+            ImportError, match=r"figures need matplotlib: pip install 'cdrop\[plot\]'"
+        ):
+            draw()
+
+
+def test_a_question_as_title_keeps_its_mark():
+    preset = Preset(title="Does dropout help on wine.csv?")
+    figure = plot_result(made_result(repeats=3, preset=preset))
+    assert figure.get_suptitle() == "Does dropout help on wine.csv? 3 repeats"
+
+
 def test_axes_and_titles_say_what_is_drawn():
     preset = Preset(title="A title", warnings=("NOT MNIST: made up",))
     figure = plot_result(made_result(repeats=3, preset=preset, stopped="time limit", asked=10))

@@ -284,6 +284,13 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+@pytest.mark.parametrize("absent", ["jinja2", "matplotlib"])
+def test_without_a_package_an_error_names_the_extra(absent, monkeypatch):
+    monkeypatch.setitem(sys.modules, absent, None)
+    with pytest.raises(ImportError, match=rf"needs {absent}: pip install 'cdrop\[report\]'"):
+        made_result(repeats=2).write_report(io.BytesIO())
+
+
 def page_of(result, **options):
     out = io.BytesIO()
     result.write_report(out, **options)

@@ -204,7 +204,10 @@ def load_data(args: argparse.Namespace, **more: Any) -> tuple[Dataset | Table, s
             raise CommandError(f"{message}{example * missing}", REFUSED) from error
         return load("digits", **more), f"{error}\nDrawn digits take MNIST's place.\n"
     except (ImportError, TypeError, ValueError) as error:  # such as an option that has no meaning
-        raise CommandError(explained(args, error, f"--data {choice}"), REFUSED) from error
+        message = explained(args, error, f"--data {choice}")
+        if args.data is None and message.endswith("it has no meaning for mnist"):
+            message += ". A table is named with --data FILE"
+        raise CommandError(message, REFUSED) from error
     except (MemoryError, OSError) as error:
         raise CommandError(f"--data {choice}: {error}") from error
 

@@ -154,7 +154,9 @@ def _add_data_options(parser: argparse.ArgumentParser, *, tables: bool) -> None:
     """Add the options that name the data."""
     kinds = "MNIST, drawn digits, a directory of IDX files"
     if tables:
-        kinds += ", or a table: .npz, .csv, .tsv, .txt, .xlsx, .parquet, .feather, .arff, also compressed"
+        kinds += (
+            ", or a table: .npz, .csv, .tsv, .txt, .xlsx, .parquet, .feather, .json, .jsonl, .arff"
+        )
     parser.add_argument(
         "--data",
         metavar=f"mnist|digits|DIR{'|FILE' * tables}",
@@ -312,7 +314,12 @@ def _add_network_options(group: argparse._ArgumentGroup) -> None:
         help="article: more probabilities of dropping, each with its own arm",
     )
     add("--iterations", type=_whole(1), metavar="N", help="article: minibatches (default: 1000)")
-    add("--batch-size", type=_whole(1), metavar="N", help="article: rows per minibatch (256)")
+    add(
+        "--batch-size",
+        type=_whole(1),
+        metavar="N",
+        help="article: rows per minibatch (default: 256)",
+    )
     add("--optimizer", choices=OPTIMIZERS, help="article: update rule (default: rmsprop)")
 
 

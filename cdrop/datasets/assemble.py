@@ -214,9 +214,9 @@ def _check_used(columns: Sequence[Column], label: str, where: object) -> None:
     unfit = [column.name for column in columns if column.used and column.kind != "number"]
     if unfit and not has_extra():
         raise DataError(
-            f"{where}: columns {', '.join(map(repr, unfit))} are not numbers; expected numbers without "
-            f"pandas and scikit-learn. Leave them out (drop={unfit!r}, or --drop {shlex.quote(','.join(unfit))}), or: "
-            'pip install "cdrop[table]"'
+            f"{where}: columns {', '.join(map(repr, unfit))} are not numbers; expected numbers, or pandas and "
+            'scikit-learn: pip install "cdrop[table]", '
+            f"or leave them out (drop={unfit!r}, or --drop {shlex.quote(','.join(unfit))})"
         )
 
 

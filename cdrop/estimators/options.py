@@ -28,7 +28,7 @@ from cdrop._training import MOST_SAMPLES
 from cdrop.estimators.scoring import Scoring, checked_scoring
 from cdrop.network import INTERRUPTS
 from cdrop.optimizers import Optimizer, get_optimizer
-from cdrop.rates import Rate, dropping, number_or_rate
+from cdrop.rates import Rate, dropping, dropping_by_layer, number_or_rate
 from cdrop.schedules import Schedule
 
 __all__ = ["SMALLEST_RATE", "Options", "checked_options", "design", "schedule", "seed", "threads"]
@@ -191,9 +191,10 @@ def design(
     widths = [whole_number(f"{name}[{i}]", width, 1, 2**32) for i, width in enumerate(widths)]
     activation = choice("activation", estimator.activation, tuple(_ACTIVATIONS))
     rates = estimator.dropout
+    rates = rates if as_array("dropout", rates).ndim == 0 else tuple(rates)
     return {
         "units": (features, *widths, outputs),
-        "dropout": (rates,) * len(widths) if as_array("dropout", rates).ndim == 0 else tuple(rates),
+        "dropout": dropping_by_layer("dropout", rates, len(widths)),
         "input_dropout": dropping("input_dropout", estimator.input_dropout),
         "dropout_kind": choice_by_layer("dropout_kind", estimator.dropout_kind, KINDS, len(widths)),
         "input_dropout_kind": choice(

@@ -9,16 +9,18 @@ from typing import Any
 
 __all__ = ["EXTRAS", "describe", "package_version", "processor_name", "thread_source", "tuning"]
 
-# The extras of pyproject.toml that a command of `cdrop` can use, and the package each one brings.
+# The extras of pyproject.toml, and the package each one brings.
 EXTRAS = {
+    "sklearn": "scikit-learn",
+    "table": "pandas",
+    "io": "safetensors",
+    "onnx": "skl2onnx",
     "stats": "scipy",
     "plot": "matplotlib",
     "report": "jinja2",
-    "table": "pandas",
-    "data": "pooch",
     "progress": "tqdm",
-    "io": "safetensors",
     "parallel": "joblib",
+    "data": "pooch",
 }
 
 # Designs by vendor and family: first and last model, and the name. Sources, in Linux: arch/x86/kernel/cpu/amd.c, and

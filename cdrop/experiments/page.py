@@ -94,6 +94,13 @@ def write_report(
     """
     if not result.repeats:
         raise ValueError("result has 0 finished repeats; expected at least 1")
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"a report needs {error.name}: pip install 'cdrop[report]'", name=error.name
+        ) from error
     page = _render(result, command).encode(errors="replace")  # paths need not be Unicode
     if isinstance(file, (str, os.PathLike)):
         write_atomically(file, lambda stream: stream.write(page))

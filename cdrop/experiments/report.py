@@ -564,11 +564,16 @@ def estimate(evidence: Evidence) -> str:
     >>> nan = float("nan")
     >>> estimate(Evidence(-0.012, 0.0, (-0.02, -0.004), 0.003, None, nan, nan, "", "better"))
     '-0.0120 [-0.0200, -0.0040]'
+    >>> estimate(Evidence(1e-17, 0.0, (-0.02, 0.02), 1.0, None, nan, nan, "", "not decided"))
+    '+0.0000 [-0.0200, +0.0200]'
     """
-    if math.isnan(evidence.estimate):
+    value, interval = evidence.estimate, evidence.interval or ()
+    if math.isnan(value):
         return "-"
-    ends = ", ".join(quantity(end, evidence) for end in evidence.interval or ())
-    return quantity(evidence.estimate, evidence) + (f" [{ends}]" if ends else "")
+    if abs(value) < 1e-12 * max(map(abs, interval), default=0.0):
+        value = 0.0  # equal but for the rounding of sums
+    ends = ", ".join(quantity(end, evidence) for end in interval)
+    return quantity(value, evidence) + (f" [{ends}]" if ends else "")
 
 
 def spread(center: float, deviation: float) -> str:
