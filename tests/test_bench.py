@@ -66,7 +66,14 @@ def test_measured_parts_are_shares_of_the_whole():
         assert all(share >= 0 for shares in t.parts.values() for share in shares)
         assert t.parts[bench.OUTSIDE][0] > 0
         assert min(t.parts["products: forward"]) > 0
-    assert times[0].parts["masks"][0] > times[1].parts["masks"][0]
+
+
+def test_masks_take_time_only_with_dropout():
+    def more_with_dropout():
+        dropout, none = bench.measure(threads=1, rounds=1, steps=20)
+        return dropout.parts["masks"][0] > none.parts["masks"][0]
+
+    assert any(more_with_dropout() for _ in range(3))  # another process may take the CPU meanwhile
 
 
 CPUINFO = """processor\t: 0
