@@ -6,6 +6,8 @@ runs everything once more under each ``CDROP_SIMD``, where the choice falls at i
 """
 
 import hashlib
+import itertools
+import math
 import os
 import re
 import signal
@@ -77,6 +79,32 @@ EDGES = sorted({n + d for n in (0, 8, 16, 32, 64, 128) for d in (-1, 0, 1) if n 
 ACTIVATIONS = _kernels.ACTIVATIONS
 LOSSES = _kernels.LOSSES[:3]  # those that most tests run with; test_more_losses.py has the others
 OPTIMIZERS = _kernels.OPTIMIZERS
+# Weight 1, learning rate 0.1, gradients 0.5 and -0.25, epsilon as good as 0: the weight after each update.
+UPDATES = [
+    ("sgd", {}, 0.95, 0.975),
+    ("momentum", {}, 0.95, 0.93),
+    ("momentum", {"momentum": 0.5}, 0.95, 0.95),
+    ("momentum", {"start": 0.5, "ramp": 2}, 0.95, 0.94),
+    ("momentum", {"start": 0.9, "momentum": 0.1, "ramp": 2}, 0.95, 0.95),
+    ("momentum", {"dampened": True}, 0.995, 0.993),
+    ("momentum", {"ramp": 2, "dampened": True}, 0.975, 0.965),
+    ("nesterov", {}, 0.905, 0.912),
+    ("nesterov", {"momentum": 0.5}, 0.925, 0.95),
+    ("nesterov", {"ramp": 2}, 0.925, 0.943),
+    ("nesterov", {"ramp": 2, "dampened": True}, 0.9625, 0.963),
+    ("adagrad", {}, 0.9, 0.9 + 0.025 / math.sqrt(0.3125)),
+    ("rmsprop", {}, 1 - math.sqrt(0.1), 1 - math.sqrt(0.1) + 0.025 / math.sqrt(0.02875)),
+    (
+        "rmsprop",
+        {"rho": 0.5},
+        1 - math.sqrt(0.02),
+        1 - math.sqrt(0.02) + 0.025 / math.sqrt(0.09375),
+    ),
+    ("adam", {}, 0.9, 0.9 - 0.002 / 0.19 / math.sqrt(0.00031225 / 0.001999)),
+    ("adam", {"beta1": 0.5, "beta2": 0.5}, 0.9, 0.9),
+    ("adamw", {}, 0.899, 0.898101 - 0.002 / 0.19 / math.sqrt(0.00031225 / 0.001999)),
+    ("adamw", {"beta1": 0.5, "beta2": 0.5, "weight_decay": 0.5}, 0.85, 0.8075),
+]
 
 # How far kernels may be from the NumPy twin, by what is compared. Masks and words are exact; SIMD
 # paths and thread counts are compared among themselves, always byte for byte.
@@ -153,6 +181,26 @@ def spec_of(net):
     own = {name.removeprefix("huber_"): value for name, value in net._loss_settings.items()}
     settings = {name: getattr(net, name) for name in names}
     return reference.NetworkSpec(net.units, loss_settings=own, **settings)
+
+
+def check_steps(net, specs, X, y, max_norms=()):
+    """Compare steps of Adam with the twin's, each by its spec and largest norm; return the twin's parameters."""
+    params = reference.initial_weights(net.units, seed=net.seed, dtype="float64")
+    state = reference.initial_state(params, "adam")
+    for step, (spec, max_norm) in enumerate(itertools.zip_longest(specs, max_norms), start=1):
+        rule = {"learning_rate": 0.01, "l2": 1e-3, "max_norm": max_norm}
+        expected = reference.train_step(params, state, X, y, spec, step=step, **rule)
+        assert net.train_step(X, y, optimizer="adam", **rule) == pytest.approx(expected, 1e-10)
+    for ours, theirs in zip((*net.coefs_, *net.intercepts_), itertools.chain(*params), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-10)
+    return params
+
+
+def check_uncertainty(net, spec, params, X):
+    """Compare predictions under masks with the twin's."""
+    result = net.predict_uncertainty(X, 5)
+    for name, expected in reference.uncertainty(params, X, spec, 5).items():
+        np.testing.assert_allclose(getattr(result, name), expected, atol=1e-10)
 
 
 def with_biases(net, seed=0):

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from conftest import check_steps, check_uncertainty
 
 import cdrop
 from cdrop import DropoutMLPClassifier, Network, kernels, reference
@@ -124,18 +125,8 @@ def test_steps_equal_those_of_the_reference(kinds, activation, dropout):
     spec = reference.NetworkSpec(
         net.units, list(dropout), 0.2, activation=activation, seed=4, kinds=kinds
     )
-    params = reference.initial_weights(net.units, seed=4, dtype="float64")
-    state = reference.initial_state(params, "adam")
-    rule = {"learning_rate": 0.01, "l2": 1e-3}
-    for step in (1, 2, 3):
-        rule["max_norm"] = 2.0 if step == 2 else None
-        expected = reference.train_step(params, state, X, y, spec, step=step, **rule)
-        assert net.train_step(X, y, optimizer="adam", **rule) == pytest.approx(expected, 1e-10)
-    for ours, theirs in zip((*net.coefs_, *net.intercepts_), itertools.chain(*params), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-10)
-    result = net.predict_uncertainty(X, 5)
-    for name, expected in reference.uncertainty(params, X, spec, 5).items():
-        np.testing.assert_allclose(getattr(result, name), expected, atol=1e-10)
+    params = check_steps(net, [spec] * 3, X, y, max_norms=(None, 2.0, None))
+    check_uncertainty(net, spec, params, X)
 
 
 @pytest.mark.parametrize("units", [(20, 30, 40, 3), (3, 1, 2, 1)], ids=str)
@@ -145,7 +136,7 @@ def test_steps_of_small_networks_equal_those_of_the_reference(units):
     kinds = ("bernoulli", "shared", "shared")
     net = network(kinds, units, input_dropout=0.0)
     spec = reference.NetworkSpec(units, [0.5, 0.3], seed=4, kinds=kinds)
-    _check_steps(net, [spec] * 3, X, y)
+    check_steps(net, [spec] * 3, X, y)
 
 
 @pytest.mark.parametrize("input_dropout", [0.0, 0.2])
@@ -158,19 +149,7 @@ def test_a_layer_that_is_dropped_as_a_whole_after_steps_that_kept_units(input_dr
         reference.NetworkSpec(net.units, [rate] * 2, input_dropout, seed=4, kinds=kinds)
         for rate in (0.5, last, last)
     ]
-    _check_steps(net, specs, X, y)
-
-
-def _check_steps(net, specs, X, y):
-    """Compare steps of Adam with those of the reference, each by its spec."""
-    params = reference.initial_weights(net.units, seed=4, dtype="float64")
-    state = reference.initial_state(params, "adam")
-    for step, spec in enumerate(specs, start=1):
-        rule = {"learning_rate": 0.01, "l2": 1e-3}
-        expected = reference.train_step(params, state, X, y, spec, step=step, **rule)
-        assert net.train_step(X, y, optimizer="adam", **rule) == pytest.approx(expected, 1e-10)
-    for ours, theirs in zip((*net.coefs_, *net.intercepts_), itertools.chain(*params), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-10)
+    check_steps(net, specs, X, y)
 
 
 @pytest.mark.parametrize("kind", NOISES)

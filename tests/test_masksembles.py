@@ -1,10 +1,10 @@
 """Masksembles: a fixed number of masks, which rows take in turn."""
 
-import itertools
 import pickle
 
 import numpy as np
 import pytest
+from conftest import check_steps, check_uncertainty
 
 import cdrop
 from cdrop import DropoutMLPClassifier, Network, kernels, reference
@@ -45,17 +45,8 @@ def test_steps_and_predictions_equal_those_of_the_reference(kinds, members):
     X, y = data()
     net = network(kinds, members=members)
     spec = reference.NetworkSpec(UNITS, [0.5, 0.3], 0.2, seed=4, kinds=kinds, members=members)
-    params = reference.initial_weights(UNITS, seed=4, dtype="float64")
-    state = reference.initial_state(params, "adam")
-    for step in (1, 2, 3):
-        rule = {"learning_rate": 0.01, "l2": 1e-3}
-        expected = reference.train_step(params, state, X, y, spec, step=step, **rule)
-        assert net.train_step(X, y, optimizer="adam", **rule) == pytest.approx(expected, 1e-10)
-    for ours, theirs in zip((*net.coefs_, *net.intercepts_), itertools.chain(*params), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-10)
-    result = net.predict_uncertainty(X, 5)
-    for name, expected in reference.uncertainty(params, X, spec, 5).items():
-        np.testing.assert_allclose(getattr(result, name), expected, atol=1e-10)
+    params = check_steps(net, [spec] * 3, X, y)
+    check_uncertainty(net, spec, params, X)
 
 
 def test_members_are_the_first_subnetworks():

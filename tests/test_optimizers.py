@@ -6,39 +6,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import OPTIMIZERS, assert_close, digest, problem
+from conftest import OPTIMIZERS, UPDATES, assert_close, digest, problem
 
 from cdrop import Network, kernels, load, optimizers, reference, schedules
 from cdrop.optimizers import Momentum, Nesterov, get_optimizer
 
 SLOTS = {name: reference.OPTIMIZERS[name][1] for name in OPTIMIZERS}
-
-# Weight 1, learning rate 0.1, gradients 0.5 and -0.25, epsilon as good as 0: after each update.
-UPDATES = [
-    ("sgd", {}, 0.95, 0.975),
-    ("momentum", {}, 0.95, 0.93),
-    ("momentum", {"momentum": 0.5}, 0.95, 0.95),
-    ("momentum", {"start": 0.5, "ramp": 2}, 0.95, 0.94),
-    ("momentum", {"start": 0.9, "momentum": 0.1, "ramp": 2}, 0.95, 0.95),
-    ("momentum", {"dampened": True}, 0.995, 0.993),
-    ("momentum", {"ramp": 2, "dampened": True}, 0.975, 0.965),
-    ("nesterov", {}, 0.905, 0.912),
-    ("nesterov", {"momentum": 0.5}, 0.925, 0.95),
-    ("nesterov", {"ramp": 2}, 0.925, 0.943),
-    ("nesterov", {"ramp": 2, "dampened": True}, 0.9625, 0.963),
-    ("adagrad", {}, 0.9, 0.9 + 0.025 / math.sqrt(0.3125)),
-    ("rmsprop", {}, 1 - math.sqrt(0.1), 1 - math.sqrt(0.1) + 0.025 / math.sqrt(0.02875)),
-    (
-        "rmsprop",
-        {"rho": 0.5},
-        1 - math.sqrt(0.02),
-        1 - math.sqrt(0.02) + 0.025 / math.sqrt(0.09375),
-    ),
-    ("adam", {}, 0.9, 0.9 - 0.002 / 0.19 / math.sqrt(0.00031225 / 0.001999)),
-    ("adam", {"beta1": 0.5, "beta2": 0.5}, 0.9, 0.9),
-    ("adamw", {}, 0.899, 0.898101 - 0.002 / 0.19 / math.sqrt(0.00031225 / 0.001999)),
-    ("adamw", {"beta1": 0.5, "beta2": 0.5, "weight_decay": 0.5}, 0.85, 0.8075),
-]
 
 
 def fresh(name, shape, dtype):
