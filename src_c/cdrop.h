@@ -54,10 +54,10 @@ typedef enum { CDROP_SGD, CDROP_MOMENTUM, CDROP_NESTEROV, CDROP_ADAGRAD, CDROP_R
  *   CDROP_UNIFORM    by uniform noise (continuous dropout: Shen et al. 2018)
  *   CDROP_SHARED     as CDROP_BERNOULLI, but all rows of a step share one mask, so that products run on the kept units
  *                    alone, densely
- *   CDROP_CONCRETE   for hidden layers: by (1 - z) / keep, where z is a smooth step from 0 to 1, so that keep can be learned
- *                    by its gradient (Gal, Hron and Kendall 2017); see cdrop_optimizer
- *   CDROP_MEMBERS    as CDROP_BERNOULLI, but there are only `members` masks, the same in all steps, which rows take in turn:
- *                    an ensemble that shares weights (Masksembles: Durasov et al. 2021) */
+ *   CDROP_CONCRETE   for hidden layers: by (1 - z) / keep, where z is a smooth step from 0 to 1, so that keep can be
+ *                    learned by its gradient (Gal, Hron and Kendall 2017); see cdrop_optimizer
+ *   CDROP_MEMBERS    as CDROP_BERNOULLI, but there are only `members` masks, the same in all steps, which rows take in
+ *                    turn: an ensemble that shares weights (Masksembles: Durasov et al. 2021) */
 typedef enum {
     CDROP_BERNOULLI,
     CDROP_GAUSSIAN,
@@ -396,7 +396,7 @@ cdrop_status cdrop_network_predict(cdrop_network *network, void *out, const cdro
  *
  *   mean                 mean of p_t over the passes                           n x units[layers]
  *   deviation            numbers: sqrt(mean of (p_t - mean)^2)                 n x units[layers]
- *   predictive_entropy   H(mean)                                               n; sigmoid: n x units[layers], label by label
+ *   predictive_entropy   H(mean)                                               n; sigmoid: n x units[layers], by label
  *   expected_entropy     mean of H(p_t)                                        likewise
  *   mutual_information   their difference, of output and weights; at least 0   likewise
  *   samples              p_t, each pass `stride` rows after the one before     passes x stride x units[layers]

@@ -29,9 +29,10 @@ static inline double cdrop_atanh_small(double s)
 /* log(1 + x), 0 <= x <= 1. */
 static inline double cdrop_log_1_plus(double x) { return 2 * cdrop_atanh_small(x / (2 + x)); }
 
-/* log(x 2^shift) of a positive normal x. x = m 2^k with m in [sqrt(1/2), sqrt(2)) by its bits: the C library's frexp takes
- * as long as the rest, and a choice between two products of doubles would be a branch. Then it is k ln 2 + 2 atanh((m - 1)
- * / (m + 1)); ln 2 in two parts: the first has 33 significant bits, so that its product with k is exact. */
+/* log(x 2^shift) of a positive normal x. x = m 2^k with m in [sqrt(1/2), sqrt(2)) by its bits: the C library's frexp
+ * takes as long as the rest, and a choice between two products of doubles would be a branch. Then it is k ln 2 +
+ * 2 atanh((m - 1) / (m + 1)); ln 2 in two parts: the first has 33 significant bits, so that its product with k is
+ * exact. */
 static inline double cdrop_log_normal(double x, int shift)
 {
     uint64_t bits;

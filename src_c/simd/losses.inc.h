@@ -126,7 +126,7 @@ static double KERNEL(softmax_row)(void *dlogits_, const void *logits_, size_t n,
     return cdrop_log((double)sum) - ((double)of_label - (double)max);
 }
 
-/* L rows of n <= CDROP_LANES logits become n vectors, a lane for each row, and back. Lanes beyond the rows are zeros. */
+/* L rows of n <= CDROP_LANES logits become n vectors, a lane for each row. Lanes beyond the rows are zeros. */
 static inline void KERNEL(rows_to_lanes)(REAL lanes[][V(VEC_LANES)], REAL row[][CDROP_LANES], const REAL *in,
                                          size_t pitch, size_t n, size_t rows)
 {
@@ -141,8 +141,8 @@ static inline void KERNEL(rows_to_lanes)(REAL lanes[][V(VEC_LANES)], REAL row[][
     while ((i += L) < n);
 }
 
-/* The tree of a row with one element in each partial sum. Of the partial sums only n are not 0, and exponentials are not
- * negative: an addition of a missing one would change nothing, and is left out. */
+/* The tree of a row with one element in each partial sum. Of the partial sums only n are not 0, and exponentials are
+ * not negative: an addition of a missing one would change nothing, and is left out. */
 static inline VEC KERNEL(tree_of_lanes)(REAL lanes[][V(VEC_LANES)], size_t n)
 {
     VEC sum[CDROP_LANES];
