@@ -7,6 +7,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_results import made_result
 
@@ -179,6 +180,39 @@ def test_margin_is_named_with_its_verdict():
     text = " ".join(report.text(made_result(repeats=4, scores=scores, margin=0.05)).split())
     assert ": no difference that matters (more than 0.05), over 4 splits" in text
     assert "difference of at most 0.05 does not matter" in text
+
+
+DEVIATIONS = np.array([0.9, -1.2, 0.3, 1.4, -0.7, 0.1, -1.6, 0.8, 0.5, -0.5])
+
+
+def arms_around(margin, **differences):
+    base = 0.9 + 0.01 * np.cos(np.arange(10))
+    scores = {name: base + d + 0.003 * DEVIATIONS for name, d in differences.items()}
+    return made_result(("none", *scores), 10, scores={"none": base, **scores}, margin=margin)
+
+
+def test_an_interval_within_the_margin_that_holm_undoes_is_explained():
+    result = arms_around(0.0055, a=0.001, b=-0.001)
+    contrasts = result.contrasts()
+    for c in contrasts:
+        assert max(map(abs, c.score.interval)) < 0.0055
+        assert c.verdict == "not decided"
+    assert report.contrast_table(result, contrasts).notes[0] == (
+        "a, b: the interval of this contrast alone lies within the margin of 0.0055, but corrected for 2 contrasts by "
+        "Holm's method nothing is decided: neither that the difference is at most the margin, nor that there is a "
+        "difference."
+    )
+
+
+def test_a_difference_whose_interval_lies_within_the_margin_is_explained():
+    result = arms_around(0.0095, a=0.005, b=0.02, c=0.02)
+    contrasts = result.contrasts()
+    assert contrasts[0].verdict == "better"
+    assert max(map(abs, contrasts[0].score.interval)) < 0.0095
+    assert report.contrast_table(result, contrasts).notes[0] == (
+        "a: better is decided; that the difference is at most the margin of 0.0095, within which the interval of this "
+        "contrast alone lies, is not, corrected for 3 contrasts by Holm's method."
+    )
 
 
 def test_holm_can_undo_a_verdict_and_the_text_says_so():
