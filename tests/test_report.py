@@ -1,5 +1,6 @@
 """The text and the page of a result: both are views of `ExperimentResult` and know no arm's name."""
 
+import html
 import io
 import math
 import re
@@ -407,9 +408,7 @@ def test_page_has_claims_published_figures_notes_and_command():
     assert "two hidden layers" in page.text
     assert {"class": "claim supported"} in page.all("div")
     assert "compare(dataset)" in page.text
-    assert "<code>cdrop compare --seed 3</code>" in page_of(
-        result, command="cdrop compare --seed 3"
-    )
+    assert "cdrop compare --seed 3" in Page(page_of(result, command="cdrop compare --seed 3")).text
     assert all(f'<th scope="row">{seed}</th>' in page_of(result) for seed in range(3, 13))
     for fact in report.facts(result).values():
         assert fact in page.text
@@ -444,7 +443,26 @@ def test_one_result_is_one_page(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_path_in_the_command_need_not_be_unicode():
-    assert "<code>cdrop ?</code>" in page_of(made_result(), command="cdrop \udcff")
+    assert "cdrop ?" in Page(page_of(made_result(), command="cdrop \udcff")).text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_command_breaks_between_words_only():
+    command = "cdrop compare --data 'my own.csv' --margin 0.01  --until-decided"
+    source = page_of(made_result(), command=command)
+    shown = re.search("<pre><code>(.*?)</code></pre>", source, re.S)[1]
+    assert html.unescape(re.sub("<[^>]*>", "", shown)) == command  # as it is copied
+    words = map(html.unescape, re.findall("<span>(.*?)</span>", shown))
+    assert list(words) == command.split(" ")
+    assert re.search(r"pre span {[^}]*display: inline-block; max-width: 100%", source)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_nothing_is_wider_than_a_narrow_window():
+    source = page_of(made_result())
+    assert source.count("<table>") == len(re.findall('<div class="scroll"[^>]*>\n<table>', source))
+    assert re.search(r"\.scroll {[^}]*overflow-x: auto;", source)
+    assert re.search(r"dl {[^}]*grid-template-columns: fit-content\(40%\) minmax\(0, 1fr\)", source)
 
 
 def test_no_finished_repeat_is_an_error(tmp_path):
