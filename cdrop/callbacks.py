@@ -165,6 +165,9 @@ class LossPrinter(_Forgetful):
         self.every = whole_number("every", every, 1, 2**62)
         self.file = file
 
+    def __repr__(self) -> str:
+        return f"LossPrinter(every={self.every})"
+
     def on_iteration(self, net: Network, iteration: int, loss: float) -> None:
         """Print the loss when its turn has come."""
         if iteration % self.every == 0:
@@ -190,6 +193,9 @@ class EpochPrinter(_Forgetful):
 
     def __init__(self, file: TextIO | None = None) -> None:
         self.file = file
+
+    def __repr__(self) -> str:
+        return "EpochPrinter()"
 
     def on_epoch_end(self, net: Network, epoch: Epoch) -> None:
         """Print the loss."""
@@ -238,6 +244,11 @@ class Validation(Callback):
         self.iterations: list[int] = []
         self.scores: list[float] = []
         self._estimator: Any = None  # during its fit, whose labels `y` has
+
+    def __repr__(self) -> str:
+        """Return how often it scores, and the last score: the data may be long."""
+        last = f", last {self.scores[-1]:.4g}" if self.scores else ""
+        return f"<Validation: every {self.every} iterations, {len(self.scores)} scores{last}>"
 
     def _check(self, name: str, net: Network) -> None:
         """Raise, before a fit begins, what `Network.score` would raise within it."""
@@ -320,6 +331,13 @@ class ProgressBar(_Forgetful):
             raise TypeError(f"unit is {unit!r}; expected a string")
         self.unit = unit
         self._bar: Any = None
+
+    def __repr__(self) -> str:
+        """Return the call that makes it, without the stream and arguments that have their default."""
+        defaults = {"total": None, "initial": 0, "unit": "it"}
+        given = {name: getattr(self, name) for name in defaults}
+        shown = (f"{name}={value!r}" for name, value in given.items() if value != defaults[name])
+        return f"ProgressBar({', '.join(shown)})"
 
     @property
     def visible(self) -> bool:

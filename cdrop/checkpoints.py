@@ -86,6 +86,8 @@ class Checkpoint:
     >>> net = cdrop.Network([2, 8, 2], seed=1)
     >>> history = net.fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], iterations=30, checkpoint="run.cdrop")
     >>> found = cdrop.load("run.cdrop")
+    >>> found
+    <Checkpoint: Network([2, 8, 2], seed=1), 30 iterations, finished>
     >>> found.place.finished, found.network.history.iterations
     (True, 30)
     """
@@ -97,6 +99,15 @@ class Checkpoint:
         self.place = place
         self.run = run
         self._remembered = remembered  # by callbacks: their names in `Keeper`, what is not empty
+
+    def __repr__(self) -> str:
+        """Return the network, and how far the fit had come, on one line."""
+        place = self.place
+        parts = [f"{place.epochs} epochs"] * (place.epochs > 0)
+        if place.steps or not place.epochs:
+            parts.append(f"{place.steps} iterations")
+        state = "finished" if place.finished else "unfinished"
+        return f"<Checkpoint: {self.network!r}, {' and '.join(parts)}, {state}>"
 
     def _to_parts(self) -> tuple[dict[str, Any], _Arrays]:
         """Give what `cdrop.storage` writes."""

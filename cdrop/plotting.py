@@ -509,6 +509,11 @@ class LossCurveDisplay:
         self.validation_loss = validation_loss
         self.name = name
 
+    def __repr__(self) -> str:
+        """Return its name and the number of epochs, which may be many."""
+        name = "" if self.name is None else f" {self.name!r}"
+        return f"<LossCurveDisplay{name}: {len(self.loss)} epochs>"
+
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Axes | None = None) -> LossCurveDisplay:
         """Draw the loss curves of a fitted estimator.

@@ -1304,3 +1304,60 @@ def test_bad_variable_is_an_exception_of_the_import(tmp_path):
         assert done.returncode == 1
         assert "Traceback" in done.stderr
         assert "ImportError: CDROP_SIMD is 'mmx'" in done.stderr
+
+
+PARSER = cli.build_parser()
+COMMANDS = next(action.choices for action in PARSER._actions if action.dest == "command")
+LISTS = [
+    option
+    for action in COMMANDS["compare"]._actions
+    for option in action.option_strings
+    if str(action.metavar).endswith(",...")
+]
+
+
+def test_lists_are_the_options_whose_values_have_commas():
+    expected = {"--categories", "--drop", "--hidden", "--l2", "--missing", "--rates", "--sweep"}
+    assert set(LISTS) == expected
+
+
+@pytest.mark.parametrize("equals", ["=", " "])
+@pytest.mark.parametrize("option", LISTS)
+def test_values_of_a_list_with_blanks_between_them_show_the_call(option, equals, fake, capsys):
+    values = "64 32 16" if option == "--hidden" else "0.1 0.2 0.3"
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["compare", *f"{option}{equals}{values} --seed 3".split()])
+    error = capsys.readouterr().err
+    assert error.startswith("usage: cdrop compare ")
+    assert f"cdrop compare: error: unrecognized arguments: {values.partition(' ')[2]}; " in error
+    assert error.rstrip().endswith(f"commas and no blanks: {option} {values.replace(' ', ',')}")
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize("values", ["0.1,", "0.1,,0.2", "0.1, ,0.2"])
+def test_a_list_with_an_empty_value_is_refused(values, fake, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["compare", "--rates", values])
+    error = capsys.readouterr().err
+    assert f"one comma and no blanks between them, got {values!r}" in error
+
+
+@pytest.mark.parametrize(
+    ("line", "unknown"),
+    [
+        ("bench --data mnist", "--data mnist"),
+        ("info all", "all"),
+        ("compare --seed 1 2", "2"),
+        ("compare --rates 0.1 --none 3", "--none 3"),
+        ("paper --sweep 0.1", "--sweep"),
+    ],
+)
+def test_unknown_arguments_show_the_usage_of_the_command(line, unknown, fake, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(line.split())
+    command = line.split()[0]
+    error = capsys.readouterr().err
+    assert error.startswith(f"usage: cdrop {command} ")
+    assert f"cdrop {command}: error: " in error
+    if command != "paper":  # whose rows are checked first
+        assert error.rstrip().endswith(f"error: unrecognized arguments: {unknown}")

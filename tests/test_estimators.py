@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import re
 import sys
 import tracemalloc
 import warnings
@@ -22,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
 import cdrop
-from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network
+from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network, rates, schedules
 from cdrop._parts import decode, encode
 from cdrop.optimizers import SGD, Adam, AdamW, Momentum, Nesterov
 from cdrop.schedules import Step
@@ -241,6 +242,21 @@ def test_a_diverged_run_warns():
         quick(BOTH[1], solver="sgd", activation="identity", learning_rate_init=1e6).fit(X, Y)
 
 
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"learning_rate_init": 1e6}, "learning_rate_init"),
+        ({"learning_rate_init": 1e6, "learning_rate": "cosine"}, "learning_rate_init"),
+        ({"learning_rate": schedules.Constant(1e6)}, "learning_rate"),
+        ({"learning_rate": rates.Constant(1e6)}, "learning_rate"),
+    ],
+)
+def test_a_diverged_run_names_the_parameter_of_the_rate(settings, name):
+    model = quick(BOTH[1], solver="sgd", activation="identity", max_iter=20, **settings)
+    with pytest.raises(ValueError, match=rf"A smaller {name} \(it is "):
+        model.fit(X, Y)
+
+
 def test_max_iter_warns_that_it_was_reached():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -250,9 +266,53 @@ def test_max_iter_warns_that_it_was_reached():
 
 def test_a_warm_start_needs_the_same_network():
     net = quick(warm_start=True).fit(X, Y)
-    for name, value in (("hidden_layer_sizes", 5), ("activation", "tanh")):
-        with pytest.raises(ValueError, match="was made with"):
+    for name, value, shown in (
+        ("hidden_layer_sizes", 5, r"\(9, 8\); it would now be \(5,\)"),
+        ("activation", "logistic", "relu; it would now be logistic"),
+    ):
+        with pytest.raises(ValueError, match=f"was made with {name} {shown}, which takes"):
             clone(net).fit(X, Y).set_params(**{name: value}).fit(X, Y)
+
+
+OTHER_FITS = {  # parameters of a second fit, and what its error shows
+    "max_iter": ({"max_iter": 4}, r"with another max_iter \(3, and here 4\)"),
+    "alpha": ({"alpha": 1.0}, r"with another alpha \(0.0001, and here 1.0\)"),
+    "solver": ({"solver": "sgd"}, "with another solver .*'beta_1': 0.9, 'beta_2': 0.999, "),
+    "weight_decay": (
+        {"solver": "adamw"},
+        "with another solver .*'name': 'adamw', .*'alpha': 0.0001}",
+    ),
+    "learning_rate_init": (
+        {"learning_rate_init": 0.1},
+        "with another learning_rate .*'learning_rate_init': 0.001}, .*'learning_rate_init': 0.1}",
+    ),
+    "power_t": ({"learning_rate": "invscaling"}, "with another learning_rate .*'power_t': 0.5}"),
+    "validation_fraction": ({"early_stopping": True}, r"training rows \(early_stopping, "),
+    "X_val": ({}, "with another X_val, y_val or sample_weight_val;"),
+    "random_state": ({"random_state": 3}, r"\(random_state 0, and here 3\)"),
+    "hidden_layer_sizes": (
+        {"hidden_layer_sizes": (5, 6)},
+        r"hidden_layer_sizes \(4,\), and here \(5, 6\)",
+    ),
+    "activation": ({"activation": "logistic"}, r"\(activation 'relu', and here 'logistic'\)"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FITS)
+def test_a_checkpoint_of_another_fit_is_refused_by_the_names_of_the_parameters(name, tmp_path):
+    pytest.importorskip("safetensors")
+    changed, shown = OTHER_FITS[name]
+    path = tmp_path / "with another l2 (seed 3)"
+    net = quick(hidden_layer_sizes=(4,), max_iter=3, random_state=0).fit(X, Y, checkpoint=path)
+    validation = {"X_val": X, "y_val": Y} if name == "X_val" else {}
+    with pytest.raises(
+        ValueError, match=f"l2 \\(seed 3\\)', which is of a fit .*{shown}"
+    ) as caught:
+        net.set_params(**changed).fit(X, Y, checkpoint=path, **validation)
+    theirs = str(caught.value).rpartition(", which is of a fit ")[2]
+    assert not re.search(
+        r"\b(epochs|l2|optimizer|beta[12]|weight_decay|power|seed|units)\b", theirs
+    )
 
 
 # ---- Bad parameters ------------------------------------------------------------------------

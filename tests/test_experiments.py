@@ -767,6 +767,17 @@ def test_numpy_numbers_of_the_caller_are_ready_for_json():
     assert {name: plain["data"][name] for name in about} == {"n": 3, "share": 0.5, "list": [0, 1]}
 
 
+def test_a_single_arm_has_scores_and_nothing_to_decide():
+    arms = {"only": {"hidden": (4,), "iterations": 3}}
+    result = paired_experiment(arms, X, Y, repeats=2)
+    assert len(result.arms["only"].score) == 2
+    assert result.contrasts() == []
+    with pytest.raises(
+        ValueError, match="^until_decided is True, and arms has the name 'only' alone"
+    ):
+        paired_experiment(arms, X, Y, until_decided=True)
+
+
 def test_repr_is_one_short_line():
     result = experiment(network=FakeTrainer(), repeats=2)
     assert repr(result) == "<ExperimentResult: 'plain', 'light', 'wide'; 2 repeats, accuracy>"

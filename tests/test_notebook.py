@@ -3,6 +3,7 @@
 import importlib.metadata
 import inspect
 import io
+import pkgutil
 import re
 import sys
 from types import SimpleNamespace
@@ -10,10 +11,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import sklearn
+from made_results import made_result
 from sklearn.utils.fixes import parse_version
 
-from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network
-from cdrop.callbacks import ProgressBar
+import cdrop
+from cdrop import DropoutMLPClassifier, DropoutMLPRegressor, Network, load
+from cdrop.callbacks import EpochPrinter, LossPrinter, ProgressBar, Validation
+from cdrop.checkpoints import Place
+from cdrop.datasets import ImageScaler, Standardizer, TableEncoder
+from cdrop.experiments import open_ledger, paired_experiment
+from cdrop.experiments.statistics import Sampling
+from cdrop.experiments.uncertainty import UncertaintyResult
+from cdrop.plotting import LossCurveDisplay
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 X = np.random.default_rng(0).normal(size=(60, 4))
@@ -41,6 +50,107 @@ def test_networks_of_many_layers_are_short():
     shown = repr(Network([4, *[3] * 300, 2], dropout=rates))
     assert shown.startswith("Network([4, 3, 3, 3, 3, ..., 3, 3, 3, 3, 2], dropout=[0.002, ")
     assert len(shown) < 200
+
+
+LONG = list(map(str, range(10_000)))
+
+
+def scored():
+    validation = Validation(X, Y, every=50)
+    Network([4, 6, 2], seed=0).fit(X, Y, iterations=100, callbacks=[validation])
+    return validation
+
+
+def checkpoint(tmp_path, **length):
+    Network([4, 6, 2], seed=1).fit(X, Y, batch_size=60, checkpoint=tmp_path / "run", **length)
+    return load(tmp_path / "run")
+
+
+def ledger(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kept, arms = open_ledger("runs"), {"none": {"hidden": (4,), "iterations": 2}}
+    paired_experiment(arms, X, Y, repeats=3, ledger=kept)
+    return kept
+
+
+def unfinished(tmp_path):
+    found = checkpoint(tmp_path, epochs=2)
+    found.place = Place(epochs=1, steps=3)
+    return found
+
+
+SHORT = {
+    "Checkpoint": (
+        lambda tmp_path, _: checkpoint(tmp_path, iterations=30),
+        r"<Checkpoint: Network\(\[4, 6, 2\], seed=1\), 30 iterations, finished>",
+    ),
+    "Checkpoint-unfinished": (
+        lambda tmp_path, _: unfinished(tmp_path),
+        r"<Checkpoint: Network\(.*\), 1 epochs and 3 iterations, unfinished>",
+    ),
+    "LossPrinter": (lambda *_: LossPrinter(every=7), r"LossPrinter\(every=7\)"),
+    "EpochPrinter": (lambda *_: EpochPrinter(), r"EpochPrinter\(\)"),
+    "ProgressBar": (lambda *_: ProgressBar(total=9), r"ProgressBar\(total=9\)"),
+    "Validation": (
+        lambda *_: Validation(X, Y),
+        "<Validation: every 100 iterations, 0 scores>",
+    ),
+    "Validation-scored": (
+        lambda *_: scored(),
+        r"<Validation: every 50 iterations, 2 scores, last [\d.]+>",
+    ),
+    "Standardizer": (lambda *_: Standardizer(), r"Standardizer\(\)"),
+    "Standardizer-long": (
+        lambda *_: Standardizer("float64", LONG),
+        r"Standardizer\(dtype='float64', names=\['0', '1', .*, \.\.\.\]\)",
+    ),
+    "ImageScaler": (lambda *_: ImageScaler("float64"), r"ImageScaler\(dtype='float64'\)"),
+    "TableEncoder": (
+        lambda *_: TableEncoder({**dict.fromkeys(LONG, "number"), "color": "text"}),
+        r"<TableEncoder: 10001 columns \(10000 number, 1 text\)>",
+    ),
+    "Ledger": (ledger, "<Ledger 'runs': 3 runs>"),
+    "LossCurveDisplay": (
+        lambda *_: LossCurveDisplay([1.0] * 1000, name="mine"),
+        "<LossCurveDisplay 'mine': 1000 epochs>",
+    ),
+    "Arm": (lambda *_: made_result().arms["none"], r"<Arm 'none': 5 repeats, accuracy 0\.\d+>"),
+    "Trial": (
+        lambda *_: made_result().arms["none"].trials[1],
+        r"<Trial: arm 'none', repeat 1, accuracy 0\.\d+, log_loss 0\.\d+>",
+    ),
+    "UncertaintyResult": (
+        lambda *_: UncertaintyResult("regression", 20, 0, Sampling(), {"rmse": {"plain": X}}),
+        "<UncertaintyResult: regression, 1 methods, 20 repeats>",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_objects_are_one_short_line(name, tmp_path, monkeypatch):
+    make, expected = SHORT[name]
+    shown = repr(make(tmp_path, monkeypatch))
+    assert re.fullmatch(expected, shown), shown
+    assert len(shown) < 100
+
+
+# Classes that users derive from or never hold.
+WITHOUT = {"Callback", "Candidate", "Keeper", "Part", "Transformer"}
+
+
+def test_no_public_class_has_the_representation_of_object():
+    names = [
+        info.name
+        for info in pkgutil.walk_packages(cdrop.__path__, "cdrop.")
+        if not re.search(r"\._|\.cli|\.estimators\.", info.name)
+    ]
+    modules = map(importlib.import_module, names)
+    public = [
+        getattr(module, name) for module in modules for name in getattr(module, "__all__", ())
+    ]
+    classes = {value for value in public if inspect.isclass(value)}
+    assert len(classes) > 60
+    assert {c.__name__ for c in classes if c.__repr__ is object.__repr__} == WITHOUT
 
 
 @pytest.fixture

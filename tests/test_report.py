@@ -1,5 +1,6 @@
 """The text and the page of a result: both are views of `ExperimentResult` and know no arm's name."""
 
+import html
 import io
 import math
 import re
@@ -7,6 +8,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made_results import made_result
 
@@ -179,6 +181,39 @@ def test_margin_is_named_with_its_verdict():
     text = " ".join(report.text(made_result(repeats=4, scores=scores, margin=0.05)).split())
     assert ": no difference that matters (more than 0.05), over 4 splits" in text
     assert "difference of at most 0.05 does not matter" in text
+
+
+DEVIATIONS = np.array([0.9, -1.2, 0.3, 1.4, -0.7, 0.1, -1.6, 0.8, 0.5, -0.5])
+
+
+def arms_around(margin, **differences):
+    base = 0.9 + 0.01 * np.cos(np.arange(10))
+    scores = {name: base + d + 0.003 * DEVIATIONS for name, d in differences.items()}
+    return made_result(("none", *scores), 10, scores={"none": base, **scores}, margin=margin)
+
+
+def test_an_interval_within_the_margin_that_holm_undoes_is_explained():
+    result = arms_around(0.0055, a=0.001, b=-0.001)
+    contrasts = result.contrasts()
+    for c in contrasts:
+        assert max(map(abs, c.score.interval)) < 0.0055
+        assert c.verdict == "not decided"
+    assert report.contrast_table(result, contrasts).notes[0] == (
+        "a, b: the interval of this contrast alone lies within the margin of 0.0055, but corrected for 2 contrasts by "
+        "Holm's method nothing is decided: neither that the difference is at most the margin, nor that there is a "
+        "difference."
+    )
+
+
+def test_a_difference_whose_interval_lies_within_the_margin_is_explained():
+    result = arms_around(0.0095, a=0.005, b=0.02, c=0.02)
+    contrasts = result.contrasts()
+    assert contrasts[0].verdict == "better"
+    assert max(map(abs, contrasts[0].score.interval)) < 0.0095
+    assert report.contrast_table(result, contrasts).notes[0] == (
+        "a: better is decided; that the difference is at most the margin of 0.0095, within which the interval of this "
+        "contrast alone lies, is not, corrected for 3 contrasts by Holm's method."
+    )
 
 
 def test_holm_can_undo_a_verdict_and_the_text_says_so():
@@ -373,9 +408,7 @@ def test_page_has_claims_published_figures_notes_and_command():
     assert "two hidden layers" in page.text
     assert {"class": "claim supported"} in page.all("div")
     assert "compare(dataset)" in page.text
-    assert "<code>cdrop compare --seed 3</code>" in page_of(
-        result, command="cdrop compare --seed 3"
-    )
+    assert "cdrop compare --seed 3" in Page(page_of(result, command="cdrop compare --seed 3")).text
     assert all(f'<th scope="row">{seed}</th>' in page_of(result) for seed in range(3, 13))
     for fact in report.facts(result).values():
         assert fact in page.text
@@ -410,7 +443,26 @@ def test_one_result_is_one_page(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_path_in_the_command_need_not_be_unicode():
-    assert "<code>cdrop ?</code>" in page_of(made_result(), command="cdrop \udcff")
+    assert "cdrop ?" in Page(page_of(made_result(), command="cdrop \udcff")).text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_command_breaks_between_words_only():
+    command = "cdrop compare --data 'my own.csv' --margin 0.01  --until-decided"
+    source = page_of(made_result(), command=command)
+    shown = re.search("<pre><code>(.*?)</code></pre>", source, re.S)[1]
+    assert html.unescape(re.sub("<[^>]*>", "", shown)) == command  # as it is copied
+    words = map(html.unescape, re.findall("<span>(.*?)</span>", shown))
+    assert list(words) == command.split(" ")
+    assert re.search(r"pre span {[^}]*display: inline-block; max-width: 100%", source)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_nothing_is_wider_than_a_narrow_window():
+    source = page_of(made_result())
+    assert source.count("<table>") == len(re.findall('<div class="scroll"[^>]*>\n<table>', source))
+    assert re.search(r"\.scroll {[^}]*overflow-x: auto;", source)
+    assert re.search(r"dl {[^}]*grid-template-columns: fit-content\(40%\) minmax\(0, 1fr\)", source)
 
 
 def test_no_finished_repeat_is_an_error(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,6 +14,7 @@ from cdrop.cli.common import REFUSED, complain, say
 
 __all__ = ["build_parser"]
 
+_MORE = ",..."  # ends the metavar of a list
 KINDS = ("bernoulli", "gaussian", "uniform", "shared", "concrete", "masksembles")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
 
@@ -91,6 +94,34 @@ exit codes: 0 done, or out of time; 1 failed; 2 refused before the work began;
 
 class _Parser(argparse.ArgumentParser):
     """A parser that prints as the commands do: also where a stream is absent or full."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse, and refuse unknown arguments here: argparse leaves those of a command to the parser above it."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            hint = self._joined(list(args or ()), unknown)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return parsed, unknown
+
+    def _joined(self, args: list[str], unknown: list[str]) -> str:
+        """Return how the value of a list is given, where blanks separate what commas must."""
+        lists = [a for a in self._actions if str(a.metavar).endswith(_MORE)]
+        options = {option: a.metavar for a in lists for option in a.option_strings}
+        for start, text in enumerate(args):
+            option, equals, value = text.partition("=")
+            first = start + 1 if equals else start + 2
+            more = itertools.takewhile(
+                lambda arg: arg in unknown and not arg.startswith("-"), args[first:]
+            )
+            some = [value] if equals else args[start + 1 : first]
+            some += more
+            if option not in options or len(some) < 2:
+                continue
+            given = shlex.quote(",".join(some))
+            return (
+                f"; {option} expects {options[option]}, with commas and no blanks: {option} {given}"
+            )
+        return ""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         say(message.rstrip("\n"))
@@ -438,7 +469,16 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _list(parse: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
     """Return an argument type: values with commas between them."""
-    return lambda text: tuple(parse(part) for part in text.split(","))
+
+    def parse_all(text: str) -> tuple[Any, ...]:
+        parts = text.split(",")
+        if len(parts) > 1 and not all(map(str.strip, parts)):
+            raise argparse.ArgumentTypeError(
+                f"expected values with one comma and no blanks between them, got {text!r}"
+            )
+        return tuple(map(parse, parts))
+
+    return parse_all
 
 
 def _plain(text: str) -> str:

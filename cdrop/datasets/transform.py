@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import warnings
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -61,6 +63,13 @@ class Standardizer:
     def __init__(self, dtype: DTypeLike = "float32", names: Sequence[str] | None = None) -> None:
         self.dtype = dtype
         self.names = names
+
+    def __repr__(self) -> str:
+        """Return the call that makes it, with the first of its names."""
+        shown = [f"dtype={self.dtype!r}"] * (self.dtype != "float32")
+        if self.names is not None:
+            shown.append(f"names={reprlib.repr(self.names)}")
+        return f"Standardizer({', '.join(shown)})"
 
     def fit(self, X: Any, y: Any = None) -> Standardizer:
         """Learn medians, means and deviations.
@@ -163,6 +172,9 @@ class ImageScaler:
     def __init__(self, dtype: DTypeLike = "float32") -> None:
         self.dtype = dtype
 
+    def __repr__(self) -> str:
+        return f"ImageScaler({'' if self.dtype == 'float32' else f'dtype={self.dtype!r}'})"
+
     def fit(self, X: Any, y: Any = None) -> ImageScaler:
         """Learn the mean of `X`, ndarray of uint8 of shape (n, height, width); return self."""
         self.mean_ = int(X.sum(dtype=np.uint64)) / X.size / 255
@@ -205,6 +217,12 @@ class TableEncoder:
 
     def __init__(self, kinds: Mapping[str, str]) -> None:
         self.kinds = kinds
+
+    def __repr__(self) -> str:
+        """Return the number of columns of each kind: their names may be long."""
+        counts = Counter(self.kinds.values()).items()
+        kinds = ", ".join(f"{count} {kind}" for kind, count in counts)
+        return f"<TableEncoder: {len(self.kinds)} columns ({kinds})>"
 
     def fit(self, X: Any, y: Any = None) -> TableEncoder:
         """Learn from the training rows `X`, a pandas.DataFrame; return self."""

@@ -35,6 +35,9 @@ from cdrop.estimators.options import (
     Options,
     checked_options,
     design,
+    diverged,
+    network_changed,
+    refused,
     schedule,
     seed,
     threads,
@@ -682,10 +685,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         for name in ("units", "activation", "loss"):
             fitted, now = getattr(old, name), settings[name]
             if fitted != now:
-                raise ValueError(
-                    f"the network was made with {name} {fitted}; it would now be {now}, which takes a new fit "
-                    "(fit with warm_start=False)"
-                )
+                raise ValueError(network_changed(name, fitted, now))
         now = {
             "dropout": dropping_by_layer("dropout", settings["dropout"], len(old.dropout)),
             "input_dropout": dropping("input_dropout", settings["input_dropout"]),
@@ -725,6 +725,11 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         except FloatingPointError as error:
             watch.diverged = True
             self._diverged(error)
+        except (TypeError, ValueError) as error:
+            text = refused(error)
+            if watch.begun or text == str(error):  # from then on callbacks raise their own errors
+                raise
+            raise type(error)(text) from None
         finally:
             for callback in scoring:
                 callback._estimator = None
@@ -845,7 +850,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         if self._best_weights is None:
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
-                f"preprocessed. ({error})"
+                f"preprocessed. ({diverged(error, self)})"
             ) from error
         history = self.network_.history
         for curve in (history.epoch_loss, history.validation_loss, history.validation_score):
@@ -853,7 +858,7 @@ class BaseDropoutMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_ += 1
         self._stopped = True
         warn(
-            f"Training has diverged: {error}. The best weights before are kept.",
+            f"Training has diverged: {diverged(error, self)}. The best weights before are kept.",
             ConvergenceWarning,
         )
 

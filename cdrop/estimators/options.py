@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from ast import literal_eval
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +33,18 @@ from cdrop.optimizers import Optimizer, get_optimizer
 from cdrop.rates import Rate, dropping, dropping_by_layer, number_or_rate
 from cdrop.schedules import Schedule
 
-__all__ = ["SMALLEST_RATE", "Options", "checked_options", "design", "schedule", "seed", "threads"]
+__all__ = [
+    "SMALLEST_RATE",
+    "Options",
+    "checked_options",
+    "design",
+    "diverged",
+    "network_changed",
+    "refused",
+    "schedule",
+    "seed",
+    "threads",
+]
 
 _ACTIVATIONS = {
     "relu": "relu",
@@ -48,6 +61,14 @@ _NAMES = {
     "beta2": "beta_2",
     "learning_rate": "learning_rate_init",
     "power": "power_t",
+    "weight_decay": "alpha",
+}
+_OF_FIT = {  # arguments of `Network.fit`; its learning rate stays, whose name and settings are shown
+    "epochs": "max_iter",
+    "l2": "alpha",
+    "optimizer": "solver",
+    "rows": "choice of training rows (early_stopping, validation_fraction, sample_weight)",
+    "validation": "X_val, y_val or sample_weight_val",
 }
 SMALLEST_RATE = 1e-6  # where an adaptive learning rate stops falling, and training ends
 
@@ -144,6 +165,46 @@ def _named_as_here() -> Iterator[None]:
     except (TypeError, ValueError) as error:
         name, _, rest = str(error).partition(" ")
         raise type(error)(f"{_NAMES.get(name, name)} {rest}") from None
+
+
+def diverged(error: FloatingPointError, estimator: Any) -> str:
+    """Return why a fit of the network has diverged, with the estimator's parameter for the rate."""
+    if isinstance(estimator.learning_rate, (Schedule, Rate)):
+        return str(error)
+    return str(error).replace(" learning_rate (it is ", " learning_rate_init (it is ")
+
+
+def refused(error: Exception) -> str:
+    """Return why the network refuses a fit, with the estimator's names in what a checkpoint differs in."""
+    checkpoint, of, what = str(error).rpartition(", which is of a fit ")
+    what = re.sub(r"(?<=with another )\w+", lambda name: _OF_FIT.get(name[0], name[0]), what)
+    what = re.sub(r"(?<=')\w+(?=': )", lambda name: _NAMES.get(name[0], name[0]), what)
+    if "with network in another state" in what:
+        what = re.sub(r"units (\([\d, ]+\)), and here (\([\d, ]+\))", _hidden, what)
+        what = re.sub(r"(?<=[(; ])seed (?=\d)", "random_state ", what)
+        what = what.replace("'sigmoid'", "'logistic'")
+    return f"{checkpoint}{of}{what}" if of else str(error)
+
+
+def _hidden(units: re.Match[str]) -> str:
+    """Return the hidden widths of two networks, of which a text has all widths."""
+    was, now = (literal_eval(text)[1:-1] for text in units.groups())
+    return f"hidden_layer_sizes {was}, and here {now}"
+
+
+def network_changed(name: str, fitted: Any, now: Any) -> str:
+    """Return that the parameters describe another network than the one that is to be trained further."""
+    if name == "units":
+        name = "n_outputs_" if fitted[1:-1] == now[1:-1] else "hidden_layer_sizes"
+        part = -1 if name == "n_outputs_" else slice(1, -1)
+        fitted, now = fitted[part], now[part]
+    elif name == "activation":
+        theirs = {value: key for key, value in _ACTIVATIONS.items()}
+        fitted, now = theirs[fitted], theirs[now]
+    return (
+        f"the network was made with {name} {fitted}; it would now be {now}, which takes a new fit "
+        "(fit with warm_start=False)"
+    )
 
 
 def schedule(estimator: Any, options: Options, validated: bool, by_loss: bool) -> Schedule | Rate:

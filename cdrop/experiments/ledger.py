@@ -64,6 +64,10 @@ class Ledger:
         self.started = ""
         self.trials: list[Trial] = []
 
+    def __repr__(self) -> str:
+        """Return the directory, and how many runs it holds."""
+        return f"<Ledger {str(self.directory)!r}: {len(self.trials)} runs>"
+
     def claim(
         self, identity: dict[str, Any], arms: dict[str, list[dict[str, Any]]], started: str
     ) -> str:

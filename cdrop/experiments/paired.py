@@ -85,7 +85,8 @@ def paired_experiment(
         better validation loss after which training stops and the best weights are kept; arguments of `Network` such
         as ``dropout``, and of `Network.fit` such as ``l2`` and ``epochs``), a scikit-learn estimator or Pipeline, or
         a list of these. Of a list, the candidate that is best on validation rows is tested in each repeat. The first
-        arm is what the others are compared with.
+        arm is what the others are compared with. A single arm is trained and tested as several are: the result has
+        its scores, and no contrasts.
     X : array_like, sparse matrix or DataFrame, shape (n, features); or Table or Dataset of `cdrop.datasets`
         Networks need numbers, see `transformer`; estimators get the rows as they are.
     y : array_like, shape (n,) or (n, outputs)
@@ -107,7 +108,7 @@ def paired_experiment(
         The largest difference of the metric that does not matter.
     until_decided : bool, default False
         Stop at the first planned look at which every contrast is decided; see
-        `cdrop.experiments.statistics.plan_looks`.
+        `cdrop.experiments.statistics.plan_looks`. Needs at least two arms.
     test_size : float, default 0.2
         Share of the rows that each repeat holds out for testing; not used with `times`, `cv` or `test_data`.
     validation_size : float, default 0.2
@@ -192,6 +193,11 @@ def paired_experiment(
     if repeats is None and cv is None:
         repeats = _MOST_REPEATS if looks else _REPEATS
     candidates = parse_arms(arms)
+    if looks and len(candidates) == 1:
+        raise ValueError(
+            f"until_decided is True, and arms has the name {next(iter(candidates))!r} alone; expected two or more "
+            "arms, whose differences can be decided, or until_decided=False"
+        )
     problem = make_problem(
         X,
         y,

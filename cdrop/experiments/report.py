@@ -17,7 +17,7 @@ from cdrop.experiments.metrics import METRICS
 from cdrop.experiments.statistics import mean, standard_deviation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from cdrop.experiments.results import Arm, Claim, Contrast, ExperimentResult
@@ -339,6 +339,7 @@ def contrast_table(result: ExperimentResult, contrasts: Sequence[Contrast]) -> T
     ]
     many = len(contrasts) > 1
     notes = [f"{n}: {r}." for r, n in _reasons(result, contrasts).items()]
+    notes += [f"{n}: {r}." for r, n in _not_within(result, contrasts).items()]
     if result.margin:
         notes.append(f"A difference of at most {result.margin:g} does not matter (margin).")
     head = f"difference [{percent}]", f"P(better) [{percent}]", "p (Holm)" if many else "p"
@@ -350,14 +351,34 @@ def contrast_table(result: ExperimentResult, contrasts: Sequence[Contrast]) -> T
     return Table(caption, ["arm", *head, "verdict"], rows, notes)
 
 
-def _reasons(result: ExperimentResult, contrasts: Iterable[Contrast]) -> dict[str, str]:
+def _reasons(result: ExperimentResult, contrasts: Sequence[Contrast]) -> dict[str, str]:
     """Return the arms that nothing is decided about, by the reason."""
     reasons: dict[str, list[str]] = {}
     for c in contrasts:
         if c.verdict == "not decided":
             reason = c.score.reason or f"after Holm's method, p is above {result.alpha:.3g}"
+            if c.score.verdict == "no difference that matters":
+                reason = (
+                    f"the interval of this contrast alone lies within the margin of {result.margin:g}, but corrected "
+                    f"for {len(contrasts)} contrasts by Holm's method nothing is decided: neither that the difference "
+                    "is at most the margin, nor that there is a difference"
+                )
             reasons.setdefault(reason, []).append(result.label(c.second))
     return {reason: ", ".join(names) for reason, names in reasons.items()}
+
+
+def _not_within(result: ExperimentResult, contrasts: Sequence[Contrast]) -> dict[str, str]:
+    """Return the arms that are better or worse although their intervals lie within the margin, by what that means."""
+    arms: dict[str, list[str]] = {}
+    for c in contrasts:
+        if c.verdict in ("better", "worse") and c.score.verdict == "no difference that matters":
+            arms.setdefault(c.verdict, []).append(result.label(c.second))
+    return {
+        f"{verdict} is decided; that the difference is at most the margin of {result.margin:g}, within which the "
+        f"interval of this contrast alone lies, is not, corrected for {len(contrasts)} contrasts by Holm's "
+        "method": ", ".join(names)
+        for verdict, names in arms.items()
+    }
 
 
 def spread_table(result: ExperimentResult, contrasts: Sequence[Contrast]) -> Table:

@@ -29,7 +29,7 @@ OUT_OF_TIME = "time limit"  # and after `time_limit`
 CURVES = ("loss", "test_loss", "test_score")
 
 
-@dataclass
+@dataclass(repr=False)
 class Arm:
     """Results of one arm, one entry per finished repeat.
 
@@ -48,6 +48,11 @@ class Arm:
     metric: str
     candidates: list[dict[str, Any]]
     trials: list[Trial] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """Return the number of repeats and the mean score, on one line: trials hold a value for each test row."""
+        mean = f", {self.metric} {self.mean_score:.4g}" if self.trials else ""
+        return f"<Arm {self.name!r}: {len(self.trials)} repeats{mean}>"
 
     @property
     def score(self) -> list[float]:

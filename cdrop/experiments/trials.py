@@ -15,7 +15,7 @@ from cdrop._checks import whole_number
 __all__ = ["Trial"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trial:
     """The record of one finished run.
 
@@ -57,6 +57,11 @@ class Trial:
     test_loss: list[float]
     test_score: list[float]
     seconds: float
+
+    def __repr__(self) -> str:
+        """Return the scores, on one line: rows and curves may be long."""
+        scores = "".join(f", {name} {value:.4g}" for name, value in self.scores.items())
+        return f"<Trial: arm {self.arm!r}, repeat {self.repeat}{scores}>"
 
     def to_json(self) -> dict[str, Any]:
         """Return the record in values that JSON can carry: booleans as packed bits, numbers as float32."""

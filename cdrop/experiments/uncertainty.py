@@ -75,7 +75,7 @@ class _Predictive(NamedTuple):
     spread: NDArray[np.float64]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class UncertaintyResult:
     """Scores of each method in each repeat.
 
@@ -102,6 +102,11 @@ class UncertaintyResult:
     rates: list[float] = field(default_factory=list)
     scales: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        """Return what was compared, on one line: the scores are those of every repeat."""
+        methods = len({name for by_method in self.scores.values() for name in by_method})
+        return f"<UncertaintyResult: {self.task}, {methods} methods, {self.repeats} repeats>"
 
     def contrasts(self, metric: str, baseline: str = "plain") -> dict[str, Evidence]:
         """Return the differences to one method.
