@@ -144,6 +144,7 @@ _MAX_NORM = (
 )
 
 _NOISE = (
+    Recipe(Momentum(0.95, ramp=2000), 0.03, 0.9, 128, 600),
     Recipe(Momentum(0.95, ramp=2000), 0.03, 1.0, 128, 200),
     Recipe(Adam(), 1e-3, 1.0, 256, 150),
 )
