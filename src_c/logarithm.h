@@ -6,8 +6,8 @@
 #include <string.h>
 
 /* atanh of |s| <= 1/3. atanh(s) / s - 1 = z h(z) with z = s^2 <= 1/9. h is the Chebyshev interpolant of the series
- * sum z^k / (2 k + 3) on [0, 1/9], computed with mpmath at 40 digits: absolute error 9e-22. Horner's scheme is
- * written out: a loop over an array of terms would keep the loop around it from being vectorized. */
+ * sum z^k / (2 k + 3) on [0, 1/9], computed with mpmath at 40 digits: absolute error 9e-22. Horner's scheme
+ * without a loop: one over an array of terms would keep the loop around it from being vectorized. */
 static inline double cdrop_atanh_small(double s)
 {
     const double z = s * s;
