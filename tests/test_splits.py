@@ -246,7 +246,7 @@ def test_one_message_per_mistake(options, message):
 
 def test_times_need_a_fixed_number_of_repeats():
     with pytest.raises(ValueError, match="until_decided is True; expected False with times"):
-        paired_experiment({"a": TINY}, X, Y, times=ROWS, until_decided=True)
+        paired_experiment({"a": TINY, "b": TINY}, X, Y, times=ROWS, until_decided=True)
 
 
 # ---- Transformers ------------------------------------------------------------------------------
