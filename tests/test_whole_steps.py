@@ -94,7 +94,7 @@ from cdrop.callbacks import Callback
 from cdrop.schedules import Step
 
 net, quiet = network(), network()
-fit = dict(FIT, epochs=150, learning_rate=Step(0.01, every=20), validation=DATA)
+fit = dict(FIT, epochs=1000, learning_rate=Step(0.01, every=150), validation=DATA)
 calls, said = 0, set()
 within = False  # before the fit and after it a handler may change the network
 class Moments(Callback):
