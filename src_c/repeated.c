@@ -95,7 +95,7 @@ void cdrop_add_divergences(const pass *s, size_t from, size_t to)
     for (size_t i = from; i < to; i += 2) {
         const void *a = cdrop_panel_at(&l->out, k, 0, i), *b = cdrop_panel_at(&l->out, k, 0, i + 1);
         const double share = s->consistency * 2 * cdrop_row_share(&s->loss, i); /* both copies' */
-        if (share == 0)                                                         /* as in cdrop_row_loss */
+        if (share == 0)                                                         /* as in losses.c */
             continue;
         probabilities(n, p, a);
         probabilities(n, q, b);
