@@ -344,7 +344,6 @@ size_t cdrop_network_fault(const cdrop_network *network, size_t rows, int *in_we
     each(LIST_GRADIENT, "lists: gradient"), \
     each(WEIGHT_GRADIENT, "products: gradient by weight"), \
     each(UPDATE, "update: weights"), \
-    each(SQUARES, "update: squares"), \
     each(BIAS, "update: biases"), \
     once(MAX_NORM, "update: max-norm"), \
     once(CHECKS, "checks of the result"), \

@@ -112,6 +112,19 @@ typedef struct {
     double second;  /* Adam: 1 / (second bias correction) */
 } cdrop_update;
 
+/* Lines of weights in one panel, and of the gradient that they are updated by. */
+typedef struct {
+    void *weight, *state1, *state2; /* line 0; a state may be NULL where the rule has none */
+    const void *gradient;
+    /* Of all four, without gaps from line to line: `columns`, padded to CDROP_LANES. */
+    size_t width, columns, lines;
+    /* What the gradient lacks, or NULL: of each line the only entry of a list times `sums`, or nothing where the list is
+     * empty. Line 0 has the list `first`, in block 0. */
+    const cdrop_lists *background;
+    size_t first;
+    const void *sums;
+} cdrop_weight_lines;
+
 typedef struct {
     const char *name;
     size_t size;        /* bytes of an element */
@@ -175,6 +188,8 @@ typedef struct {
     void (*scale_columns)(void *in, size_t pitch, const void *factors, size_t width, size_t lines);
     /* The fused update rule on n elements. state1 and state2 may be NULL where the rule has none. */
     void (*update)(void *weight, const void *gradient, void *state1, void *state2, size_t n, const cdrop_update *rule);
+    /* The same for lines. And squares[b] = sum_squares of columns 64 b .. 64 (b + 1) of the new weights. */
+    void (*update_lines)(const cdrop_weight_lines *lines, double *squares, const cdrop_update *rule);
     /* out[c][r] = in[r][c] for 64 x 64 blocks or less; both are padded to CDROP_LANES. */
     void (*transpose)(void *out, size_t out_pitch, const void *in, size_t in_pitch, size_t lines, size_t columns);
     /* Losses of one row: the gradient of factor * loss, and the loss itself. dlogits may alias logits. */

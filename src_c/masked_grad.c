@@ -25,7 +25,7 @@ typedef struct {
 } gradients;
 
 /* Where the training step updates weights with the gradient of 64 units, this kernel hands it to the caller. */
-static void copy_dweight(void *context, size_t p, size_t u0, size_t u1, const void *gradient)
+static void copy_dweight(void *context, size_t p, size_t u0, size_t u1, void *gradient)
 {
     const gradients *g = context;
     const size_t first = p * g->k->panel, n = cdrop_min(g->k->panel, g->n_out - first), size = g->k->size;
@@ -90,7 +90,7 @@ static void gradients_job(void *argument, cdrop_team team)
     char *scratch = g->scratch + (size_t)team.index * CDROP_BLOCK * k->panel * k->size;
     const cdrop_right right = {.panels = &g->weight, .columns = g->n_in, .scratch = scratch};
     if (g->dweight)
-        cdrop_product_units(k, &g->by_unit, NULL, &g->delta, g->n_in, g->rows, scratch, team, NULL, &sink);
+        cdrop_product_units(k, &g->by_unit, &g->delta, g->n_in, g->rows, scratch, team, NULL, &sink);
     if (g->dinput)
         cdrop_product_rows(k, &g->back, NULL, &right, &g->by_row, g->rows, team, NULL, copy_dinput, g);
 }

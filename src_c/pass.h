@@ -242,7 +242,7 @@ static inline int cdrop_is_thinned(const pass *s, size_t i) { return s->layer !=
 
 /* A sink of cdrop_product_units that keeps the gradient of layer s->index; and that of its biases. */
 void *cdrop_gradient_place(void *context, size_t p, size_t u0, size_t *pitch);
-void cdrop_note_gradient(void *context, size_t p, size_t u0, size_t u1, const void *gradient);
+void cdrop_note_gradient(void *context, size_t p, size_t u0, size_t u1, void *gradient);
 void cdrop_note_bias_gradient(const pass *s, size_t p);
 
 /* The update of the whole layer i from gradients that all threads have noted, this thread's part. */
@@ -300,7 +300,7 @@ void cdrop_list_delta(const pass *s, size_t p, size_t l0, size_t l1, const uint6
 
 /* The update of units [u0, u1) in panel p of the whole layer s->index, and of its biases in that panel by their
  * gradient. */
-void cdrop_update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient);
+void cdrop_update_units(void *context, size_t p, size_t u0, size_t u1, void *gradient);
 void cdrop_update_bias(const pass *s, size_t p, const void *gradient);
 
 /* ---- kept.c ---- */

@@ -305,9 +305,9 @@ static cdrop_ahead touched(const cdrop_kernels *k, const cdrop_gradient_sink *si
     return ahead;
 }
 
-void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_lists *background,
-                         const cdrop_panels *delta, size_t units, size_t rows, void *scratch, cdrop_team team,
-                         cdrop_claims *claims, const cdrop_gradient_sink *sink)
+void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_panels *delta, size_t units,
+                         size_t rows, void *scratch, cdrop_team team, cdrop_claims *claims,
+                         const cdrop_gradient_sink *sink)
 {
     /* Without rows the gradient is zero, not missing: the sink still runs, because L2 and momentum change weights
      * too.
@@ -329,7 +329,8 @@ void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const c
         if (sink->place)
             q.out = sink->place(sink->context, p, u0, &q.out_pitch);
         const cdrop_ahead ahead = touched(k, sink, p, u0, u1);
-        const void *sums = sink->begin ? sink->begin(sink->context, p, u0) : NULL;
+        if (sink->begin)
+            sink->begin(sink->context, p, u0);
         /* All blocks of rows in one call: the sums (64 lines, 32 KiB at most) stay in the first-level cache
          * meanwhile, or in the second where the first has no more than that. Blocks of delta stream past them, each
          * read once an item. */
@@ -337,10 +338,6 @@ void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const c
             run_units_dense(&q, u0, u1);
         else
             k->product(q.out, q.out_pitch, NULL, q.panel, q.pitch, q.width, left->lists, 0, blocks, u0, u1, 0, &ahead);
-        /* The chain continues from the sums in scratch: the background is one more row, whose delta is the column
-         * sums. It comes after all rows, in every sum, on every path. */
-        if (background)
-            k->product(q.out, q.out_pitch, NULL, sums, q.width, q.width, background, 0, 1, u0, u1, 1, NULL);
         sink->take(sink->context, p, u0, u1, q.out);
     }
 }

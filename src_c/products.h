@@ -53,24 +53,22 @@ double cdrop_sampled_density(const cdrop_kernels *k, const cdrop_source *source,
 
 /* What is done with gradient = columns x panels for units [u0, u1) of panel p. */
 typedef struct {
-    /* Before it is computed: the column sums of delta in this panel, a padded row; or NULL where there is no
-     * background. */
-    const void *(*begin)(void *context, size_t p, size_t u0);
+    /* Before it is computed, or NULL. */
+    void (*begin)(void *context, size_t p, size_t u0);
     /* Where it is computed, with the elements from unit to unit; NULL: in scratch, one padded line a unit. */
     void *(*place)(void *context, size_t p, size_t u0, size_t *pitch);
     /* When it is complete. */
-    void (*take)(void *context, size_t p, size_t u0, size_t u1, const void *gradient);
+    void (*take)(void *context, size_t p, size_t u0, size_t u1, void *gradient);
     void *context;
     const cdrop_panels *touches[3]; /* what `take` reads at the same place: the weights and their states, or NULL */
 } cdrop_gradient_sink;
 
 /* The gradient by weight, this thread's part, 64 units of a panel at a time. left->lists has each unit's live rows;
- * left->dense the rows of all units, as for the forward product. With `background`, lists of each unit's background as
- * an entry of row 0, a unit's sum ends with its background times the column sums of delta. `scratch` has room for
- * CDROP_BLOCK lines of a panel. */
-void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_lists *background,
-                         const cdrop_panels *delta, size_t units, size_t rows, void *scratch, cdrop_team team,
-                         cdrop_claims *claims, const cdrop_gradient_sink *sink);
+ * left->dense the rows of all units, as for the forward product; its background is the sink's to add. `scratch` has
+ * room for CDROP_BLOCK lines of a panel. */
+void cdrop_product_units(const cdrop_kernels *k, const cdrop_left *left, const cdrop_panels *delta, size_t units,
+                         size_t rows, void *scratch, cdrop_team team, cdrop_claims *claims,
+                         const cdrop_gradient_sink *sink);
 
 /* dbias of panel p, once a panel: column sums over rows into `out`. */
 void cdrop_bias_gradient(const cdrop_kernels *k, void *out, const cdrop_panels *delta, size_t p, size_t rows);

@@ -305,10 +305,15 @@ void *cdrop_gradient_place(void *context, size_t p, size_t u0, size_t *pitch)
     return cdrop_panel_at(gradient, s->n->k, p, u0);
 }
 
-void cdrop_note_gradient(void *context, size_t p, size_t u0, size_t u1, const void *gradient)
+/* It is in its place. What it lacks is the background: one more row, whose delta is the column sums. */
+void cdrop_note_gradient(void *context, size_t p, size_t u0, size_t u1, void *gradient)
 {
     const pass *s = context;
-    (void)p, (void)u0, (void)u1, (void)gradient; /* it is in its place */
+    const cdrop_kernels *k = s->n->k;
+    const size_t width = cdrop_panel_width(&s->layer[s->index].delta, p, k->panel);
+    if (s->index == 0 && cdrop_shifted(s))
+        k->product(gradient, s->n->parts[0].gradient.pitch, NULL, s->sums, width, width, &s->n->background_columns, 0,
+                   1, u0, u1, 1, NULL);
     cdrop_lap(s->watch, CDROP_TIME_WEIGHT_GRADIENT, s->index);
 }
 

@@ -151,33 +151,43 @@ static cdrop_norms norms_of(const layer *l)
     return (cdrop_norms){.weight = &l->weight, .lines = l->n_in, .columns = l->n_out, .squares = l->column_squares};
 }
 
-/* The gradient of 64 input units in one panel: update their weights in place and note the new squares, all while the
- * weights are in the cache. The lines of a panel have no gaps, so they are one flat array for the update rule. The
- * padding of the columns is updated as well, which spares the kernel a tail; lanes are outputs, so nothing mixes it
- * with real columns.
+/* Where it is added to the gradient by the update: a thinned layer's is noted with it. */
+static const cdrop_lists *background_of(const pass *s)
+{
+    return s->index == 0 && cdrop_shifted(s) && !cdrop_is_thinned(s, 0) ? &s->n->background_columns : NULL;
+}
+
+/* The gradient of 64 input units in one panel: update their weights in place, and note the new squares. The padding of
+ * the columns is updated as well, which spares the kernel a tail; lanes are outputs, so nothing mixes it with real
+ * columns.
  *
  * Squares are taken of the weights as they are stored, rounded: the next step's L2 term, the limit of norms and the
  * check for NaN then are about the same numbers. */
-void cdrop_update_units(void *context, size_t p, size_t u0, size_t u1, const void *gradient)
+void cdrop_update_units(void *context, size_t p, size_t u0, size_t u1, void *gradient)
 {
     const pass *s = context;
     const cdrop_kernels *k = s->n->k;
     const layer *l = &s->n->layer[s->index];
-    const size_t pitch = cdrop_panel_pitch(&l->weight, p), first = p * k->panel / CDROP_BLOCK;
-    const size_t last = cdrop_min(first + k->panel / CDROP_BLOCK, cdrop_blocks(l->n_out));
+    const size_t first = p * k->panel / CDROP_BLOCK, last = first + k->panel / CDROP_BLOCK;
+    const size_t line_block = u0 / CDROP_BLOCK, blocks = cdrop_blocks(l->n_out);
     const cdrop_norms norms = norms_of(l);
+    const cdrop_weight_lines lines = {.weight = cdrop_panel_at(&l->weight, k, p, u0),
+                                      .state1 = cdrop_panel_at(&l->state1, k, p, u0),
+                                      .state2 = cdrop_panel_at(&l->state2, k, p, u0),
+                                      .gradient = gradient,
+                                      .width = cdrop_panel_width(&l->weight, p, k->panel),
+                                      .columns = cdrop_min(k->panel, l->n_out - p * k->panel),
+                                      .lines = u1 - u0,
+                                      .background = background_of(s),
+                                      .first = u0,
+                                      .sums = s->sums};
     cdrop_update rule = s->weight_update;
     rule.l2 = cdrop_l2_of(s, l);
     cdrop_lap(s->watch, CDROP_TIME_WEIGHT_GRADIENT, s->index);
-    k->update(cdrop_panel_at(&l->weight, k, p, u0), gradient, cdrop_panel_at(&l->state1, k, p, u0),
-              cdrop_panel_at(&l->state2, k, p, u0), (u1 - u0) * pitch, &rule);
+    k->update_lines(&lines, l->squares + line_block * blocks + first, &rule);
+    for (size_t block = first; limited(s) && block < cdrop_min(last, blocks); block++)
+        cdrop_note_norms(k, &norms, line_block, block);
     cdrop_lap(s->watch, CDROP_TIME_UPDATE, s->index);
-    for (size_t block = first; block < last; block++) {
-        if (limited(s))
-            cdrop_note_norms(k, &norms, u0 / CDROP_BLOCK, block);
-        cdrop_note_squares(k, l, u0 / CDROP_BLOCK, block);
-    }
-    cdrop_lap(s->watch, CDROP_TIME_SQUARES, s->index);
 }
 
 /* The limit has scaled this block's weights: squares must follow, as after an update. */
@@ -214,7 +224,7 @@ void cdrop_update_bias(const pass *s, size_t p, const void *gradient)
  * The first layer's background needs the column sums for all weights: each thread computes those of the panels that it
  * meets, which costs less than waiting for another's. All get the same bits. They stay in s->sums as long as the thread
  * stays in the panel. */
-static const void *begin_update(void *context, size_t p, size_t u0)
+static void begin_update(void *context, size_t p, size_t u0)
 {
     pass *s = context;
     const int with_background = s->index == 0 && cdrop_shifted(s);
@@ -227,7 +237,6 @@ static const void *begin_update(void *context, size_t p, size_t u0)
     else if (u0 == 0)
         cdrop_update_bias(s, p, s->sums);
     cdrop_lap(s->watch, CDROP_TIME_BIAS, s->index);
-    return s->sums;
 }
 
 /* The gradient by the input of layer i, and with it the gradient by the pre-activations of the layer below. It is a
@@ -271,9 +280,8 @@ static void update_layer(pass *s, size_t i, cdrop_team team)
         .touches = {&l->weight, states > 0 ? &l->state1 : NULL, states > 1 ? &l->state2 : NULL}};
     const cdrop_gradient_sink note = {
         .begin = begin_update, .place = cdrop_gradient_place, .take = cdrop_note_gradient, .context = s};
-    cdrop_product_units(n->k, &left, i == 0 && cdrop_shifted(s) ? &n->background_columns : NULL, &l->delta, l->n_in,
-                        cdrop_rows_of(s, i), cdrop_scratch_of(n, team), team, cdrop_claims_of(s, CDROP_LOOP_UPDATE, i),
-                        cdrop_is_thinned(s, i) ? &note : &update);
+    cdrop_product_units(n->k, &left, &l->delta, l->n_in, cdrop_rows_of(s, i), cdrop_scratch_of(n, team), team,
+                        cdrop_claims_of(s, CDROP_LOOP_UPDATE, i), cdrop_is_thinned(s, i) ? &note : &update);
 }
 
 /* A layer is updated one phase after its gradient was passed down: then no thread reads its weights any more. The

@@ -22,7 +22,6 @@ def test_the_command_says_where_the_time_goes(tmp_path, capsys):
         "dropout 0.5      no dropout     dropout 0.5      no dropout\n",
         "\nproducts  ",
         "\n  gradient by weight  ",
-        "\n  squares  ",
         "\nwaiting  ",
         "\n  forward, layer 3  ",
         "\noutside C  ",

@@ -66,6 +66,7 @@ static const cdrop_kernels KERNEL(kernels) = {
     .limit_factors = KERNEL(limit_factors),
     .scale_columns = KERNEL(scale_columns),
     .update = KERNEL(update),
+    .update_lines = KERNEL(update_lines),
     .transpose = KERNEL(transpose),
     .softmax_row = KERNEL(softmax_row),
     .softmax_rows = KERNEL(softmax_rows),
@@ -83,6 +84,7 @@ static const cdrop_kernels KERNEL(kernels) = {
     .noise_block = KERNEL(noise_block),
 };
 
+#undef PARTIALS
 #undef PANEL
 #undef L
 #undef VEC

@@ -486,5 +486,3 @@ static void KERNEL(column_sums)(void *out_, const void *in_, size_t pitch, size_
             V(vstore)(out + i + v * L, sum[v]);
     }
 }
-
-#undef PARTIALS

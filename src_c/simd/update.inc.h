@@ -52,45 +52,81 @@ static inline CDROP_INLINE VEC KERNEL(apply)(VEC w, VEC g, VEC *s1, VEC *s2, con
     return V(vsub)(w, V(vdiv)(top, V(vadd)(V(vsqrt)(square), c->epsilon)));
 }
 
-/* One sweep: weights, gradients and up to two states are read once and written once, which is all that an update
- * costs. None of the four arrays may overlap another. In a training step n is a multiple of CDROP_LANES, so the tail
- * is only for arrays of a caller; it computes the same lanes, and touches nothing behind the end. */
+/* Weights, gradients and up to two states are read once and written once. A state is read before it is written: in place
+ * without a copy. The new weights are returned. */
+static inline CDROP_INLINE VEC KERNEL(update_vector)(REAL *w, VEC gradient, REAL *s1, REAL *s2,
+                                                     const KERNEL(constants) * c, cdrop_rule rule)
+{
+    VEC weight = V(vload)(w), a = V(vset)(0), b = a;
+    a = s1 ? V(vload)(s1) : a, b = s2 ? V(vload)(s2) : b;
+    /* The L2 term is of the weight before decay and step. Without L2 it adds 0. */
+    weight = KERNEL(apply)(weight, V(vfma)(c->l2, weight, gradient), &a, &b, c, rule);
+    V(vstore)(w, weight);
+    if (s1)
+        V(vstore)(s1, a);
+    if (s2)
+        V(vstore)(s2, b);
+    return weight;
+}
+
+/* None of the four arrays may overlap another. In a training step n is a multiple of CDROP_LANES, so the tail is only
+ * for arrays of a caller. It takes the same steps in a copy, and touches nothing behind the end. */
 static inline CDROP_INLINE void KERNEL(update_with)(REAL *w, const REAL *g, REAL *s1, REAL *s2, size_t n,
                                                     const KERNEL(constants) * c, cdrop_rule rule)
 {
-    for (size_t i = 0; i < n; i += L) {
-        /* A state is read before it is written, in the same iteration: in place without a copy. */
-        const size_t rest = cdrop_min(L, n - i);
-        VEC a = V(vset)(0), b = V(vset)(0), weight, gradient;
-        if (rest == L) {
-            weight = V(vload)(w + i), gradient = V(vload)(g + i);
-            a = s1 ? V(vload)(s1 + i) : a, b = s2 ? V(vload)(s2 + i) : b;
-        } else {
-            weight = V(vload_first)(w + i, rest), gradient = V(vload_first)(g + i, rest);
-            a = s1 ? V(vload_first)(s1 + i, rest) : a, b = s2 ? V(vload_first)(s2 + i, rest) : b;
-        }
-        /* The L2 term is of the weight before decay and step. Without L2 it adds 0. */
-        gradient = V(vfma)(c->l2, weight, gradient);
-        weight = KERNEL(apply)(weight, gradient, &a, &b, c, rule);
-        if (rest == L) {
-            V(vstore)(w + i, weight);
-            if (s1)
-                V(vstore)(s1 + i, a);
-            if (s2)
-                V(vstore)(s2 + i, b);
-        } else {
-            V(vstore_first)(w + i, weight, rest);
-            if (s1)
-                V(vstore_first)(s1 + i, a, rest);
-            if (s2)
-                V(vstore_first)(s2 + i, b, rest);
-        }
+    size_t i = 0;
+    for (; i + L <= n; i += L)
+        KERNEL(update_vector)(w + i, V(vload)(g + i), s1 ? s1 + i : NULL, s2 ? s2 + i : NULL, c, rule);
+    if (i < n) {
+        REAL rest[3][V(VEC_LANES)], *const from[3] = {w, s1, s2};
+        for (size_t a = 0; a < 3; a++)
+            V(vstore)(rest[a], from[a] ? V(vload_first)(from[a] + i, n - i) : V(vset)(0));
+        KERNEL(update_vector)
+        (rest[0], V(vload_first)(g + i, n - i), s1 ? rest[1] : NULL, s2 ? rest[2] : NULL, c, rule);
+        for (size_t a = 0; a < 3; a++)
+            if (from[a])
+                V(vstore_first)(from[a] + i, V(vload)(rest[a]), n - i);
     }
 }
 
-static void KERNEL(update)(void *w, const void *g, void *s1, void *s2, size_t n, const cdrop_update *u)
+/* Columns [first, end) of the lines, at most CDROP_BLOCK. The rules wait for square roots and divisions: meanwhile the
+ * background is added and the squares are summed, which would otherwise each read the block again. Both have the
+ * operations of the kernels that they stand for, product_pass and sum_squares, in their order. (The product would also
+ * turn a -0 into +0 where nothing is listed, but products have left none in the gradient.) */
+static inline CDROP_INLINE double KERNEL(update_block)(const cdrop_weight_lines *u, REAL *w, REAL *s1, REAL *s2,
+                                                       size_t first, size_t end, const KERNEL(constants) * c,
+                                                       cdrop_rule rule)
 {
-    const KERNEL(constants) c = {
+    const REAL *g = u->gradient, *sums = u->sums;
+    const VEC zero = V(vset)(0);
+    VEC partial[PARTIALS], group[PARTIALS];
+    for (size_t v = 0; v < PARTIALS; v++)
+        partial[v] = zero;
+    for (size_t line = 0; line < u->lines; line++) {
+        const cdrop_lists *lists = u->background;
+        const size_t list = u->first + line;
+        const int listed = lists && lists->live[list];
+        const VEC x = V(vset)(listed ? ((const REAL *)lists->values)[lists->start[list]] : 0);
+        for (size_t i = first; i < end; i += CDROP_LANES) {
+            for (size_t v = 0; v < PARTIALS; v++) {
+                const size_t column = i + v * L, at = line * u->width + column;
+                VEC gradient = V(vload)(g + at);
+                if (listed)
+                    gradient = V(vadd)(V(vfma)(x, V(vload)(sums + column), gradient), zero);
+                group[v] = KERNEL(update_vector)(w + at, gradient, s1 ? s1 + at : NULL, s2 ? s2 + at : NULL, c, rule);
+            }
+            if (i + CDROP_LANES > u->columns) /* the padding is not weights */
+                KERNEL(load_group)(group, w + line * u->width + i, u->columns - i, zero);
+            for (size_t v = 0; v < PARTIALS; v++)
+                partial[v] = V(vfma)(group[v], group[v], partial[v]);
+        }
+    }
+    return KERNEL(tree)(partial);
+}
+
+static KERNEL(constants) KERNEL(constants_of)(const cdrop_update *u)
+{
+    return (KERNEL(constants)){
         .rate = V(vset)((REAL)u->rate),
         .l2 = V(vset)((REAL)u->l2),
         .keep = V(vset)((REAL)(1 - u->decay)),
@@ -101,22 +137,48 @@ static void KERNEL(update)(void *w, const void *g, void *s1, void *s2, size_t n,
         .epsilon = V(vset)((REAL)u->epsilon),
         .second = V(vset)((REAL)u->second),
     };
-/* One copy of the sweep for each rule. The states that a rule lacks are NULL constants there, so their loads and
- * stores vanish. */
-#define RULE(rule, first, second)                                                                                      \
+}
+
+/* One copy of a sweep for each rule. The states that a rule lacks are NULL constants there, so their loads and stores
+ * vanish. */
+#define EACH_RULE(CASE)                                                                                                \
+    CASE(CDROP_SGD, NULL, NULL)                                                                                        \
+    CASE(CDROP_MOMENTUM, s1, NULL)                                                                                     \
+    CASE(CDROP_NESTEROV, s1, NULL)                                                                                     \
+    CASE(CDROP_ADAGRAD, s1, NULL)                                                                                      \
+    CASE(CDROP_RMSPROP, s1, NULL)                                                                                      \
+    CASE(CDROP_ADAM, s1, s2)
+
+static void KERNEL(update)(void *w, const void *g, void *s1, void *s2, size_t n, const cdrop_update *u)
+{
+    const KERNEL(constants) c = KERNEL(constants_of)(u);
+#define ARRAYS(rule, first, second)                                                                                    \
     case rule:                                                                                                         \
         KERNEL(update_with)(w, g, first, second, n, &c, rule);                                                         \
         break;
     switch (u->rule) {
-        RULE(CDROP_SGD, NULL, NULL)
-        RULE(CDROP_MOMENTUM, s1, NULL)
-        RULE(CDROP_NESTEROV, s1, NULL)
-        RULE(CDROP_ADAGRAD, s1, NULL)
-        RULE(CDROP_RMSPROP, s1, NULL)
-        RULE(CDROP_ADAM, s1, s2)
+        EACH_RULE(ARRAYS)
     }
-#undef RULE
+#undef ARRAYS
 }
+
+static void KERNEL(update_lines)(const cdrop_weight_lines *lines, double *squares, const cdrop_update *u)
+{
+    const KERNEL(constants) c = KERNEL(constants_of)(u);
+    REAL *w = lines->weight, *s1 = lines->state1, *s2 = lines->state2;
+    for (size_t i = 0; i < lines->columns; i += CDROP_BLOCK) {
+        const size_t end = cdrop_min(i + CDROP_BLOCK, lines->width);
+#define LINES(rule, first, second)                                                                                     \
+    case rule:                                                                                                         \
+        squares[i / CDROP_BLOCK] = KERNEL(update_block)(lines, w, first, second, i, end, &c, rule);                    \
+        break;
+        switch (u->rule) {
+            EACH_RULE(LINES)
+        }
+#undef LINES
+    }
+}
+#undef EACH_RULE
 
 /* Plain text: the vocabulary does not widen. A product of two floats is exact in double, and none is contracted, so
  * a compiler may vectorize over the columns as it likes. Lines are the outer loop and ascend: each column is one

@@ -37,17 +37,19 @@ static double run_on(const cdrop_kernels *k, call run, const void *arguments, co
     return run(k, arguments, out);
 }
 
-/* outputs: MOST_OUTPUTS entries, the unused ones zero. Gives all buffers back. */
-static void compare_paths(const char *name, cdrop_dtype t, call run, const void *arguments, const output outputs[])
+/* `run` on every path against `reference` on the scalar one. outputs: MOST_OUTPUTS entries, the unused ones zero. Gives
+ * all buffers back. */
+static void compare_with(const char *name, cdrop_dtype t, call reference, call run, const void *arguments,
+                         const output outputs[])
 {
     void *wanted[MOST_OUTPUTS] = {NULL}, *out[MOST_OUTPUTS] = {NULL};
     check_case("%s, scalar %s", name, DTYPE_NAME(t));
-    const double wanted_value = run_on(kernels_of(paths[0], t), run, arguments, outputs, wanted);
+    const double wanted_value = run_on(kernels_of(paths[0], t), reference, arguments, outputs, wanted);
     if (full && !outputs[0].before)
         check_compared(CDROP_FLOAT64, &wanted_value, 1);
     for (size_t i = 0; full && i < MOST_OUTPUTS && outputs[i].before; i++)
         check_compared(t, wanted[i], outputs[i].n);
-    for (size_t p = 1; p < n_paths; p++) {
+    for (size_t p = reference == run; p < n_paths; p++) {
         check_case("%s, %s %s", name, paths[p]->name, DTYPE_NAME(t));
         const double value = run_on(kernels_of(paths[p], t), run, arguments, outputs, out);
         CHECK(first_difference(CDROP_FLOAT64, &value, &wanted_value, 1) == 1, "gave %a, not %a", value, wanted_value);
@@ -58,6 +60,11 @@ static void compare_paths(const char *name, cdrop_dtype t, call run, const void 
         }
     }
     guarded_release();
+}
+
+static void compare_paths(const char *name, cdrop_dtype t, call run, const void *arguments, const output outputs[])
+{
+    compare_with(name, t, run, run, arguments, outputs);
 }
 
 /* Numbers of every size, one array in four with special values. */
@@ -563,9 +570,25 @@ typedef struct {
 static double run_update(const cdrop_kernels *k, const void *arguments, void *const out[])
 {
     const update_call *c = arguments;
-    const int states = c->rule.rule == CDROP_SGD ? 0 : c->rule.rule == CDROP_ADAM ? 2 : 1;
+    const int states = cdrop_rule_states(c->rule.rule);
     k->update(out[0], c->gradient, states > 0 ? out[1] : NULL, states > 1 ? out[2] : NULL, c->n, &c->rule);
     return 0;
+}
+
+static update_call any_update(cdrop_rule rule, const void *gradient, size_t n)
+{
+    return (update_call){
+        .gradient = gradient,
+        .n = n,
+        .rule = {.rule = rule,
+                 .rate = 0.01,
+                 .l2 = n % 2 ? 1e-3 : 0,
+                 .decay = n % 3 ? 1e-4 : 0,
+                 .a = 0.9,
+                 .b = 0.999,
+                 .epsilon = 1e-8,
+                 .second = 1.5},
+    };
 }
 
 static void test_updates(cdrop_dtype t)
@@ -573,22 +596,99 @@ static void test_updates(cdrop_dtype t)
     for (size_t n = 0; n <= 130; n++)
         for (int rule = CDROP_SGD; rule <= CDROP_ADAM; rule++) {
             char name[100];
-            const update_call c = {
-                .gradient = any_array(t, n),
-                .n = n,
-                .rule = {.rule = (cdrop_rule)rule,
-                         .rate = 0.01,
-                         .l2 = n % 2 ? 1e-3 : 0,
-                         .decay = n % 3 ? 1e-4 : 0,
-                         .a = 0.9,
-                         .b = 0.999,
-                         .epsilon = 1e-8,
-                         .second = 1.5},
-            };
+            const update_call c = any_update((cdrop_rule)rule, any_array(t, n), n);
             const output outputs[MOST_OUTPUTS] = {
                 {any_array(t, n), n}, {positive_array(t, n), n}, {positive_array(t, n), n}};
             snprintf(name, sizeof name, "update of %zu, rule %d", n, rule);
             compare_paths(name, t, run_update, &c, outputs);
+        }
+}
+
+/* Lines of weights, with a background where `sums` are given. */
+typedef struct {
+    update_call update;
+    size_t columns, lines;
+    const void *sums;
+    cdrop_lists background;
+} lines_call;
+
+static double run_update_lines(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const lines_call *c = arguments;
+    const int states = cdrop_rule_states(c->update.rule.rule);
+    const cdrop_weight_lines lines = {.weight = out[0],
+                                      .state1 = states > 0 ? out[1] : NULL,
+                                      .state2 = states > 1 ? out[2] : NULL,
+                                      .gradient = c->update.gradient,
+                                      .width = cdrop_pad(c->columns),
+                                      .columns = c->columns,
+                                      .lines = c->lines,
+                                      .background = c->sums ? &c->background : NULL,
+                                      .first = c->background.lines - c->lines,
+                                      .sums = c->sums};
+    double squares[3] = {0};
+    k->update_lines(&lines, squares, &c->update.rule);
+    return squares[0] + 2 * squares[1] + 3 * squares[2];
+}
+
+/* By the kernels that it stands for, one after the other. */
+static double run_update_by_parts(const cdrop_kernels *k, const void *arguments, void *const out[])
+{
+    const lines_call *c = arguments;
+    const size_t width = cdrop_pad(c->columns), first = c->background.lines - c->lines;
+    update_call update = c->update;
+    void *gradient = guarded_copy(update.gradient, update.n * k->size);
+    double squares[3] = {0};
+    update.gradient = gradient;
+    if (c->sums)
+        k->product(gradient, width, NULL, c->sums, width, width, &c->background, 0, 1, first, c->background.lines, 1,
+                   NULL);
+    run_update(k, &update, out);
+    for (size_t i = 0; i < c->columns; i += CDROP_BLOCK)
+        squares[i / CDROP_BLOCK] =
+            k->sum_squares((const char *)out[0] + i * k->size, width, cdrop_min(CDROP_BLOCK, c->columns - i), c->lines);
+    return squares[0] + 2 * squares[1] + 3 * squares[2];
+}
+
+/* One entry or none in the only block of each line. */
+static cdrop_lists any_background(cdrop_dtype t, size_t lines)
+{
+    cdrop_lists l = {.values = any_array(t, lines), .lines = lines, .blocks = 1};
+    l.live = guarded(lines * sizeof *l.live);
+    l.start = guarded(lines * sizeof *l.start);
+    for (size_t line = 0; line < lines; line++) {
+        l.live[line] = full || random_below(2);
+        l.start[line] = lines - 1 - line;
+    }
+    return l;
+}
+
+/* As products leave it: without a -0. */
+static void *any_gradient(cdrop_dtype t, size_t n)
+{
+    void *gradient = any_array(t, n);
+    for (size_t i = 0; i < n; i++)
+        put(t, gradient, i, get(t, gradient, i) + 0.0);
+    return gradient;
+}
+
+static void test_updates_of_lines(cdrop_dtype t)
+{
+    for (size_t columns = 1; columns <= 144; columns++)
+        for (int rule = CDROP_SGD; rule <= CDROP_ADAM; rule++) {
+            char name[100];
+            const size_t lines = 1 + random_below(CDROP_BLOCK), width = cdrop_pad(columns), n = lines * width;
+            const lines_call c = {
+                .update = any_update((cdrop_rule)rule, any_gradient(t, n), n),
+                .columns = columns,
+                .lines = lines,
+                .sums = random_below(2) ? any_array(t, width) : NULL,
+                .background = any_background(t, lines + random_below(3)),
+            };
+            const output outputs[MOST_OUTPUTS] = {
+                {any_array(t, n), n}, {positive_array(t, n), n}, {positive_array(t, n), n}};
+            snprintf(name, sizeof name, "update of %zu x %zu, rule %d", lines, columns, rule);
+            compare_with(name, t, run_update_by_parts, run_update_lines, &c, outputs);
         }
 }
 
@@ -698,6 +798,7 @@ int main(void)
         test_all(test_norms, "norms", t);
         test_limits(t);
         test_all(test_updates, "updates", t);
+        test_all(test_updates_of_lines, "updates of lines", t);
         for (size_t i = 0; i < n_paths; i++) {
             test_transpose(paths[i], t);
             for (int rule = CDROP_SGD; rule <= CDROP_ADAM; rule++)
