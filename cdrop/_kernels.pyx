@@ -641,6 +641,17 @@ cdef class Rows:
         self.batch.truth = _truth(labels, targets, weights)
 
 
+def power(double base, unsigned long long exponent):
+    """Return ``base**exponent`` by squaring: the C library's pow differs from platform to platform."""
+    cdef double result = 1
+    while exponent:
+        if exponent & 1:
+            result *= base
+        base *= base
+        exponent >>= 1
+    return result
+
+
 cdef class Engine:
     """The weights, optimizer state and memory of a network, in C. `cdrop.Network` checks all arguments.
 
@@ -652,6 +663,7 @@ cdef class Engine:
     cdef Turn lock
     cdef readonly object dtype
     cdef readonly list shapes
+    cdef readonly bint varies  # whether a probability of keeping may change from step to step
     cdef size_t row_size, outputs  # bytes of a dense row of input, and units of the output layer
     cdef cdrop_loss loss
     cdef size_t work  # multiplications for a row
@@ -667,6 +679,7 @@ cdef class Engine:
         widths, changing = np.asarray(units, np.uintp), np.array(varies or [0] * len(keep), np.intc)
         noises = np.array([_KINDS[name] for name in kinds] or [<int>CDROP_BERNOULLI] * len(keep), np.intc)
         self.lock = Turn()
+        self.varies = any(varies)
         self.keep = np.array(keep, np.uint64)
         self.kept = _mask_address(self.keep)
         self.dtype = np.dtype(dtype)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,12 +85,15 @@ class Hyper(NamedTuple):
     schedule: Schedule | None
     l2: float | Rate
     share_l2: bool
+    varies: bool  # whether any of these numbers is a rate
     max_norm: float  # 0 means no limit, as in the engine
     mask_samples: int
     consistency: float
 
     def at(self, moment: Moment) -> tuple[Optimizer, float, float]:
         """Return optimizer, learning rate and L2 of a step, whose rates are numbers."""
+        if not self.varies:
+            return self.optimizer, cast(float, self.learning_rate), cast(float, self.l2)
         return (
             self.optimizer._in(moment),
             now("learning_rate", self.learning_rate, moment, finite_number),
@@ -216,14 +219,16 @@ def checked_hyper(
     """Check the hyperparameters, each alone and then together."""
     schedule = learning_rate if isinstance(learning_rate, Schedule) else None
     rate = learning_rate if schedule is None else _begun(schedule)[0]
+    rule = get_optimizer(optimizer)
     hyper = Hyper(
-        get_optimizer(optimizer),
+        rule,
         number_or_rate("learning_rate", rate, finite_number)
         if isinstance(rate, Rate)
         else finite_number("learning_rate", rate, positive=True),
         schedule,
         number_or_rate("l2", l2, finite_number),
         truth_value("share_l2", share_l2),
+        any(isinstance(value, Rate) for value in (rate, l2, *vars(rule).values())),
         0.0 if max_norm is None else norm_limit("max_norm", max_norm),
         whole_number("mask_samples", mask_samples, 1, MOST_SAMPLES + 1),
         finite_number("consistency", consistency),

@@ -352,7 +352,7 @@ class Network:
         """Return what the engine keeps in a step, and add the rates to `new`; None where they do not change."""
         if self._learned is not None:
             new["_learned"] = self._learned.copy()  # which the step changes
-        if not any(self._varying()):
+        if not self._engine.varies:
             return None
         new["_dropping"] = self._rates_in(moment)
         return _kept(new["_dropping"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cdrop import _kernels
 from cdrop._checks import by_name, truth_value, whole_number
 from cdrop.rates import Moment, Rate, now, number_or_rate
 
@@ -63,17 +64,6 @@ def _number(name: str, value: float | Rate) -> float:
     return value
 
 
-def _power(base: float, exponent: int) -> float:
-    """``base**exponent`` by squaring: the C library's pow differs from platform to platform."""
-    result = 1.0
-    while exponent:
-        if exponent & 1:
-            result *= base
-        base *= base
-        exponent >>= 1
-    return result
-
-
 @dataclass(frozen=True)
 class Optimizer:
     """What all update rules share."""
@@ -108,8 +98,8 @@ class Optimizer:
             Updates made with this rule's state so far, plus 1.
         """
         a, b, epsilon = self._coefficients()
-        first = 1 - _power(a, step) if b else 1.0
-        second = 1 - _power(b, step) if b else 1.0
+        first = 1 - _kernels.power(a, step) if b else 1.0
+        second = 1 - _kernels.power(b, step) if b else 1.0
         return self.name, learning_rate, l2, self._decay(), a, b, epsilon, first, second
 
     def _coefficients(self) -> tuple[float, float, float]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+from cdrop import _kernels
 from cdrop._checks import by_name, choice, finite_number, whole_number
-from cdrop.optimizers import _power, take_plain
+from cdrop.optimizers import take_plain
 
 __all__ = [
     "Constant",
@@ -171,7 +172,7 @@ class Step(Schedule):
     def after(self, state: State, epoch: Epoch) -> State:
         """As `Schedule.after`."""
         done = state[1] + 1
-        return self.learning_rate * _power(self.factor, int(done) // self.every), done
+        return self.learning_rate * _kernels.power(self.factor, int(done) // self.every), done
 
 
 @dataclass(frozen=True)

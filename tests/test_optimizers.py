@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import OPTIMIZERS, UPDATES, assert_close, digest, problem
 
-from cdrop import Network, kernels, load, optimizers, reference, schedules
+from cdrop import Network, _kernels, kernels, load, optimizers, reference, schedules
 from cdrop.optimizers import Momentum, Nesterov, get_optimizer
 
 SLOTS = {name: reference.OPTIMIZERS[name][1] for name in OPTIMIZERS}
@@ -238,7 +238,7 @@ def test_a_rule_as_an_object_is_the_rule_by_name(name):
 def test_powers_of_the_bias_correction(base):
     for exponent in (1, 2, 3, 7, 10, 100, 1000, 12345):
         exact = Fraction(base) ** exponent
-        got = Fraction(optimizers._power(base, exponent))
+        got = Fraction(_kernels.power(base, exponent))
         assert abs(got - exact) <= exact * (exponent + 1) / 2**53 + Fraction(5e-324)
 
 
