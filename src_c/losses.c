@@ -75,8 +75,9 @@ static void rows_at_once(const cdrop_kernels *k, const cdrop_loss_rows *l, void 
     int64_t labels[CDROP_LANES];
     const void *targets[CDROP_LANES];
     double shares[CDROP_LANES];
+    const double even = 1 / l->weight_sum; /* the share without weights: one division, not one for each row */
     for (size_t i = 0; i < rows; i++) {
-        shares[i] = cdrop_row_share(l, from + i);
+        shares[i] = l->truth.weights ? cdrop_row_share(l, from + i) : even;
         if (l->loss == CDROP_SOFTMAX_CROSS_ENTROPY)
             labels[i] = l->truth.labels[row_of(l, from + i)];
         else

@@ -164,33 +164,41 @@ static inline void KERNEL(softmax_lanes)(REAL *dlogits, size_t d_pitch, const RE
                                          size_t rows, const int64_t *labels, const double *factors, double *losses)
 {
     _Alignas(CDROP_CACHE_LINE) REAL row[V(VEC_LANES)][CDROP_LANES], lanes[CDROP_LANES][V(VEC_LANES)];
-    REAL max[V(VEC_LANES)], sum[V(VEC_LANES)], factor[V(VEC_LANES)], of_label[V(VEC_LANES)] = {0};
+    REAL max[V(VEC_LANES)], sum[V(VEC_LANES)], factor[V(VEC_LANES)], of_label[V(VEC_LANES)];
+    REAL label[V(VEC_LANES)] = {0}, whole[V(VEC_LANES)] = {0};
     double share[V(VEC_LANES)] = {0}, loss[V(VEC_LANES)];
+    for (size_t r = 0; r < rows; r++) {
+        label[r] = (REAL)labels[r];
+        share[r] = factors[r];
+        whole[r] = (REAL)factors[r];
+    }
     KERNEL(rows_to_lanes)(lanes, row, logits, pitch, n, rows);
-    VEC most = V(vload)(lanes[0]);
-    for (size_t i = 1; i < n; i++)
-        most = V(vmax)(V(vload)(lanes[i]), most);
+    const VEC which = V(vload)(label);
+    VEC most = V(vload)(lanes[0]), chosen = most;
+    for (size_t i = 1; i < n; i++) {
+        const VEC logit = V(vload)(lanes[i]);
+        most = V(vmax)(logit, most);
+        chosen = V(vselect)(V(vbits_eq)(which, V(vset)((REAL)i)), logit, chosen);
+    }
     for (size_t i = 0; i < n; i++)
         V(vstore)(lanes[i], KERNEL(exp)(V(vsub)(V(vload)(lanes[i]), most)));
     V(vstore)(max, most);
+    V(vstore)(of_label, chosen);
     V(vstore)(sum, KERNEL(tree_of_lanes)(lanes, n));
-    for (size_t r = 0; r < rows; r++) {
-        share[r] = factors[r];
-        of_label[r] = row[r][labels[r]];
-    }
     for (size_t r = 0; r < L; r++)
         factor[r] = (REAL)(share[r] / (double)sum[r]);
     for (size_t r = 0; r < L; r++)
         loss[r] = KERNEL(log_of_sum)((double)sum[r]) - ((double)of_label[r] - (double)max[r]);
-    for (size_t i = 0; i < n; i++)
-        V(vstore)(lanes[i], V(vmul)(V(vload)(lanes[i]), V(vload)(factor)));
+    for (size_t i = 0; i < n; i++) {
+        const VEC one = V(vselect)(V(vbits_eq)(which, V(vset)((REAL)i)), V(vload)(whole), V(vset)(0));
+        V(vstore)(lanes[i], V(vsub)(V(vmul)(V(vload)(lanes[i]), V(vload)(factor)), one));
+    }
     for (size_t i = 0; i < n; i += L)
         V(vtranspose)(row[0] + i, CDROP_LANES, lanes[i], L);
     for (size_t r = 0; r < rows; r++) {
         VEC group[PARTIALS];
         KERNEL(load_group)(group, row[r], CDROP_LANES, V(vset)(0));
         KERNEL(store_group)(dlogits + r * d_pitch, group, n);
-        dlogits[r * d_pitch + (size_t)labels[r]] -= (REAL)factors[r];
         losses[r] = loss[r];
     }
 }
