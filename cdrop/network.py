@@ -168,7 +168,7 @@ class Network:
         SIMD path.
     dtype : {"float32", "float64"}, default "float32"
     threads : int, optional
-        Default: the value of `cdrop.get_num_threads` at each call.
+        Default: at most the value of `cdrop.get_num_threads` at each call; training uses fewer where they are faster.
     label_smoothing : float, default 0.0
         At least 0 and below 1, for the cross-entropies: trains on this share of the uniform distribution and the rest
         of the target (Szegedy et al. 2016, section 7). `evaluate` and the validation loss do not smooth.

@@ -315,7 +315,8 @@ void cdrop_kept_free(cdrop_kept *kept);
  *
  * with a softmax; with a sigmoid the sum of that over the outputs.
  *
- * Memory is taken at the first step, and when n, samples or threads grow. threads 0 means cdrop_get_num_threads(). */
+ * Memory is taken at the first step, and when n, samples or threads grow. threads 0 means at most
+ * cdrop_get_num_threads(), and as many of them as have been the fastest in the steps before. */
 cdrop_status cdrop_network_step(cdrop_network *network, const cdrop_batch *batch, const cdrop_optimizer *optimizer,
                                 uint64_t step, int threads, double *loss);
 

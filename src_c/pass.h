@@ -8,6 +8,7 @@
 
 #include "losses.h"
 #include "optimizers.h"
+#include "pace.h"
 #include "products.h"
 #include "stopwatch.h"
 
@@ -111,6 +112,7 @@ struct cdrop_network {
     cdrop_workspace state, batch, training;
     size_t rows, training_rows; /* capacity */
     int threads;                /* capacity of the scratch */
+    cdrop_pace pace;            /* of steps whose number of threads nobody has chosen */
     char *scratch;              /* for each thread: see cdrop_scratch_of */
     cdrop_claims *claims;       /* of a step's loops, `threads` for each; see cdrop_claims_of */
     double *row_loss;

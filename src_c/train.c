@@ -430,8 +430,10 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     int in_weights;
     const double begin = cdrop_begin_watches(n);
     n->limited = optimizer->max_norm > 0 && optimizer->max_norm < 1e150; /* larger ones are as good as none */
-    threads = cdrop_threads_for(n, batch->n * (batch->samples ? batch->samples : 1), threads);
-    if (cdrop_reserve_training(n, batch->n, batch->samples, threads) != CDROP_OK)
+    const int most = cdrop_threads_for(n, batch->n * (batch->samples ? batch->samples : 1), threads);
+    const int asked = threads > 0;
+    threads = asked ? most : cdrop_paced_threads(&n->pace, most);
+    if (cdrop_reserve_training(n, batch->n, batch->samples, most) != CDROP_OK)
         return CDROP_NO_MEMORY;
     choose_masks(n);
     const row_copies *copies = cdrop_repeat_rows(n, batch);
@@ -473,7 +475,10 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     if (optimizer->learned) /* from the squares of the weights before the update */
         cdrop_begin_learning(&s, optimizer->entropy);
     memset(n->claims, 0, n->layers * CDROP_LOOPS * (size_t)n->threads * sizeof *n->claims);
+    const double start = cdrop_now();
     cdrop_parallel(step_job, &s, threads);
+    if (!asked)
+        cdrop_note_pace(&n->pace, most, batch->n, cdrop_now() - start);
     cdrop_lap(n->watches, CDROP_TIME_WAIT_END, 0);
     cdrop_measure_density(&s);
     cdrop_end_thinned(&s);

@@ -163,7 +163,8 @@ class DropoutMLPClassifier(ClassifierMixin, BaseDropoutMLP):  # type: ignore[mis
     n_iter_no_change : int, default 10
         Training stops after more epochs than this without progress; infinity for never.
     n_jobs : int, optional
-        Number of threads, -1 for one on each CPU. Default: `cdrop.get_num_threads`. Results do not depend on it.
+        Number of threads, -1 for one on each CPU. Default: as many as are fast, up to `cdrop.get_num_threads`. Results
+        do not depend on it.
     interrupt : {"keep", "raise"}, default "keep"
         What Ctrl-C does after the current step. "keep": `fit` returns with what has been learned, and warns, as
         MLPClassifier does. "raise": it raises KeyboardInterrupt, which ends a search or loop around it: choose this for

@@ -147,7 +147,8 @@ class DropoutMLPRegressor(RegressorMixin, BaseDropoutMLP):  # type: ignore[misc]
     n_iter_no_change : int, default 10
         Training stops after more epochs than this without progress; infinity for never.
     n_jobs : int, optional
-        Number of threads, -1 for one on each CPU. Default: `cdrop.get_num_threads`. Results do not depend on it.
+        Number of threads, -1 for one on each CPU. Default: as many as are fast, up to `cdrop.get_num_threads`. Results
+        do not depend on it.
     interrupt : {"keep", "raise"}, default "keep"
         What Ctrl-C does after the current step. "keep": `fit` returns with what has been learned, and warns, as
         MLPRegressor does. "raise": it raises KeyboardInterrupt, which ends a search or loop around it: choose this for
