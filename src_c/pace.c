@@ -10,7 +10,8 @@ enum {
      * is four times as many, up to LONGEST: then trials are 1 of 129 windows, and cost less than 1 % even where one
      * thread takes twice as long as two. */
     FIRST = 4,
-    LONGEST = 128
+    LONGEST = 128,
+    OTHERS = 64, /* steps in a row that may get fewer threads than those before: the limit has been lowered */
 };
 
 static const double SHORTEST = 2e-3; /* seconds of a window */
@@ -69,12 +70,13 @@ static void end_window(cdrop_pace *p, double pace)
         begin_trial(p);
 }
 
-/* A step that may get fewer threads than others, as the last one of an epoch with its few rows, does not count. */
+/* A single step that may get fewer threads, as the last one of an epoch with its few rows, does not count. */
 void cdrop_note_pace(cdrop_pace *p, int most, size_t rows, double seconds)
 {
-    if (most > p->most)
+    p->fewer = most < p->most ? p->fewer + 1 : 0;
+    if (most > p->most || p->fewer > OTHERS)
         *p = (cdrop_pace){.most = most, .threads = most, .wait = FIRST, .left = FIRST};
-    if (most < p->most || most < 2 || !rows)
+    if (p->fewer || most < 2 || !rows)
         return;
     p->seconds += seconds;
     p->rows += (double)rows;

@@ -20,6 +20,7 @@ typedef struct {
     double usual;         /* seconds for a row on `threads`, smoothed over windows; 0 before the first */
     double seconds, rows; /* of this window, and its */
     size_t steps;
+    size_t fewer;      /* steps in a row that might not get `most` */
     size_t wait, left; /* windows from trial to trial, and until the next one */
 } cdrop_pace;
 

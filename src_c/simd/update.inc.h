@@ -11,6 +11,12 @@ typedef struct {
     VEC rate, l2, keep, a, b, one_a, one_b, epsilon, second;
 } KERNEL(constants);
 
+/* Of how many arrays a rule has states: constant where the rule is, so loads and stores of others vanish. */
+static inline CDROP_INLINE int KERNEL(states)(cdrop_rule rule)
+{
+    return rule == CDROP_SGD ? 0 : rule == CDROP_ADAM ? 2 : 1;
+}
+
 /* w and its states, one vector. `rule` is a constant at every call. The gradient already holds the L2 term.
  *
  * SGD: w -= rate g. Momentum: s1 = a s1 - rate g is the step itself. Nesterov takes the same s1, and steps by a s1 -
@@ -52,21 +58,24 @@ static inline CDROP_INLINE VEC KERNEL(apply)(VEC w, VEC g, VEC *s1, VEC *s2, con
     return V(vsub)(w, V(vdiv)(top, V(vadd)(V(vsqrt)(square), c->epsilon)));
 }
 
-/* Weights, gradients and up to two states are read once and written once. A state is read before it is written: in place
- * without a copy. The new weights are returned. */
-static inline CDROP_INLINE VEC KERNEL(update_vector)(REAL *w, VEC gradient, REAL *s1, REAL *s2,
-                                                     const KERNEL(constants) * c, cdrop_rule rule)
+/* Element i and those behind it. Weights, gradients and up to two states are read once and written once. A state is read
+ * before it is written: in place without a copy. */
+static inline CDROP_INLINE void KERNEL(update_vector)(size_t i, REAL *w, VEC gradient, REAL *s1, REAL *s2,
+                                                      const KERNEL(constants) * c, cdrop_rule rule)
 {
-    VEC weight = V(vload)(w), a = V(vset)(0), b = a;
-    a = s1 ? V(vload)(s1) : a, b = s2 ? V(vload)(s2) : b;
+    const int states = KERNEL(states)(rule);
+    VEC weight = V(vload)(w + i), a = V(vset)(0), b = a;
+    if (states > 0)
+        a = V(vload)(s1 + i);
+    if (states > 1)
+        b = V(vload)(s2 + i);
     /* The L2 term is of the weight before decay and step. Without L2 it adds 0. */
     weight = KERNEL(apply)(weight, V(vfma)(c->l2, weight, gradient), &a, &b, c, rule);
-    V(vstore)(w, weight);
-    if (s1)
-        V(vstore)(s1, a);
-    if (s2)
-        V(vstore)(s2, b);
-    return weight;
+    V(vstore)(w + i, weight);
+    if (states > 0)
+        V(vstore)(s1 + i, a);
+    if (states > 1)
+        V(vstore)(s2 + i, b);
 }
 
 /* None of the four arrays may overlap another. In a training step n is a multiple of CDROP_LANES, so the tail is only
@@ -74,18 +83,17 @@ static inline CDROP_INLINE VEC KERNEL(update_vector)(REAL *w, VEC gradient, REAL
 static inline CDROP_INLINE void KERNEL(update_with)(REAL *w, const REAL *g, REAL *s1, REAL *s2, size_t n,
                                                     const KERNEL(constants) * c, cdrop_rule rule)
 {
-    size_t i = 0;
-    for (; i + L <= n; i += L)
-        KERNEL(update_vector)(w + i, V(vload)(g + i), s1 ? s1 + i : NULL, s2 ? s2 + i : NULL, c, rule);
-    if (i < n) {
+    const size_t whole = n - n % L;
+    for (size_t i = 0; i < whole; i += L)
+        KERNEL(update_vector)(i, w, V(vload)(g + i), s1, s2, c, rule);
+    if (whole < n) {
         REAL rest[3][V(VEC_LANES)], *const from[3] = {w, s1, s2};
-        for (size_t a = 0; a < 3; a++)
-            V(vstore)(rest[a], from[a] ? V(vload_first)(from[a] + i, n - i) : V(vset)(0));
-        KERNEL(update_vector)
-        (rest[0], V(vload_first)(g + i, n - i), s1 ? rest[1] : NULL, s2 ? rest[2] : NULL, c, rule);
-        for (size_t a = 0; a < 3; a++)
-            if (from[a])
-                V(vstore_first)(from[a] + i, V(vload)(rest[a]), n - i);
+        const size_t arrays = 1 + (size_t)KERNEL(states)(rule);
+        for (size_t a = 0; a < arrays; a++)
+            V(vstore)(rest[a], V(vload_first)(from[a] + whole, n - whole));
+        KERNEL(update_vector)(0, rest[0], V(vload_first)(g + whole, n - whole), rest[1], rest[2], c, rule);
+        for (size_t a = 0; a < arrays; a++)
+            V(vstore_first)(from[a] + whole, V(vload)(rest[a]), n - whole);
     }
 }
 
@@ -93,30 +101,33 @@ static inline CDROP_INLINE void KERNEL(update_with)(REAL *w, const REAL *g, REAL
  * background is added and the squares are summed, which would otherwise each read the block again. Both have the
  * operations of the kernels that they stand for, product_pass and sum_squares, in their order. (The product would also
  * turn a -0 into +0 where nothing is listed, but products have left none in the gradient.) */
-static inline CDROP_INLINE double KERNEL(update_block)(const cdrop_weight_lines *u, REAL *w, REAL *s1, REAL *s2,
-                                                       size_t first, size_t end, const KERNEL(constants) * c,
-                                                       cdrop_rule rule)
+static inline CDROP_INLINE double KERNEL(update_block)(const cdrop_weight_lines *u, size_t first, size_t end,
+                                                       const KERNEL(constants) * c, cdrop_rule rule)
 {
-    const REAL *g = u->gradient, *sums = u->sums;
+    REAL *w = u->weight, *s1 = u->state1, *s2 = u->state2;
+    const cdrop_lists *lists = u->background;
+    const size_t columns = cdrop_min(end, u->columns) - first;
+    const int states = KERNEL(states)(rule);
     const VEC zero = V(vset)(0);
     VEC partial[PARTIALS], group[PARTIALS];
     for (size_t v = 0; v < PARTIALS; v++)
         partial[v] = zero;
     for (size_t line = 0; line < u->lines; line++) {
-        const cdrop_lists *lists = u->background;
-        const size_t list = u->first + line;
-        const int listed = lists && lists->live[list];
-        const VEC x = V(vset)(listed ? ((const REAL *)lists->values)[lists->start[list]] : 0);
-        for (size_t i = first; i < end; i += CDROP_LANES) {
-            for (size_t v = 0; v < PARTIALS; v++) {
-                const size_t column = i + v * L, at = line * u->width + column;
-                VEC gradient = V(vload)(g + at);
-                if (listed)
-                    gradient = V(vadd)(V(vfma)(x, V(vload)(sums + column), gradient), zero);
-                group[v] = KERNEL(update_vector)(w + at, gradient, s1 ? s1 + at : NULL, s2 ? s2 + at : NULL, c, rule);
+        const size_t at = line * u->width + first, list = u->first + line;
+        const REAL *gradient = (const REAL *)u->gradient + at;
+        REAL whole[CDROP_BLOCK];
+        if (lists && lists->live[list]) {
+            const VEC x = V(vset)(((const REAL *)lists->values)[lists->start[list]]);
+            for (size_t i = 0; i < end - first; i += L) {
+                const VEC sum = V(vfma)(x, V(vload)((const REAL *)u->sums + first + i), V(vload)(gradient + i));
+                V(vstore)(whole + i, V(vadd)(sum, zero));
             }
-            if (i + CDROP_LANES > u->columns) /* the padding is not weights */
-                KERNEL(load_group)(group, w + line * u->width + i, u->columns - i, zero);
+            gradient = whole;
+        }
+        KERNEL(update_with)
+        (w + at, gradient, states > 0 ? s1 + at : NULL, states > 1 ? s2 + at : NULL, end - first, c, rule);
+        for (size_t i = 0; i < columns; i += CDROP_LANES) {
+            KERNEL(load_group)(group, w + at + i, columns - i, zero);
             for (size_t v = 0; v < PARTIALS; v++)
                 partial[v] = V(vfma)(group[v], group[v], partial[v]);
         }
@@ -124,7 +135,7 @@ static inline CDROP_INLINE double KERNEL(update_block)(const cdrop_weight_lines 
     return KERNEL(tree)(partial);
 }
 
-static KERNEL(constants) KERNEL(constants_of)(const cdrop_update *u)
+static inline CDROP_INLINE KERNEL(constants) KERNEL(constants_of)(const cdrop_update *u)
 {
     return (KERNEL(constants)){
         .rate = V(vset)((REAL)u->rate),
@@ -139,22 +150,21 @@ static KERNEL(constants) KERNEL(constants_of)(const cdrop_update *u)
     };
 }
 
-/* One copy of a sweep for each rule. The states that a rule lacks are NULL constants there, so their loads and stores
- * vanish. */
+/* One copy of a sweep for each rule. */
 #define EACH_RULE(CASE)                                                                                                \
-    CASE(CDROP_SGD, NULL, NULL)                                                                                        \
-    CASE(CDROP_MOMENTUM, s1, NULL)                                                                                     \
-    CASE(CDROP_NESTEROV, s1, NULL)                                                                                     \
-    CASE(CDROP_ADAGRAD, s1, NULL)                                                                                      \
-    CASE(CDROP_RMSPROP, s1, NULL)                                                                                      \
-    CASE(CDROP_ADAM, s1, s2)
+    CASE(CDROP_SGD)                                                                                                    \
+    CASE(CDROP_MOMENTUM)                                                                                               \
+    CASE(CDROP_NESTEROV)                                                                                               \
+    CASE(CDROP_ADAGRAD)                                                                                                \
+    CASE(CDROP_RMSPROP)                                                                                                \
+    CASE(CDROP_ADAM)
 
 static void KERNEL(update)(void *w, const void *g, void *s1, void *s2, size_t n, const cdrop_update *u)
 {
     const KERNEL(constants) c = KERNEL(constants_of)(u);
-#define ARRAYS(rule, first, second)                                                                                    \
+#define ARRAYS(rule)                                                                                                   \
     case rule:                                                                                                         \
-        KERNEL(update_with)(w, g, first, second, n, &c, rule);                                                         \
+        KERNEL(update_with)(w, g, s1, s2, n, &c, rule);                                                                \
         break;
     switch (u->rule) {
         EACH_RULE(ARRAYS)
@@ -165,12 +175,11 @@ static void KERNEL(update)(void *w, const void *g, void *s1, void *s2, size_t n,
 static void KERNEL(update_lines)(const cdrop_weight_lines *lines, double *squares, const cdrop_update *u)
 {
     const KERNEL(constants) c = KERNEL(constants_of)(u);
-    REAL *w = lines->weight, *s1 = lines->state1, *s2 = lines->state2;
     for (size_t i = 0; i < lines->columns; i += CDROP_BLOCK) {
         const size_t end = cdrop_min(i + CDROP_BLOCK, lines->width);
-#define LINES(rule, first, second)                                                                                     \
+#define LINES(rule)                                                                                                    \
     case rule:                                                                                                         \
-        squares[i / CDROP_BLOCK] = KERNEL(update_block)(lines, w, first, second, i, end, &c, rule);                    \
+        squares[i / CDROP_BLOCK] = KERNEL(update_block)(lines, i, end, &c, rule);                                      \
         break;
         switch (u->rule) {
             EACH_RULE(LINES)

@@ -65,7 +65,7 @@ static void test_many_threads(void)
 }
 
 /* The last step of an epoch, with few rows, may get fewer threads. It is not counted; one that may get more begins the
- * trials again. */
+ * trials again, and so does a limit that has been lowered. */
 static void test_other_steps(void)
 {
     cdrop_pace p = {.most = 0};
@@ -77,6 +77,9 @@ static void test_other_steps(void)
     }
     CHECK(p.most == 4 && p.usual < 1.01e-3 / ROWS, "%d threads, %g s a row", p.most, p.usual);
     CHECK(cdrop_paced_threads(&p, 1) == 1, "more threads than the step may get");
+    for (int i = 0; i < 100; i++)
+        cdrop_note_pace(&p, 2, ROWS, 1e-3);
+    CHECK(p.most == 2, "%d threads where the limit is 2", p.most);
     cdrop_note_pace(&p, 8, ROWS, 1e-3);
     CHECK(cdrop_paced_threads(&p, 8) == 8, "%d threads", cdrop_paced_threads(&p, 8));
 }
