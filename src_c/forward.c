@@ -12,12 +12,22 @@
 #include "pass.h"
 
 /* The total of all products decides, not a single layer's: threads are woken once for the whole pass. */
-int cdrop_threads_for(const cdrop_network *n, size_t rows, int asked)
+static double work_of(const cdrop_network *n, size_t rows)
 {
     double work = 0;
     for (size_t i = 0; i < n->layers; i++)
         work += (double)rows * (double)n->layer[i].n_in * (double)n->layer[i].n_out;
-    return cdrop_useful_threads(asked, work);
+    return work;
+}
+
+int cdrop_threads_for(const cdrop_network *n, size_t rows, int asked)
+{
+    return cdrop_useful_threads(asked, work_of(n, rows));
+}
+
+int cdrop_most_threads(const cdrop_network *n, size_t rows, int asked)
+{
+    return cdrop_tried_threads(asked, work_of(n, rows));
 }
 
 /* The old memory is released first, so that memory does not double. Training's memory goes as well, because it has

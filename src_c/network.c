@@ -250,7 +250,7 @@ cdrop_status cdrop_reserve_training(cdrop_network *n, size_t rows, size_t sample
 
 cdrop_status cdrop_network_reserve(cdrop_network *n, size_t rows, size_t samples, int threads)
 {
-    return cdrop_reserve_training(n, rows, samples, cdrop_threads_for(n, rows * (samples ? samples : 1), threads));
+    return cdrop_reserve_training(n, rows, samples, cdrop_most_threads(n, rows * (samples ? samples : 1), threads));
 }
 
 /* ---- Timing ---- */

@@ -18,10 +18,10 @@ static const double SHORTEST = 2e-3; /* seconds of a window */
 static const double FASTER = 0.95;   /* of the time before: a gain that is more than noise */
 static const double CHANGED = 1.25;  /* steps that have become this much slower are a reason for a trial at once */
 
-int cdrop_paced_threads(const cdrop_pace *p, int most)
+int cdrop_paced_threads(const cdrop_pace *p, int first, int most)
 {
-    const int threads = p->tried ? p->tried : p->threads;
-    return p->most && threads < most ? threads : most;
+    const int threads = p->most == 0 ? first : p->tried ? p->tried : p->threads;
+    return threads < most ? threads : most;
 }
 
 static void begin_trial(cdrop_pace *p)
@@ -71,11 +71,11 @@ static void end_window(cdrop_pace *p, double pace)
 }
 
 /* A single step that may get fewer threads, as the last one of an epoch with its few rows, does not count. */
-void cdrop_note_pace(cdrop_pace *p, int most, size_t rows, double seconds)
+void cdrop_note_pace(cdrop_pace *p, int first, int most, size_t rows, double seconds)
 {
     p->fewer = most < p->most ? p->fewer + 1 : 0;
     if (most > p->most || p->fewer > OTHERS)
-        *p = (cdrop_pace){.most = most, .threads = most, .wait = FIRST, .left = FIRST};
+        *p = (cdrop_pace){.most = most, .threads = first, .wait = FIRST, .left = FIRST};
     if (p->fewer || most < 2 || !rows)
         return;
     p->seconds += seconds;

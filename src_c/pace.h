@@ -24,10 +24,10 @@ typedef struct {
     size_t wait, left; /* windows from trial to trial, and until the next one */
 } cdrop_pace;
 
-/* For a step that may get up to `most`. */
-int cdrop_paced_threads(const cdrop_pace *p, int most);
+/* For a step that may get up to `most`, and gets `first` where nothing is known yet. */
+int cdrop_paced_threads(const cdrop_pace *p, int first, int most);
 
 /* After that step. */
-void cdrop_note_pace(cdrop_pace *p, int most, size_t rows, double seconds);
+void cdrop_note_pace(cdrop_pace *p, int first, int most, size_t rows, double seconds);
 
 #endif

@@ -315,6 +315,9 @@ const kept_batch *cdrop_kept_lists(const cdrop_network *n, const cdrop_batch *ba
 /* Threads for a batch of that many rows. Results do not depend on it. */
 int cdrop_threads_for(const cdrop_network *n, size_t rows, int asked);
 
+/* The most that a step may get: see pace.h. */
+int cdrop_most_threads(const cdrop_network *n, size_t rows, int asked);
+
 /* Memory for a forward pass over up to `rows` rows. */
 cdrop_status cdrop_reserve_forward(cdrop_network *n, size_t rows);
 

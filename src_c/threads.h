@@ -27,6 +27,9 @@ void cdrop_parallel(cdrop_job job, void *argument, int threads);
  * together that many dense multiply-adds. */
 int cdrop_useful_threads(int asked, double work);
 
+/* Up to how many may pay, which has to be tried: see pace.h. */
+int cdrop_tried_threads(int asked, double work);
+
 /* Waits until every thread of the team has come here; what they wrote before is visible after. */
 void cdrop_barrier(cdrop_team team);
 

@@ -430,9 +430,10 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     int in_weights;
     const double begin = cdrop_begin_watches(n);
     n->limited = optimizer->max_norm > 0 && optimizer->max_norm < 1e150; /* larger ones are as good as none */
-    const int most = cdrop_threads_for(n, batch->n * (batch->samples ? batch->samples : 1), threads);
-    const int asked = threads > 0;
-    threads = asked ? most : cdrop_paced_threads(&n->pace, most);
+    const size_t rows_run = batch->n * (batch->samples ? batch->samples : 1);
+    const int asked = threads > 0, first = cdrop_threads_for(n, rows_run, threads);
+    const int most = cdrop_most_threads(n, rows_run, threads);
+    threads = asked ? most : cdrop_paced_threads(&n->pace, first, most);
     if (cdrop_reserve_training(n, batch->n, batch->samples, most) != CDROP_OK)
         return CDROP_NO_MEMORY;
     choose_masks(n);
@@ -478,7 +479,7 @@ cdrop_status cdrop_network_step(cdrop_network *n, const cdrop_batch *batch, cons
     const double start = cdrop_now();
     cdrop_parallel(step_job, &s, threads);
     if (!asked)
-        cdrop_note_pace(&n->pace, most, batch->n, cdrop_now() - start);
+        cdrop_note_pace(&n->pace, first, most, batch->n, cdrop_now() - start);
     cdrop_lap(n->watches, CDROP_TIME_WAIT_END, 0);
     cdrop_measure_density(&s);
     cdrop_end_thinned(&s);

@@ -6,7 +6,7 @@ enum { ROWS = 100 };
 
 /* Seconds of a step on one thread, and how many times as fast it is on others. */
 typedef struct {
-    int most;
+    int first, most;
     double alone;
     const double *speedup; /* by number of threads */
 } machine;
@@ -16,8 +16,8 @@ static double run(cdrop_pace *p, const machine *m, size_t steps)
 {
     double seconds = 0;
     for (size_t i = 0; i < steps; i++) {
-        const double step = m->alone / m->speedup[cdrop_paced_threads(p, m->most)];
-        cdrop_note_pace(p, m->most, ROWS, step);
+        const double step = m->alone / m->speedup[cdrop_paced_threads(p, m->first, m->most)];
+        cdrop_note_pace(p, m->first, m->most, ROWS, step);
         seconds += step;
     }
     return seconds;
@@ -30,10 +30,10 @@ static const double few[] = {0, 1, 1.6, 1.5, 1.4, 1.3, 1.2, 1.1, 1, 1, 1, 1}; /*
 static void test_the_faster_number(double alone)
 {
     cdrop_pace p = {.most = 0};
-    const machine together = {2, alone, near}, apart = {2, alone, far};
+    const machine together = {2, 2, alone, near}, apart = {2, 2, alone, far};
     const size_t steps = alone < 1e-4 ? (size_t)(3 / alone) : 30000; /* a thousand windows and more */
     check_case("the faster number, steps of %g s", alone);
-    CHECK(cdrop_paced_threads(&p, 2) == 2, "the first step has %d threads", cdrop_paced_threads(&p, 2));
+    CHECK(cdrop_paced_threads(&p, 2, 2) == 2, "the first step has %d threads", cdrop_paced_threads(&p, 2, 2));
     const double fast = run(&p, &together, steps) / ((double)steps * alone);
     CHECK(p.threads == 2 && fast < 1.02 / 1.7, "%d threads, %g of one thread's time", p.threads, fast);
     const double slow = run(&p, &apart, steps) / ((double)steps * alone);
@@ -46,17 +46,30 @@ static void test_the_faster_number(double alone)
 static void test_a_change_is_noticed(void)
 {
     cdrop_pace p = {.most = 0};
-    const machine together = {2, 1e-3, near}, apart = {2, 1e-3, far};
+    const machine together = {2, 2, 1e-3, near}, apart = {2, 2, 1e-3, far};
     check_case("a change");
     run(&p, &together, 100000);
     run(&p, &apart, 100);
     CHECK(p.threads == 1, "%d threads after 100 steps", p.threads);
 }
 
+/* Small steps begin on few threads. */
+static void test_the_first_number(void)
+{
+    const machine together = {1, 2, 1e-4, near}, apart = {1, 2, 1e-4, far};
+    cdrop_pace p = {.most = 0}, q = {.most = 0};
+    check_case("the first number");
+    CHECK(cdrop_paced_threads(&p, 1, 2) == 1, "the first step has %d threads", cdrop_paced_threads(&p, 1, 2));
+    run(&p, &together, 1000);
+    CHECK(p.threads == 2, "%d threads", p.threads);
+    const double slow = run(&q, &apart, 10000) / (10000 * apart.alone);
+    CHECK(q.threads == 1 && slow < 1.03, "%d threads, %g of one thread's time", q.threads, slow);
+}
+
 static void test_many_threads(void)
 {
     cdrop_pace p = {.most = 0}, q = {.most = 0};
-    const machine up = {8, 1e-3, many}, down = {11, 1e-3, few};
+    const machine up = {8, 8, 1e-3, many}, down = {11, 11, 1e-3, few};
     check_case("many threads");
     run(&p, &up, 20000);
     CHECK(up.speedup[p.threads] >= 3.5, "%d of 8 threads", p.threads);
@@ -71,17 +84,17 @@ static void test_other_steps(void)
     cdrop_pace p = {.most = 0};
     check_case("other steps");
     for (int i = 0; i < 10000; i++) {
-        cdrop_note_pace(&p, 4, ROWS, 1e-3);
-        cdrop_note_pace(&p, 1, 1, 1);
-        cdrop_note_pace(&p, 4, 0, 1);
+        cdrop_note_pace(&p, 4, 4, ROWS, 1e-3);
+        cdrop_note_pace(&p, 1, 1, 1, 1);
+        cdrop_note_pace(&p, 4, 4, 0, 1);
     }
     CHECK(p.most == 4 && p.usual < 1.01e-3 / ROWS, "%d threads, %g s a row", p.most, p.usual);
-    CHECK(cdrop_paced_threads(&p, 1) == 1, "more threads than the step may get");
+    CHECK(cdrop_paced_threads(&p, 1, 1) == 1, "more threads than the step may get");
     for (int i = 0; i < 100; i++)
-        cdrop_note_pace(&p, 2, ROWS, 1e-3);
+        cdrop_note_pace(&p, 2, 2, ROWS, 1e-3);
     CHECK(p.most == 2, "%d threads where the limit is 2", p.most);
-    cdrop_note_pace(&p, 8, ROWS, 1e-3);
-    CHECK(cdrop_paced_threads(&p, 8) == 8, "%d threads", cdrop_paced_threads(&p, 8));
+    cdrop_note_pace(&p, 8, 8, ROWS, 1e-3);
+    CHECK(cdrop_paced_threads(&p, 8, 8) == 8, "%d threads", cdrop_paced_threads(&p, 8, 8));
 }
 
 /* One step in twenty is interrupted for as long as many steps: a wrong number of threads does not stay. */
@@ -91,9 +104,9 @@ static void test_interruptions(void)
     size_t right = 0;
     check_case("interruptions");
     for (int i = 0; i < 100000; i++) {
-        const int threads = cdrop_paced_threads(&p, 2);
+        const int threads = cdrop_paced_threads(&p, 2, 2);
         right += threads == 2;
-        cdrop_note_pace(&p, 2, ROWS, 1e-3 / near[threads] + (random_below(20) ? 0 : 5e-3));
+        cdrop_note_pace(&p, 2, 2, ROWS, 1e-3 / near[threads] + (random_below(20) ? 0 : 5e-3));
     }
     CHECK(right > 75000, "%zu of 100,000 steps on the faster number", right);
 }
@@ -104,6 +117,7 @@ int main(void)
     test_the_faster_number(1e-3);
     test_the_faster_number(0.1);
     test_a_change_is_noticed();
+    test_the_first_number();
     test_many_threads();
     test_other_steps();
     test_interruptions();
