@@ -816,6 +816,23 @@ def test_several_jobs_print_progress_and_the_same_numbers(here, capsys):
     assert texts[0] == texts[1]
 
 
+@pytest.mark.parametrize("iterations", [20, 2001])
+def test_short_runs_take_place_in_threads_with_the_same_numbers(
+    iterations, here, idx_directory, capsys, monkeypatch
+):
+    pytest.importorskip("joblib")
+    monkeypatch.setattr(cdrop, "get_num_threads", lambda: 2)
+    line = f"--data '{idx_directory}' --repeats 2 --iterations {iterations} --hidden 8"
+    texts = []
+    for jobs in ("", "--jobs 1"):
+        assert compare(f"{line} --batch-size 32 --json saved.json {jobs}") == 0
+        several = "2 runs at a time, 1 thread each" in capsys.readouterr().out
+        assert several == (jobs == "" and iterations == 20)
+        texts.append(timeless(json.loads((here / "saved.json").read_text())))
+        (here / "saved.json").unlink()
+    assert texts[0] == texts[1]
+
+
 @pytest.mark.posix
 def test_ctrl_c_reports_and_saves_the_finished_repeats(idx_directory, tmp_path):
     saved = tmp_path / "out.json"
@@ -963,11 +980,11 @@ def test_a_billion_repeats_are_not_listed_beforehand(fake, capsys):
 def test_ctrl_c_says_how_to_resume(fake, capsys, tmp_path):
     kept = tmp_path / "kept"
     fake.fault, fake.fault_at = KeyboardInterrupt, 3
-    assert compare("--checkpoint", kept) == 130
+    assert compare("--jobs 1 --checkpoint", kept) == 130
     out = capsys.readouterr().out
     assert f"record    {kept}\n" in out
     assert f"3 finished runs in {kept}; the same command with --resume continues." in out
-    assert compare("--resume --checkpoint", kept) == 0
+    assert compare("--jobs 1 --resume --checkpoint", kept) == 0
     assert f"record    {kept}: 3 runs finished before" in capsys.readouterr().out
     assert [call["seed"] for call in fake.calls] == [0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4]
 
@@ -985,7 +1002,7 @@ def test_ctrl_c_before_the_first_pair_leaves_an_older_file_alone(fake, capsys, t
 def test_training_that_diverges_fails_and_keeps_the_rest(fake, capsys, tmp_path):
     path = tmp_path / "out.json"
     fake.fault, fake.fault_at = FloatingPointError("the loss of step 9 is not finite"), 4
-    assert compare("--json", path) == 1
+    assert compare("--jobs 1 --json", path) == 1
     out = capsys.readouterr().out
     assert "with seed 2: the loss of step 9 is not finite after 2 of 5" in out
     assert json.loads(path.read_text())["repeats_done"] == 2

@@ -100,6 +100,8 @@ def test_runs_of_several_jobs_may_end_in_any_order(capsys):
         shown.on_trial(trial)
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(":")[0] for line in lines] == [f"repeat {r} of 4" for r in (4, 3, 2, 1)]
+    first, second = (f" {name}" for name in RESULT.arms)
+    assert all(line.index(first) < line.index(second) for line in lines)
     assert shown.share == 1
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,16 @@ from cdrop.cli import common
 from cdrop.cli.common import REFUSED, CommandError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
     from cdrop.datasets import Dataset, Table
     from cdrop.experiments import ExperimentResult, Settings
 
 __all__ = ["run"]
 
 WORTH_JOBS = 20  # runs: below that, starting processes takes what they save
+SHORT = 2_000  # iterations of a run that takes seconds
 MOST_REPEATS = 100  # of --until-decided
 _ARTICLE = ("iterations", "batch_size", "dropout", "schedule", "optimizer", "sweep")
 _TUNED = ("rates", "epochs")
@@ -34,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     data, fallback = common.load_data(args)
     experiment, arms, repeats = _experiment(args, data)
     kept = [] if ledger is None else ledger.among(repeats, arms)
-    jobs = _jobs(args, repeats * len(arms), count_left(repeats, arms, kept))
+    jobs, workers = _jobs(
+        args, repeats * len(arms), count_left(repeats, arms, kept), short=_are_short(arms)
+    )
     fits = {n: [1.0] * (len(some) if isinstance(some, list) else 1) for n, some in arms.items()}
     left = (fits[name] for _, name in runs_left(repeats, arms, kept))
     done, total = (
@@ -47,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         common.begin(args, result, len(kept), fallback)
         progress.on_begin(result)
 
-    with common.plain_errors(args, progress):
+    with common.plain_errors(args, progress), workers:
         result = experiment(
             n_jobs=jobs,
             ledger=ledger,
@@ -214,13 +222,35 @@ def _subset(args: argparse.Namespace, data: Dataset) -> Dataset:
         raise CommandError(f"--train-size: {error}", REFUSED) from error
 
 
-def _jobs(args: argparse.Namespace, runs: int, left: int) -> int:
-    """Return how many of the runs left take place at a time: one per core, if there are enough of them."""
+def _are_short(arms: Mapping[str, Any]) -> bool:
+    """Return whether runs take seconds, almost all of them in C."""
+    lists = (some if isinstance(some, list) else [some] for some in arms.values())
+    return all(arm.get("iterations", math.inf) <= SHORT for some in lists for arm in some)
+
+
+def _jobs(
+    args: argparse.Namespace, runs: int, left: int, *, short: bool
+) -> tuple[int, AbstractContextManager[Any]]:
+    """Return how many of the runs left take place at a time, and a context in which joblib has the workers for them.
+
+    By default one on each core: in processes where there are enough runs to be worth their start, and otherwise in
+    threads, if runs are short. A longer run has all cores: it shows how much of it is done, and has a checkpoint.
+    """
+    from cdrop import get_num_threads
     from cdrop.experiments.machine import package_version
 
     there = package_version("joblib") is not None
     if args.jobs is not None:
         if args.jobs != 1 and not there:
             raise CommandError("--jobs needs joblib: pip install 'cdrop[parallel]'", REFUSED)
-        return max(1, min(int(args.jobs), left))
-    return -1 if runs >= WORTH_JOBS and args.threads is None and there else 1
+        return max(1, min(int(args.jobs), left)), nullcontext()
+    if args.threads is not None or not there:
+        return 1, nullcontext()
+    if runs >= WORTH_JOBS:
+        return -1, nullcontext()
+    jobs = max(1, min(get_num_threads(), left)) if short else 1
+    if jobs == 1:
+        return 1, nullcontext()
+    import joblib
+
+    return jobs, joblib.parallel_config(backend="threading")

@@ -113,6 +113,8 @@ class Progress(Callback):
         trials.append(trial)
         if len(trials) == len(self._result.arms):
             del self._open[trial.repeat]
+            order = list(self._result.arms)
+            trials.sort(key=lambda trial: order.index(trial.arm))  # runs end in any order
             if (trial.repeat + 1) % math.ceil(self._result.asked / MOST_LINES) == 0:
                 return report.repeat_line(trials, self._result)
         return report.run_line(trial, self._result) if self._overdue else ""
