@@ -1,10 +1,10 @@
 /* How many threads steps get where nobody has asked for a number: as many as make them fast.
  *
- * More are not always faster. Threads wait for each other a few times a step. On two CPUs of a virtual machine a step on
- * two threads was seen to take 0.53 to 0.6 of the time on one while the host kept the CPUs close together, and 1 to 2.1
- * of it while it kept them apart, with changes every few seconds; another program on one of the CPUs has the same
- * effect. So from time to time a few steps are made on half or on twice as many threads, and the faster number stays.
- * Results do not depend on the number of threads, so none of this shows in them. */
+ * More are not always faster. Threads wait for each other a few times a step. On a virtual machine with two CPUs a step
+ * on two threads was seen to take 0.53 to 0.6 of the time on one while the host gave each a core, and 1 to 2.1 of it while
+ * both were on one core, with changes every few seconds; another program on one of the CPUs has the same effect. So from
+ * time to time a few steps are made on half or on twice as many threads, and the faster number stays. Results do not
+ * depend on the number of threads, so none of this shows in them. */
 #ifndef CDROP_PACE_H
 #define CDROP_PACE_H
 

@@ -19,7 +19,7 @@ enum {
     SPINS_BEFORE_YIELD = 2000, /* about 40 us: longer than the gap between two steps */
     YIELDS_BEFORE_SLEEP = 50,
     /* Multiply-adds of a thread, by measurement. Below the first, two threads took 0.7 to 0.9 of one thread's time, and up
-     * to 1.5 of it where the CPUs were far apart; below the second 0.9 at best. */
+     * to 1.5 of it where both CPUs were on one core; below the second 0.9 at best. */
     WORTH_A_THREAD = 2000000,
     WORTH_A_TRIAL = 500000,
 };

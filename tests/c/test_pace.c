@@ -23,22 +23,23 @@ static double run(cdrop_pace *p, const machine *m, size_t steps)
     return seconds;
 }
 
-static const double near[] = {0, 1, 1.7}, far[] = {0, 1, 0.6};
+/* With a core for each of two CPUs, and with one for both. */
+static const double own[] = {0, 1, 1.7}, shared[] = {0, 1, 0.6};
 static const double many[] = {0, 1, 1.9, 2.8, 3.5, 4, 4.3, 4.2, 4};           /* most on 6 */
 static const double few[] = {0, 1, 1.6, 1.5, 1.4, 1.3, 1.2, 1.1, 1, 1, 1, 1}; /* most on 2 */
 
 static void test_the_faster_number(double alone)
 {
     cdrop_pace p = {.most = 0};
-    const machine together = {2, 2, alone, near}, apart = {2, 2, alone, far};
+    const machine two = {2, 2, alone, own}, one = {2, 2, alone, shared};
     const size_t steps = alone < 1e-4 ? (size_t)(3 / alone) : 30000; /* a thousand windows and more */
     check_case("the faster number, steps of %g s", alone);
     CHECK(cdrop_paced_threads(&p, 2, 2) == 2, "the first step has %d threads", cdrop_paced_threads(&p, 2, 2));
-    const double fast = run(&p, &together, steps) / ((double)steps * alone);
+    const double fast = run(&p, &two, steps) / ((double)steps * alone);
     CHECK(p.threads == 2 && fast < 1.02 / 1.7, "%d threads, %g of one thread's time", p.threads, fast);
-    const double slow = run(&p, &apart, steps) / ((double)steps * alone);
+    const double slow = run(&p, &one, steps) / ((double)steps * alone);
     CHECK(p.threads == 1 && slow < 1.02, "%d threads, %g of one thread's time", p.threads, slow);
-    run(&p, &together, steps);
+    run(&p, &two, steps);
     CHECK(p.threads == 2, "%d threads", p.threads);
 }
 
@@ -46,23 +47,23 @@ static void test_the_faster_number(double alone)
 static void test_a_change_is_noticed(void)
 {
     cdrop_pace p = {.most = 0};
-    const machine together = {2, 2, 1e-3, near}, apart = {2, 2, 1e-3, far};
+    const machine two = {2, 2, 1e-3, own}, one = {2, 2, 1e-3, shared};
     check_case("a change");
-    run(&p, &together, 100000);
-    run(&p, &apart, 100);
+    run(&p, &two, 100000);
+    run(&p, &one, 100);
     CHECK(p.threads == 1, "%d threads after 100 steps", p.threads);
 }
 
 /* Small steps begin on few threads. */
 static void test_the_first_number(void)
 {
-    const machine together = {1, 2, 1e-4, near}, apart = {1, 2, 1e-4, far};
+    const machine two = {1, 2, 1e-4, own}, one = {1, 2, 1e-4, shared};
     cdrop_pace p = {.most = 0}, q = {.most = 0};
     check_case("the first number");
     CHECK(cdrop_paced_threads(&p, 1, 2) == 1, "the first step has %d threads", cdrop_paced_threads(&p, 1, 2));
-    run(&p, &together, 1000);
+    run(&p, &two, 1000);
     CHECK(p.threads == 2, "%d threads", p.threads);
-    const double slow = run(&q, &apart, 10000) / (10000 * apart.alone);
+    const double slow = run(&q, &one, 10000) / (10000 * one.alone);
     CHECK(q.threads == 1 && slow < 1.03, "%d threads, %g of one thread's time", q.threads, slow);
 }
 
@@ -106,7 +107,7 @@ static void test_interruptions(void)
     for (int i = 0; i < 100000; i++) {
         const int threads = cdrop_paced_threads(&p, 2, 2);
         right += threads == 2;
-        cdrop_note_pace(&p, 2, 2, ROWS, 1e-3 / near[threads] + (random_below(20) ? 0 : 5e-3));
+        cdrop_note_pace(&p, 2, 2, ROWS, 1e-3 / own[threads] + (random_below(20) ? 0 : 5e-3));
     }
     CHECK(right > 75000, "%zu of 100,000 steps on the faster number", right);
 }
