@@ -151,7 +151,8 @@ static cdrop_norms norms_of(const layer *l)
     return (cdrop_norms){.weight = &l->weight, .lines = l->n_in, .columns = l->n_out, .squares = l->column_squares};
 }
 
-/* Where it is added to the gradient by the update: a thinned layer's is noted with it. */
+/* The background that the update has to add to the gradient: none but the first layer has one, and where that is
+ * thinned, the gradient was noted with it. */
 static const cdrop_lists *background_of(const pass *s)
 {
     return s->index == 0 && cdrop_shifted(s) && !cdrop_is_thinned(s, 0) ? &s->n->background_columns : NULL;

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 WORTH_JOBS = 20  # runs: below that, starting processes takes what they save
-SHORT = 2_000  # iterations of a run that takes seconds
+SHORT = (
+    3e11  # multiply-adds forward, with nothing left out: a run that takes some seconds on one core
+)
 MOST_REPEATS = 100  # of --until-decided
 _ARTICLE = ("iterations", "batch_size", "dropout", "schedule", "optimizer", "sweep")
 _TUNED = ("rates", "epochs")
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     experiment, arms, repeats = _experiment(args, data)
     kept = [] if ledger is None else ledger.among(repeats, arms)
     jobs, workers = _jobs(
-        args, repeats * len(arms), count_left(repeats, arms, kept), short=_are_short(arms)
+        args, repeats * len(arms), count_left(repeats, arms, kept), short=_are_short(data, arms)
     )
     fits = {n: [1.0] * (len(some) if isinstance(some, list) else 1) for n, some in arms.items()}
     left = (fits[name] for _, name in runs_left(repeats, arms, kept))
@@ -222,10 +224,18 @@ def _subset(args: argparse.Namespace, data: Dataset) -> Dataset:
         raise CommandError(f"--train-size: {error}", REFUSED) from error
 
 
-def _are_short(arms: Mapping[str, Any]) -> bool:
-    """Return whether runs take seconds, almost all of them in C."""
-    lists = (some if isinstance(some, list) else [some] for some in arms.values())
-    return all(arm.get("iterations", math.inf) <= SHORT for some in lists for arm in some)
+def _are_short(data: Dataset | Table, arms: Mapping[str, Any]) -> bool:
+    """Return whether runs take some seconds, almost all of them in C: those of the article's comparison of images."""
+    from cdrop.datasets import Dataset
+
+    if not isinstance(data, Dataset) or any("iterations" not in arm for arm in arms.values()):
+        return False
+    inputs = math.prod(data.X_train.shape[1:])
+    return all(
+        arm["iterations"] * arm["batch_size"] * sum(a * b for a, b in pairwise(widths)) <= SHORT
+        for arm in arms.values()
+        for widths in [(inputs, *arm["hidden"])]
+    )
 
 
 def _jobs(

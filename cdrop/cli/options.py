@@ -290,8 +290,8 @@ def _add_design_options(group: argparse._ArgumentGroup) -> None:
         "--jobs",
         type=_whole(1),
         metavar="N",
-        help="runs at a time, each on one thread (default: one per core, in processes from 20 runs on; fewer than 20 "
-        "runs of more than 2,000 iterations or of epochs: 1)",
+        help="runs at a time, each on one thread (default: one per core, in processes from 20 runs on; 1 for fewer "
+        "that take more than some seconds each)",
     )
 
 
